@@ -1,0 +1,109 @@
+"""Residual networks in torchvision's layout (paper section 3.1, "ResNet-50").
+
+Parameter names, shapes and arithmetic are torchvision's (a test compares both, bit for bit), without the
+classifier. The class is our own because this project needs what torchvision's constructor fixes: the number of
+blocks, the base width (small networks that train on a CPU), and the feature map before pooling.
+"""
+
+import re
+
+import torch
+from torch import Tensor, nn
+
+EXPANSION = 4
+
+
+class Bottleneck(nn.Module):
+    """1x1, 3x3 (carrying the stride), 1x1 convolutions around a shortcut."""
+
+    def __init__(self, inplanes: int, planes: int, stride: int) -> None:
+        super().__init__()
+        outplanes = planes * EXPANSION
+        self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
+        self.bn1 = nn.BatchNorm2d(planes)
+        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        self.bn2 = nn.BatchNorm2d(planes)
+        self.conv3 = nn.Conv2d(planes, outplanes, 1, bias=False)
+        self.bn3 = nn.BatchNorm2d(outplanes)
+        self.relu = nn.ReLU(inplace=True)
+        self.downsample = None
+        if stride != 1 or inplanes != outplanes:
+            self.downsample = nn.Sequential(
+                nn.Conv2d(inplanes, outplanes, 1, stride=stride, bias=False), nn.BatchNorm2d(outplanes)
+            )
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, inplanes, h, w) to (n, 4 * planes, h / stride, w / stride)."""
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.relu(self.bn1(self.conv1(x)))
+        out = self.relu(self.bn2(self.conv2(out)))
+        return self.relu(self.bn3(self.conv3(out)) + shortcut)
+
+
+class ResNet(nn.Module):
+    """A bottleneck residual network without classifier.
+
+    Parameters
+    ----------
+    blocks : tuple of int
+        Number of bottleneck blocks in each of the four stages.
+    width : int
+        Channels of the stem; 64 in ResNet-50. The feature has 32 * width elements.
+    """
+
+    def __init__(self, blocks: tuple[int, int, int, int], width: int = 64) -> None:
+        super().__init__()
+        self.num_features = 8 * width * EXPANSION
+        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.bn1 = nn.BatchNorm2d(width)
+        self.relu = nn.ReLU(inplace=True)
+        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        inplanes = width
+        for stage, count in enumerate(blocks):
+            planes = width * 2**stage
+            layers = []
+            for block in range(count):
+                layers.append(Bottleneck(inplanes, planes, stride=2 if stage > 0 and block == 0 else 1))
+                inplanes = planes * EXPANSION
+            self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+
+    def feature_map(self, x: Tensor) -> Tensor:
+        """Last residual stage: (n, 3, h, w) to (n, num_features, h / 32, w / 32)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+        return self.layer4(self.layer3(self.layer2(self.layer1(x))))
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Global average of `feature_map`: (n, 3, h, w) to (n, num_features)."""
+        return self.feature_map(x).mean(dim=(2, 3))
+
+
+ARCH_PATTERN = re.compile(r"resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+)")
+
+
+def build_backbone(arch: str, seed: int | None = None) -> ResNet:
+    """Build the network named by `arch`, randomly initialised.
+
+    Parameters
+    ----------
+    arch : str
+        ``resnet50``, or ``resnet-AxBxCxD-wN`` with the blocks per stage and the width of the stem
+        (``resnet50`` is ``resnet-3x4x6x3-w64``).
+    seed : int, optional
+        Seed of the initialisation; the global generator is left as it was.
+
+    Raises
+    ------
+    ValueError
+        If `arch` is not of either form.
+    """
+    match = ARCH_PATTERN.fullmatch(arch)
+    if match is None:
+        raise ValueError(f"unknown arch {arch!r}; write 'resnet50' or 'resnet-AxBxCxD-wN'")
+    *blocks, width = (3, 4, 6, 3, 64) if arch == "resnet50" else map(int, match.groups())
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        return ResNet(tuple(blocks), width)

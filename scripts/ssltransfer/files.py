@@ -1,0 +1,34 @@
+"""Writing files so that a killed job never leaves one that looks whole."""
+
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+
+@contextmanager
+def replacing(path: str | Path) -> Iterator[Path]:
+    """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.
+
+    The temporary name keeps the suffix of `path`, because writers such as `numpy.save` add a missing one.
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    try:
+        yield temporary
+        temporary.replace(path)
+    finally:
+        temporary.unlink(missing_ok=True)
+
+
+def write_json(path: str | Path, content: dict) -> None:
+    """Write `content` as indented JSON; NaN and infinity are refused (ValueError)."""
+    with replacing(path) as temporary:
+        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+
+
+def read_json(path: str | Path) -> dict:
+    """Read a JSON file."""
+    return json.loads(Path(path).read_text(encoding="utf-8"))
