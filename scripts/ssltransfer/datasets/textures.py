@@ -1,4 +1,4 @@
-"""Patches of photographs: which of 16 pictures bundled with scikit-image does a small crop come from?
+"""Small crops of 16 photographs bundled with scikit-image, whose class is the photograph they come from.
 
 Each picture is cut into tiles; some tiles feed the training crops, the others the test crops, so no pixel
 is seen in both. Colour, brightness and contrast of every crop are replaced by random ones, so that the class
@@ -6,6 +6,7 @@ has to be read from the structure.
 """
 
 from importlib.util import find_spec
+from itertools import pairwise
 from pathlib import Path
 
 import numpy as np
@@ -53,8 +54,8 @@ def generate(seed: int = 0, train: int = 2400, test: int = 1200) -> Generated:
     Returns
     -------
     Generated
-        64x64 crops. Extra columns: ``left``, ``top`` and ``window`` (side of the square), in pixels of the photograph
-        after `load_photograph`; the crop covers ``[left, left + window) x [top, top + window)``.
+        64x64 crops. Extra columns: ``left``, ``top`` and ``window`` (side of the square), in pixels of
+        `load_photograph`; the crop covers ``[left, left + window) x [top, top + window)``.
 
     Raises
     ------
@@ -88,7 +89,7 @@ def generate(seed: int = 0, train: int = 2400, test: int = 1200) -> Generated:
 
 
 def load_photograph(name: str) -> Image.Image:
-    """Read one of `PHOTOGRAPHS` as RGB with the longest side at most 640 pixels; of the retina the disc's inner square."""
+    """Read one of `PHOTOGRAPHS` as RGB, shrunk to 640 pixels where longer; of the retina, the square inside the disc."""
     folder = Path(find_spec("skimage").submodule_search_locations[0]) / "data"
     with Image.open(folder / PHOTOGRAPHS[name]) as file:
         photograph = file.convert("RGB")
@@ -100,9 +101,9 @@ def load_photograph(name: str) -> Image.Image:
 
 
 def split_tiles(size: tuple[int, int]) -> dict[str, list[tuple[int, int, int, int]]]:
-    """Cut a picture of `size` (width, height) into tiles (left, top, right, bottom), half open, a third for testing.
+    """Cut a picture of `size` (width, height) into tiles for training and, a third of them, for testing.
 
-    Neighbouring tiles are at least 4 pixels apart, so that crops of two tiles share none.
+    Tiles are (left, top, right, bottom), half open, and lie 4 pixels apart, so that crops of two tiles share none.
     """
     xs, ys = (_cut(length) for length in size)
     parts = {"train": [], "test": []}
@@ -116,7 +117,7 @@ def split_tiles(size: tuple[int, int]) -> dict[str, list[tuple[int, int, int, in
 def _cut(length: int) -> list[tuple[int, int]]:
     count = max(1, round(length / TILE))
     edges = np.linspace(0, length + MARGIN, count + 1).astype(int).tolist()
-    return [(start, end - MARGIN) for start, end in zip(edges[:-1], edges[1:], strict=True)]
+    return [(start, end - MARGIN) for start, end in pairwise(edges)]
 
 
 def _informative_crop(photograph, tiles, rng) -> tuple[np.ndarray, int, int, int]:
@@ -134,7 +135,7 @@ def _informative_crop(photograph, tiles, rng) -> tuple[np.ndarray, int, int, int
 
 
 def _jitter(crop: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Turn and mirror the crop; replace its saturation, colour cast, brightness and contrast by random ones."""
+    """Turn and mirror the crop; draw its saturation, colour cast, brightness and contrast anew."""
     crop = np.rot90(crop, rng.integers(4))
     if rng.random() < 0.5:
         crop = crop[:, ::-1]
