@@ -80,6 +80,19 @@ class ResNet(nn.Module):
         return self.feature_map(x).mean(dim=(2, 3))
 
 
+NORMALISATIONS = {
+    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
+    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
+}
+"""Mean and standard deviation by which pixel / 255 is normalised; SimCLR v1 and v2 take plain pixels."""
+
+
+def normalise(images: Tensor, norm: str) -> Tensor:
+    """Turn uint8 (n, h, w, 3) into normalised float32 (n, 3, h, w) in channels-last memory."""
+    mean, std = (torch.tensor(v, device=images.device) * 255 for v in NORMALISATIONS[norm])
+    return ((images - mean) / std).permute(0, 3, 1, 2)
+
+
 ARCH_PATTERN = re.compile(r"resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+)")
 
 

@@ -1,0 +1,35 @@
+"""How well do pretrained visual representations transfer? See README.md and config/README.md."""
+
+import sys
+
+from snakemake.utils import min_version
+
+min_version("9.27")
+sys.path.append(workflow.current_basedir.join("scripts").get_path_or_uri(secret_free=True))
+
+if not workflow.overwrite_configfiles and not config:
+    # --configfile merges over this one, so the default suite is loaded only when no other is asked for.
+    configfile: "config/config.yaml"
+
+
+include: "workflow/rules/common.smk"
+include: "workflow/rules/datasets.smk"
+include: "workflow/rules/checkpoints.smk"
+include: "workflow/rules/pretraining.smk"
+include: "workflow/rules/features.smk"
+include: "workflow/rules/linear.smk"
+include: "workflow/rules/fewshot.smk"
+include: "workflow/rules/summary.smk"
+
+
+rule all:
+    default_target: True
+    input:
+        SUITE_REPORT,
+    conda:
+        "envs/analysis.yaml"
+
+
+onsuccess:
+    if Path(SUITE_REPORT).exists():
+        print(f"Report: {SUITE_REPORT}", file=sys.stderr)

@@ -1,0 +1,50 @@
+"""Rewrite the pip blocks of the environments with the versions of uv.lock: `uv run python envs/pin.py`.
+
+Conda supplies Python only; everything else has exactly the version that the driver environment has.
+"""
+
+import subprocess
+from pathlib import Path
+
+from packaging.requirements import Requirement
+
+PYTHON = "3.12"
+ANALYSIS = [
+    "jinja2", "jsonschema", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml", "scikit-image",
+    "scikit-learn", "scipy", "tqdm",
+]  # fmt: skip
+TORCH = ["numpy", "pooch", "pyarrow", "safetensors", "torch", "torchvision", "tqdm"]
+ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH}
+
+
+def locked_versions() -> dict[str, str]:
+    """Return the locked version of each package for the Python of the environments."""
+    command = ["uv", "export", "--frozen", "--no-hashes", "--no-dev", "--no-header", "--no-annotate"]
+    lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+    requirements = map(Requirement, filter(None, lines))
+    marker_environment = {
+        "python_full_version": f"{PYTHON}.0",
+        "python_version": PYTHON,
+        "sys_platform": "linux",
+    }
+    return {
+        r.name: str(r.specifier).removeprefix("==")
+        for r in requirements
+        if r.marker is None or r.marker.evaluate(marker_environment)
+    }
+
+
+def main() -> None:
+    """Write envs/NAME.yaml for every environment."""
+    versions = locked_versions()
+    for name, packages in ENVIRONMENTS.items():
+        pins = "".join(f"      - {package}=={versions[package]}\n" for package in packages)
+        Path(__file__).with_name(f"{name}.yaml").write_text(
+            "# Written by envs/pin.py from uv.lock.\n"
+            "channels:\n  - conda-forge\n  - nodefaults\n"
+            f"dependencies:\n  - python={PYTHON}\n  - pip\n  - pip:\n{pins}"
+        )
+
+
+if __name__ == "__main__":
+    main()

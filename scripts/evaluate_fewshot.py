@@ -1,0 +1,71 @@
+"""Few-shot evaluation of a model on a data set."""
+
+from ssltransfer import score_file
+from ssltransfer.datasets.index import read_index
+from ssltransfer.errors import InputError
+from ssltransfer.feature_file import load_features
+from ssltransfer.fewshot import evaluate_fewshot, possible_shots
+from ssltransfer.files import write_json
+from ssltransfer.jobs import Cost, job, log, package_versions
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    settings = snakemake.params.settings
+    index = read_index(snakemake.input.index)
+    labels = index.label_array()
+    episode = {key: settings[key] for key in ("queries", "ways")}
+    shots, left_out = possible_shots(labels, settings["shots"], **episode)
+    for shot, reason in left_out.items():
+        log.warning("%d-shot is left out: %s", shot, reason)
+    if not shots:
+        raise InputError(
+            f"{snakemake.wildcards.dataset}: no shot is possible; {next(iter(left_out.values()))}"
+        )
+    provenance = score_file.feature_provenance(snakemake.input.features)
+    features = {
+        norm: load_features(path, len(index))
+        for norm, path in zip(provenance, snakemake.input.features, strict=True)
+    }
+    chosen = {}
+    for shot in shots:
+        results = {
+            norm: evaluate_fewshot(
+                features[norm],
+                labels,
+                snakemake.wildcards.dataset,
+                shot,
+                episodes=settings["episodes"],
+                seed=settings["seed"],
+                **episode,
+            )
+            for norm in features
+        }
+        norm = max(results, key=lambda norm: results[norm].accuracy)
+        chosen[f"{shot}-shot"] = norm, results[norm]
+    warnings = [f"{shot}-shot is left out: {reason}" for shot, reason in left_out.items()]
+    if settings["normalisation"] == "test-max":
+        warnings.append(score_file.BIASED)
+    norms = {setting: norm for setting, (norm, _) in chosen.items()}
+    write_json(
+        snakemake.output[0],
+        dict(snakemake.wildcards.items())
+        | {
+            "kind": "fewshot",
+            "values": [
+                score_file.percent("accuracy", result.accuracy, setting, result.half_width)
+                for setting, (_, result) in chosen.items()
+            ],
+            "episodes": {
+                setting: {"queries": result.queries, "correct": result.correct.tolist()}
+                for setting, (_, result) in chosen.items()
+            },
+            "settings": dict(settings),
+            "preprocessing": score_file.preprocessing(
+                settings, provenance, norms if len(set(norms.values())) > 1 else next(iter(norms.values()))
+            ),
+            "checkpoint": score_file.checkpoint(provenance),
+            "warnings": warnings,
+            "versions": package_versions("numpy") | {"protocol": snakemake.params.version},
+            "cost": cost.report(),
+        },
+    )

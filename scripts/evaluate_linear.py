@@ -1,0 +1,56 @@
+"""Many-shot linear evaluation of a model on a data set."""
+
+from ssltransfer import score_file
+from ssltransfer.datasets.index import read_index
+from ssltransfer.feature_file import load_features
+from ssltransfer.files import write_json
+from ssltransfer.jobs import Cost, job, log, package_versions
+from ssltransfer.linear import evaluate_linear, lambda_grid
+from ssltransfer.splits import make_split
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    settings = snakemake.params.settings
+    index = read_index(snakemake.input.index)
+    split = make_split(index.split_array(), settings["validation_fraction"], settings["seed"])
+    provenance = score_file.feature_provenance(snakemake.input.features)
+    results = {
+        norm: evaluate_linear(
+            load_features(path, len(index)),
+            index.label_array(),
+            split,
+            len(index.classes),
+            snakemake.params.metric,
+            lambda_grid(**settings["lambdas"]),
+        )
+        for norm, path in zip(provenance, snakemake.input.features, strict=True)
+    }
+    by_test = settings["normalisation"] == "test-max"
+    norm = max(results, key=lambda norm: results[norm].test if by_test else results[norm].validation)
+    result = results[norm]
+    warnings = [score_file.BIASED] if by_test else []
+    unconverged = [point["lambda"] for point in result.curve if not point["converged"]]
+    if unconverged:
+        warnings.append(f"not converged for lambda {', '.join(f'{value:.3g}' for value in unconverged)}")
+    for warning in warnings:
+        log.warning(warning)
+    write_json(
+        snakemake.output[0],
+        dict(snakemake.wildcards.items())
+        | {
+            "kind": "linear",
+            "values": [score_file.percent(snakemake.params.metric, result.test)],
+            "selected": {"lambda": result.penalty, "validation": result.validation},
+            "curve": {norm: results[norm].curve for norm in results},
+            "settings": dict(settings),
+            "preprocessing": score_file.preprocessing(settings, provenance, norm),
+            "checkpoint": score_file.checkpoint(provenance),
+            "details": {
+                "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+                "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
+            },
+            "warnings": warnings,
+            "versions": package_versions("numpy", "scipy") | {"protocol": snakemake.params.version},
+            "cost": cost.report(),
+        },
+    )

@@ -1,0 +1,277 @@
+"""Suites and tables: reading, validation, and the questions the workflow asks them.
+
+Only the standard library, PyYAML and jsonschema are imported, because every job of a cluster run reads this.
+"""
+
+import csv
+from collections.abc import Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from ssltransfer import datasets as dataset_sources
+from ssltransfer.errors import InputError
+
+MULTI_LABEL_METRICS = ("map11",)
+NORMS = ("imagenet", "none")
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One score: a protocol's settings block, a model and a data set."""
+
+    protocol: str
+    model: str
+    dataset: str
+
+
+@dataclass(frozen=True)
+class Suite:
+    """A validated suite.
+
+    Attributes
+    ----------
+    config : dict
+        The suite's keys with defaults filled in.
+    models : dict of str to dict
+        Rows of `models.tsv` that list this suite, by id; `suites` split into a list.
+    datasets : dict of str to dict
+        All rows of `datasets.tsv` by id; counts as int.
+    recipes : dict of str to dict
+        Pretraining recipes by name.
+    """
+
+    config: dict
+    models: dict[str, dict]
+    datasets: dict[str, dict]
+    recipes: dict[str, dict]
+
+    @property
+    def name(self) -> str:
+        """The suite's id."""
+        return self.config["suite"]
+
+    def cells(self) -> Iterator[Cell]:
+        """All scores of the suite, in the order of its tasks."""
+        for protocol, names in self.config["tasks"].items():
+            for dataset in names:
+                for model in self.models:
+                    yield Cell(protocol, model, dataset)
+
+    def settings(self, protocol: str) -> dict:
+        """The settings block of a protocol."""
+        return self.config["protocols"][protocol]
+
+    def kind(self, protocol: str) -> str:
+        """The kind of a protocol: ``linear``, ``fewshot``, ..."""
+        return self.settings(protocol)["kind"]
+
+    def image_dataset(self, dataset: str) -> str:
+        """The data set whose images (and features) `dataset` uses: itself, or the one it relabels."""
+        source = dataset_sources.parse_source(self.datasets[dataset]["source"])
+        return source.name if source.kind == "column" else dataset
+
+    def norms(self, protocol: str, model: str) -> list[str]:
+        """Input normalisations under which a model is evaluated."""
+        if self.settings(protocol)["normalisation"] == "per-model":
+            return [self.models[model]["norm"]]
+        return list(NORMS)
+
+    def recipe(self, model: str) -> dict | None:
+        """The pretraining recipe of a model, or None if its weights are published ones."""
+        kind, _, name = self.models[model]["source"].partition(":")
+        return self.recipes[name] if kind == "pretrain" else None
+
+
+def read_table(path: Path) -> list[dict[str, str]]:
+    """Read a tab-separated table: one header line, then a row a line, every cell text.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or a row has another number of cells than the header.
+    """
+    try:
+        text = path.read_text(encoding="utf-8-sig")
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; copy it from the repository's config folder") from None
+    lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
+    if not lines:
+        raise InputError(f"{path} is empty; the first line names the columns")
+    rows = list(csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE))
+    header = rows[0]
+    for (number, _), row in zip(lines, rows, strict=True):
+        if len(row) != len(header):
+            raise InputError(
+                f"{path}, line {number} ({row[0]}): {len(row)} cells, the header has {len(header)} columns"
+            )
+    return [dict(zip(header, map(str.strip, row), strict=True)) for row in rows[1:]]
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; InputError if it is missing or malformed."""
+    try:
+        return yaml.safe_load(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _explain(error: ValidationError) -> str:
+    """One line: the key, what was found, what to write instead."""
+    key = ".".join(map(str, error.absolute_path)) or "top level"
+    if error.validator == "additionalProperties":
+        known = error.schema.get("properties", {})
+        unknown = [name for name in error.instance if name not in known]
+        return f"{key}: unknown key {unknown[0]!r}; known are {', '.join(known)}"
+    if error.validator == "required":
+        missing = [name for name in error.validator_value if name not in error.instance]
+        return f"{key}: key {missing[0]!r} is missing"
+    hint = error.schema.get("description", "")
+    expected = {
+        "enum": lambda: "one of " + ", ".join(repr(v) for v in error.validator_value),
+        "type": lambda: f"a value of type {error.validator_value}",
+        "pattern": lambda: f"text like {error.validator_value}",
+    }.get(error.validator, lambda: f"{error.validator} {error.validator_value}")()
+    return f"{key}: found {error.instance!r}, expected {expected}" + (f" ({hint})" if hint else "")
+
+
+def _check(instance: object, schema: dict, where: str) -> None:
+    errors = list(Draft202012Validator(schema).iter_errors(instance))
+    if errors:
+        raise InputError(f"{where}: {_explain(best_match(errors))}")
+
+
+def _rows_by_id(path: Path, schema: dict, key: str) -> dict[str, dict]:
+    rows: dict[str, dict] = {}
+    for row in read_table(path):
+        _check(row, schema, f"{path}, row {row.get(key, '?')!r}")
+        if row[key] in rows:
+            raise InputError(f"{path}: {key} {row[key]!r} has two rows; ids must be unique")
+        rows[row[key]] = row
+    return rows
+
+
+def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
+    """Validate a suite and its tables and cross-check them.
+
+    Parameters
+    ----------
+    config : dict
+        The merged configuration.
+    schemas : Path
+        Folder of the schemas.
+    base : Path
+        The repository; tables that do not exist below the working directory are looked up here.
+
+    Raises
+    ------
+    InputError
+        With one line that names file, key or row, what was found and what to write instead.
+    """
+    schema = read_yaml(schemas / "config.schema.yaml")
+    _check(config, schema, "config")
+    defaults = {key: value["default"] for key, value in schema["properties"].items() if "default" in value}
+    config = defaults | config
+
+    def located(key: str) -> Path:
+        path = Path(config[key])
+        return path if path.exists() or path.is_absolute() else base / path
+
+    models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
+    datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
+    for row in models.values():
+        row["suites"] = [suite.strip() for suite in row["suites"].split(",")]
+    for row in datasets.values():
+        row |= {count: int(row[count]) for count in ("classes", "train", "val", "test")}
+    recipes = read_yaml(located("pretraining")) or {}
+    suite = Suite(
+        config,
+        {name: row for name, row in models.items() if config["suite"] in row["suites"]},
+        datasets,
+        recipes,
+    )
+    _check(recipes, read_yaml(schemas / "pretraining.schema.yaml"), str(located("pretraining")))
+    _cross_check_datasets(suite, located("datasets"))
+    _cross_check_models(suite, models, located("models"))
+    _cross_check_tasks(suite)
+    return suite
+
+
+def _cross_check_datasets(suite: Suite, path: Path) -> None:
+    for name, row in suite.datasets.items():
+        if (row["metric"] in MULTI_LABEL_METRICS) != (row["task"] == "multi-label"):
+            raise InputError(
+                f"{path}, row {name!r}: metric {row['metric']!r} does not fit task {row['task']!r}"
+            )
+        try:
+            source = dataset_sources.parse_source(row["source"])
+        except InputError as error:
+            raise InputError(f"{path}, row {name!r}: {error}") from None
+        if source.kind == "column" and source.name not in suite.datasets:
+            raise InputError(f"{path}, row {name!r}: source names data set {source.name!r}, which has no row")
+
+
+def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -> None:
+    for name, row in all_models.items():
+        kind, _, recipe = row["source"].partition(":")
+        if (kind == "pretrain") != (row["format"] == ""):
+            raise InputError(
+                f"{path}, row {name!r}: format must be empty for source pretrain:, and only there"
+            )
+        if kind == "pretrain" and recipe not in suite.recipes:
+            raise InputError(
+                f"{path}, row {name!r}: recipe {recipe!r} is not in {suite.config['pretraining']}; "
+                f"known are {', '.join(suite.recipes)}"
+            )
+        dataset = suite.recipes[recipe].get("dataset") if kind == "pretrain" else None
+        if dataset is not None and dataset not in suite.datasets:
+            raise InputError(
+                f"{suite.config['pretraining']}, recipe {recipe!r}: data set {dataset!r} has no row"
+            )
+    if not suite.models:
+        known = sorted({suite for row in all_models.values() for suite in row["suites"]})
+        raise InputError(f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}")
+    linear = {
+        d
+        for protocol, ds in suite.config["tasks"].items()
+        for d in ds
+        if suite_kind(suite, protocol) == "linear"
+    }
+    for name, row in suite.models.items():
+        kind, _, dataset = row["source_accuracy"].partition(":")
+        if kind == "measured" and dataset not in linear:
+            raise InputError(
+                f"{path}, row {name!r}: source_accuracy is measured:{dataset}, but suite {suite.name!r} has no "
+                f"linear task on {dataset!r}"
+            )
+
+
+def suite_kind(suite: Suite, protocol: str) -> str | None:
+    """Kind of a protocol, or None if it has no settings block."""
+    return suite.config["protocols"].get(protocol, {}).get("kind")
+
+
+def _cross_check_tasks(suite: Suite) -> None:
+    for protocol, names in suite.config["tasks"].items():
+        if protocol not in suite.config["protocols"]:
+            known = ", ".join(suite.config["protocols"])
+            raise InputError(
+                f"config: tasks.{protocol} has no settings block in protocols; known are {known}"
+            )
+        for name in names:
+            if name not in suite.datasets:
+                known = ", ".join(suite.datasets)
+                raise InputError(f"config: tasks.{protocol} names data set {name!r}; known are {known}")
+            row = suite.datasets[name]
+            if suite.kind(protocol) == "fewshot" and row["task"] != "single-label":
+                raise InputError(
+                    f"config: tasks.{protocol}: {name!r} is {row['task']}; few-shot needs single-label"
+                )
+            if suite.kind(protocol) == "linear" and row["test"] == 0:
+                raise InputError(f"config: tasks.{protocol}: {name!r} has no test part; linear needs one")

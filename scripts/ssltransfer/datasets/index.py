@@ -1,0 +1,146 @@
+"""The index of a data set: one row an image, and the checks every indexer's result has to pass."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from ssltransfer.errors import InputError
+from ssltransfer.files import replacing
+
+SPLITS = ("train", "val", "test")
+
+
+@dataclass
+class Index:
+    """The images of a data set.
+
+    Attributes
+    ----------
+    image : list of str
+        Path below the data set's folder; ``file#row`` names a row of a file that holds many images.
+    split : list of str
+        ``train``, ``val`` or ``test``.
+    label : list of int, or list of list of int
+        Class of each image, 0-based; the classes it shows (sorted) in a multi-label set.
+    classes : list of str
+        Class names in label order.
+    extra : dict of str to list
+        Further columns, such as boxes.
+    """
+
+    image: Sequence[str]
+    split: Sequence[str]
+    label: Sequence
+    classes: Sequence[str]
+    extra: dict[str, Sequence] = field(default_factory=dict)
+
+    def __len__(self) -> int:
+        return len(self.image)
+
+    @property
+    def multi_label(self) -> bool:
+        """Whether an image may show several classes."""
+        return len(self.label) > 0 and not np.isscalar(self.label[0])
+
+    def label_array(self) -> np.ndarray:
+        """Labels as (n,) int64, or as (n, k) bool in a multi-label set."""
+        if not self.multi_label:
+            return np.asarray(self.label, dtype=np.int64)
+        array = np.zeros((len(self), len(self.classes)), dtype=bool)
+        for row, labels in enumerate(self.label):
+            array[row, labels] = True
+        return array
+
+    def split_array(self) -> np.ndarray:
+        """Split of each row as (n,) str."""
+        return np.asarray(self.split)
+
+
+def concatenate(parts: dict[str, tuple[Sequence[str], Sequence]], classes: Sequence[str]) -> Index:
+    """Build an index from {split: (images, labels)}."""
+    return Index(
+        image=[image for images, _ in parts.values() for image in images],
+        split=[split for split, (images, _) in parts.items() for _ in images],
+        label=[label for _, labels in parts.values() for label in labels],
+        classes=classes,
+    )
+
+
+def check_index(index: Index, name: str) -> None:
+    """Refuse an index that no protocol could use.
+
+    Raises
+    ------
+    InputError
+        If columns differ in length, a split name is unknown, a label is outside 0..classes-1, or a class has no
+        training image although the data set has a training part.
+    """
+    lengths = {"image": len(index.image), "split": len(index.split), "label": len(index.label)}
+    if len(set(lengths.values())) != 1 or not lengths["image"]:
+        raise InputError(f"{name}: columns must have the same length, at least 1; found {lengths}")
+    if unknown := set(index.split) - set(SPLITS):
+        raise InputError(f"{name}: split {min(unknown)!r} is unknown; write one of {', '.join(SPLITS)}")
+    for row, label in enumerate(index.label):
+        for value in label if index.multi_label else [label]:
+            if not 0 <= value < len(index.classes):
+                raise InputError(
+                    f"{name}: row {row} ({index.image[row]}) has label {value}; "
+                    f"expected 0..{len(index.classes) - 1}"
+                )
+    train = [label for label, split in zip(index.label, index.split, strict=True) if split == "train"]
+    if train:
+        seen = set().union(*train) if index.multi_label else set(train)
+        if missing := [c for k, c in enumerate(index.classes) if k not in seen]:
+            raise InputError(
+                f"{name}: class {missing[0]!r} has no training image ({len(missing)} such classes); "
+                "add images or leave the class out"
+            )
+
+
+def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
+    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test).
+
+    Raises
+    ------
+    InputError
+        Naming the first count that differs, and by how many.
+    """
+    found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
+    for what, count in expected.items():
+        if found[what] != count:
+            raise InputError(
+                f"{name}: {what} is {found[what]}, config/datasets.tsv says {count} "
+                f"({found[what] - count:+d}); is the copy complete?"
+            )
+
+
+def write_index(path: str | Path, index: Index) -> None:
+    """Write the index as parquet, class names in the schema metadata."""
+    label_type = pa.list_(pa.int32()) if index.multi_label else pa.int32()
+    columns = {
+        "image": pa.array(index.image, pa.string()),
+        "split": pa.array(index.split, pa.string()),
+        "label": pa.array(list(index.label), label_type),
+        **{name: pa.array(list(values)) for name, values in index.extra.items()},
+    }
+    table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(index.classes))})
+    with replacing(path) as temporary:
+        pq.write_table(table, temporary)
+
+
+def read_index(path: str | Path) -> Index:
+    """Read what `write_index` wrote."""
+    table = pq.read_table(path)
+    columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    return Index(
+        image=columns.pop("image"),
+        split=columns.pop("split"),
+        label=columns.pop("label"),
+        classes=json.loads(table.schema.metadata[b"classes"]),
+        extra=columns,
+    )

@@ -1,0 +1,146 @@
+"""Few-shot transfer (paper section 4.2): nearest-centroid classification of episodes on cached features."""
+
+import zlib
+from dataclasses import dataclass
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class FewShotResult:
+    """Outcome of one shot: correct queries of each episode, and their mean with its interval.
+
+    Attributes
+    ----------
+    shot : int
+    queries : int
+        Queries of an episode (ways * queries per class).
+    correct : ndarray of int, shape (episodes,)
+    """
+
+    shot: int
+    queries: int
+    correct: np.ndarray
+
+    @property
+    def accuracy(self) -> float:
+        """Mean episode accuracy in percent."""
+        return 100.0 * float(self.correct.mean()) / self.queries
+
+    @property
+    def half_width(self) -> float:
+        """Half-width of the 95 % interval, 1.96 s / sqrt(episodes), in percent points (population s)."""
+        return 100.0 * 1.96 * float(self.correct.std()) / self.queries / np.sqrt(len(self.correct))
+
+
+def possible_shots(
+    labels: np.ndarray, shots: list[int], queries: int, ways: int
+) -> tuple[list[int], dict[int, str]]:
+    """Divide `shots` into those every class is large enough for, and the reasons against the others.
+
+    Returns
+    -------
+    possible : list of int
+    left_out : dict of int to str
+    """
+    _, sizes = np.unique(labels, return_counts=True)
+    possible, left_out = [], {}
+    for shot in shots:
+        small = int(np.sum(sizes < shot + queries))
+        if len(sizes) < ways:
+            left_out[shot] = f"{ways} ways need {ways} classes; there are {len(sizes)}"
+        elif small:
+            left_out[shot] = (
+                f"{small} of {len(sizes)} classes have fewer than {shot} + {queries} images (smallest {sizes.min()})"
+            )
+        else:
+            possible.append(shot)
+    return possible, left_out
+
+
+def sample_episodes(
+    labels: np.ndarray, name: str, shot: int, queries: int, ways: int, episodes: int, seed: int
+) -> np.ndarray:
+    """Draw episodes: distinct classes uniformly, then distinct images of each class uniformly.
+
+    The generator is seeded by (seed, data set name, shot) alone, so every model meets the same episodes and models
+    can be compared pair by pair.
+
+    Returns
+    -------
+    ndarray of int64, shape (episodes, ways, shot + queries)
+        Row numbers into `labels`; the first `shot` of the last axis are the support set.
+    """
+    generator = np.random.default_rng([seed, zlib.crc32(name.encode()), shot])
+    order = np.argsort(labels, kind="stable")
+    _, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
+    chosen = np.argsort(generator.random((episodes, len(sizes))), axis=1)[:, :ways]
+    # Floyd's sampling without replacement, for all (episode, way) pairs at once: its cost does not depend on the
+    # size of the classes. Position j draws from 0..last and takes `last` itself if the draw is already taken.
+    size = sizes[chosen]
+    total = shot + queries
+    picks = np.empty((episodes, ways, total), dtype=np.int64)
+    for j in range(total):
+        last = size - total + j
+        draw = (generator.random(size.shape) * (last + 1)).astype(np.int64)
+        taken = (picks[:, :, :j] == draw[:, :, None]).any(axis=2)
+        picks[:, :, j] = np.where(taken, last, draw)
+    # Floyd's set is uniform but its order is not: a random order makes the support part a uniform draw as well.
+    picks = generator.permuted(picks, axis=2)
+    return order[first[chosen][:, :, None] + picks]
+
+
+def episode_accuracy(features: np.ndarray, episodes: np.ndarray, shot: int, chunk: int = 50) -> np.ndarray:
+    """Classify the queries of all episodes by their nearest class mean (squared Euclidean distance).
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+    episodes : ndarray of int, shape (episodes, ways, shot + queries)
+    shot : int
+    chunk : int
+        Episodes in memory at once.
+
+    Returns
+    -------
+    ndarray of int64, shape (episodes,)
+        Correct queries of each episode; ties go to the first class.
+    """
+    correct = []
+    for start in range(0, len(episodes), chunk):
+        rows = episodes[start : start + chunk]
+        support = features[rows[:, :, :shot]].astype(np.float64)
+        query = features[rows[:, :, shot:]].astype(np.float64)
+        count, ways, queries, dimension = query.shape
+        centroids = support.mean(axis=2)
+        # |q - c|^2 without |q|^2, which is the same for all classes
+        products = query.reshape(count, ways * queries, dimension) @ centroids.transpose(0, 2, 1)
+        distances = np.sum(centroids**2, axis=2)[:, None, :] - 2 * products
+        truth = np.repeat(np.arange(ways), queries)
+        correct.append(np.sum(distances.argmin(axis=2) == truth, axis=1))
+    return np.concatenate(correct)
+
+
+def evaluate_fewshot(
+    features: np.ndarray,
+    labels: np.ndarray,
+    name: str,
+    shot: int,
+    queries: int = 15,
+    ways: int = 5,
+    episodes: int = 600,
+    seed: int = 0,
+) -> FewShotResult:
+    """Accuracy of one shot on the pooled images of a data set.
+
+    Parameters
+    ----------
+    features : ndarray of float32, shape (n, d)
+    labels : ndarray of int, shape (n,)
+    name : str
+        The data set's id; part of the episodes' seed.
+    shot, queries, ways, episodes, seed : int
+        Support and query images per class, classes per episode, number of episodes, seed.
+    """
+    rows = sample_episodes(labels, name, shot, queries, ways, episodes, seed)
+    return FewShotResult(shot, ways * queries, episode_accuracy(features, rows, shot))

@@ -1,0 +1,76 @@
+"""What every job does around its work: one-line errors, a log file, progress, and its own cost."""
+
+import contextlib
+import logging
+import platform
+import resource
+import sys
+import time
+import traceback
+from collections.abc import Iterable, Iterator
+from importlib.metadata import PackageNotFoundError, version
+
+from tqdm import tqdm
+
+from ssltransfer.errors import InputError
+
+log = logging.getLogger("ssltransfer")
+
+
+@contextlib.contextmanager
+def job(log_file: str) -> Iterator[None]:
+    """Run a job: log to a file, and turn an error into one line on stderr and exit code 1.
+
+    The traceback of anything but an `InputError` goes to the log.
+    """
+    logging.basicConfig(
+        format="%(asctime)s %(message)s",
+        level=logging.INFO,
+        filename=log_file,
+        filemode="w",
+        encoding="utf-8",
+    )
+    try:
+        yield
+    except InputError as error:
+        log.error("%s", error)
+        sys.exit(f"Error: {error}")
+    except Exception as error:
+        log.error("%s", traceback.format_exc())
+        sys.exit(f"Error: {type(error).__name__}: {error} (traceback in {log_file})")
+
+
+def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
+    """Iterate with a bar on a terminal, and with a line in the log every so many seconds."""
+    total = len(iterable) if total is None else total
+    last = time.monotonic()
+    bar = tqdm(iterable, desc=label, total=total, disable=not sys.stderr.isatty(), leave=False)
+    for count, item in enumerate(bar, start=1):
+        yield item
+        if time.monotonic() - last > every:
+            last = time.monotonic()
+            log.info("%s: %d of %d", label, count, total)
+
+
+class Cost:
+    """Seconds and peak memory of a job, from creation to `report`."""
+
+    def __init__(self) -> None:
+        self._start = time.perf_counter()
+
+    def report(self) -> dict:
+        """Return wall seconds, peak resident memory in MiB, and the kind of machine."""
+        return {
+            "seconds": round(time.perf_counter() - self._start, 3),
+            "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "machine": platform.machine(),
+        }
+
+
+def package_versions(*packages: str) -> dict[str, str]:
+    """Return the versions of Python and of the named packages, where installed."""
+    found = {"python": platform.python_version()}
+    for package in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[package] = version(package)
+    return found

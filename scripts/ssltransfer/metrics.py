@@ -1,0 +1,85 @@
+"""Accuracy metrics of the many-shot protocols (paper section 4.1; sets and metrics in its appendix).
+
+All values are in percent.
+"""
+
+import numpy as np
+
+RECALL_LEVELS = np.arange(11) / 10
+
+
+def top1(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Percentage of samples whose predicted class is the label; both arrays are (n,) of int."""
+    return 100.0 * float(np.mean(labels == predictions))
+
+
+def mean_per_class_accuracy(labels: np.ndarray, predictions: np.ndarray) -> float:
+    """Accuracy of each class, averaged over the classes present in `labels`; both arrays are (n,) of int.
+
+    A class without samples has no accuracy and is left out; counting it as zero over zero would make the
+    metric NaN on small validation sets.
+    """
+    _, classes = np.unique(labels, return_inverse=True)
+    correct = np.bincount(classes, weights=labels == predictions)
+    return 100.0 * float(np.mean(correct / np.bincount(classes)))
+
+
+def average_precision_11_point(positive: np.ndarray, scores: np.ndarray) -> float:
+    """11-point interpolated average precision of PASCAL VOC 2007, in percent.
+
+    For each recall level t in {0, 0.1, ..., 1} the largest precision at a recall of at least t, averaged.
+
+    Parameters
+    ----------
+    positive : ndarray of bool, shape (n,)
+        Ground truth of one class. At least one must be true.
+    scores : ndarray of float, shape (n,)
+        Higher means more likely positive. Ties keep the order of the samples.
+
+    Notes
+    -----
+    Computed from the ranked samples: a precision-recall curve that starts at an artificial point (recall 0,
+    precision 1), as scikit-learn's does, would make the first of the eleven terms always 1. Recall is compared
+    with t - 1e-9, so that rounding of multiples of 0.1 loses no level.
+    """
+    ranked = np.asarray(positive, bool)[np.argsort(-scores, kind="stable")]
+    hits = np.cumsum(ranked)
+    if hits[-1] == 0:
+        raise ValueError("average precision needs at least one positive sample")
+    recall = hits / hits[-1]
+    precision = hits / np.arange(1, len(ranked) + 1)
+    best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
+    first = np.searchsorted(recall, RECALL_LEVELS - 1e-9)
+    return 100.0 * float(np.mean(best_from_here[first]))
+
+
+def mean_average_precision_11_point(positive: np.ndarray, scores: np.ndarray) -> float:
+    """Mean of the 11-point average precision over the classes that have a positive sample, in percent.
+
+    Parameters
+    ----------
+    positive : ndarray of bool, shape (n, k)
+    scores : ndarray of float, shape (n, k)
+    """
+    present = np.flatnonzero(positive.any(axis=0))
+    return float(np.mean([average_precision_11_point(positive[:, k], scores[:, k]) for k in present]))
+
+
+def evaluate(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
+    """Value of `metric` (a name of `METRICS`) in percent.
+
+    Parameters
+    ----------
+    metric : {'top1', 'mean-per-class', 'map11'}
+    labels : ndarray
+        (n,) of int; (n, k) of bool for ``map11``.
+    scores : ndarray of float, shape (n, k)
+        Decision values; the predicted class is the largest (the first one on ties).
+    """
+    if metric == "map11":
+        return mean_average_precision_11_point(labels, scores)
+    return {"top1": top1, "mean-per-class": mean_per_class_accuracy}[metric](labels, scores.argmax(axis=1))
+
+
+METRICS = {"single-label": ("top1", "mean-per-class"), "multi-label": ("map11",)}
+"""Metrics that fit each task of `datasets.tsv`."""

@@ -1,0 +1,20 @@
+"""Fixtures shared by all tests."""
+
+import os
+from pathlib import Path
+
+import pytest
+
+REPOSITORY = Path(__file__).parents[1]
+SAMPLES = REPOSITORY.parent / "shared" / "data"
+
+# Small arrays everywhere: more threads only get in each other's way.
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+
+@pytest.fixture(scope="session")
+def samples() -> Path:
+    """Folder with small real samples of the data sets in their original layouts."""
+    if not SAMPLES.is_dir():
+        pytest.skip("the samples of the real data sets (../shared/data) are not on this machine")
+    return SAMPLES

@@ -1,0 +1,67 @@
+import numpy as np
+import pytest
+import torch
+
+from ssltransfer.backbones import build_backbone, normalise
+from ssltransfer.errors import InputError
+from ssltransfer.feature_file import load_features
+from ssltransfer.features import extract_features
+
+ARCH = "resnet-1x1x1x1-w4"
+CPU = torch.device("cpu")
+
+
+@pytest.fixture
+def images():
+    return np.random.default_rng(0).integers(0, 256, (11, 32, 32, 3), dtype=np.uint8)
+
+
+def backbone():
+    return build_backbone(ARCH, seed=0).eval()
+
+
+def test_features_equal_the_plain_forward_pass(tmp_path, images):
+    extract_features(backbone(), images, "imagenet", tmp_path / "f.npy", CPU)
+    features = load_features(tmp_path / "f.npy", 11)
+    with torch.inference_mode():
+        expected = backbone()(normalise(torch.from_numpy(images), "imagenet"))
+    np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("batch_size", [1, 4, 11])
+def test_batch_size_does_not_matter(tmp_path, images, batch_size):
+    extract_features(backbone(), images, "none", tmp_path / "a.npy", CPU)
+    extract_features(backbone(), images, "none", tmp_path / "b.npy", CPU, batch_size=batch_size)
+    np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
+def test_gpu_equals_cpu(tmp_path, images):
+    from ssltransfer.device import choose_device
+
+    extract_features(backbone(), images, "imagenet", tmp_path / "cpu.npy", CPU)
+    extract_features(backbone(), images, "imagenet", tmp_path / "gpu.npy", choose_device())
+    np.testing.assert_allclose(
+        np.load(tmp_path / "gpu.npy"), np.load(tmp_path / "cpu.npy"), rtol=1e-3, atol=1e-4
+    )
+
+
+def test_features_that_are_not_finite_are_refused(tmp_path, images):
+    broken = backbone()
+    broken.bn1.weight.data[0] = float("nan")
+    with pytest.raises(InputError, match="not finite; is the checkpoint sound"):
+        extract_features(broken, images, "none", tmp_path / "f.npy", CPU)
+    assert not list(tmp_path.iterdir())
+
+
+def test_unfit_feature_files_are_refused(tmp_path):
+    path = tmp_path / "f.npy"
+    np.save(path, np.zeros((5, 3), np.float32))
+    with pytest.raises(InputError, match=r"f\.npy: 5 rows, but the index has 6"):
+        load_features(path, 6)
+    np.save(path, np.zeros((5, 3)))
+    with pytest.raises(InputError, match="found float64"):
+        load_features(path, 5)
+    np.save(path, np.full((5, 3), np.nan, np.float32))
+    with pytest.raises(InputError, match="not finite"):
+        load_features(path, 5)

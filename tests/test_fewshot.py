@@ -1,0 +1,84 @@
+import numpy as np
+import pytest
+from sklearn.neighbors import NearestCentroid
+
+from ssltransfer import fewshot
+
+
+def labels_of(sizes, seed=0):
+    return np.random.default_rng(seed).permutation(np.repeat(np.arange(len(sizes)), sizes))
+
+
+def test_episodes_are_distinct_classes_and_distinct_images():
+    labels = labels_of([20, 25, 40, 21, 300, 22, 90])
+    episodes = fewshot.sample_episodes(labels, "x", shot=5, queries=15, ways=5, episodes=200, seed=0)
+    assert episodes.shape == (200, 5, 20)
+    for episode in episodes:
+        classes = labels[episode]
+        assert (classes == classes[:, :1]).all()
+        assert len(set(classes[:, 0])) == 5
+        assert len(np.unique(episode)) == 100
+
+
+def test_sampling_is_uniform():
+    labels = labels_of([30] * 6)
+    episodes = fewshot.sample_episodes(labels, "x", shot=5, queries=10, ways=3, episodes=4000, seed=0)
+    for part in (episodes, episodes[:, :, :5]):  # all draws, and the support part alone
+        counts = np.bincount(part.ravel(), minlength=180)
+        expected = part.size / 180
+        # Four standard deviations of a binomial, over 180 images
+        assert np.abs(counts - expected).max() < 4.5 * np.sqrt(expected)
+
+
+def test_a_class_of_exactly_the_needed_size_is_used_whole():
+    labels = labels_of([20] * 5)
+    episodes = fewshot.sample_episodes(labels, "x", shot=5, queries=15, ways=5, episodes=3, seed=0)
+    assert (np.sort(episodes.reshape(3, -1), axis=1) == np.arange(100)).all()
+
+
+def test_episodes_depend_on_seed_dataset_and_shot_only():
+    labels = labels_of([60] * 8)
+    draw = lambda name="x", shot=5, seed=0: fewshot.sample_episodes(labels, name, shot, 15, 5, 10, seed)  # noqa: E731
+    assert (draw() == draw()).all()
+    assert not (draw() == draw(name="y")).all()
+    assert not (draw() == draw(seed=1)).all()
+    assert not (draw(shot=6)[:, :, :20] == draw()).all()
+
+
+@pytest.mark.parametrize("shot", [2, 5])
+def test_accuracy_equals_scikit_learns_nearest_centroid(shot):
+    labels = labels_of([30] * 7)
+    features = np.random.default_rng(1).normal(size=(210, 16)).astype(np.float32) + labels[:, None] * 0.2
+    features = features.astype(np.float32)
+    result = fewshot.evaluate_fewshot(features, labels, "x", shot, episodes=40)
+    episodes = fewshot.sample_episodes(labels, "x", shot, 15, 5, 40, 0)
+    for episode, correct in zip(episodes, result.correct, strict=True):
+        support, query = episode[:, :shot].ravel(), episode[:, shot:].ravel()
+        model = NearestCentroid().fit(features[support].astype(float), labels[support])
+        assert correct == np.sum(model.predict(features[query].astype(float)) == labels[query])
+
+
+def test_interval_by_hand():
+    result = fewshot.FewShotResult(5, 75, np.array([30, 45, 60]))
+    assert result.accuracy == pytest.approx(60)
+    assert result.half_width == pytest.approx(1.96 * np.std([40, 60, 80]) / np.sqrt(3))
+
+
+def test_chunks_do_not_matter():
+    labels = labels_of([30] * 6)
+    features = np.random.default_rng(1).normal(size=(180, 8)).astype(np.float32)
+    episodes = fewshot.sample_episodes(labels, "x", 5, 15, 5, 23, 0)
+    results = [fewshot.episode_accuracy(features, episodes, 5, chunk) for chunk in (1, 10, 100)]
+    assert (results[0] == results[1]).all()
+    assert (results[0] == results[2]).all()
+
+
+def test_shots_that_are_too_many_are_left_out_with_the_reason():
+    possible, left_out = fewshot.possible_shots(
+        labels_of([40, 65, 65, 70, 80]), [5, 20, 50], queries=15, ways=5
+    )
+    assert possible == [5, 20]
+    assert left_out == {50: "1 of 5 classes have fewer than 50 + 15 images (smallest 40)"}
+    possible, left_out = fewshot.possible_shots(labels_of([90, 90]), [5], queries=15, ways=5)
+    assert not possible
+    assert "5 ways need 5 classes" in left_out[5]

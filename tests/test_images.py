@@ -1,0 +1,124 @@
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from PIL import Image
+
+from ssltransfer.errors import InputError
+from ssltransfer.images import parse_transform, prepare_images, read_image
+
+
+def photo(width, height, seed=0):
+    rng = np.random.default_rng(seed)
+    return Image.fromarray(rng.integers(0, 256, (height, width, 3), dtype=np.uint8))
+
+
+@settings(deadline=None, max_examples=25)
+@given(st.integers(20, 90), st.integers(20, 90))
+def test_resize_is_torchvisions_to_the_byte(width, height):
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    image = photo(width, height)
+    size, apply = parse_transform("resize32")
+    assert size == 32
+    expected = Compose([Resize(32, InterpolationMode.BICUBIC), CenterCrop(32)])(image)
+    assert np.array_equal(np.asarray(apply(image)), np.asarray(expected))
+
+
+def test_square257_is_torchvisions_to_the_byte():
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    image = photo(300, 211)
+    _, apply = parse_transform("square257")
+    expected = Compose([Resize((257, 257), InterpolationMode.BILINEAR), CenterCrop(224)])(image)
+    assert np.array_equal(np.asarray(apply(image)), np.asarray(expected))
+
+
+def test_unknown_transform():
+    with pytest.raises(InputError, match="'crop32' is unknown"):
+        parse_transform("crop32")
+
+
+COLOUR = (200, 100, 50)
+
+
+def save(tmp_path, name, image, **options):
+    image.save(tmp_path / name, **options)
+    return read_image(tmp_path, name)
+
+
+def test_modes(tmp_path):
+    rgb = Image.new("RGB", (8, 8), COLOUR)
+    palette = rgb.convert("P", palette=Image.Palette.ADAPTIVE)
+    assert save(tmp_path, "p.png", palette).getpixel((0, 0)) == COLOUR
+    assert save(tmp_path, "grey.png", Image.new("L", (8, 8), 77)).getpixel((3, 3)) == (77, 77, 77)
+    assert save(tmp_path, "alpha.png", Image.new("RGBA", (8, 8), (*COLOUR, 10))).getpixel((0, 0)) == COLOUR
+    assert save(tmp_path, "bilevel.png", Image.new("1", (8, 8), 1)).getpixel((0, 0)) == (255, 255, 255)
+    transparent = save(tmp_path, "la.png", Image.new("LA", (8, 8), (90, 0)))
+    assert transparent.getpixel((0, 0)) == (90, 90, 90)
+    cmyk = save(tmp_path, "cmyk.jpg", rgb.convert("CMYK"), quality=100)
+    assert np.abs(np.subtract(cmyk.getpixel((4, 4)), COLOUR)).max() <= 4
+
+
+@pytest.mark.parametrize("suffix", ["png", "tif"])
+def test_sixteen_bit(tmp_path, suffix):
+    values = np.array([[0, 255, 256, 32768], [65535, 1000, 513, 40000]], dtype=np.uint16)
+    image = save(tmp_path, f"deep.{suffix}", Image.fromarray(values))
+    assert np.array_equal(np.asarray(image)[..., 0], (values >> 8).astype(np.uint8))
+
+
+def test_exif_orientation_is_ignored(tmp_path):
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    assert save(tmp_path, "turned.jpg", photo(20, 10), exif=exif).size == (20, 10)
+
+
+def test_names_with_blanks_hashes_and_other_letters(tmp_path):
+    assert save(tmp_path, "ein Bild (größer)#3.png", photo(5, 4)).size == (5, 4)
+
+
+def test_array_rows(tmp_path):
+    images = np.random.default_rng(0).integers(0, 256, (3, 6, 5, 3), dtype=np.uint8)
+    np.save(tmp_path / "many.npy", images)
+    assert np.array_equal(np.asarray(read_image(tmp_path, "many.npy#2")), images[2])
+
+
+def jpeg(path, size=(40, 30)):
+    photo(*size).save(path)
+    return path
+
+
+def test_unreadable_images_are_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"none\.jpg is missing"):
+        read_image(tmp_path, "none.jpg")
+    truncated = jpeg(tmp_path / "half.jpg", (200, 200))
+    truncated.write_bytes(truncated.read_bytes()[:3000])
+    (tmp_path / "empty.png").touch()
+    (tmp_path / "page.jpg").write_text("<html>please log in</html>")
+    (tmp_path / "folder.jpg").mkdir()
+    Image.fromarray(np.ones((3, 3), np.float32)).save(tmp_path / "float.tif")
+    for name in ("half.jpg", "empty.png", "page.jpg", "folder.jpg", "float.tif"):
+        with pytest.raises(InputError) as error:
+            read_image(tmp_path, name)
+        assert name in str(error.value)
+        assert "\n" not in str(error.value)
+
+
+def test_prepare_images_keeps_the_order_and_needs_all_images(tmp_path):
+    for i in range(5):
+        photo(40 + i, 50, seed=i).save(tmp_path / f"{i}.png")
+    names = [f"{i}.png" for i in (3, 1, 4, 0, 2)]
+    one, many = tmp_path / "one.npy", tmp_path / "many.npy"
+    prepare_images(tmp_path, names, "resize16", one)
+    prepare_images(tmp_path, names, "resize16", many, workers=4)
+    images = np.load(one)
+    assert images.shape == (5, 16, 16, 3)
+    assert np.array_equal(images, np.load(many))
+    _, apply = parse_transform("resize16")
+    assert np.array_equal(images[2], np.asarray(apply(read_image(tmp_path, "4.png"))))
+
+    (tmp_path / "1.png").write_bytes(b"")
+    (tmp_path / "2.png").unlink()
+    with pytest.raises(InputError, match=r"1\.png .*\(2 of 5 images are unreadable\)"):
+        prepare_images(tmp_path, names, "resize16", tmp_path / "broken.npy")
+    assert not list(tmp_path.glob("*broken*"))

@@ -1,0 +1,202 @@
+import numpy as np
+import pytest
+from sklearn.linear_model import LogisticRegression
+
+from ssltransfer import linear
+from ssltransfer.errors import InputError
+from ssltransfer.splits import Split
+
+
+def sample(n=80, d=12, k=4, seed=0):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(n) % k
+    centres = rng.normal(size=(k, d))
+    features = (centres[labels] + rng.normal(size=(n, d))).astype(np.float32) + 3
+    return features, labels
+
+
+def only(features, labels, penalty, classes):
+    return next(linear.fit_path(features, labels, np.array([penalty]), classes))
+
+
+def reference_objective(features, labels, penalty, classes):
+    """Objective at scikit-learn's optimum, evaluated independently of the solver under test."""
+    x = features.astype(np.float64)
+    model = LogisticRegression(C=1 / penalty, tol=1e-10, max_iter=20000).fit(x, labels)
+    return objective(x, labels, model.coef_.T, model.intercept_, penalty), model
+
+
+def objective(x, labels, weights, bias, penalty):
+    logits = x @ weights + bias
+    logits = logits - logits.max(axis=1, keepdims=True)
+    loss = np.sum(np.log(np.exp(logits).sum(axis=1)) - logits[np.arange(len(x)), labels])
+    return loss + 0.5 * penalty * np.sum(weights**2)
+
+
+@pytest.mark.parametrize("penalty", [1e3, 1.0, 1e-2, 1e-4])
+@pytest.mark.parametrize("shape", [(80, 12), (30, 50)], ids=["tall", "wide"])
+def test_optimum_equals_scikit_learn(penalty, shape):
+    features, labels = sample(*shape)
+    fit = only(features, labels, penalty, 4)
+    expected, model = reference_objective(features, labels, penalty, 4)
+    assert fit.converged
+    assert fit.objective == pytest.approx(expected, rel=1e-5 if penalty >= 1e-2 else 2e-4)
+    own = objective(features.astype(np.float64), labels, fit.weights, fit.bias, penalty)
+    assert own == pytest.approx(fit.objective, rel=1e-8)
+    if penalty >= 1:
+        np.testing.assert_allclose(fit.weights, model.coef_.T, atol=1e-3)
+
+
+def test_path_points_are_independent_of_the_path():
+    features, labels = sample()
+    path = {fit.penalty: fit for fit in linear.fit_path(features, labels, np.logspace(-6, 5, 12), 4)}
+    assert list(path) == sorted(path, reverse=True)
+    for fit in path.values():
+        assert fit.converged
+        cold = only(features, labels, fit.penalty, 4)
+        assert fit.objective == pytest.approx(cold.objective, rel=2e-6 if fit.penalty >= 1e-2 else 2e-4)
+
+
+def test_gradient_and_hessian_match_finite_differences():
+    features, labels = sample(20, 5, 3)
+    rng = np.random.default_rng(0)
+    for link, targets in [
+        (linear._Softmax, np.eye(3)[labels]),
+        (linear._Sigmoid, rng.integers(0, 2, (20, 3)).astype(float)),
+    ]:
+        problem = linear._Problem(features, targets, link)
+        params, direction = rng.normal(size=(2, problem.design.shape[1], 3)) * 0.3
+        probabilities = link.probabilities(problem.design @ params)
+        gradient = problem.gradient(params, probabilities, 0.7)
+        step = 1e-5
+
+        def value(length, problem=problem, params=params, direction=direction):
+            return problem.objective(params + length * direction, 0.7)
+
+        slope = (value(step) - value(-step)) / (2 * step)
+        assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-6)
+
+        def gradient_at(length, problem=problem, params=params, direction=direction, link=link):
+            moved = params + length * direction
+            return problem.gradient(moved, link.probabilities(problem.design @ moved), 0.7)
+
+        curvature = (gradient_at(step) - gradient_at(-step)) / (2 * step)
+        product = problem.hessian_times(probabilities, direction, 0.7)
+        np.testing.assert_allclose(product, curvature, rtol=1e-5, atol=1e-6)
+        basis = np.zeros_like(params)
+        basis[2, 1] = 1
+        diagonal = problem.hessian_diagonal(probabilities, 0.7)[2, 1]
+        assert diagonal == pytest.approx(problem.hessian_times(probabilities, basis, 0.7)[2, 1])
+
+
+def test_multi_label_is_independent_binary_problems():
+    features, _ = sample()
+    rng = np.random.default_rng(1)
+    labels = rng.random((80, 3)) < [0.5, 0.2, 0.1]
+    fit = only(features, labels, 0.5, 3)
+    for k in range(3):
+        model = LogisticRegression(C=2.0, tol=1e-10, max_iter=20000).fit(features.astype(float), labels[:, k])
+        np.testing.assert_allclose(fit.weights[:, k], model.coef_[0], atol=1e-3)
+        assert fit.bias[k] == pytest.approx(model.intercept_[0], abs=1e-2)
+
+
+def test_two_class_softmax_is_a_sigmoid_with_half_the_penalty():
+    features, labels = sample(k=2)
+    softmax = only(features, labels, 0.6, 2)
+    sigmoid = only(features, (labels == 1)[:, None], 0.3, 1)
+    difference = softmax.scores(features)[:, 1] - softmax.scores(features)[:, 0]
+    np.testing.assert_allclose(difference, sigmoid.scores(features)[:, 0], atol=1e-3)
+
+
+def test_order_of_samples_and_features_does_not_matter():
+    features, labels = sample()
+    rng = np.random.default_rng(0)
+    rows, columns = rng.permutation(80), rng.permutation(12)
+    fit, moved = only(features, labels, 0.1, 4), only(features[rows][:, columns], labels[rows], 0.1, 4)
+    np.testing.assert_allclose(moved.weights, fit.weights[columns], atol=1e-4)
+
+
+def test_separable_data_at_the_weakest_penalty():
+    features, labels = sample(40, 60, 4)
+    fit = only(features, labels, 1e-6, 4)
+    assert fit.converged
+    assert np.isfinite(fit.weights).all()
+    assert (fit.scores(features).argmax(axis=1) == labels).all()
+
+
+def test_constant_and_duplicate_features():
+    features, labels = sample()
+    plain = only(features, labels, 1.0, 4)
+    constant = only(np.column_stack([features, np.full(80, 7, np.float32)]), labels, 1.0, 4)
+    assert np.abs(constant.weights[-1]).max() < 1e-8
+    np.testing.assert_allclose(constant.weights[:-1], plain.weights, atol=1e-4)
+    double = only(np.column_stack([features, features[:, :1]]), labels, 1.0, 4)
+    np.testing.assert_allclose(double.weights[0], double.weights[-1], atol=1e-8)
+
+
+def test_missing_class_is_never_predicted():
+    features, labels = sample()
+    fit = only(features, np.where(labels == 2, 0, labels), 1.0, 6)
+    scores = fit.scores(features)
+    assert not np.isin(scores.argmax(axis=1), [2, 4, 5]).any()
+    always = np.column_stack([np.ones(80, bool), np.zeros(80, bool), labels == 1])
+    assert only(features, always, 1.0, 3).bias[:2].tolist() == [np.inf, -np.inf]
+
+
+def test_one_sample_a_class():
+    features, labels = sample(4, 12, 4)
+    assert only(features, labels, 1e-3, 4).converged
+
+
+def test_identical_samples():
+    fit = only(np.ones((6, 3), np.float32), np.array([0, 1, 0, 1, 0, 0]), 1.0, 2)
+    assert fit.weights.tolist() == np.zeros((3, 2)).tolist()
+    assert fit.bias[0] - fit.bias[1] == pytest.approx(np.log(2))
+
+
+def test_half_precision_features():
+    features, labels = sample()
+    half = only(features.astype(np.float16), labels, 1.0, 4)
+    np.testing.assert_allclose(half.weights, only(features, labels, 1.0, 4).weights, atol=1e-2)
+
+
+@pytest.mark.parametrize("value", [np.nan, np.inf])
+def test_values_that_are_not_finite_are_refused(value):
+    features, labels = sample()
+    features[3, 2] = value
+    with pytest.raises(InputError, match="not finite"):
+        only(features, labels, 1.0, 4)
+
+
+def test_labels_and_penalties_outside_their_range_are_refused():
+    features, labels = sample()
+    with pytest.raises(InputError, match=r"labels must be in 0\.\.2"):
+        only(features, labels, 1.0, 3)
+    with pytest.raises(InputError, match="positive"):
+        only(features, labels, 0.0, 4)
+
+
+def test_selection_takes_the_smallest_penalty_of_the_best():
+    curve = [
+        {"lambda": value, "validation": score} for value, score in [(10, 80), (1, 90), (0.1, 90), (0.01, 70)]
+    ]
+    assert linear.select(curve)["lambda"] == 0.1
+
+
+def test_evaluate_linear_refits_on_training_and_validation():
+    features, labels = sample(120)
+    split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
+    result = linear.evaluate_linear(features, labels, split, 4, "top1", linear.lambda_grid(1e-2, 1e2, 5))
+    refit = only(features[:90], labels[:90], result.penalty, 4)
+    expected = 100 * np.mean(refit.scores(features[90:]).argmax(axis=1) == labels[90:])
+    assert result.test == pytest.approx(expected)
+    assert len(result.curve) == 5
+    assert result.validation == max(point["validation"] for point in result.curve)
+
+
+def test_grid_of_the_paper():
+    grid = linear.lambda_grid(1e-6, 1e5, 45)
+    assert len(grid) == 45
+    assert grid[0] == pytest.approx(1e-6)
+    assert grid[-1] == pytest.approx(1e5)
+    np.testing.assert_allclose(np.diff(np.log10(grid)), 0.25)

@@ -1,0 +1,22 @@
+# Needs: the features of a data set under each input normalisation that the protocol evaluates.
+# Makes: results/scores/{protocol}/{model}/{dataset}.json of the few-shot protocol.
+
+
+rule evaluate_fewshot:
+    """Classify few-shot episodes on the features of a model on a data set."""
+    input:
+        index=index_file,
+        features=feature_files,
+    output:
+        "results/scores/{protocol}/{model}/{dataset}.json",
+    log:
+        "logs/evaluate_fewshot/{protocol}/{model}/{dataset}.log",
+    wildcard_constraints:
+        protocol=names(protocols_of_kind("fewshot")),
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        settings=lambda w: SUITE.settings(w.protocol),
+        version=version("fewshot"),
+    script:
+        "../../scripts/evaluate_fewshot.py"

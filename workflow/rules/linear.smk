@@ -1,0 +1,23 @@
+# Needs: the features of a data set under each input normalisation that the protocol evaluates.
+# Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol.
+
+
+rule evaluate_linear:
+    """Fit and test linear classifiers on the features of a model on a data set."""
+    input:
+        index=index_file,
+        features=feature_files,
+    output:
+        "results/scores/{protocol}/{model}/{dataset}.json",
+    log:
+        "logs/evaluate_linear/{protocol}/{model}/{dataset}.log",
+    wildcard_constraints:
+        protocol=names(protocols_of_kind("linear")),
+    conda:
+        "../../envs/analysis.yaml"
+    params:
+        settings=lambda w: SUITE.settings(w.protocol),
+        metric=lambda w: SUITE.datasets[w.dataset]["metric"],
+        version=version("linear"),
+    script:
+        "../../scripts/evaluate_linear.py"
