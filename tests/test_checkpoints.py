@@ -95,9 +95,7 @@ def test_fetch_a_local_file(tmp_path, published):
 
 
 def test_fetch_without_network_says_where_to_place_the_file(tmp_path):
-    with pytest.raises(
-        InputError, match=r"http://127\.0\.0\.1:9/w\.pth cannot be fetched .*place it at .*w\.pth"
-    ):
+    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/w\.pth cannot be fetched .*place it at .*w\.pth"):
         fetch("http://127.0.0.1:9/w.pth", "", tmp_path)
     (tmp_path / "w.pth").write_bytes(b"weights")
     fetch("http://127.0.0.1:9/w.pth", sha256_of(tmp_path / "w.pth"), tmp_path)

@@ -41,9 +41,7 @@ def test_gpu_equals_cpu(tmp_path, images):
 
     extract_features(backbone(), images, "imagenet", tmp_path / "cpu.npy", CPU)
     extract_features(backbone(), images, "imagenet", tmp_path / "gpu.npy", choose_device())
-    np.testing.assert_allclose(
-        np.load(tmp_path / "gpu.npy"), np.load(tmp_path / "cpu.npy"), rtol=1e-3, atol=1e-4
-    )
+    np.testing.assert_allclose(np.load(tmp_path / "gpu.npy"), np.load(tmp_path / "cpu.npy"), rtol=1e-3, atol=1e-4)
 
 
 def test_features_that_are_not_finite_are_refused(tmp_path, images):

@@ -74,9 +74,7 @@ def test_chunks_do_not_matter():
 
 
 def test_shots_that_are_too_many_are_left_out_with_the_reason():
-    possible, left_out = fewshot.possible_shots(
-        labels_of([40, 65, 65, 70, 80]), [5, 20, 50], queries=15, ways=5
-    )
+    possible, left_out = fewshot.possible_shots(labels_of([40, 65, 65, 70, 80]), [5, 20, 50], queries=15, ways=5)
     assert possible == [5, 20]
     assert left_out == {50: "1 of 5 classes have fewer than 50 + 15 images (smallest 40)"}
     possible, left_out = fewshot.possible_shots(labels_of([90, 90]), [5], queries=15, ways=5)

@@ -57,9 +57,7 @@ def write_cifar(folder: Path) -> np.ndarray:
             b"filenames": [b"a", b"b"],
         }
         (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
-    (folder / "batches.meta").write_bytes(
-        pickle.dumps({b"label_names": [b"airplane", b"automobile"]}, protocol=2)
-    )
+    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"airplane", b"automobile"]}, protocol=2))
     return images
 
 
@@ -108,9 +106,7 @@ def test_dtd(tmp_path):
     }
     for split, lines in lists.items():
         # A byte-order mark and Windows line ends, as editors leave them.
-        (tmp_path / "labels" / f"{split}1.txt").write_bytes(
-            b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n\r\n"
-        )
+        (tmp_path / "labels" / f"{split}1.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n\r\n")
         for line in lines:
             picture(tmp_path / "images" / line)
     index = dtd.index(tmp_path)
@@ -131,9 +127,7 @@ def test_pets(tmp_path):
     assert index.classes == ["Abyssinian", "Maine_Coon"]
     assert index.label == [1, 0, 0]
     (tmp_path / "annotations" / "test.txt").write_text("Abyssinian_2 1 1 1\nAbyssinian_3 cat\n")
-    with pytest.raises(
-        InputError, match=r"test\.txt, line 2: found 'Abyssinian_3 cat', expected 'NAME CLASS"
-    ):
+    with pytest.raises(InputError, match=r"test\.txt, line 2: found 'Abyssinian_3 cat', expected 'NAME CLASS"):
         pets.index(tmp_path)
 
 

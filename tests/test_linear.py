@@ -177,9 +177,7 @@ def test_labels_and_penalties_outside_their_range_are_refused():
 
 
 def test_selection_takes_the_smallest_penalty_of_the_best():
-    curve = [
-        {"lambda": value, "validation": score} for value, score in [(10, 80), (1, 90), (0.1, 90), (0.01, 70)]
-    ]
+    curve = [{"lambda": value, "validation": score} for value, score in [(10, 80), (1, 90), (0.1, 90), (0.01, 70)]]
     assert linear.select(curve)["lambda"] == 0.1
 
 

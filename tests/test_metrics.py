@@ -22,16 +22,12 @@ def test_average_precision_by_hand():
     # Ranked: hit, miss, hit, miss. Recall 0.5 with precision 1, recall 1 with precision 2/3.
     positive = np.array([True, False, True, False])
     scores = np.array([0.9, 0.8, 0.7, 0.1])
-    assert metrics.average_precision_11_point(positive, scores) == pytest.approx(
-        100 * (6 * 1 + 5 * 2 / 3) / 11
-    )
+    assert metrics.average_precision_11_point(positive, scores) == pytest.approx(100 * (6 * 1 + 5 * 2 / 3) / 11)
 
 
 def test_average_precision_has_no_artificial_first_point():
     # scikit-learn's curve begins with precision 1 at recall 0; here the best precision anywhere is 1/2.
-    assert metrics.average_precision_11_point(np.array([False, True]), np.array([2.0, 1.0])) == pytest.approx(
-        50
-    )
+    assert metrics.average_precision_11_point(np.array([False, True]), np.array([2.0, 1.0])) == pytest.approx(50)
 
 
 def test_average_precision_keeps_every_recall_level():

@@ -206,9 +206,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
 def _cross_check_datasets(suite: Suite, path: Path) -> None:
     for name, row in suite.datasets.items():
         if (row["metric"] in MULTI_LABEL_METRICS) != (row["task"] == "multi-label"):
-            raise InputError(
-                f"{path}, row {name!r}: metric {row['metric']!r} does not fit task {row['task']!r}"
-            )
+            raise InputError(f"{path}, row {name!r}: metric {row['metric']!r} does not fit task {row['task']!r}")
         try:
             source = dataset_sources.parse_source(row["source"])
         except InputError as error:
@@ -221,9 +219,7 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
     for name, row in all_models.items():
         kind, _, recipe = row["source"].partition(":")
         if (kind == "pretrain") != (row["format"] == ""):
-            raise InputError(
-                f"{path}, row {name!r}: format must be empty for source pretrain:, and only there"
-            )
+            raise InputError(f"{path}, row {name!r}: format must be empty for source pretrain:, and only there")
         if kind == "pretrain" and recipe not in suite.recipes:
             raise InputError(
                 f"{path}, row {name!r}: recipe {recipe!r} is not in {suite.config['pretraining']}; "
@@ -231,17 +227,12 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
             )
         dataset = suite.recipes[recipe].get("dataset") if kind == "pretrain" else None
         if dataset is not None and dataset not in suite.datasets:
-            raise InputError(
-                f"{suite.config['pretraining']}, recipe {recipe!r}: data set {dataset!r} has no row"
-            )
+            raise InputError(f"{suite.config['pretraining']}, recipe {recipe!r}: data set {dataset!r} has no row")
     if not suite.models:
         known = sorted({suite for row in all_models.values() for suite in row["suites"]})
         raise InputError(f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}")
     linear = {
-        d
-        for protocol, ds in suite.config["tasks"].items()
-        for d in ds
-        if suite_kind(suite, protocol) == "linear"
+        d for protocol, ds in suite.config["tasks"].items() for d in ds if suite_kind(suite, protocol) == "linear"
     }
     for name, row in suite.models.items():
         kind, _, dataset = row["source_accuracy"].partition(":")
@@ -261,17 +252,13 @@ def _cross_check_tasks(suite: Suite) -> None:
     for protocol, names in suite.config["tasks"].items():
         if protocol not in suite.config["protocols"]:
             known = ", ".join(suite.config["protocols"])
-            raise InputError(
-                f"config: tasks.{protocol} has no settings block in protocols; known are {known}"
-            )
+            raise InputError(f"config: tasks.{protocol} has no settings block in protocols; known are {known}")
         for name in names:
             if name not in suite.datasets:
                 known = ", ".join(suite.datasets)
                 raise InputError(f"config: tasks.{protocol} names data set {name!r}; known are {known}")
             row = suite.datasets[name]
             if suite.kind(protocol) == "fewshot" and row["task"] != "single-label":
-                raise InputError(
-                    f"config: tasks.{protocol}: {name!r} is {row['task']}; few-shot needs single-label"
-                )
+                raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; few-shot needs single-label")
             if suite.kind(protocol) == "linear" and row["test"] == 0:
                 raise InputError(f"config: tasks.{protocol}: {name!r} has no test part; linear needs one")

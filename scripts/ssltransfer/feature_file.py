@@ -17,13 +17,9 @@ def load_features(path: str | Path, rows: int) -> np.ndarray:
     """
     features = np.load(path, mmap_mode="r", allow_pickle=False)
     if features.dtype != np.float32 or features.ndim != 2:
-        raise InputError(
-            f"{path}: found {features.dtype} {features.shape}, expected float32 (rows, features)"
-        )
+        raise InputError(f"{path}: found {features.dtype} {features.shape}, expected float32 (rows, features)")
     if len(features) != rows:
-        raise InputError(
-            f"{path}: {len(features)} rows, but the index has {rows}; delete the file to make it anew"
-        )
+        raise InputError(f"{path}: {len(features)} rows, but the index has {rows}; delete the file to make it anew")
     for start in range(0, rows, 8192):
         if not np.isfinite(features[start : start + 8192]).all():
             raise InputError(f"{path}: values that are not finite from row {start} on")

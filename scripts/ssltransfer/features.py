@@ -52,7 +52,5 @@ def extract_features(
             batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
             features[start : start + batch_size] = backbone(normalise(batch, norm)).float().cpu().numpy()
             if not np.isfinite(features[start : start + batch_size]).all():
-                raise InputError(
-                    f"{output}: features of rows {start}.. are not finite; is the checkpoint sound?"
-                )
+                raise InputError(f"{output}: features of rows {start}.. are not finite; is the checkpoint sound?")
         features.flush()

@@ -33,9 +33,7 @@ class FewShotResult:
         return 100.0 * 1.96 * float(self.correct.std()) / self.queries / np.sqrt(len(self.correct))
 
 
-def possible_shots(
-    labels: np.ndarray, shots: list[int], queries: int, ways: int
-) -> tuple[list[int], dict[int, str]]:
+def possible_shots(labels: np.ndarray, shots: list[int], queries: int, ways: int) -> tuple[list[int], dict[int, str]]:
     """Divide `shots` into those every class is large enough for, and the reasons against the others.
 
     Returns

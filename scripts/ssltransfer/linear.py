@@ -168,9 +168,7 @@ class _Problem:
                 break
             forcing = 0.1 if slope > 10 * scale else 0.01
             step = self.newton_direction(gradient, probabilities, penalty, forcing)
-            params, new_value = self._line_search(
-                params, step, value, float(np.sum(gradient * step)), penalty
-            )
+            params, new_value = self._line_search(params, step, value, float(np.sum(gradient * step)), penalty)
             if new_value >= value:  # rounding level: no step improves the objective any more
                 break
             value = new_value
@@ -233,9 +231,7 @@ def fit_path(features: np.ndarray, labels: np.ndarray, lambdas: np.ndarray, clas
         raise InputError(f"linear: penalties must be positive, found {np.min(lambdas)}")
     if labels.ndim == 1:
         if labels.min() < 0 or labels.max() >= classes:
-            raise InputError(
-                f"linear: labels must be in 0..{classes - 1}, found {labels.min()}..{labels.max()}"
-            )
+            raise InputError(f"linear: labels must be in 0..{classes - 1}, found {labels.min()}..{labels.max()}")
         decided = np.unique(labels)
         undecided_bias = np.full(classes, -np.inf)
         targets, link = (labels[:, None] == decided).astype(np.float64), _Softmax
@@ -295,9 +291,7 @@ def evaluate_linear(
     lambdas : ndarray
         Penalties; see `lambda_grid`.
     """
-    train, val, trainval, test = (
-        np.asarray(features[r]) for r in (split.train, split.val, split.trainval, split.test)
-    )
+    train, val, trainval, test = (np.asarray(features[r]) for r in (split.train, split.val, split.trainval, split.test))
     curve = [
         {
             "lambda": fit.penalty,

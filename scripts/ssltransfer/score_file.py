@@ -8,9 +8,7 @@ from pathlib import Path
 
 from ssltransfer.files import read_json
 
-BIASED = (
-    "the input normalisation was chosen on the test score (normalisation: test-max), which biases it upwards"
-)
+BIASED = "the input normalisation was chosen on the test score (normalisation: test-max), which biases it upwards"
 
 
 def percent(metric: str, value: float, setting: str = "", half_width: float | None = None) -> dict:

@@ -10,9 +10,9 @@ rule fetch_checkpoint:
         "logs/fetch_checkpoint/{model}.log",
     wildcard_constraints:
         model=names(models_pretrained(here=False)),
+    retries: 2
     conda:
         "../../envs/torch.yaml"
-    retries: 2
     params:
         source=lambda w: SUITE.models[w.model]["source"],
         sha256=lambda w: SUITE.models[w.model]["sha256"],

@@ -14,7 +14,8 @@ def index_params(wildcards):
         "source": list(source),
         "counts": expected_counts(wildcards),
         "allow_subset": SUITE.config["allow_subset"],
-        "versions": [version("index")] + ([version(source.name)] if source.kind != "column" else []),
+        "versions": [version("index")]
+        + ([version(source.name)] if source.kind != "column" else []),
     }
 
 

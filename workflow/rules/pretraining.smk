@@ -8,7 +8,10 @@ def recipe_files(wildcards):
         return {}
     folder = f"results/datasets/{recipe['dataset']}"
     images = f"results/datasets/{SUITE.image_dataset(recipe['dataset'])}"
-    return {"index": f"{folder}/index.parquet", "images": f"{images}/{recipe['transform']}.npy"}
+    return {
+        "index": f"{folder}/index.parquet",
+        "images": f"{images}/{recipe['transform']}.npy",
+    }
 
 
 rule pretrain_model:
@@ -21,10 +24,10 @@ rule pretrain_model:
         "logs/pretrain_model/{model}.log",
     wildcard_constraints:
         model=names(models_pretrained(here=True)),
-    conda:
-        "../../envs/torch.yaml"
     # Above the protocols in the queue: all of a model's other jobs wait for it.
     priority: 10
+    conda:
+        "../../envs/torch.yaml"
     resources:
         gpu=LOCAL_GPU,
     params:
