@@ -133,11 +133,17 @@ def _explain(error: ValidationError) -> str:
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"{key}: key {missing[0]!r} is missing"
     hint = error.schema.get("description", "")
+    value = error.validator_value
     expected = {
-        "enum": lambda: "one of " + ", ".join(repr(v) for v in error.validator_value),
-        "type": lambda: f"a value of type {error.validator_value}",
-        "pattern": lambda: f"text like {error.validator_value}",
-    }.get(error.validator, lambda: f"{error.validator} {error.validator_value}")()
+        "enum": lambda: "one of " + ", ".join(map(repr, value)),
+        "type": lambda: f"a value of type {value}",
+        "pattern": lambda: f"text like {value}",
+        "minimum": lambda: f"at least {value}",
+        "exclusiveMinimum": lambda: f"more than {value}",
+        "exclusiveMaximum": lambda: f"less than {value}",
+        "minItems": lambda: f"at least {value} item",
+        "minLength": lambda: "some text",
+    }.get(error.validator, lambda: f"{error.validator} {value}")()
     return f"{key}: found {error.instance!r}, expected {expected}" + (f" ({hint})" if hint else "")
 
 
@@ -198,8 +204,8 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     )
     _check(recipes, read_yaml(schemas / "pretraining.schema.yaml"), str(located("pretraining")))
     _cross_check_datasets(suite, located("datasets"))
-    _cross_check_models(suite, models, located("models"))
     _cross_check_tasks(suite)
+    _cross_check_models(suite, models, located("models"))
     return suite
 
 
@@ -241,11 +247,6 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
                 f"{path}, row {name!r}: source_accuracy is measured:{dataset}, but suite {suite.name!r} has no "
                 f"linear task on {dataset!r}"
             )
-
-
-def suite_kind(suite: Suite, protocol: str) -> str | None:
-    """Kind of a protocol, or None if it has no settings block."""
-    return suite.config["protocols"].get(protocol, {}).get("kind")
 
 
 def _cross_check_tasks(suite: Suite) -> None:

@@ -1,0 +1,101 @@
+"""Promises about the code itself: data flows one way, and nobody changes a number without deciding so."""
+
+import ast
+import hashlib
+import json
+import re
+
+import pytest
+
+from ssltransfer.versions import COMPONENTS
+from workflow import REPOSITORY
+
+PACKAGE = REPOSITORY / "scripts" / "ssltransfer"
+HASHES = REPOSITORY / "tests" / "source_hashes.json"
+
+# Each line may import from its own and earlier lines only (design: data flows one way).
+ORDER = [
+    {"errors", "files", "versions", "jobs", "device", "backbones"},
+    {"checkpoints", "datasets"},
+    {"config", "images", "splits", "metrics"},
+    {"pretraining"},
+    {"features", "feature_file"},
+    {"linear", "fewshot"},
+    {"score_file"},
+    {"scores"},
+    {"correlation"},
+    {"tables"},
+    {"plots"},
+    {"summary", "report"},
+]
+RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
+MODULES = sorted(PACKAGE.rglob("*.py"))
+
+
+def imports(path):
+    """Dotted names that a module imports anywhere in its body."""
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.level == 0:
+            yield node.module
+            if node.module == "ssltransfer":
+                yield from (f"ssltransfer.{alias.name}" for alias in node.names)
+
+
+def room(path):
+    return path.relative_to(PACKAGE).with_suffix("").parts[0]
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda path: str(path.relative_to(PACKAGE)))
+def test_library_knows_no_snakemake_and_flows_one_way(path):
+    names = list(imports(path))
+    assert not any(re.match(r"snakemake\b", name) for name in names)
+    if room(path) == "__init__":
+        return
+    for name in names:
+        if name.startswith("ssltransfer."):
+            other = name.split(".")[1]
+            assert RANK[other] <= RANK[room(path)], f"{room(path)} must not import {other}"
+
+
+def test_every_rule_has_its_script_and_every_script_its_rule():
+    rules = "".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
+    used = set(re.findall(r'"\.\./\.\./scripts/(\w+\.py)"', rules))
+    assert used == {path.name for path in (REPOSITORY / "scripts").glob("*.py")}
+    for name in used:
+        assert f"rule {name.removesuffix('.py')}:" in rules
+
+
+def source_hash(modules):
+    """Hash of the code without comments, docstrings and layout."""
+    digest = hashlib.sha256()
+    for module in modules:
+        path = PACKAGE / module
+        for file in sorted(path.rglob("*.py")) if path.is_dir() else [path]:
+            tree = ast.parse(file.read_text(encoding="utf-8"))
+            for node in ast.walk(tree):
+                if (
+                    isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef)
+                    and ast.get_docstring(node) is not None
+                ):
+                    node.body = node.body[1:]
+            digest.update(ast.unparse(tree).encode())
+    return digest.hexdigest()[:16]
+
+
+def current():
+    return {name: [c.version, source_hash(c.modules)] for name, c in COMPONENTS.items()}
+
+
+def test_changed_code_has_a_decided_version():
+    recorded, now = json.loads(HASHES.read_text()), current()
+    changed = sorted(name for name in now if recorded.get(name) != now[name]) + sorted(set(recorded) - set(now))
+    assert not changed, (
+        f"code of {', '.join(changed)} changed. If it can change a number, raise the version in "
+        "scripts/ssltransfer/versions.py; then record the decision with: uv run python tests/test_architecture.py"
+    )
+
+
+if __name__ == "__main__":
+    HASHES.write_text(json.dumps(current(), indent=1) + "\n")

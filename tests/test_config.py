@@ -1,0 +1,188 @@
+"""Suites and tables: what ships is consistent, and what is wrong is said in one line."""
+
+import copy
+
+import pytest
+import yaml
+
+from ssltransfer.config import Cell, load_suite, read_table
+from ssltransfer.errors import InputError
+from ssltransfer.images import parse_transform
+from ssltransfer.versions import COMPONENTS
+from workflow import REPOSITORY
+
+SCHEMAS = REPOSITORY / "workflow" / "schemas"
+SUITES = sorted((REPOSITORY / "config").glob("*.yaml"))
+SUITES = [path for path in SUITES if path.name != "pretraining.yaml"]
+
+
+def shipped(path):
+    return yaml.safe_load(path.read_text())
+
+
+@pytest.mark.parametrize("path", SUITES, ids=lambda path: path.stem)
+def test_shipped_suites_are_valid(path):
+    suite = load_suite(shipped(path), SCHEMAS, REPOSITORY)
+    cells = list(suite.cells())
+    assert len(cells) == len(set(cells)) == len(suite.models) * sum(map(len, suite.config["tasks"].values()))
+    for protocol in suite.config["protocols"]:
+        parse_transform(suite.settings(protocol)["transform"])
+
+
+def test_a_settings_block_means_the_same_everywhere():
+    blocks = {}
+    for path in SUITES:
+        for name, block in shipped(path)["protocols"].items():
+            assert blocks.setdefault(name, block) == block, f"{path.name}: {name}"
+
+
+def test_no_demo_setting_leaks_into_another_suite():
+    demo = load_suite(shipped(REPOSITORY / "config/config.yaml"), SCHEMAS, REPOSITORY)
+    for path in SUITES:
+        other = load_suite(shipped(path), SCHEMAS, REPOSITORY)
+        if other.name == "demo":
+            continue
+        assert not set(other.config["protocols"]) & set(demo.config["protocols"])
+        assert not set(other.models) & set(demo.models)
+        assert all(row["arch"] == "resnet50" for row in other.models.values())
+        assert all(block["transform"] == "resize224" for block in other.config["protocols"].values())
+
+
+def test_every_source_has_a_version():
+    for row in read_table(REPOSITORY / "config/datasets.tsv"):
+        kind, _, name = row["source"].partition(":")
+        assert kind == "column" or name in COMPONENTS
+
+
+CONFIG = {
+    "suite": "s",
+    "models": "models.tsv",
+    "datasets": "datasets.tsv",
+    "pretraining": "pretraining.yaml",
+    "tasks": {"lin": ["digits"], "few": ["digits"]},
+    "protocols": {
+        "lin": {
+            "kind": "linear",
+            "transform": "resize32",
+            "normalisation": "per-model",
+            "lambdas": {"first": 1e-2, "last": 1, "count": 3},
+            "validation_fraction": 0.2,
+            "seed": 0,
+        },
+        "few": {
+            "kind": "fewshot",
+            "transform": "resize32",
+            "normalisation": "per-model",
+            "ways": 5,
+            "shots": [5],
+            "queries": 15,
+            "episodes": 10,
+            "seed": 0,
+        },
+    },
+}
+MODELS = {
+    "a": dict(
+        model="a", label="A", family="none", arch="resnet50", source="file:a.pth", format="torchvision", sha256="",
+        norm="imagenet", source_accuracy="measured:digits", suites="s, t", licence="", reference="",
+    ),
+    "b": dict(
+        model="b", label="B", family="none", arch="resnet-1x1x1x1-w16", source="pretrain:r", format="", sha256="",
+        norm="none", source_accuracy="71.5", suites="s", licence="", reference="",
+    ),
+}  # fmt: skip
+DATASETS = {
+    "digits": dict(
+        dataset="digits", label="Digits", task="single-label", metric="top1", source="generated:digits", classes="10",
+        train="1000", val="0", test="797", licence="", reference="",
+    ),
+    "pool": dict(
+        dataset="pool", label="Pool", task="single-label", metric="top1", source="original:eurosat", classes="10",
+        train="100", val="0", test="0", licence="", reference="",
+    ),
+    "multi": dict(
+        dataset="multi", label="Multi", task="multi-label", metric="map11", source="column:digits/objects",
+        classes="10", train="1000", val="0", test="797", licence="", reference="",
+    ),
+}  # fmt: skip
+RECIPES = {"r": {"method": "none", "seed": 0}}
+
+
+def load(tmp_path, change=lambda parts: None):
+    parts = copy.deepcopy({"config": CONFIG, "models": MODELS, "datasets": DATASETS, "recipes": RECIPES})
+    change(parts)
+    for name in ("models", "datasets"):
+        if parts[name] is not None:
+            rows = list(parts[name].values())
+            lines = ["\t".join(rows[0])] + ["\t".join(row.values()) for row in rows]
+            (tmp_path / f"{name}.tsv").write_text("\n".join(lines) + "\n")
+    (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(parts["recipes"]))
+    return load_suite(parts["config"], SCHEMAS, tmp_path)
+
+
+def test_a_valid_suite(tmp_path):
+    suite = load(tmp_path)
+    assert suite.name == "s"
+    assert Cell("lin", "a", "digits") in set(suite.cells())
+    assert suite.image_dataset("multi") == "digits"
+    assert suite.recipe("b") == RECIPES["r"]
+    assert suite.recipe("a") is None
+    assert suite.norms("lin", "b") == ["none"]
+    assert suite.config["allow_subset"] is False
+
+
+def test_max_suites_need_both_inputs(tmp_path):
+    suite = load(tmp_path, lambda p: p["config"]["protocols"]["lin"].update(normalisation="test-max"))
+    assert suite.norms("lin", "b") == ["imagenet", "none"]
+
+
+def setting(protocol, **values):
+    return lambda p: p["config"]["protocols"][protocol].update(values)
+
+
+def row(table, name, **values):
+    return lambda p: p[table][name].update(values)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda p: p["config"].update(batch_sise=3), "config: top level: unknown key 'batch_sise'; known are suite"),
+        (lambda p: p["config"].pop("suite"), "config: top level: key 'suite' is missing"),
+        (setting("lin", lamdas=3), "protocols.lin: unknown key 'lamdas'; known are kind"),
+        (setting("lin", kind="knn"), "protocols.lin.kind: found 'knn', expected one of 'linear', 'fewshot'"),
+        (setting("lin", validation_fraction=1.0), "lin.validation_fraction: found 1.0, expected less than 1"),
+        (setting("lin", validation_fraction=0), "lin.validation_fraction: found 0, expected more than 0"),
+        (setting("lin", seed="x"), "lin.seed: found 'x', expected a value of type integer"),
+        (setting("lin", transform="crop7"), "lin.transform: found 'crop7', expected text like"),
+        (setting("few", shots=[]), r"few.shots: found \[\], expected at least 1 item"),
+        (setting("few", normalisation="validation-max"), "few.normalisation: found 'validation-max', expected one of"),
+        (lambda p: p["config"]["tasks"].update(lin=["cars"]), "tasks.lin names data set 'cars'; known are digits"),
+        (lambda p: p["config"]["tasks"].update(knn=["digits"]), "tasks.knn has no settings block in protocols"),
+        (lambda p: p["config"]["tasks"].update(few=["multi"]), "tasks.few: 'multi' is multi-label; few-shot needs"),
+        (lambda p: p["config"]["tasks"].update(lin=["digits", "pool"]), "tasks.lin: 'pool' has no test part"),
+        (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
+        (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
+        (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),
+        (row("datasets", "digits", classes="ten"), "row 'digits': classes: found 'ten', expected text like"),
+        (row("datasets", "digits", source="original:mnist"), "row 'digits': source 'original:mnist' is unknown"),
+        (row("datasets", "multi", source="column:x/objects"), "row 'multi': source names data set 'x', which has no"),
+        (row("datasets", "pool", dataset="digits"), "dataset 'digits' has two rows; ids must be unique"),
+        (row("models", "a", model="b"), "model 'b' has two rows; ids must be unique"),
+        (row("models", "a", model="A"), "row 'A': model: found 'A', expected text like"),
+        (row("models", "a", norm="vgg"), "row 'a': norm: found 'vgg', expected one of 'imagenet', 'none'"),
+        (row("models", "a", format=""), "row 'a': format must be empty for source pretrain:, and only there"),
+        (row("models", "b", source="pretrain:x"), "row 'b': recipe 'x' is not in pretraining.yaml; known are r"),
+        (row("models", "a", source_accuracy="measured:pool"), "row 'a': source_accuracy is measured:pool, but suite"),
+        (lambda p: p["recipes"]["r"].update(dataset="cars"), "recipe 'r': data set 'cars' has no row"),
+        (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; known are method"),
+        (lambda p: p["recipes"]["r"].update(method="simclr"), "r: key 'dataset' is missing"),
+        (lambda p: p["config"].update(models="none.tsv"), "none.tsv is missing"),
+        (lambda p: p["models"]["a"].pop("norm"), r"models.tsv, line 3 \(b\): 12 cells, the header has 11 columns"),
+    ],
+)
+def test_mistakes_are_one_line(tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match=message) as error:
+        load(tmp_path, change)
+    assert "\n" not in str(error.value)

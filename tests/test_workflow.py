@@ -1,0 +1,118 @@
+"""The real workflow on toy data: it runs, reruns only what changed, and says in one line what is wrong."""
+
+import json
+import os
+import shutil
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from workflow import REPOSITORY, planned, snakemake, succeed, workspace
+
+SUMMARY = {("make_tables", ""): 1, ("plot_figures", ""): 1, ("write_report", ""): 1, ("all", ""): 1}
+
+
+@pytest.fixture(scope="module")
+def finished(tmp_path_factory):
+    """A working directory in which the toy suite has run; tests must leave it as it was."""
+    folder = workspace(tmp_path_factory.mktemp("toy run"))
+    output = succeed(folder)
+    assert output.rstrip().splitlines()[-1] == "Report: results/toy/report.html"
+    return folder
+
+
+@pytest.fixture
+def copy(finished, tmp_path):
+    """A copy of the finished directory to change; times are kept."""
+    return shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copy2)
+
+
+def test_everything_is_there(finished):
+    scores = pd.read_csv(finished / "results/toy/tables/scores.csv", keep_default_na=False)
+    cells = set(zip(scores["model"], scores["dataset"], scores["setting"], strict=True))
+    models = ("toy-random", "toy-simclr", "toy-supervised")
+    assert cells == {(m, d, s) for m in models for d, s in [("digits", ""), ("textures", ""), ("digits", "5-shot")]}
+    assert scores["value"].astype(float).between(0, 100).all()
+    score = json.loads((finished / "results/scores/toy-fewshot/toy-simclr/digits.json").read_text())
+    assert score["warnings"][0].startswith("500-shot is left out: 10 of 10 classes have fewer than 500 + 15")
+    assert score["preprocessing"]["norm"] == "none"
+    features = np.load(finished / "results/features/toy-simclr/digits/resize16.none.npy")
+    assert features.shape == (1797, 128)
+    assert not list(finished.glob("results/**/*.tmp*"))
+
+
+def test_second_run_plans_nothing(finished):
+    assert "Nothing to be done" in succeed(finished)
+    assert not planned(finished)
+
+
+def test_touching_files_plans_nothing(copy):
+    for path in [*copy.glob("config/*"), REPOSITORY / "Snakefile", *REPOSITORY.glob("scripts/**/*.py")]:
+        os.utime(path)
+    assert not planned(copy)
+
+
+def test_a_new_model_plans_its_jobs_and_the_summary(copy):
+    table = copy / "config/models.tsv"
+    row = "new\tNew\tnone\tresnet-1x1x1x1-w4\tpretrain:toy-random\t\t\timagenet\tmeasured:digits\ttoy\tMIT\t\n"
+    table.write_text(table.read_text() + row)
+    own = {"pretrain_model": 1, "extract_features": 2, "evaluate_linear": 2, "evaluate_fewshot": 1}
+    assert planned(copy) == {(rule, "new"): count for rule, count in own.items()} | SUMMARY
+
+
+def test_a_changed_setting_plans_its_protocol_and_the_summary(copy):
+    suite = copy / "config/config.yaml"
+    suite.write_text(suite.read_text().replace("episodes: 50", "episodes: 60"))
+    models = ("toy-random", "toy-simclr", "toy-supervised")
+    assert planned(copy) == {("evaluate_fewshot", model): 1 for model in models} | SUMMARY
+
+
+def test_switching_between_suites_plans_nothing(copy):
+    succeed(copy, suite="v1.yaml")
+    score = json.loads((copy / "results/scores/toy-linear-v1/toy-random/digits.json").read_text())
+    assert any("chosen on the test score" in warning for warning in score["warnings"])
+    assert set(score["curve"]) == {"imagenet", "none"}
+    assert not planned(copy)
+    assert not planned(copy, suite="v1.yaml")
+
+
+def test_number_of_cores_does_not_matter(finished, tmp_path):
+    folder = workspace(tmp_path / "one core")
+    succeed(folder, "--cores", "1", "results/toy/tables")
+    tables = sorted((folder / "results/toy/tables").glob("*.csv"))
+    assert tables
+    for table in tables:
+        assert table.read_text() == (finished / "results/toy/tables" / table.name).read_text(), table.name
+
+
+def replace(path, old, new):
+    text = path.read_text()
+    assert old in text
+    path.write_text(text.replace(old, new))
+
+
+@pytest.mark.parametrize(
+    ("file", "old", "new", "message"),
+    [
+        ("config.yaml", "suite: toy\n", "suite: toy\nbatch_sise: 3\n", "config: top level: unknown key 'batch_sise'"),
+        ("config.yaml", "ways: 5", "ways: five", "protocols.toy-fewshot.ways: found 'five', expected a value of type"),
+        ("config.yaml", "[digits, textures]", "[digits, cars]", "tasks.toy-linear names data set 'cars'; known are"),
+        ("datasets.tsv", "mean-per-class\tgen", "map11\tgen", "row 'textures': metric 'map11' does not fit task"),
+    ],
+)
+def test_bad_configuration_is_one_line(tmp_path, file, old, new, message):
+    folder = workspace(tmp_path / "bad")
+    replace(folder / "config" / file, old, new)
+    done = snakemake(folder, "--dry-run")
+    assert done.returncode == 1
+    assert any(message in line for line in done.stdout.splitlines()), done.stdout
+
+
+def test_damaged_features_are_one_line(copy):
+    features = copy / "results/features/toy-random/digits/resize16.imagenet.npy"
+    np.save(features, np.load(features)[:-1])
+    done = snakemake(copy, "results/scores/toy-linear/toy-random/digits.json")
+    assert done.returncode == 1
+    assert "resize16.imagenet.npy: 1796 rows, but the index has 1797" in done.stdout
+    assert "Traceback" not in done.stdout
