@@ -1,6 +1,6 @@
 """Rendered scenes: shaded, patterned solids before clutter, with classes, boxes and surface normals.
 
-One to three solids stand upright, more or less, under a lamp somewhere above; one of them is large and near the
+One to three solids, more or less upright, under a lamp somewhere above; one of them is large and near the
 middle. Light, colours, patterns and ground are drawn without regard to the class.
 """
 
@@ -15,6 +15,7 @@ COUNT_ODDS = (0.55, 0.3, 0.15)  # of one, two and three solids
 SLOTS = len(COUNT_ODDS)  # slot 0 holds the main solid
 NOTHING = -1
 MAIN_RADIUS, OTHER_RADIUS = (19.0, 26.0), (8.0, 12.0)
+MAIN_WINDOW, OTHER_WINDOW = 54, 26  # side of a square that holds the solid
 MAIN_SHIFT = 4.0
 MINIMUM_VISIBLE = 25  # pixels; a solid that shows less is taken out of the scene
 ELEVATION = (0.35, 0.85)  # radians by which the camera looks down
@@ -38,10 +39,10 @@ def generate(seed: int = 0, train: int = 3000, test: int = 1000) -> Generated:
     -------
     Generated
         `label` is the class of the solid with the most visible pixels. Extra columns: ``objects``, the sorted
-        classes present (the multi-label target), and ``boxes``, ``[class, xmin, ymin, xmax, ymax]`` around the
-        visible pixels of each solid; coordinates are 0-based and half open (``xmax - xmin`` is the width). Array
-        ``normals``, int8 (n, 64, 64, 3): 127 times the outward unit normal, x to the right, y up, z towards the
-        camera; zero where no solid is seen.
+        classes present (the multi-label target), and ``boxes``, a ``[class, xmin, ymin, xmax, ymax]`` around
+        the visible pixels of each solid, 0-based and half open (``xmax - xmin`` is the width). Array
+        ``normals``, int8 (n, 64, 64, 3): 127 times the outward unit normal, x to the right, y up, z towards
+        the camera; zero where no solid is seen.
     """
     rng = np.random.default_rng(seed)
     patterns = make_patterns(rng)
@@ -71,7 +72,7 @@ def generate(seed: int = 0, train: int = 3000, test: int = 1000) -> Generated:
 
 
 def make_patterns(rng: np.random.Generator, count: int = 60) -> np.ndarray:
-    """Draw clouds, ridges, stripes, patches, checks and dots: float32 (count, 128, 128) in [0, 1], periodic."""
+    """Draw periodic clouds, ridges, stripes, patches, checks, dots: float32 (count, 128, 128) in [0, 1]."""
     frequency = np.fft.fftfreq(PATTERN_SIZE, 1 / PATTERN_SIZE)
     distance = np.hypot(frequency[:, None], frequency)
     y, x = np.mgrid[:PATTERN_SIZE, :PATTERN_SIZE] * (2 * np.pi / PATTERN_SIZE)
@@ -96,20 +97,19 @@ def make_patterns(rng: np.random.Generator, count: int = 60) -> np.ndarray:
 def _trace(main, rng):
     """Arrange scenes and find what each pixel sees.
 
-    Returns the class in each slot (n, slots), the slot that each pixel sees (n, 64, 64), and, for the pixels that
+    Returns the class in each slot (n, slots), the slot that each pixel sees (n, 64, 64) and, of the pixels that
     see a solid, the point, in radii from its centre, and the normal (k, 3).
     """
-    kinds, centre, radius, rank = _arrange(main, rng)
+    kinds, centre, radius, order = _arrange(main, rng)
     rotation = _poses(kinds.shape, rng)
     covered = np.zeros((*kinds.shape, SIZE, SIZE), bool)
     points = np.zeros((*kinds.shape, SIZE, SIZE, 3), np.float32)
     normals = np.zeros_like(points)
-    for largest, slots in ((MAIN_RADIUS[1], kinds[:, :1]), (OTHER_RADIUS[1], kinds[:, 1:])):
-        first = 0 if slots.shape[1] == 1 else 1
-        for kind, name in enumerate(CLASSES):
-            scene, slot = np.nonzero(slots == kind)
-            slot += first
-            column, row = _window(centre[scene, slot], 2 * int(np.ceil(largest)) + 2)
+    for kind, name in enumerate(CLASSES):
+        for slots, width in ((slice(0, 1), MAIN_WINDOW), (slice(1, SLOTS), OTHER_WINDOW)):
+            scene, slot = np.nonzero(kinds[:, slots] == kind)
+            slot += slots.start
+            column, row = _window(centre[scene, slot], width)
             x = (column + 0.5 - centre[scene, slot, 0, None]) / radius[scene, slot, None]
             y = (centre[scene, slot, 1, None] - row - 0.5) / radius[scene, slot, None]
             hit, point, normal = cast(name, rotation[scene, slot], x.astype(np.float32), y.astype(np.float32))
@@ -120,17 +120,14 @@ def _trace(main, rng):
             covered[target] = True
             points[target] = point[inside]
             normals[target] = normal[inside]
-    front = _front(covered, rank)
-    for slot in range(SLOTS):
-        covered[:, slot] &= ((front == slot).sum(axis=(1, 2)) >= MINIMUM_VISIBLE)[:, None, None]
-    front = _front(covered, rank)
+    front = _visible(covered, order)
     scene, i, j = np.nonzero(front != NOTHING)
-    pick = scene, front[scene, i, j], i, j
-    return kinds, front, points[pick], normals[pick]
+    seen = scene, front[scene, i, j], i, j
+    return kinds, front, points[seen], normals[seen]
 
 
 def _arrange(main, rng):
-    """Choose class, centre (x, y), radius and rank of the solids of each scene; a higher rank hides a lower."""
+    """Choose class, centre (x, y) and radius of the solids in each scene, and their order from back to front."""
     n = len(main)
     kinds = rng.integers(len(CLASSES), size=(n, SLOTS))
     kinds[:, 0] = main
@@ -165,13 +162,19 @@ def _window(centre, width):
     return corner[:, :1] + column, corner[:, 1:] + row
 
 
-def _front(covered, rank):
-    """Slot seen by each pixel."""
+def _visible(covered, order):
+    """Slot that each pixel sees, once the solids that show too little are taken out."""
+    front = _front(covered, order)
+    for slot in range(SLOTS):
+        covered[:, slot] &= ((front == slot).sum(axis=(1, 2)) >= MINIMUM_VISIBLE)[:, None, None]
+    return _front(covered, order)
+
+
+def _front(covered, order):
     front = np.full((len(covered), SIZE, SIZE), NOTHING, np.int8)
-    scenes = np.arange(len(covered))
-    for order in range(SLOTS):
-        slot = rank[:, order]
-        np.copyto(front, slot[:, None, None].astype(np.int8), where=covered[scenes, slot])
+    for slot in order.T.astype(np.int8):
+        here = covered[np.arange(len(covered)), slot]
+        np.copyto(front, slot[:, None, None], where=here)
     return front
 
 
@@ -254,7 +257,7 @@ def _colours(shape, darkest, lightest, rng):
 
 
 def _shade(scene, slot, point, normal, n, patterns, rng):
-    """Colour visible points: patterned material, ambient light, one lamp a scene (Lambert), its gloss (Blinn)."""
+    """Colour visible points: patterned material, ambient light, one lamp (Lambert), its highlight (Blinn)."""
     material = (n, SLOTS)
     number = rng.integers(len(patterns), size=material)
     grain = rng.normal(0, 20, (*material, 2, 3)).astype(np.float32)
@@ -263,10 +266,10 @@ def _shade(scene, slot, point, normal, n, patterns, rng):
     first, second = _colours((2, *material), 0.5, 1.0, rng)
     second = (second - first) * rng.uniform(0, 0.5, (*material, 1)).astype(np.float32)
     albedo = first[scene, slot] + mix * second[scene, slot]
-    lamp = rng.normal(0, 1, (n, 3)) + (0, 1.5, 0)
+    lamp = rng.normal((0, 1.5, 0), 1, (n, 3))
     lamp[:, 2] = np.abs(lamp[:, 2]) + 0.3
     diffuse = _cosine(lamp, scene, normal)
-    highlight = _cosine(lamp / np.linalg.norm(lamp, axis=1, keepdims=True) + (0, 0, 1), scene, normal) ** 24
+    highlight = _cosine(lamp / np.linalg.norm(lamp, axis=1, keepdims=True) + np.array([0, 0, 1]), scene, normal) ** 24
     ambient = rng.uniform(0.15, 0.5, (n, 1)).astype(np.float32)[scene]
     gloss = np.maximum(rng.uniform(-0.4, 0.6, (*material, 1)), 0).astype(np.float32)[scene, slot]
     return albedo * (ambient + (1.15 - ambient) * diffuse) + gloss * highlight

@@ -1,8 +1,8 @@
 """Ten solids, and the rays of an orthographic camera that meet them.
 
-A solid is a union of convex parts, a part the common inside of surfaces ``a . p**2 + 2 b . p + c <= 0`` (quadrics, or
-planes where a = 0), written (a, b, c) in the frame of the object, whose z axis is its upright one. A ray along the
-viewing direction is inside a part between the largest lower and the smallest upper root. The torus is sphere-traced.
+A solid is a union of convex parts. A part is the common inside of surfaces ``a . p**2 + 2 b . p + c <= 0``
+(quadrics, planes where a = 0), written (a, b, c) in the frame of the object, whose z axis is the upright one. A
+ray is inside a part between the largest lower and the smallest upper root. The torus is sphere-traced.
 All solids fit the unit ball.
 
 Camera frame: x to the right, y up, z towards the camera.
@@ -30,7 +30,7 @@ def _double_cone(slope, apex):
 
 
 def _plane(normal, offset):
-    """The side ``normal . p <= offset``."""
+    """Half-space ``normal . p <= offset``."""
     return ((0, 0, 0), tuple(normal), -2 * offset)
 
 
@@ -61,9 +61,7 @@ SOLIDS = {
 }
 
 
-def cast(
-    solid: str, rotation: np.ndarray, x: np.ndarray, y: np.ndarray
-) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def cast(solid: str, rotation: np.ndarray, x: np.ndarray, y: np.ndarray) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Find where rays along the viewing direction first meet solids centred at the origin.
 
     Parameters
@@ -97,7 +95,7 @@ def cast(
 
 
 def _depth(parts, rotation, x, y):
-    """z of the visible point (-inf without one) and number of the surface it lies on."""
+    """Z of the visible point (-inf without one) and number of the surface it lies on."""
     depth = np.full(x.shape, -np.inf, np.float32)
     face = np.zeros(x.shape, np.int8)
     number = 0
