@@ -17,7 +17,7 @@ class Component(NamedTuple):
 
 COMPONENTS = {
     "digits": Component(1, ("datasets/digits.py", "datasets/generated.py")),
-    "shapes": Component(1, ("datasets/shapes.py", "datasets/generated.py")),
+    "shapes": Component(1, ("datasets/shapes.py", "datasets/solids.py", "datasets/generated.py")),
     "textures": Component(1, ("datasets/textures.py", "datasets/generated.py")),
     "cifar10": Component(1, ("datasets/cifar10.py", "datasets/containers.py")),
     "dtd": Component(1, ("datasets/dtd.py", "datasets/layout.py")),
@@ -30,6 +30,10 @@ COMPONENTS = {
     "features": Component(1, ("features.py", "backbones.py")),
     "linear": Component(1, ("linear.py", "metrics.py", "splits.py")),
     "fewshot": Component(1, ("fewshot.py",)),
+    "summary": Component(1, ("scores.py", "correlation.py", "tables.py", "summary.py")),
+    "figures": Component(1, ("plots.py",)),
+    "report": Component(1, ("report.py",)),
+    "analysis": Component(1, ("scores.py", "correlation.py", "summary.py", "tables.py", "plots.py", "report.py")),
 }
 
 

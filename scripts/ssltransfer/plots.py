@@ -1,0 +1,395 @@
+"""Figures of a suite, as svg and png.
+
+Colours are those of Okabe and Ito, told apart by colour-blind readers; every model has its own marker as well, so
+that grey prints stay readable. The same files come out of the same numbers.
+"""
+
+import math
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+from scipy import stats
+
+from ssltransfer.correlation import Panel, in_figure, panel_means, panels, transform, transformed, variants
+from ssltransfer.files import replacing
+from ssltransfer.scores import KINDS, METRICS
+from ssltransfer.summary import Summary
+from ssltransfer.tables import SETTINGS, Names
+
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, VERMILLION, BLACK, GREY = "#56B4E9", "#D55E00", "#000000", "#7F7F7F"
+#: Two shades a family; families take them in order of appearance.
+SHADES = [(BLUE, SKY), (VERMILLION, ORANGE), (GREEN, "#66C7AB"), (PURPLE, "#8C4F78")]
+FIXED_SHADES = {"supervised": (BLACK, BLACK), "none": (GREY, GREY)}
+#: First marker of the families that are told apart by grey level alone.
+FIRST_MARKER = {"supervised": 13, "none": 6}
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
+
+#: One figure of small scatters for each of these sets of kinds.
+SCATTERS = {
+    "scatter-linear": ("linear",),
+    "scatter-finetune": ("finetune",),
+    "scatter-fewshot": ("fewshot",),
+    "scatter-detection": ("detection-frozen", "detection-finetune"),
+    "scatter-normals": ("normals",),
+    "scatter-segmentation": ("segmentation",),
+}
+
+STYLE = {
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "ssltransfer",
+    "svg.fonttype": "path",
+}
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
+    """Write ``{name}.svg`` and ``{name}.png`` (200 dpi) without dates, so that equal figures are equal files."""
+    with mpl.rc_context(STYLE):
+        for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
+            with replacing(Path(folder) / f"{name}{suffix}") as temporary:
+                figure.savefig(temporary, dpi=200, metadata=metadata)
+
+
+def model_styles(models: pd.DataFrame) -> dict[str, dict]:
+    """Give each model the marker and colour that it keeps in all figures.
+
+    Parameters
+    ----------
+    models : pd.DataFrame
+        Columns ``model`` and ``family``, in the order of the model table: a row added below changes no other.
+
+    Returns
+    -------
+    dict of dict
+        Model -> keyword arguments ``marker`` and ``color``.
+    """
+    shades, counts, styles = dict(FIXED_SHADES), {}, {}
+    for model, family in zip(models["model"], models["family"], strict=True):
+        if family not in shades:
+            shades[family] = SHADES[(len(shades) - len(FIXED_SHADES)) % len(SHADES)]
+        count = counts[family] = counts.get(family, -1) + 1
+        styles[model] = {
+            "marker": MARKERS[(count + FIRST_MARKER.get(family, 0)) % len(MARKERS)],
+            "color": shades[family][count % 2],
+        }
+    return styles
+
+
+class Canvas:
+    """What all figures of a suite share: its models with labels and styles, and the x axis."""
+
+    def __init__(self, summary: Summary) -> None:
+        models = summary.models
+        self.models = list(models["model"])
+        self.styles = model_styles(models)
+        self.names = summary.names
+        self.labels = dict(zip(self.models, self.names.rows(self.models), strict=True))
+        self.conventions = summary.conventions
+        self.source_label = summary.source_label
+        self.leave_out = summary.leave_out
+        self.source = summary.source
+        self.highlighted = set(models.loc[models["highlight"], "model"])
+
+    def figure(self, width: float, height: float) -> Figure:
+        """Open a figure, in inches."""
+        return Figure(figsize=(width, height))
+
+    def points(self, ax, x: pd.Series, y: pd.Series, size: float = 26) -> None:
+        """Draw one marker a model; highlighted models get a ring."""
+        for model in self.models:
+            if model not in y.index or np.isnan(x.get(model, np.nan)) or np.isnan(y[model]):
+                continue
+            style = self.styles[model]
+            ax.scatter(
+                x[model], y[model], s=size * (1.9 if style["marker"] == "*" else 1), **style,
+                edgecolor="white", linewidth=0.4, zorder=3,
+            )  # fmt: skip
+            if model in self.highlighted:
+                ax.scatter(x[model], y[model], s=5 * size, facecolor="none", edgecolor=PURPLE, lw=1.4, zorder=4)
+
+    def legend(self, figure: Figure, models: list[str]) -> None:
+        """Put the legend that all panels share beside them."""
+        handles = []
+        for model in models:
+            label = self.labels[model] + (" (ringed)" if model in self.highlighted else "")
+            handles.append(Line2D([], [], linestyle="", markersize=5, label=label, **self.styles[model]))
+        figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
+
+    def x(self) -> pd.Series:
+        """Logit of source accuracy."""
+        return pd.Series(transform(self.source, "top1"), self.source.index)
+
+    def percent_axis(self, axis, values: pd.Series, metric: str = "top1") -> None:
+        """Label a logit axis in the units of the metric."""
+        scale = METRICS[metric].scale
+        finite = values[np.isfinite(values)]
+        if finite.empty:
+            return
+        ends = scale / (1 + np.exp(-np.array([finite.min(), finite.max()])))
+        ticks = [t for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*ends) if 0 < t < scale]
+        axis.set_major_locator(FixedLocator([float(transform(t, metric)) for t in ticks]))
+        texts = {round(float(transform(t, metric)), 9): f"{t:.4g}" for t in ticks}
+        axis.set_major_formatter(FuncFormatter(lambda value, _: texts.get(round(value, 9), "")))
+
+
+def regression(ax, x, y) -> None:
+    """Draw the least-squares line with the 95 % confidence band of the mean; needs 3 points that differ in x."""
+    kept = np.isfinite(x) & np.isfinite(y)
+    x, y = np.asarray(x[kept]), np.asarray(y[kept])
+    if len(x) < 3 or np.ptp(x) == 0:
+        return
+    fit = stats.linregress(x, y)
+    grid = np.linspace(x.min(), x.max(), 60)
+    line = fit.intercept + fit.slope * grid
+    residual = np.sqrt(((y - fit.intercept - fit.slope * x) ** 2).sum() / (len(x) - 2))
+    spread = np.sqrt(1 / len(x) + (grid - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    half = stats.t.ppf(0.975, len(x) - 2) * residual * spread
+    ax.plot(grid, line, color="#444444", linewidth=1, zorder=2)
+    ax.fill_between(grid, line - half, line + half, color="#BBBBBB", alpha=0.45, linewidth=0, zorder=1)
+
+
+def coefficients(row: pd.Series | None) -> str:
+    """Return the line of numbers below a panel's title."""
+    if row is None or pd.isna(row["pearson"]):
+        return "no correlation" if row is None else row["note"]
+    return f"r = {row['pearson']:.2f}   ρ = {row['spearman']:.2f}".replace("-", "−")
+
+
+def _grid(canvas: Canvas, count: int, columns: int, height: float, models: int) -> tuple[Figure, list]:
+    """Open a figure of small multiples with room for a legend of `models`; unused cells stay empty."""
+    columns = min(columns, count)
+    rows = math.ceil(count / columns)
+    figure = canvas.figure(1.7 * columns + 1.5, max(height * rows + 0.3, 0.165 * models + 0.2))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, list(axes[:count])
+
+
+def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataFrame) -> Figure | None:
+    """Fig. 1: mean log-odds of each panel against source accuracy, regression line and 95 % band.
+
+    Returns
+    -------
+    Figure or None
+        None when no panel has a model with a source accuracy.
+    """
+    every = panels(matrix.columns, canvas.conventions, canvas.leave_out)
+    found = [panel for panel in every if in_figure(panel, every, canvas.conventions)]
+    means, x = panel_means(transformed(matrix, canvas.conventions), found), canvas.x()
+    found = [panel for panel in found if (means[panel.name].notna() & x.notna()).any()]
+    if not found:
+        return None
+    shown = [m for m in canvas.models if means.loc[m].notna().any() and np.isfinite(x[m])]
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(canvas, len(found), 4, 1.9, len(shown))
+        for ax, panel in zip(axes, found, strict=True):
+            y = means[panel.name]
+            regression(ax, x, y)
+            canvas.points(ax, x, y)
+            canvas.percent_axis(ax.xaxis, x[y.notna()])
+            ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel))}")
+            ax.set_ylabel(panel_axis(panel))
+        figure.supxlabel(canvas.source_label, fontsize=8)
+        canvas.legend(figure, shown)
+    return figure
+
+
+def panel_axis(panel: Panel) -> str:
+    """Label the y axis of a panel."""
+    metric = METRICS[panel.tasks[0][-1]]
+    headline = KINDS[panel.kind].headline
+    if not metric.logit:
+        return f"{metric.label} error (degrees)"
+    if headline:
+        return f"{metric.label} (log-odds)"
+    return "Mean log-odds" if len(panel.tasks) > 1 else "Log-odds"
+
+
+def panel_row(correlations: pd.DataFrame, panel: Panel) -> pd.Series | None:
+    """Find a panel's own row: its average, or its single task."""
+    rows = correlations[correlations["panel"] == panel.name]
+    if len(panel.tasks) > 1:
+        rows = rows[rows["metric"] == "mean"]
+    return rows.iloc[0] if len(rows) else None
+
+
+def scatter_figure(
+    canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataFrame, kinds: tuple[str, ...]
+) -> Figure | None:
+    """Figs 5 and 6: one scatter for each task of some kinds (logit axes with the metric's own labels)."""
+    x = canvas.x()
+    tasks = [task for task in figure_tasks(matrix, canvas, kinds) if (matrix[task].notna() & x.notna()).any()]
+    if not tasks:
+        return None
+    values, variant = transformed(matrix, canvas.conventions), variants(tasks)
+    by_task = correlations.set_index(["protocol", "kind", "dataset", "setting", "metric"])
+    shown = [m for m in canvas.models if matrix.loc[m, tasks].notna().any() and np.isfinite(x[m])]
+    with mpl.rc_context(STYLE):
+        figure, axes = _grid(canvas, len(tasks), 4 if len(tasks) < 11 else 5, 1.65, len(shown))
+        for ax, task in zip(axes, tasks, strict=True):
+            regression(ax, x, values[task])
+            canvas.points(ax, x, values[task], 20)
+            canvas.percent_axis(ax.xaxis, x[values[task].notna()])
+            if METRICS[task[-1]].logit:
+                canvas.percent_axis(ax.yaxis, values[task], task[-1])
+            row = by_task.loc[[task]].iloc[0] if task in by_task.index else None
+            title = f"{short_label(task, kinds, canvas.names)} {variant[task[0]]}".strip()
+            ax.set_title(f"{title}\n{coefficients(row)}")
+        figure.supxlabel(canvas.source_label, fontsize=8)
+        figure.supylabel("Score (logit scale where bounded)", fontsize=8)
+        canvas.legend(figure, shown)
+    return figure
+
+
+def figure_tasks(matrix: pd.DataFrame, canvas: Canvas, kinds: tuple[str, ...]) -> list[tuple]:
+    """Tasks of some kinds that figures draw: no source data set, of several shots the conventional one."""
+    tasks = [task for task in matrix.columns if task[1] in kinds and task[2] not in canvas.leave_out]
+    shots = {task[3] for task in tasks if task[1] == "fewshot"}
+    if canvas.conventions.merge_shots or canvas.conventions.figure_shot not in shots:
+        return tasks
+    return [task for task in tasks if task[1] != "fewshot" or task[3] == canvas.conventions.figure_shot]
+
+
+def short_label(task: tuple, kinds: tuple[str, ...], names: Names) -> str:
+    """Title of one small panel: what varies within the figure."""
+    _, kind, dataset, setting, metric = task
+    headline = KINDS[kind].headline
+    parts = [METRICS[metric].label if headline else names.dataset(dataset)]
+    parts += [KINDS[kind].label.split("(")[-1].strip(")")] if len(kinds) > 1 else []
+    parts += [SETTINGS.get(setting, setting)]
+    return " ".join(part for part in parts if part)
+
+
+def correlation_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataFrame) -> Figure | None:
+    """Fig. 2: bars of Pearson and Spearman for each task, whiskers = 95 % bootstrap interval.
+
+    Mean and median angular error are negated, as in the paper, so that up is always good.
+    """
+    kinds = [kind for kind in KINDS if KINDS[kind].performance]
+    tasks = figure_tasks(matrix, canvas, tuple(kinds))
+    by_task = correlations.set_index(["protocol", "kind", "dataset", "setting", "metric"])
+    rows = [by_task.loc[[task]].iloc[0] for task in tasks if task in by_task.index]
+    rows = [row for row in rows if pd.notna(row["pearson"])]
+    if not rows:
+        return None
+    groups: dict[tuple, list] = {}
+    for row in rows:
+        distant = row["panel"].find("cd-fsl") >= 0
+        groups.setdefault((row.name[0], row.name[1], distant), []).append(row)
+    lines, variant = _fill_lines([len(found) for found in groups.values()], 15), variants(tasks)
+    longest = max(6, *map(sum, lines))
+    with mpl.rc_context(STYLE):
+        figure = canvas.figure(0.45 * longest + 0.7, 1.8 * len(lines) + 0.3)
+        layouts = figure.subfigures(len(lines), 1, squeeze=False).ravel()
+        items = iter(groups.items())
+        for layout, line in zip(layouts, lines, strict=True):
+            widths = [*line, max(0.01, longest - sum(line))]
+            axes = layout.subplots(1, len(widths), gridspec_kw={"width_ratios": widths}, squeeze=False)[0]
+            axes[-1].set_axis_off()
+            for ax in axes[: len(line)]:
+                (protocol, kind, distant), found = next(items)
+                _bars(ax, found, canvas.names)
+                parts = (KINDS[kind].label, "CD-FSL" if distant else "", variant[protocol])
+                ax.set_title(" ".join(part for part in parts if part), loc="left")
+            axes[0].set_ylabel("Correlation")
+        handles = [mpl.patches.Patch(facecolor=BLUE, label="Pearson (of logits)")]
+        handles += [mpl.patches.Patch(facecolor=ORANGE, hatch="////", edgecolor="white", label="Spearman")]
+        figure.legend(handles=handles, loc="outside upper right", ncols=2)
+    return figure
+
+
+def _fill_lines(sizes: list[int], capacity: int) -> list[list[int]]:
+    """Break groups of bars into lines of at most `capacity` bars (a larger group has a line of its own)."""
+    lines: list[list[int]] = []
+    for size in sizes:
+        if lines and sum(lines[-1]) + size <= capacity:
+            lines[-1].append(size)
+        else:
+            lines.append([size])
+    return lines
+
+
+def _bars(ax, rows: list[pd.Series], names: Names) -> None:
+    labels = []
+    for i, row in enumerate(rows):
+        _, kind, dataset, setting, metric = row.name
+        negate = kind == "normals" and METRICS[metric].better < 0
+        for name, color, hatch, shift in (("pearson", BLUE, None, -0.2), ("spearman", ORANGE, "////", 0.2)):
+            r, low, high = (row[name + end] * (-1 if negate else 1) for end in ("", "_low", "_high"))
+            ax.bar(i + shift, r, 0.38, color=color, hatch=hatch, edgecolor="white", linewidth=0, zorder=2)
+            ax.plot([i + shift] * 2, [low, high], color="#333333", linewidth=0.8, zorder=3)
+        label = METRICS[metric].label if KINDS[kind].headline else names.dataset(dataset)
+        labels.append(("−" if negate else "") + label + (f" {setting.removesuffix('-shot')}" if setting else ""))
+    ax.axhline(0, color="#333333", linewidth=0.6)
+    ax.set_ylim(-1.02, 1.02)
+    ax.set_xlim(-0.6, len(rows) - 0.4)
+    ax.set_xticks(range(len(rows)), labels, rotation=35, ha="right", rotation_mode="anchor")
+    ax.grid(axis="y", linewidth=0.3, color="#DDDDDD", zorder=0)
+
+
+def domain_figure(canvas: Canvas, scores: pd.DataFrame, pretrained_on: dict[str, str]) -> Figure | None:
+    """Domain or transfer: linear scores on each pretraining data set; filled = pretrained on it."""
+    linear = scores[scores["kind"] == "linear"]
+    linear = linear[linear["protocol"] == linear["protocol"].iloc[0]] if len(linear) else linear
+    domains = [d for d in dict.fromkeys(linear["dataset"]) if d in set(pretrained_on.values())]
+    models = [m for m in canvas.models if m in pretrained_on and m in set(linear["model"])]
+    if len(domains) < 2 or not models:
+        return None
+    values = linear.set_index(["model", "dataset"])["value"]
+    with mpl.rc_context(STYLE):
+        figure = canvas.figure(max(5.2, 2.6 * len(domains)), 0.22 * len(models) + 1.2)
+        axes = figure.subplots(1, len(domains), squeeze=False, sharey=True)[0]
+        for ax, domain in zip(axes, domains, strict=True):
+            for i, model in enumerate(reversed(models)):
+                style, own = canvas.styles[model], pretrained_on[model] == domain
+                face = style["color"] if own else "white"
+                ax.axhline(i, color="#E5E5E5", linewidth=0.5, zorder=0)
+                if (model, domain) in values.index:
+                    ax.scatter(
+                        values[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
+                        s=34, linewidth=1.1, zorder=3,
+                    )  # fmt: skip
+            ax.set_title(canvas.names.dataset(domain))
+            ax.set_xlabel("Linear score (percent)")
+            ax.set_yticks(range(len(models)), [canvas.labels[m] for m in reversed(models)])
+        fill = Line2D([], [], marker="o", linestyle="", color="#555555", label="pretrained on this data set")
+        hollow = Line2D([], [], marker="o", linestyle="", color="#555555", mfc="white", label="pretrained elsewhere")
+        figure.legend(handles=[fill, hollow], loc="outside lower center", ncols=2)
+    return figure
+
+
+def suite_figures(summary: Summary, correlations: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
+    """Make every figure that the scores of a suite allow, as (file name, figure), one at a time."""
+    canvas, matrix = Canvas(summary), summary.matrix
+    candidates = {
+        "transfer": lambda: transfer_figure(canvas, matrix, correlations),
+        "correlations": lambda: correlation_figure(canvas, matrix, correlations),
+        "domain-vs-transfer": lambda: domain_figure(canvas, summary.cells, summary.pretrained_on),
+    }
+    for name, kinds in SCATTERS.items():
+        candidates[name] = partial(scatter_figure, canvas, matrix, correlations, kinds)
+    for name, make in candidates.items():
+        figure = make()
+        if figure is not None:
+            yield name, figure

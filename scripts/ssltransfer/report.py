@@ -1,0 +1,95 @@
+"""The report of a suite: one html file that holds all figures and tables and loads nothing."""
+
+import base64
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ssltransfer.files import read_json, replacing
+from ssltransfer.summary import read_summary
+
+TEMPLATES = Path(__file__).parents[2] / "workflow" / "report"
+
+#: Section -> what belongs there: (title, figures, beginnings of table names), in reading order.
+SECTIONS = {
+    "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
+    "domain": ("Domain or transfer?", ["domain-vs-transfer"], ["domain-vs-transfer"]),
+    "linear": ("Many-shot linear", ["scatter-linear"], ["linear"]),
+    "finetune": ("Many-shot finetuning", ["scatter-finetune"], ["finetune"]),
+    "fewshot": ("Few-shot", ["scatter-fewshot"], ["fewshot"]),
+    "detection": ("Detection", ["scatter-detection"], ["detection"]),
+    "normals": ("Surface normals", ["scatter-normals"], ["normals"]),
+    "segmentation": ("Segmentation", ["scatter-segmentation"], ["segmentation"]),
+    "properties": ("Properties of the features", [], ["properties"]),
+    "statistics": ("Statistics", [], ["correlations"]),
+}
+
+
+def caption(name: str) -> str:
+    """Return the caption of a figure, from the template that Snakemake's own report uses too."""
+    text = (TEMPLATES / "figure.rst").read_text(encoding="utf-8")
+    wildcards = SimpleNamespace(wildcards=SimpleNamespace(name=name))
+    return Environment(autoescape=False).from_string(text).render(snakemake=wildcards).strip()
+
+
+def _figure(folder: Path, name: str) -> dict:
+    """Read a figure for inlining; as an image of its own its ids cannot clash with those of another."""
+    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+    uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    return {"name": name, "caption": caption(name), "uri": uri, "width": round(points * 1.75)}
+
+
+def _sections(tables: Path, figures: Path) -> list[dict]:
+    found = read_json(tables / "suite.json")["tables"]
+    for table in found:
+        table["html"] = Markup((tables / f"{table['name']}.html").read_text(encoding="utf-8"))
+    sections = []
+    for key, (title, figure_names, prefixes) in SECTIONS.items():
+        section = {
+            "id": key,
+            "title": title,
+            "figures": [_figure(figures, n) for n in figure_names if (figures / f"{n}.svg").exists()],
+            "tables": [t for t in found if any(re.match(rf"{p}(-|$)", t["name"]) for p in prefixes)],
+        }
+        if section["figures"] or section["tables"]:
+            sections.append(section)
+    return sections
+
+
+def render_report(title: str, tables: str | Path, figures: str | Path, provenance: dict[str, str]) -> str:
+    """Render the report.
+
+    Parameters
+    ----------
+    title : str
+        Heading.
+    tables, figures : path
+        Folders written by `summary.write_summary` and `plots.save_figure`.
+    provenance : dict of str
+        What to list at the end: versions, date of the code, configuration.
+
+    Returns
+    -------
+    str
+        A complete html document. Everything that comes from outside is escaped.
+    """
+    tables, figures = Path(tables), Path(figures)
+    summary = read_summary(tables)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
+    counts = {
+        "models": int(summary.matrix.notna().any(axis=1).sum()),
+        "tasks": summary.matrix.shape[1],
+        "scores": len(summary.scores),
+    }
+    return template.render(title=title, counts=counts, sections=_sections(tables, figures), provenance=provenance)
+
+
+def write_report(path: str | Path, *args, **kwargs) -> None:
+    """Render (see `render_report`) and write the report."""
+    with replacing(path) as temporary:
+        temporary.write_text(render_report(*args, **kwargs), encoding="utf-8")

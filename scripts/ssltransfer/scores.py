@@ -1,0 +1,302 @@
+"""Score files and the tidy table that every table and figure is made from.
+
+The tidy table has one row a number:
+
+========  ==================================================================================
+model     id of the model
+protocol  id of the protocol (a settings block); published numbers carry the id of the kind
+kind      what was measured, a key of `KINDS`
+dataset   id of the data set; ``average`` where only a mean over data sets was published
+setting   variant within the protocol (``20-shot``, ``linear-scaled``), often empty
+metric    a key of `METRICS`, which also fixes unit and direction
+value     the number, in the unit of the metric
+low       lower end of the 95 % interval, empty when none was stated
+high      upper end of the 95 % interval
+source    ``measured``, ``published-v1`` or ``published-v2``
+========  ==================================================================================
+"""
+
+import json
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from ssltransfer.errors import InputError
+
+COLUMNS = ["model", "protocol", "kind", "dataset", "setting", "metric", "value", "low", "high", "source"]
+CELL = ["model", "protocol", "kind", "dataset", "setting", "metric"]
+AVERAGE = "average"
+SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "score.schema.yaml"
+
+#: unit -> (smallest, largest possible value, value that means "all")
+UNITS = {
+    "percent": (0.0, 100.0),
+    "fraction": (0.0, 1.0),
+    "distance": (0.0, math.inf),
+    "degrees": (0.0, 180.0),
+    "levels^2": (0.0, 255.0**2),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is named, printed, compared and transformed.
+
+    Attributes
+    ----------
+    label : str
+        Column heading.
+    unit : str
+        A key of `UNITS`.
+    better : int
+        1 where higher is better, -1 where lower is better.
+    logit : bool
+        Whether correlations use the logit of the value (v2 section A.7) or the value itself.
+    decimals : int
+        Digits printed in tables, as in the paper.
+    """
+
+    label: str
+    unit: str = "percent"
+    better: int = 1
+    logit: bool = True
+    decimals: int = 2
+
+    @property
+    def scale(self) -> float:
+        """What to divide a value by before the logit."""
+        return 100.0 if self.unit == "percent" else 1.0
+
+
+METRICS = {
+    "top1": Metric("Top-1 accuracy"),
+    "mean-per-class": Metric("Mean per-class accuracy"),
+    "map11": Metric("11-point mAP"),
+    "accuracy": Metric("Accuracy"),
+    "ap": Metric("AP"),
+    "ap50": Metric("AP50"),
+    "ap75": Metric("AP75"),
+    "mean-angle": Metric("Mean", "degrees", -1, logit=False),
+    "median-angle": Metric("Median", "degrees", -1, logit=False),
+    "within-11.25": Metric("11.25°"),
+    "within-22.5": Metric("22.5°"),
+    "within-30": Metric("30°"),
+    "mean-iou": Metric("Mean IoU", "fraction", decimals=4),
+    "pixel-accuracy": Metric("Accuracy"),
+    "ece": Metric("ECE", better=-1),
+    "lpips-alexnet": Metric("LPIPS AlexNet", "distance", -1),
+    "lpips-vgg": Metric("LPIPS VGG", "distance", -1),
+    "lpips-squeezenet": Metric("LPIPS SqueezeNet", "distance", -1),
+    "mse-red": Metric("MSE red", "levels^2", -1, logit=False, decimals=0),
+    "mse-green": Metric("MSE green", "levels^2", -1, logit=False, decimals=0),
+    "mse-blue": Metric("MSE blue", "levels^2", -1, logit=False, decimals=0),
+    "attentive-diffusion": Metric("Attentive diffusion"),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a protocol measures, and how the paper summarises it.
+
+    Attributes
+    ----------
+    label : str
+        Heading of its tables and panels.
+    headline : str or None
+        The metric that stands for the kind in Fig. 1 (v2); None where every data set has its own metric.
+    performance : bool
+        Whether it is a transfer task (a panel of Fig. 1) or a property of the features.
+    """
+
+    label: str
+    headline: str | None = None
+    performance: bool = True
+
+
+KINDS = {
+    "linear": Kind("Many-shot linear"),
+    "finetune": Kind("Many-shot finetune"),
+    "fewshot": Kind("Few-shot"),
+    "detection-frozen": Kind("Detection (frozen)", "ap50"),
+    "detection-finetune": Kind("Detection (finetune)", "ap50"),
+    "normals": Kind("Surface normals", "within-11.25"),
+    "segmentation": Kind("Segmentation", "mean-iou"),
+    "calibration": Kind("Calibration", performance=False),
+    "inversion": Kind("Feature inversion", performance=False),
+    "attention": Kind("Occlusion attention", performance=False),
+}
+
+
+@cache
+def _validator():
+    """Compile the schema once; jsonschema and yaml are needed by the collecting job alone."""
+    import jsonschema
+    import yaml
+
+    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that a score can have")
+
+
+def read_score(path: str | Path) -> dict:
+    """Read one score file and check it.
+
+    Raises
+    ------
+    InputError
+        Naming file and key: no such file, no valid JSON, NaN or infinity, a key that the schema does not
+        know or misses, an unknown kind or metric, a wrong unit, a value outside its unit's range, an
+        interval that does not contain its value.
+    """
+    path = Path(path)
+    try:
+        score = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{path}: cannot be read as a score file: {error}") from error
+    for problem in _validator().iter_errors(score):
+        where = problem.json_path.removeprefix("$.")
+        raise InputError(f"{path}: {where}: {problem.message.splitlines()[0][:200]}")
+    if score["kind"] not in KINDS:
+        raise InputError(f"{path}: kind: {score['kind']!r} is unknown, write one of {', '.join(KINDS)}")
+    for i, value in enumerate(score["values"]):
+        _check_value(f"{path}: values[{i}]", value)
+    cells = [(value["setting"], value["metric"]) for value in score["values"]]
+    if len(set(cells)) < len(cells):
+        raise InputError(f"{path}: values: setting and metric occur twice, each pair may occur once")
+    return score
+
+
+def _check_value(where: str, value: dict) -> None:
+    metric = METRICS.get(value["metric"])
+    if metric is None:
+        raise InputError(f"{where}.metric: {value['metric']!r} is unknown, write one of {', '.join(METRICS)}")
+    if value["unit"] != metric.unit:
+        raise InputError(f"{where}.unit: {value['unit']!r} found, {value['metric']} is in {metric.unit}")
+    smallest, largest = UNITS[metric.unit]
+    if not smallest <= value["value"] <= largest:
+        raise InputError(
+            f"{where}.value: {value['value']} found, {metric.unit} lies within {smallest:g} to {largest:g}"
+        )
+    low, high = value.get("low"), value.get("high")
+    if (low is None) != (high is None):
+        raise InputError(f"{where}: low and high come together, found low {low} and high {high}")
+    if low is not None and not low <= value["value"] <= high:
+        raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}")
+
+
+def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Collect score files into the tidy table, in the order given.
+
+    Raises
+    ------
+    InputError
+        A file is wrong (see `read_score`), or two files hold the same cell.
+    """
+    rows, origin = [], {}
+    for path in paths:
+        score = read_score(path)
+        key = (score["model"], score["protocol"], score["dataset"])
+        if key in origin:
+            raise InputError(f"{path}: holds the same model, protocol and dataset as {origin[key]}")
+        origin[key] = path
+        head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
+        rows += [head | value | {"source": "measured"} for value in score["values"]]
+    return tidy(rows)
+
+
+def tidy(rows: list[dict]) -> pd.DataFrame:
+    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN."""
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype({"value": float, "low": float, "high": float})
+
+
+def read_scores(path: str | Path) -> pd.DataFrame:
+    """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings."""
+    frame = pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "value": [""]})
+    if list(frame.columns) != COLUMNS:
+        raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(COLUMNS)}")
+    bad = frame[frame["value"].isna() | ~frame["metric"].isin(list(METRICS)) | ~frame["kind"].isin(list(KINDS))]
+    if len(bad):
+        raise InputError(f"{path}: row {bad.index[0] + 2}: value missing, or metric or kind unknown")
+    return tidy(frame.to_dict("records"))
+
+
+def combine(scores: pd.DataFrame) -> pd.DataFrame:
+    """Reduce to one row a cell: measured where measured, else published.
+
+    A published number stands in for every protocol of its kind, so that a suite which measures one model
+    under ``linear`` shows it among the published ones.
+    """
+    measured = scores[scores["source"] == "measured"]
+    published = scores[scores["source"] != "measured"]
+    protocols = measured[["kind", "protocol"]].drop_duplicates()
+    spread = published.merge(protocols, on="kind", how="left", suffixes=("", "_measured"))
+    spread["protocol"] = spread["protocol_measured"].fillna(spread["protocol"])
+    both = pd.concat([measured, spread[COLUMNS]]) if len(published) else measured
+    return both.drop_duplicates(CELL, keep="first").reset_index(drop=True)
+
+
+def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
+    """Accuracy of each model on its source data set, the x axis of every correlation.
+
+    Parameters
+    ----------
+    models : list of dict
+        Rows of the model table with ``model`` and ``source_accuracy``: a number in percent,
+        ``measured:DATASET`` (the linear score of that cell), or empty.
+    scores : pd.DataFrame
+        Tidy table.
+
+    Returns
+    -------
+    pd.Series
+        Percent, indexed by model, NaN where the column is empty or the cell is not there.
+
+    Raises
+    ------
+    InputError
+        The text is neither a number from 0 to 100 nor ``measured:DATASET`` with a linear score.
+    """
+    linear = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
+    measured = linear.set_index(["model", "dataset"])["value"]
+    values = {}
+    for row in models:
+        text = str(row.get("source_accuracy") or "").strip()
+        if text in ("", "nan"):
+            values[row["model"]] = math.nan
+        elif text.startswith("measured:"):
+            cell = (row["model"], text.removeprefix("measured:"))
+            if cell[1] not in set(linear["dataset"]):
+                raise InputError(
+                    f"models table, row {row['model']}, source_accuracy: {text!r} names a data set without a "
+                    "linear score in this suite; write a data set of a linear task, a number, or nothing"
+                )
+            values[row["model"]] = measured.get(cell, math.nan)
+        else:
+            values[row["model"]] = _percent(row["model"], text)
+    return pd.Series(values, dtype=float, name="source_accuracy")
+
+
+def _percent(model: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 100:
+        raise InputError(
+            f"models table, row {model}, source_accuracy: {text!r} found, "
+            "write a percentage between 0 and 100, measured:DATASET, or nothing"
+        )
+    return value
+
+
+def source_datasets(models: list[dict]) -> list[str]:
+    """Data sets that serve as the x axis; like ImageNet in the paper they are no transfer targets."""
+    texts = [str(row.get("source_accuracy") or "") for row in models]
+    return sorted({text.removeprefix("measured:") for text in texts if text.startswith("measured:")})

@@ -1,0 +1,170 @@
+"""What a suite's table folder holds, written by one job and read by the figures and the report."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pandas as pd
+
+from ssltransfer.correlation import CONVENTIONS, TASK, Conventions, correlations, task_matrix
+from ssltransfer.files import read_json, replacing, write_json
+from ssltransfer.scores import combine, read_scores, source_accuracy, source_datasets
+from ssltransfer.tables import Names, Table, correlation_table, domain_table, suite_tables, write_table
+
+
+@dataclass(frozen=True)
+class Summary:
+    """Everything that tables and figures of a suite are made from.
+
+    Attributes
+    ----------
+    scores : pd.DataFrame
+        The tidy table as collected (see `scores`).
+    models : pd.DataFrame
+        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether it is
+        a model that only the user has), in the order of the model table.
+    datasets : dict
+        Data set -> label.
+    pretrained_on : dict
+        Model -> data set of the suite it was pretrained on.
+    conventions_name : str
+        ``v1`` or ``v2``.
+    leave_out : tuple of str
+        Source data sets, which are no transfer targets.
+    source_label : str
+        What the source accuracy is.
+    """
+
+    scores: pd.DataFrame
+    models: pd.DataFrame
+    datasets: dict[str, str]
+    pretrained_on: dict[str, str]
+    conventions_name: str
+    leave_out: tuple[str, ...]
+    source_label: str
+
+    @property
+    def conventions(self) -> Conventions:
+        """Conventions of the paper's version that the suite follows."""
+        return CONVENTIONS[self.conventions_name]
+
+    @property
+    def names(self) -> Names:
+        """Labels of models and data sets."""
+        return Names(dict(zip(self.models["model"], self.models["label"], strict=True)), self.datasets)
+
+    @property
+    def source(self) -> pd.Series:
+        """Source accuracy in percent, by model."""
+        return self.models.set_index("model")["source_accuracy"].astype(float)
+
+    @property
+    def cells(self) -> pd.DataFrame:
+        """One row a cell: measured where measured, else published."""
+        return combine(self.scores)
+
+    @property
+    def matrix(self) -> pd.DataFrame:
+        """Models x tasks."""
+        return task_matrix(self.cells, list(self.models["model"]))
+
+
+def summarise(
+    scores: pd.DataFrame,
+    models: list[dict],
+    datasets: dict[str, str],
+    pretrained_on: dict[str, str],
+    conventions: str,
+) -> Summary:
+    """Bring scores and model table together.
+
+    Parameters
+    ----------
+    scores : pd.DataFrame
+        Tidy table.
+    models : list of dict
+        Rows of the model table: ``model``, ``label``, ``family``, ``source_accuracy``.
+    datasets : dict
+        Data set -> label.
+    pretrained_on : dict
+        Model -> data set of the suite it was pretrained on.
+    conventions : str
+        ``v1`` or ``v2``.
+    """
+    x = source_accuracy(models, scores)
+    leave_out = tuple(source_datasets(models))
+    published = set(scores.loc[scores["source"] != "measured", "model"])
+    frame = pd.DataFrame(
+        {
+            "model": [row["model"] for row in models],
+            "label": [row["label"] for row in models],
+            "family": [row["family"] for row in models],
+            "source_accuracy": x.to_list(),
+            "highlight": [bool(published) and row["model"] not in published for row in models],
+        }
+    )
+    if leave_out:
+        label = f"Linear accuracy on {' / '.join(datasets.get(d, d) for d in leave_out)} (%)"
+    else:
+        label = "ImageNet top-1 accuracy (%)"
+    return Summary(scores, frame, datasets, pretrained_on, conventions, leave_out, label)
+
+
+def write_summary(summary: Summary, folder: str | Path) -> None:
+    """Write the tidy scores, all tables made from them and what the figures need into `folder`."""
+    folder = Path(folder)
+    _write_csv(summary.scores, folder / "scores.csv")
+    _write_csv(summary.models, folder / "models.csv")
+    found = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    tables = all_tables(summary, found)
+    for table in tables:
+        write_table(folder, table)
+    write_json(
+        folder / "suite.json",
+        {
+            "datasets": summary.datasets,
+            "pretrained_on": summary.pretrained_on,
+            "conventions": summary.conventions_name,
+            "leave_out": list(summary.leave_out),
+            "source_label": summary.source_label,
+            "tables": [{"name": t.name, "title": t.title, "caption": t.caption} for t in tables],
+        },
+    )
+
+
+def all_tables(summary: Summary, found: pd.DataFrame) -> list[Table]:
+    """Make every table of a suite; `found` are its correlations."""
+    cells, names = summary.cells, summary.names
+    tables = suite_tables(cells, summary.source, names, summary.leave_out)
+    domain = domain_table(cells, summary.pretrained_on, names)
+    if domain is not None:
+        tables.append(domain)
+    return [*tables, correlation_table(found, names)]
+
+
+def read_summary(folder: str | Path) -> Summary:
+    """Read what `write_summary` wrote."""
+    folder = Path(folder)
+    suite = read_json(folder / "suite.json")
+    models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
+    return Summary(
+        read_scores(folder / "scores.csv"),
+        models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool}),
+        suite["datasets"],
+        suite["pretrained_on"],
+        suite["conventions"],
+        tuple(suite["leave_out"]),
+        suite["source_label"],
+    )
+
+
+def read_correlations(folder: str | Path) -> pd.DataFrame:
+    """Read the correlations that `write_summary` wrote; text columns keep empty strings."""
+    frame = pd.read_csv(Path(folder) / "correlations.csv", keep_default_na=False, na_values=[""])
+    texts = ["panel", *TASK, "note", *(name for name in frame if name.endswith("_without"))]
+    frame[texts] = frame[texts].astype(object).fillna("")
+    return frame
+
+
+def _write_csv(frame: pd.DataFrame, path: Path) -> None:
+    with replacing(path) as temporary:
+        frame.to_csv(temporary, index=False, lineterminator="\n")

@@ -1,0 +1,12 @@
+"""Write the self-contained report of a suite."""
+
+from ssltransfer.jobs import job, package_versions
+from ssltransfer.report import write_report
+
+PACKAGES = ("numpy", "scipy", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
+
+with job(snakemake.log[0]):
+    provenance = {**snakemake.params.provenance, **package_versions(*PACKAGES)}
+    write_report(
+        snakemake.output[0], snakemake.params.title, snakemake.input.tables, snakemake.input.figures, provenance
+    )

@@ -1,0 +1,153 @@
+import json
+
+import pandas as pd
+import pytest
+from pandas.testing import assert_frame_equal
+
+from ssltransfer.errors import InputError
+from ssltransfer.scores import (
+    COLUMNS,
+    KINDS,
+    METRICS,
+    UNITS,
+    collect_scores,
+    combine,
+    read_score,
+    read_scores,
+    source_accuracy,
+    tidy,
+)
+
+VALUE = {"metric": "top1", "setting": "", "value": 71.5, "unit": "percent"}
+SCORE = {"model": "m", "dataset": "digits", "protocol": "linear-r32", "kind": "linear", "values": [VALUE]}
+
+
+def write(folder, name="a.json", **changes):
+    path = folder / name
+    content = SCORE | changes
+    path.write_text(json.dumps({key: value for key, value in content.items() if value is not None}))
+    return path
+
+
+def test_collected_in_the_order_given(tmp_path):
+    few = [
+        {"metric": "accuracy", "setting": "5-shot", "value": 40.0, "unit": "percent", "low": 39.0, "high": 41.0},
+        {"metric": "accuracy", "setting": "20-shot", "value": 50.0, "unit": "percent", "low": None, "high": None},
+    ]
+    paths = [
+        write(tmp_path, "b.json", kind="fewshot", protocol="fewshot", values=few),
+        write(tmp_path, "a.json"),
+    ]
+    frame = collect_scores(paths)
+    assert list(frame.columns) == COLUMNS
+    assert list(frame["setting"]) == ["5-shot", "20-shot", ""]
+    assert frame["low"].isna().tolist() == [False, True, True]
+    assert set(frame["source"]) == {"measured"}
+
+
+def test_tidy_table_survives_the_csv(tmp_path):
+    frame = collect_scores([write(tmp_path)])
+    frame.to_csv(tmp_path / "scores.csv", index=False)
+    assert_frame_equal(read_scores(tmp_path / "scores.csv"), frame)
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"values": None}, "'values' is a required property"),
+        ({"extra": 1}, "'extra' was unexpected"),
+        ({"model": "No Good"}, "model"),
+        ({"kind": "magic"}, "kind: 'magic' is unknown, write one of linear"),
+        ({"values": []}, "values"),
+        ({"values": [VALUE | {"value": None}]}, r"values\[0\].value"),
+        ({"values": [VALUE | {"value": "71"}]}, r"values\[0\].value"),
+        ({"values": [VALUE | {"value": 171.0}]}, r"values\[0\].value: 171.0 found, percent lies within 0 to 100"),
+        ({"values": [VALUE | {"unit": "fraction"}]}, r"values\[0\].unit: 'fraction' found, top1 is in percent"),
+        ({"values": [VALUE | {"metric": "f1"}]}, r"values\[0\].metric: 'f1' is unknown"),
+        ({"values": [VALUE | {"low": 1.0}]}, "low and high come together"),
+        ({"values": [VALUE | {"low": 80.0, "high": 90.0}]}, "does not contain the value"),
+        ({"values": [VALUE, VALUE]}, "occur twice"),
+    ],
+)
+def test_wrong_file_gives_one_line_with_file_and_key(tmp_path, changes, message):
+    path = write(tmp_path, **changes)
+    with pytest.raises(InputError, match=message) as caught:
+        read_score(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
+
+
+@pytest.mark.parametrize("text", ["{", "", '{"model": NaN}', '{"model": Infinity}'])
+def test_broken_json_and_nan_are_refused(tmp_path, text):
+    path = tmp_path / "broken.json"
+    path.write_text(text)
+    with pytest.raises(InputError, match=r"broken\.json: cannot be read"):
+        read_score(path)
+
+
+def test_missing_file_and_double_cell(tmp_path):
+    with pytest.raises(InputError, match="cannot be read"):
+        read_score(tmp_path / "none.json")
+    paths = [write(tmp_path, "a.json"), write(tmp_path, "b.json")]
+    with pytest.raises(InputError, match="same model, protocol and dataset"):
+        collect_scores(paths)
+
+
+def test_every_metric_has_a_known_unit_and_every_headline_exists():
+    assert all(metric.unit in UNITS for metric in METRICS.values())
+    assert all(kind.headline in METRICS for kind in KINDS.values() if kind.headline)
+
+
+def row(model, source, value, protocol="linear", **more):
+    return {
+        "model": model, "protocol": protocol, "kind": "linear", "dataset": "cars", "setting": "", "metric": "top1",
+        "value": value, "source": source,
+    } | more  # fmt: skip
+
+
+def test_measured_comes_before_published_and_published_fills_every_protocol():
+    rows = [
+        row("mine", "measured", 60.0, "linear-official"),
+        row("byol", "measured", 57.0, "linear-official"),
+        row("byol", "published-v2", 56.0),
+        row("swav", "published-v2", 58.0),
+    ]
+    both = combine(tidy(rows)).set_index("model")
+    assert both["value"].to_dict() == {"mine": 60.0, "byol": 57.0, "swav": 58.0}
+    assert set(both["protocol"]) == {"linear-official"}
+
+
+def test_combine_with_one_source_changes_nothing():
+    for source in ("measured", "published-v1"):
+        frame = tidy([row("a", source, 1.0), row("b", source, 2.0)])
+        assert_frame_equal(combine(frame), frame)
+    assert combine(tidy([])).empty
+
+
+def test_source_accuracy_is_a_number_a_measured_cell_or_missing():
+    scores = tidy([row("a", "measured", 60.0), row("b", "measured", 70.0)])
+    models = [
+        {"model": "a", "source_accuracy": "measured:cars"},
+        {"model": "b", "source_accuracy": "75.3"},
+        {"model": "c", "source_accuracy": ""},
+        {"model": "d", "source_accuracy": "measured:cars"},
+    ]
+    x = source_accuracy(models, scores)
+    assert x[["a", "b"]].to_dict() == {"a": 60.0, "b": 75.3}
+    assert x[["c", "d"]].isna().all()
+
+
+@pytest.mark.parametrize("text", ["measured:pets", "seventy", "0", "100", "-3"])
+def test_wrong_source_accuracy(text):
+    with pytest.raises(InputError, match=f"row a, source_accuracy: '{text}'"):
+        source_accuracy([{"model": "a", "source_accuracy": text}], tidy([row("a", "measured", 60.0)]))
+
+
+def test_wrong_tidy_table(tmp_path):
+    path = tmp_path / "scores.csv"
+    pd.DataFrame({"a": [1]}).to_csv(path, index=False)
+    with pytest.raises(InputError, match="columns a found"):
+        read_scores(path)
+    tidy([row("a", "measured", float("nan"))]).to_csv(path, index=False)
+    with pytest.raises(InputError, match="row 2"):
+        read_scores(path)

@@ -1,0 +1,115 @@
+import io
+
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, suite
+
+from ssltransfer.correlation import correlations
+from ssltransfer.summary import all_tables, read_correlations, read_summary, write_summary
+from ssltransfer.tables import Names, Table, domain_table, latex_text, marks, suite_tables, to_csv, to_html, to_latex
+
+
+def table(columns: dict, better=1, decimals=2, **more):
+    heads = pd.MultiIndex.from_tuples([("", name) for name in columns])
+    cells = pd.DataFrame(columns, index=[f"m{i}" for i in range(len(next(iter(columns.values()))))])
+    n = len(columns)
+    return Table("t", "T", "c", cells.set_axis(heads, axis=1), [decimals] * n, [better] * n, **more)
+
+
+@pytest.fixture
+def tables():
+    summary = suite()
+    found = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    return {table.name: table for table in all_tables(summary, found)}
+
+
+def test_ties_after_rounding_share_a_mark():
+    marked = marks(table({"a": [1.001, 3.0, 2.0, 2.004, np.nan]}))
+    assert marked.iloc[:, 0].tolist() == ["", "best", "second", "second", ""]
+
+
+def test_lower_is_better():
+    assert marks(table({"a": [1.0, 3.0, 2.0]}, better=-1)).iloc[:, 0].tolist() == ["best", "", "second"]
+
+
+def test_one_table_for_each_protocol_and_shot(tables):
+    assert list(tables) == [
+        "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations",
+    ]  # fmt: skip
+
+
+def test_average_leaves_the_source_data_set_out(tables):
+    cells = tables["linear-r32"].cells
+    assert list(cells.columns) == [("Source", "Shapes"), ("", "Digits"), ("", "Textures"), ("", "Avg.")]
+    assert np.allclose(cells["", "Avg."], (cells["", "Digits"] + cells["", "Textures"]) / 2)
+
+
+def test_intervals_are_printed_and_in_the_csv(tables):
+    assert "± 0.50" in to_html(tables["fewshot-r32-5-shot"])
+    csv = pd.read_csv(io.StringIO(to_csv(tables["fewshot-r32-5-shot"])), index_col=0)
+    assert np.allclose(csv["Digits ci95"], 0.5)
+    assert "Avg. ci95" not in csv
+
+
+def test_missing_cell_leaves_its_average_empty():
+    summary = suite()
+    scores = summary.scores.drop(0)
+    tables = suite_tables(scores, summary.source, summary.names, summary.leave_out)
+    made = next(table for table in tables if table.name == "linear-r32")
+    assert made.cells.loc["Random"].isna().sum() == 2
+    assert to_html(made).count("–") == 2
+
+
+def test_markup_in_names_is_escaped(tables):
+    html = to_html(tables["linear-r32"])
+    assert "&lt;b&gt;&amp;" in html
+    assert "<b>" not in html
+    latex = to_latex(tables["linear-r32"])
+    assert r"SwAV\_2" in latex
+    assert r"<b>\&" in latex
+
+
+def test_latex_text():
+    assert latex_text("50% ± 2_a ~{x}") == r"50\% $\pm$ 2\_a \textasciitilde{}\{x\}"
+
+
+def test_latex_marks_and_shape():
+    lines = to_latex(table({"a": [1.0, 2.0], "b": [4.0, 3.0]})).splitlines()
+    assert lines[0] == r"\begin{tabular}{lrr}"
+    assert lines[4] == r"m0 & \underline{1.00} & \textbf{4.00} \\"
+
+
+def test_domain_table_compares_own_and_other_domains():
+    made = domain_table(suite().cells, PRETRAINED_ON, Names({}, DATASETS))
+    assert list(made.cells.index) == ["simclr-textures", "supervised", "simclr", "swav"]
+    assert "†" in to_html(made)
+    textures = made.cells.iloc[:, 0]
+    assert made.footer.iloc[0, 0] == pytest.approx(textures["simclr-textures"])
+    assert made.footer.iloc[1, 0] == pytest.approx(textures.drop("simclr-textures").mean())
+    assert domain_table(suite().cells, {"simclr": "shapes"}, Names({}, DATASETS)) is None
+
+
+def test_models_with_one_label_are_told_apart():
+    names = Names({"a": "X", "b": "X", "c": "Y"}, {})
+    assert names.rows(["a", "b", "c"]) == ["X (a)", "X (b)", "Y"]
+
+
+def test_summary_survives_the_folder(tmp_path):
+    summary = suite()
+    write_summary(summary, tmp_path)
+    again = read_summary(tmp_path)
+    pd.testing.assert_frame_equal(again.scores, summary.scores)
+    pd.testing.assert_frame_equal(again.models, summary.models)
+    assert again.leave_out == summary.leave_out
+    expected = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    pd.testing.assert_frame_equal(read_correlations(tmp_path), expected, check_dtype=False)
+    for name in ("scores", "models", "correlations", "linear-r32"):
+        assert (tmp_path / f"{name}.csv").exists()
+
+
+def test_two_models_only_give_tables_and_no_correlation(tmp_path):
+    write_summary(suite(MODELS[:2]), tmp_path)
+    rows = read_correlations(tmp_path)
+    assert set(rows["note"]) == {"fewer than 3 models"}
+    assert rows["pearson"].isna().all()
