@@ -25,8 +25,9 @@ ORDER = [
     {"scores"},
     {"correlation"},
     {"tables"},
+    {"summary"},
     {"plots"},
-    {"summary", "report"},
+    {"report"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))

@@ -186,3 +186,10 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, change, message):
     with pytest.raises(InputError, match=message) as error:
         load(tmp_path, change)
     assert "\n" not in str(error.value)
+
+
+def test_the_reference_is_written_from_the_schemas():
+    import runpy
+
+    page = runpy.run_path(str(SCHEMAS / "document.py"))["page"]()
+    assert (REPOSITORY / "docs/configuration.md").read_text() == page, "run: python workflow/schemas/document.py"

@@ -1,0 +1,57 @@
+"""Write docs/configuration.md from the schemas: `uv run python workflow/schemas/document.py`."""
+
+from pathlib import Path
+
+import yaml
+
+SCHEMAS = Path(__file__).parent
+PAGE = SCHEMAS.parents[1] / "docs" / "configuration.md"
+TABLES = {
+    "models": "`config/models.tsv`: a row a model",
+    "datasets": "`config/datasets.tsv`: a row a data set",
+    "config": "`config/*.yaml`: a suite",
+    "pretraining": "`config/pretraining.yaml`: a block a recipe",
+}
+
+
+def describe(spec: dict, definitions: dict) -> str:
+    """One line on a key: what it means, and which values it takes."""
+    if "$ref" in spec:
+        spec = definitions[spec["$ref"].rpartition("/")[2]] | {k: v for k, v in spec.items() if k != "$ref"}
+    text = " ".join(str(spec.get("description", "")).split())
+    values = [repr(value) if value == "" else f"`{value}`" for value in spec.get("enum", [])]
+    if values:
+        text += f" ({', '.join(values)})"
+    if "default" in spec:
+        text += f"; default `{str(spec['default']).lower() if isinstance(spec['default'], bool) else spec['default']}`"
+    return text.strip()
+
+
+def table(schema: dict, definitions: dict) -> list[str]:
+    """Markdown table of the properties of a schema."""
+    required = schema.get("required", [])
+    rows = ["| key | required | meaning |", "| --- | --- | --- |"]
+    for key, spec in schema["properties"].items():
+        if "const" not in spec:
+            meaning = describe(spec, definitions).replace("|", "\\|")
+            rows.append(f"| `{key}` | {'yes' if key in required else ''} | {meaning} |")
+    return rows
+
+
+def page() -> str:
+    """Text of docs/configuration.md."""
+    lines = ["# Configuration", "", "Written by `workflow/schemas/document.py` from the schemas beside it.", ""]
+    for name, heading in TABLES.items():
+        schema = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
+        definitions = schema.get("$defs", {})
+        lines += [f"## {heading}", "", " ".join(schema["description"].split()), ""]
+        lines += table(schema if "properties" in schema else schema["additionalProperties"], definitions) + [""]
+        for kind, block in definitions.items():
+            if "properties" in block:
+                lines += [f"### Settings block of kind `{kind}`", "", block["description"], ""]
+                lines += table(block, definitions) + [""]
+    return "\n".join(lines).rstrip() + "\n"
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
