@@ -33,7 +33,6 @@ COMPONENTS = {
     "summary": Component(1, ("scores.py", "correlation.py", "tables.py", "summary.py")),
     "figures": Component(1, ("plots.py",)),
     "report": Component(1, ("report.py",)),
-    "analysis": Component(1, ("scores.py", "correlation.py", "summary.py", "tables.py", "plots.py", "report.py")),
 }
 
 

@@ -31,7 +31,7 @@ rule make_tables:
             if "dataset" in (SUITE.recipe(model) or {})
         },
         conventions=SUITE.config.get("conventions", "v2"),
-        version=version("analysis"),
+        version=version("summary"),
     script:
         "../../scripts/make_tables.py"
 
@@ -53,7 +53,7 @@ rule plot_figures:
     conda:
         "../../envs/analysis.yaml"
     params:
-        version=version("analysis"),
+        version=version("figures"),
     script:
         "../../scripts/plot_figures.py"
 
@@ -74,7 +74,7 @@ rule write_report:
     conda:
         "../../envs/analysis.yaml"
     params:
-        version=version("analysis"),
+        version=version("report"),
         title=SUITE.config.get("title", SUITE.name),
         provenance={
             "suite": SUITE.name,
