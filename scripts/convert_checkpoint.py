@@ -8,7 +8,8 @@ from ssltransfer.jobs import job
 with job(snakemake.log[0]):
     params = snakemake.params.checkpoint
     convert(
-        sorted(Path(snakemake.input[0]).iterdir()),
+        # Snakemake leaves a hidden file in folders that are outputs.
+        sorted(path for path in Path(snakemake.input[0]).iterdir() if not path.name.startswith(".")),
         params["format"],
         params["arch"],
         Path(snakemake.output[0]),

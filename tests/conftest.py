@@ -12,6 +12,10 @@ SAMPLES = REPOSITORY.parent / "shared" / "data"
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+def pytest_addoption(parser):
+    parser.addoption("--record-versions", action="store_true", help="record the hashes of the code with its versions")
+
+
 @pytest.fixture(scope="session")
 def samples() -> Path:
     """Folder with small real samples of the data sets in their original layouts."""

@@ -12,7 +12,7 @@ import yaml
 from ssltransfer.config import read_table
 from workflow import REPOSITORY, planned, snakemake, succeed
 
-PER_CLASS = 4
+PER_CLASS = 2
 SUITE = {
     "suite": "samples",
     "models": "config/models.tsv",
@@ -78,7 +78,7 @@ def copy_few(samples: Path, root: Path) -> None:
                 shutil.copy(samples / name / picture, root / name / picture)
     for folder in (samples / "eurosat/2750").iterdir():
         (root / "eurosat/2750" / folder.name).mkdir(parents=True)
-        for file in sorted(folder.iterdir())[:PER_CLASS]:
+        for file in sorted(folder.iterdir())[: 2 * PER_CLASS]:
             shutil.copy(file, root / "eurosat/2750" / folder.name)
 
 

@@ -12,12 +12,20 @@ REPOSITORY = Path(__file__).parents[1]
 
 
 def snakemake(folder: Path, *arguments: str, suite: str = "config.yaml") -> subprocess.CompletedProcess:
-    """Run Snakemake in `folder` on its config/`suite`; output is captured."""
+    """Run Snakemake in `folder` on its config/`suite`; output is captured. `arguments` may give --cores."""
     environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+    # The arguments first: a target that follows --configfile would be taken for another file.
     command = [
-        *(sys.executable, "-m", "snakemake", "--snakefile", str(REPOSITORY / "Snakefile"), "--cores", "2"),
+        *(
+            sys.executable,
+            "-m",
+            "snakemake",
+            *arguments,
+            "--snakefile",
+            str(REPOSITORY / "Snakefile"),
+            *([] if "--cores" in arguments else ["--cores", "2"]),
+        ),
         *("--workflow-profile", str(REPOSITORY / "profiles" / "default"), "--configfile", f"config/{suite}"),
-        *arguments,
     ]
     return subprocess.run(
         command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
