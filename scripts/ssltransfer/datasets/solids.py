@@ -120,7 +120,8 @@ def _inside(surface, rotation, x, y):
     bx, by, bz = vector.T[..., None]
     infinity = np.float32(np.inf)
     if not any(surface[0]):
-        crossing = -(bx * x + by * y + constant / 2) / _away_from_zero(bz)
+        bz = _away_from_zero(bz)
+        crossing = -(bx * x + by * y + constant / 2) / bz
         return np.where(bz > 0, -infinity, crossing), np.where(bz > 0, crossing, infinity)
     (xx, xy, xz), (_, yy, yz), (_, _, zz) = matrix.transpose(1, 2, 0)[..., None]
     a = _away_from_zero(zz)
