@@ -18,13 +18,10 @@ with job(snakemake.log[0]):
     for shot, reason in left_out.items():
         log.warning("%d-shot is left out: %s", shot, reason)
     if not shots:
-        raise InputError(
-            f"{snakemake.wildcards.dataset}: no shot is possible; {next(iter(left_out.values()))}"
-        )
+        raise InputError(f"{snakemake.wildcards.dataset}: no shot is possible; {next(iter(left_out.values()))}")
     provenance = score_file.feature_provenance(snakemake.input.features)
     features = {
-        norm: load_features(path, len(index))
-        for norm, path in zip(provenance, snakemake.input.features, strict=True)
+        norm: load_features(path, len(index)) for norm, path in zip(provenance, snakemake.input.features, strict=True)
     }
     chosen = {}
     for shot in shots:

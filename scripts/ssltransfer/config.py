@@ -237,9 +237,7 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
     if not suite.models:
         known = sorted({suite for row in all_models.values() for suite in row["suites"]})
         raise InputError(f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}")
-    linear = {
-        d for protocol, ds in suite.config["tasks"].items() for d in ds if suite_kind(suite, protocol) == "linear"
-    }
+    linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():
         kind, _, dataset = row["source_accuracy"].partition(":")
         if kind == "measured" and dataset not in linear:

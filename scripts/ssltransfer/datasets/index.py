@@ -89,8 +89,7 @@ def check_index(index: Index, name: str) -> None:
         for value in label if index.multi_label else [label]:
             if not 0 <= value < len(index.classes):
                 raise InputError(
-                    f"{name}: row {row} ({index.image[row]}) has label {value}; "
-                    f"expected 0..{len(index.classes) - 1}"
+                    f"{name}: row {row} ({index.image[row]}) has label {value}; expected 0..{len(index.classes) - 1}"
                 )
     train = [label for label, split in zip(index.label, index.split, strict=True) if split == "train"]
     if train:

@@ -22,9 +22,7 @@ def index(root: Path) -> Index:
             if line.startswith("#"):
                 continue
             if len(fields) != 4 or not fields[1].isdigit():
-                raise InputError(
-                    f"{path}, line {number}: found {line!r}, expected 'NAME CLASS SPECIES BREED'"
-                )
+                raise InputError(f"{path}, line {number}: found {line!r}, expected 'NAME CLASS SPECIES BREED'")
             label = int(fields[1]) - 1
             names[label] = fields[0].rpartition("_")[0]
             images.append(f"images/{fields[0]}.jpg")
@@ -32,6 +30,4 @@ def index(root: Path) -> Index:
         return images, labels
 
     parts = {"train": part("trainval.txt"), "test": part("test.txt")}
-    return concatenate(
-        parts, classes=[names.get(label, f"class {label + 1}") for label in range(max(names) + 1)]
-    )
+    return concatenate(parts, classes=[names.get(label, f"class {label + 1}") for label in range(max(names) + 1)])
