@@ -12,6 +12,9 @@ import pytest
 import torch
 import yaml
 from safetensors.torch import load_file
+from torch.nn import functional
+from torchvision.transforms import functional as reference
+
 from ssltransfer.backbones import build_backbone
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import Index, write_index
@@ -19,8 +22,6 @@ from ssltransfer.errors import InputError
 from ssltransfer.pretraining import methods, training
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
 from ssltransfer.pretraining.training import Recipe, batches, pretrain, schedule
-from torch.nn import functional
-from torchvision.transforms import functional as reference
 
 ROOT = Path(__file__).parent.parent
 ARCH = "resnet-1x1x1x1-w2"

@@ -1,9 +1,9 @@
 """Random views of a batch of images: crop, flip, colour jitter, grey (SimCLR, arXiv:2002.05709, appendix A).
 
 All images of a batch are transformed together: the geometric part is one bilinear lookup, the colour part
-one 3 x 3 matrix and one offset an image. Brightness, saturation, hue (a rotation about the grey axis) and grey
-are linear in the colours, and contrast adds a constant, so their composition costs a single product. Values
-are clipped once, at the end; torchvision clips after every operation.
+one 3 x 3 matrix and one offset an image. Brightness, saturation, hue (a rotation about the grey axis) and
+grey are linear in the colours, and contrast adds a constant, so their composition costs a single product.
+Values are clipped once, at the end; torchvision clips after every operation.
 """
 
 import math
@@ -70,7 +70,7 @@ def augment(images: Tensor, strength: Augmentation, generator: torch.Generator) 
 
 
 def crop(pixels: Tensor, strength: Augmentation, draws: Tensor) -> Tensor:
-    """Resize a random rectangle of every image to its full size, flipped or not; `draws` is (n, 5) in [0, 1)."""
+    """Resize a random rectangle of every image to full size, flipped or not; `draws` is (n, 5) in [0, 1)."""
     area, aspect, x, y, flip = draws.unbind(1)
     smallest, largest = strength.crop
     area = smallest + (largest - smallest) * area
@@ -83,9 +83,8 @@ def crop(pixels: Tensor, strength: Augmentation, draws: Tensor) -> Tensor:
     theta[:, 1, 2] = (2 * y - 1) * (1 - height)
     pixels = pixels.permute(0, 3, 1, 2)
     grid = functional.affine_grid(theta, list(pixels.shape), align_corners=False)
-    return functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False).permute(
-        0, 2, 3, 1
-    )
+    views = functional.grid_sample(pixels, grid, padding_mode="border", align_corners=False)
+    return views.permute(0, 2, 3, 1)
 
 
 def recolour(pixels: Tensor, strength: Augmentation, draws: Tensor) -> Tensor:

@@ -2,10 +2,10 @@
 
 A method is built from the backbone and its own settings (block `head` of a recipe). Calling it with the
 normalised views (views * n, 3, h, w), all first views before all second ones, and the labels (n,) returns the
-loss. The losses are functions of their own, so that tests can compare them with the formulas of their papers.
+loss. The losses are functions of their own, so that tests can compare them with their papers' formulas.
 
-Widths are settings because the papers' heads (2,048 to 8,192 wide) are made for ImageNet. All views of a batch
-share one pass, hence one set of batch-norm statistics, as in SimCLR.
+Widths are settings because the papers' heads (2,048 to 8,192 wide) are made for ImageNet. All views of a
+batch share one pass, hence one set of batch-norm statistics, as in SimCLR.
 """
 
 import copy

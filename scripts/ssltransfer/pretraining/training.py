@@ -1,7 +1,7 @@
 """The training loop that all methods share: seeded, resumable, on a GPU or on one CPU thread.
 
-No random state is carried from step to step: the order of an epoch depends on (seed, epoch) only, the views of
-a step on (seed, step). So an interrupted run just needs its weights back to end as if nothing had happened.
+No random state is carried from step to step: the order of an epoch depends on (seed, epoch) only, the views
+of a step on (seed, step). So an interrupted run needs only its weights to end as if nothing had happened.
 """
 
 import json
@@ -9,14 +9,13 @@ import logging
 import math
 import time
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
-from tqdm import tqdm
 
 from ssltransfer.backbones import build_backbone, normalise
 from ssltransfer.device import choose_device
@@ -25,7 +24,7 @@ from ssltransfer.files import replacing
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
 
-log = logging.getLogger(__name__)
+log = logging.getLogger("ssltransfer")
 
 LOG_SECONDS = 10
 
@@ -86,6 +85,7 @@ def pretrain(
     arch: str,
     norm: str,
     part: Path,
+    progress: Callable[[Iterable, int], Iterable] = lambda steps, total: steps,
     save_seconds: float = 60.0,
 ) -> tuple[dict[str, Tensor], list[float]]:
     """Train a backbone, or go on where an interrupted run with the same arguments stopped.
@@ -105,6 +105,8 @@ def pretrain(
         See `features.normalise`.
     part : Path
         Folder for the state of the unfinished run; the caller removes it once the result is safe.
+    progress : callable
+        Wraps (steps, number of steps).
     save_seconds : float
         Time between two states.
 
@@ -133,22 +135,19 @@ def pretrain(
     steps_per_epoch = len(rows) // recipe.batch_size
     steps = steps_per_epoch * recipe.epochs
     saved = logged = time.monotonic()
-    with tqdm(total=steps, initial=run.step, desc="pretraining", unit="step", disable=None) as bar:
-        for batch in batches(rows, recipe, run.step):
-            views = torch.from_numpy(images[batch]).to(run.device).repeat(run.method.views, 1, 1, 1)
-            views = normalise(augment(views, strength, generator(recipe.seed, run.step)), norm)
-            run.train(views, torch.from_numpy(labels[batch]).to(run.device), steps)
-            bar.update()
-            if run.step % steps_per_epoch == 0:
-                run.end_epoch(steps_per_epoch)
-                bar.set_postfix(loss=f"{run.losses[-1]:.4f}")
-            now = time.monotonic()
-            if now - logged > LOG_SECONDS:
-                log.info("step %d of %d, loss of the epochs so far: %s", run.step, steps, run.losses[-3:])
+    for batch in progress(batches(rows, recipe, run.step), steps - run.step):
+        views = torch.from_numpy(images[batch]).to(run.device).repeat(run.method.views, 1, 1, 1)
+        views = normalise(augment(views, strength, generator(recipe.seed, run.step)), norm)
+        run.train(views, torch.from_numpy(labels[batch]).to(run.device), steps)
+        now = time.monotonic()
+        if run.step % steps_per_epoch == 0:
+            run.end_epoch(steps_per_epoch)
+            if now - logged > LOG_SECONDS or run.step == steps:
+                log.info("loss %.4f in epoch %d of %d", run.losses[-1], len(run.losses), recipe.epochs)
                 logged = now
-            if now - saved > save_seconds:
-                run.save(state_file, key)
-                saved = now
+        if now - saved > save_seconds:
+            run.save(state_file, key)
+            saved = now
     return {name: tensor.cpu() for name, tensor in run.method.backbone.state_dict().items()}, run.losses
 
 
@@ -261,9 +260,7 @@ def generator(seed: int, step: int) -> torch.Generator:
     return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
 
 
-def fingerprint(
-    images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, arch: str, norm: str
-) -> str:
+def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, arch: str, norm: str) -> str:
     """Describe a run so that its state is known again: settings, checksums of labels and of some images."""
     sample = rows[:: max(1, len(rows) // 256)]
     checksums = [zlib.crc32(np.ascontiguousarray(a).data) for a in (rows, labels[rows], images[sample])]
