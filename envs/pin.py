@@ -13,7 +13,7 @@ ANALYSIS = [
     "jinja2", "jsonschema", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml", "scikit-image",
     "scikit-learn", "scipy", "tqdm",
 ]  # fmt: skip
-TORCH = ["numpy", "pooch", "pyarrow", "requests", "safetensors", "torch", "torchvision", "tqdm"]
+TORCH = ["google-crc32c", "numpy", "pooch", "pyarrow", "requests", "safetensors", "torch", "torchvision", "tqdm"]
 ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH}
 
 

@@ -1,17 +1,26 @@
-"""Convert the published weights of a model to a plain ResNet backbone."""
+"""Convert the published files of a model to a plain ResNet backbone."""
 
+import json
 from pathlib import Path
 
-from ssltransfer.checkpoints.convert import convert
-from ssltransfer.jobs import job
+from ssltransfer.checkpoints.backbone_file import forward_check, save_backbone
+from ssltransfer.checkpoints.convert import read_published
+from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.files import read_json
+from ssltransfer.jobs import job, log
 
 with job(snakemake.log[0]):
     params = snakemake.params.checkpoint
-    convert(
-        # Snakemake leaves a hidden file in folders that are outputs.
-        sorted(path for path in Path(snakemake.input[0]).iterdir() if not path.name.startswith(".")),
-        params["format"],
-        params["arch"],
-        Path(snakemake.output[0]),
-        {"source": params["source"], "converter": f"{params['format']} {params['version']}"},
+    manifest = read_json(snakemake.input[0])
+    published = read_published(
+        manifest_files(manifest, Path(snakemake.params.folder)), params["format"], params["arch"]
     )
+    log.info("%d tensors set, %d entries left out", len(published.state), len(published.dropped))
+    provenance = {
+        "source": params["source"],
+        "files": json.dumps({file["name"]: file["sha256"] for file in manifest["files"]}),
+        "converter": f"{params['format']} {params['version']}",
+        "left_out": str(len(published.dropped)),
+        "forward": json.dumps(forward_check(published.state, params["arch"], snakemake.wildcards.model)),
+    }
+    save_backbone(published.state, snakemake.output[0], provenance)

@@ -1,9 +1,12 @@
-"""Fetch and verify the published weights of a model."""
+"""Fetch and verify the published files of a model."""
 
 from pathlib import Path
 
 from ssltransfer.checkpoints.fetch import fetch
+from ssltransfer.files import write_json
 from ssltransfer.jobs import job
 
 with job(snakemake.log[0]):
-    fetch(snakemake.params.source, snakemake.params.sha256, Path(snakemake.output[0]))
+    params = snakemake.params
+    manifest = fetch(params.source, params.checksum, Path(params.folder), Path(params.pin))
+    write_json(snakemake.output[0], manifest)

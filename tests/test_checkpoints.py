@@ -1,81 +1,371 @@
-import pickle
+"""Published files in every format, written as their authors write them, become the network they were."""
 
+import builtins
+import json
+import os
+import pickle
+import zipfile
+
+import numpy as np
+import published_files as published
 import pytest
 import torch
+from reference_network import Network
 from safetensors.torch import save_file
 
 from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance, save_backbone
-from ssltransfer.checkpoints.convert import convert, sha256_of
-from ssltransfer.checkpoints.fetch import fetch, resolve
+from ssltransfer.checkpoints import byol, torch_file
+from ssltransfer.checkpoints.backbone_file import forward_check, load_backbone, read_provenance, save_backbone
+from ssltransfer.checkpoints.convert import FORMATS, read_published
+from ssltransfer.checkpoints.detectron2 import from_detectron2, save_detectron2, to_detectron2
+from ssltransfer.checkpoints.fetch import fetch, manifest_files
+from ssltransfer.checkpoints.sources import Location, parse_source
+from ssltransfer.download import file_hash
 from ssltransfer.errors import InputError
 
-ARCH = "resnet-1x1x1x1-w4"
+ARCH, WIDTH, BLOCKS, FEATURES = "resnet-2x1x1x2-w4", 4, (2, 1, 1, 2), 128
 
 
 @pytest.fixture
-def published(tmp_path):
-    """A file as torchvision publishes it: a flat state dict with a classifier."""
-    state = build_backbone(ARCH, seed=0).state_dict()
-    path = tmp_path / "published.pth"
-    torch.save(state | {"fc.weight": torch.zeros(10, 128), "fc.bias": torch.zeros(10)}, path)
-    return path
+def state():
+    return build_backbone(ARCH, seed=0).state_dict()
 
 
-def test_convert_keeps_the_forward_pass(tmp_path, published):
-    output = tmp_path / "out.safetensors"
-    convert([published], "torchvision", ARCH, output, {"source": "here"})
-    x = torch.randn(2, 3, 32, 32)
+def features_of(state, images, arch=ARCH):
+    backbone = build_backbone(arch)
+    backbone.load_state_dict(state)
     with torch.inference_mode():
-        assert torch.equal(load_backbone(output, ARCH)(x), build_backbone(ARCH, seed=0).eval()(x))
-    assert read_provenance(output) == {"source": "here", "sha256": sha256_of(published)}
+        return backbone.eval()(images)
+
+
+# --- PyTorch ---
+
+
+@pytest.mark.parametrize("old", [False, True], ids=["zip", "old serialisation"])
+@pytest.mark.parametrize("format", torch_file.FORMATS)
+def test_torch_formats(tmp_path, state, format, old):
+    path = tmp_path / "file.pth.tar"
+    torch.save(published.torch_content(format, state, FEATURES), path, _use_new_zipfile_serialization=not old)
+    result = read_published([path], format, ARCH)
+    assert set(result.state) == set(state)
+    assert all(torch.equal(result.state[name], state[name]) for name in state)
+    images = torch.randn(2, 3, 48, 48)
+    assert torch.equal(features_of(result.state, images), features_of(state, images))
+    assert (result.head is not None) == (format in ("torchvision", "state-dict"))
+
+
+def test_every_format_is_tested():
+    assert set(FORMATS) == {*torch_file.FORMATS, "simclr", "simclr-ema", "byol"}
+
+
+def test_dropped_entries_are_logged_by_group(tmp_path, state, caplog):
+    torch.save(published.torch_content("moco", state, FEATURES), tmp_path / "f.pth")
+    with caplog.at_level("INFO"):
+        read_published([tmp_path / "f.pth"], "moco", ARCH)
+    assert "left out: module.queue (2 entries)" in caplog.text
+    assert f"left out: module.encoder_k. ({len(state)} entries)" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("format", "change", "message"),
+    [
+        ("torchvision", lambda s: s.pop("layer3.0.conv2.weight"), r"1 tensors of .* missing, first layer3\.0\.conv2"),
+        ("torchvision", lambda s: s.update({"layer5.0.x": torch.zeros(1)}), r"first 'layer5\.0\.x'; nearest names"),
+        (
+            "torchvision",
+            lambda s: s.update({"bn1.bias": torch.zeros(7)}),
+            r"bn1\.bias has shape \(7,\), .* needs",
+        ),
+        ("torchvision", lambda s: s["bn1.bias"].fill_(np.inf), r"bn1\.bias holds values that are not finite"),
+        (
+            "torchvision",
+            lambda s: s.update({"bn1.bias": s["bn1.bias"].half()}),
+            r"is torch\.float16, expected torch\.float32",
+        ),
+        ("torchvision", lambda s: s.update({"args": 3}), "found 'args', expected a dict of tensors"),
+        ("swav", lambda s: None, "names begin with '', this format expects 'module.'; use another format"),
+        ("moco", lambda s: None, "entry 'state_dict' is missing; found conv1.weight"),
+    ],
+)
+def test_unfit_state_dicts_are_refused(tmp_path, state, format, change, message):
+    change(state)
+    torch.save(state, tmp_path / "f.pth")
+    with pytest.raises(InputError, match=message) as error:
+        read_published([tmp_path / "f.pth"], format, ARCH)
+    assert "\n" not in str(error.value)
+
+
+def test_another_format_is_suggested_by_its_prefix(tmp_path, state):
+    torch.save(published.torch_content("moco", state, FEATURES), tmp_path / "f.pth")
+    with pytest.raises(InputError, match=r"begin with 'module\.encoder_q\.', this format expects 'module\.encoder\.'"):
+        read_published([tmp_path / "f.pth"], "simsiam", ARCH)
+
+
+def test_resnet18_is_recognised(tmp_path):
+    from torchvision.models import resnet18
+
+    torch.save(resnet18(weights=None).state_dict(), tmp_path / "f.pth")
+    with pytest.raises(InputError, match=r"missing, first .*; blocks without conv3 are those of ResNet-18 and -34"):
+        read_published([tmp_path / "f.pth"], "torchvision", "resnet50")
+
+
+# --- SimCLR ---
+
+
+@pytest.fixture(scope="module")
+def network():
+    return Network(BLOCKS, WIDTH, seed=1)
+
+
+@pytest.fixture(scope="module")
+def images():
+    return np.random.default_rng(0).random((2, 64, 64, 3)).astype(np.float32)
+
+
+def as_torch(images):
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
+
+
+def assert_features(state, images, arch, expected):
+    np.testing.assert_allclose(features_of(state, as_torch(images), arch).numpy(), expected, atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("arch", "pool"), [(ARCH, "torch"), (f"{ARCH}-samepool", "same")], ids=["as in the paper", "as trained"]
+)
+@pytest.mark.parametrize("version", ["v1", "v2", "v2-ema"])
+def test_simclr(tmp_path, network, images, version, arch, pool):
+    if version == "v1":
+        files, reference = [tmp_path / "ResNet50_1x.zip"], network
+        published.write_simclr_zip(files[0], published.simclr_v1_variables(network, FEATURES))
+    else:
+        average = Network(BLOCKS, WIDTH, seed=2)
+        prefix = tmp_path / "model.ckpt-250228"
+        published.write_bundle(prefix, published.simclr_v2_variables(network, average, FEATURES))
+        files, reference = sorted(tmp_path.iterdir()), network if version == "v2" else average
+    result = read_published(files, "simclr-ema" if version == "v2-ema" else "simclr", arch)
+    assert_features(result.state, images, arch, reference.features(images, "fixed", pool))
+    if version != "v2-ema":
+        weight, bias = result.head
+        assert weight.shape == (1000, FEATURES)
+        assert bias[7] == 7
+
+
+def test_the_paddings_differ(network, images):
+    # Otherwise the tests of the exact variants would prove nothing.
+    plain = network.features(images, "fixed", "torch")
+    for other in (network.features(images, "fixed", "same"), network.features(images, "same", "same")):
+        assert np.abs(plain - other).max() > 1e-2
+
+
+@pytest.mark.parametrize("size", [63, 64, 65])
+def test_exact_padding_follows_the_input_size(network, size):
+    images = np.random.default_rng(1).random((1, size, size, 3)).astype(np.float32)
+    parameters, state = network.haiku_parameters()
+    tensors = {}
+    for part in (parameters, state):
+        for module, entries in part.items():
+            for entry, value in entries.items():
+                if name := byol._torchvision_name(module, entry):
+                    tensors[name] = byol._tensor(value, "x")
+    backbone = build_backbone(f"{ARCH}-same")
+    tensors |= {k: v for k, v in backbone.state_dict().items() if k.endswith("num_batches_tracked")}
+    assert_features(tensors, images, f"{ARCH}-same", network.features(images, "same", "same"))
+
+
+def bundle(tmp_path, variables):
+    published.write_bundle(tmp_path / "model.ckpt-1", variables)
+    return sorted(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize(
     ("change", "message"),
     [
         (
-            lambda s: s.pop("layer3.0.conv2.weight"),
-            "1 tensors of .* are missing, first layer3.0.conv2.weight",
+            lambda v: v.update({"base_model/conv2d_99/kernel": np.zeros((1, 1, 4, 4), np.float32)}),
+            "conv2d_99/kernel does not",
         ),
-        (lambda s: s.update({"layer5.weight": torch.zeros(1)}), "do not belong .* first layer5.weight"),
-        (lambda s: s.update({"bn1.bias": torch.zeros(7)}), r"bn1.bias has shape \(7,\)"),
-        (lambda s: s["bn1.bias"].fill_(float("inf")), "bn1.bias holds values that are not finite"),
-        (lambda s: [s.pop(k) for k in list(s)] and s.update({"state_dict": {}}), "expected a flat dict"),
+        (lambda v: v.pop("base_model/conv2d_3/kernel"), "1 tensors of .* are missing"),
+        (lambda v: v.update({"resnet/conv": np.zeros(3, np.float32)}), "variable resnet/conv is unexplained"),
     ],
 )
-def test_unfit_state_dicts_are_refused(tmp_path, published, change, message):
-    state = torch.load(published, weights_only=True)
-    change(state)
-    torch.save(state, published)
+def test_unfit_simclr_files_are_refused(tmp_path, network, change, message):
+    variables = published.simclr_v1_variables(network, FEATURES)
+    change(variables)
     with pytest.raises(InputError, match=message):
-        convert([published], "torchvision", ARCH, tmp_path / "out.safetensors", {})
-    assert not (tmp_path / "out.safetensors").exists()
+        read_published(bundle(tmp_path, variables), "simclr", ARCH)
 
 
-class Hostile:
+def test_damaged_tensorflow_files_are_refused(tmp_path, network):
+    data, index = bundle(tmp_path, published.simclr_v1_variables(network, FEATURES))
+    good = data.read_bytes()
+    data.write_bytes(good[:100] + b"\xff" + good[101:])
+    with pytest.raises(InputError, match="fails its checksum; the file is damaged or cut"):
+        read_published([data, index], "simclr", ARCH)
+    data.write_bytes(good[:-50])
+    with pytest.raises(InputError, match="fails its checksum"):
+        read_published([data, index], "simclr", ARCH)
+    content = index.read_bytes()
+    for damaged in (b"", content[:60], content[:-1], content[:20] + b"\x00\x01" + content[22:], b"<html>" * 20):
+        index.write_bytes(damaged)
+        with pytest.raises(InputError, match="is not the index of a TensorFlow checkpoint, or is damaged"):
+            read_published([data, index], "simclr", ARCH)
+    index.write_bytes(content)
+    data.unlink()
+    with pytest.raises(InputError, match="data-00000-of-00001 is missing"):
+        read_published([index], "simclr", ARCH)
+
+
+def test_archives_cannot_write_outside(tmp_path, network):
+    archive = tmp_path / "inner" / "a.zip"
+    archive.parent.mkdir()
+    variables = published.simclr_v1_variables(network, FEATURES)
+    published.write_simclr_zip(archive, variables, folder=f"../{'../' * 8}{tmp_path}/escaped/")
+    assert read_published([archive], "simclr", ARCH).state
+    assert [path.name for path in tmp_path.rglob("*")] == ["inner", "a.zip"]
+
+
+@pytest.mark.parametrize("content", [b"", b"PK\x03\x04 cut", b"<html>"])
+def test_damaged_archives_are_refused(tmp_path, content):
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InputError, match="is not a whole zip archive"):
+        read_published([tmp_path / "a.zip"], "simclr", ARCH)
+    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
+        archive.writestr("readme.txt", "nothing")
+    with pytest.raises(InputError, match="found 0 index files"):
+        read_published([tmp_path / "a.zip"], "simclr", ARCH)
+
+
+# --- BYOL ---
+
+
+@pytest.mark.parametrize(
+    ("arch", "paddings"),
+    [(ARCH, ("fixed", "torch")), (f"{ARCH}-same", ("same", "same"))],
+    ids=["as in the paper", "as trained"],
+)
+def test_byol(tmp_path, network, images, arch, paddings):
+    published.write_byol(tmp_path / "p.pkl", *network.haiku_parameters(), FEATURES)
+    result = read_published([tmp_path / "p.pkl"], "byol", arch)
+    assert_features(result.state, images, arch, network.features(images, *paddings))
+    assert result.head[0].shape == (1000, FEATURES)
+    assert result.head[1][7] == 7
+    assert "opt_state" in result.dropped
+
+
+def test_unfit_byol_files_are_refused(tmp_path, network):
+    parameters, state = network.haiku_parameters()
+    path = tmp_path / "p.pkl"
+    published.write_byol(path, parameters | {"res_net50/~/extra": {"w": np.zeros(3, np.float32)}}, state, FEATURES)
+    with pytest.raises(InputError, match="res_net50/~/extra/w, which does not belong"):
+        read_published([path], "byol", ARCH)
+    del parameters["res_net50/~/block_group_1/~/block_0/~/conv_1"]
+    published.write_byol(path, parameters, state, FEATURES)
+    with pytest.raises(InputError, match=r"1 tensors of .* are missing, first layer2\.0\.conv2\.weight"):
+        read_published([path], "byol", ARCH)
+    for content in ({"step": 3}, [1, 2], {"experiment_state": 5}):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(InputError, match="experiment_state"):
+            read_published([path], "byol", ARCH)
+    path.write_bytes(path.read_bytes()[:-4])
+    with pytest.raises(InputError, match="cannot be read as a BYOL checkpoint"):
+        read_published([path], "byol", ARCH)
+
+
+# --- Files that try to run code ---
+
+
+class Reduce:
+    """Pickles as a call."""
+
+    def __init__(self, *call):
+        self.call = call
+
     def __reduce__(self):
-        return open, ("pwned", "w")
+        return self.call
 
 
-def test_files_run_no_code(tmp_path, monkeypatch):
+def gadgets(canary):
+    """Pickle streams that would create the file `canary`, or reach for something that could."""
+    touch = f"open({canary!r}, 'w').close()"
+    protocol0 = f"cos\nsystem\n(S'touch {canary}'\ntR.".encode()
+    inst = f"(S'touch {canary}'\nios\nsystem\n.".encode()
+    obj = b"(cos\nsystem\nX" + len(f"touch {canary}").to_bytes(4, "little") + f"touch {canary}".encode() + b"o."
+    stack_global = b"\x80\x04\x8c\x02os\x8c\x06system\x93\x8c" + bytes([len(f"touch {canary}")])
+    stack_global += f"touch {canary}".encode() + b"\x85R."
+    dotted = b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__class__\x93."
+    dill_type = b"\x80\x02cdill._dill\n_create_type\n."
+    return {
+        "os.system": pickle.dumps(Reduce(os.system, (f"touch {canary}",))),
+        "eval": pickle.dumps(Reduce(eval, (touch,))),
+        "exec": pickle.dumps(Reduce(exec, (touch,))),
+        "open": pickle.dumps(Reduce(builtins.open, (canary, "w"))),
+        "getattr": b"cbuiltins\ngetattr\n.",
+        "import": b"cbuiltins\n__import__\n(S'os'\ntR.",
+        "nested in a dict": pickle.dumps({"experiment_state": Reduce(os.system, (f"touch {canary}",))}),
+        "as dictionary state": pickle.dumps({"state_dict": {"w": Reduce(os.system, (f"touch {canary}",))}}),
+        "protocol 0": protocol0,
+        "INST": inst,
+        "OBJ": obj,
+        "STACK_GLOBAL": stack_global,
+        "dotted name": dotted,
+        "dill type factory": dill_type,
+        "numpy runstring": b"cnumpy.testing._private.utils\nrunstring\n(S'1'\n(dtR.",
+        "torch storage loader": b"ctorch.storage\n_load_from_bytes\n(S'x'\ntR.",
+        "zip codec": b"c_codecs\nencode\n(S'x'\nS'zip'\ntR.",
+        "extension registry": b"\x80\x02\x82\x01.",
+        "persistent id": b"Pos.system\n.",
+        "a foreign State class": b"cos\nSystemState\n.",
+        "subprocess": b"csubprocess\nPopen\n(S'touch'\ntR.",
+    }
+
+
+GADGETS = sorted(gadgets("canary"))
+
+
+@pytest.mark.parametrize("name", GADGETS)
+def test_pickles_run_no_code(tmp_path, monkeypatch, name):
     monkeypatch.chdir(tmp_path)
-    for name, write in {
-        "zip.pth": lambda path: torch.save({"a": Hostile()}, path),
-        "plain.pth": lambda path: path.write_bytes(pickle.dumps(Hostile())),
-        "cut.pth": lambda path: path.write_bytes(b"PK\x03\x04 cut"),
-    }.items():
-        write(tmp_path / name)
-        with pytest.raises(InputError, match="cannot be read as a torch file of plain tensors"):
-            convert([tmp_path / name], "torchvision", ARCH, tmp_path / "out", {})
-    assert not (tmp_path / "pwned").exists()
+    canary = str(tmp_path / "canary")
+    path = tmp_path / "f.pth"
+    path.write_bytes(gadgets(canary)[name])
+    with pytest.raises(InputError, match="cannot be read as a BYOL checkpoint"):
+        read_published([path], "byol", ARCH)
+    with pytest.raises(InputError, match="cannot be read as a torch file"):
+        read_published([path], "moco", ARCH)
+    # The same stream as the pickle inside a torch archive.
+    with zipfile.ZipFile(path, "w") as archive:
+        archive.writestr("archive/data.pkl", gadgets(canary)[name])
+        archive.writestr("archive/version", "3")
+    with pytest.raises(InputError, match="cannot be read as a torch file"):
+        read_published([path], "moco", ARCH)
+    assert [entry.name for entry in tmp_path.iterdir()] == ["f.pth"]
 
 
-def test_damaged_or_foreign_backbone_files_are_refused(tmp_path):
+@pytest.mark.parametrize("cut", [0, 10, 1000])
+def test_truncated_torch_files_are_refused(tmp_path, state, cut):
+    torch.save(state, tmp_path / "f.pth")
+    (tmp_path / "f.pth").write_bytes((tmp_path / "f.pth").read_bytes()[:cut])
+    with pytest.raises(InputError, match="cannot be read as a torch file"):
+        read_published([tmp_path / "f.pth"], "torchvision", ARCH)
+
+
+# --- The converted file ---
+
+
+def test_backbone_file_round_trip(tmp_path, state):
+    save_backbone(state, tmp_path / "b.safetensors", {"source": "here"})
+    images = torch.randn(2, 3, 32, 32)
+    with torch.inference_mode():
+        assert torch.equal(load_backbone(tmp_path / "b.safetensors", ARCH)(images), features_of(state, images))
+    assert read_provenance(tmp_path / "b.safetensors") == {"source": "here"}
+
+
+def test_damaged_or_foreign_backbone_files_are_refused(tmp_path, state):
     path = tmp_path / "b.safetensors"
-    save_backbone(build_backbone(ARCH).state_dict(), path, {})
-    with pytest.raises(InputError, match="layer1.0.bn1.bias has shape|conv1.weight has shape|has shape"):
-        load_backbone(path, "resnet-1x1x1x1-w8")
+    save_backbone(state, path, {})
+    with pytest.raises(InputError, match="has shape"):
+        load_backbone(path, "resnet-2x1x1x2-w8")
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match="not a readable safetensors file"):
         load_backbone(path, ARCH)
@@ -84,24 +374,87 @@ def test_damaged_or_foreign_backbone_files_are_refused(tmp_path):
         load_backbone(path, ARCH)
 
 
-def test_fetch_a_local_file(tmp_path, published):
-    fetch(f"file:{published}", sha256_of(published), tmp_path / "folder")
-    assert (tmp_path / "folder" / "published.pth").read_bytes() == published.read_bytes()
-    with pytest.raises(InputError, match="sha256 is .*, config/models.tsv says 0000"):
-        fetch(f"file:{published}", "0" * 64, tmp_path / "folder")
-    assert not list((tmp_path / "folder").iterdir())
-    with pytest.raises(InputError, match="is no file"):
-        fetch(f"file:{tmp_path}/none.pth", "", tmp_path / "folder")
+def test_a_dead_network_is_noticed(state):
+    assert forward_check(state, ARCH, "x")["std"] > 0
+    dead = {name: torch.zeros_like(tensor) for name, tensor in state.items()}
+    with pytest.raises(InputError, match="x: the converted network gives no usable features"):
+        forward_check(dead, ARCH, "x")
 
 
-def test_fetch_without_network_says_where_to_place_the_file(tmp_path):
-    with pytest.raises(InputError, match=r"http://127\.0\.0\.1:9/w\.pth cannot be fetched .*place it at .*w\.pth"):
-        fetch("http://127.0.0.1:9/w.pth", "", tmp_path)
-    (tmp_path / "w.pth").write_bytes(b"weights")
-    fetch("http://127.0.0.1:9/w.pth", sha256_of(tmp_path / "w.pth"), tmp_path)
+def test_detectron2_round_trip(tmp_path, state):
+    renamed = to_detectron2(state)
+    assert {"stem.conv1.weight", "stem.conv1.norm.running_var", "res2.0.shortcut.norm.bias"} <= set(renamed)
+    assert {"res2.1.conv3.weight", "res5.1.conv2.norm.weight"} <= set(renamed)
+    back = from_detectron2(renamed)
+    assert set(back) == set(state)
+    assert all(torch.equal(back[name], state[name]) for name in state)
+    save_detectron2(state, tmp_path / "d2.pkl")
+    content = pickle.loads((tmp_path / "d2.pkl").read_bytes())  # written by ourselves, one line above
+    assert np.array_equal(content["model"]["res3.0.conv2.weight"], state["layer2.0.conv2.weight"].numpy())
+    assert content["matching_heuristics"] is True
 
 
-def test_torchvision_names():
-    assert resolve("torchvision:ResNet50_Weights.IMAGENET1K_V1").startswith("https://")
-    with pytest.raises(InputError, match="torchvision has no weights of that name"):
-        resolve("torchvision:ResNet51_Weights.V1")
+# --- Sources and pins ---
+
+
+def test_sources():
+    one, several = parse_source("https://host/a%20b.pth?dl=1 https://h/m.{index,data-00000-of-00001}")
+    assert one == [Location("https://host/a%20b.pth?dl=1", "a b.pth")]
+    assert [location.name for location in several] == ["m.index", "m.data-00000-of-00001"]
+    [[hub]] = parse_source("hf:owner/repo/folder/w.pth")
+    assert hub == Location("https://huggingface.co/owner/repo/resolve/main/folder/w.pth", "w.pth")
+    [[vision]] = parse_source("torchvision:ResNet50_Weights.IMAGENET1K_V1")
+    assert vision.name == "resnet50-0676ba61.pth"
+
+
+@pytest.mark.parametrize("source", ["hf:owner/repo", "ftp://h/x", "w.pth", "https://host/", "torchvision:ResNet51.V1"])
+def test_unknown_sources_are_refused(source):
+    with pytest.raises(InputError, match="source '"):
+        parse_source(source)
+
+
+@pytest.fixture
+def local(tmp_path):
+    (tmp_path / "original.pth").write_bytes(b"weights")
+    return lambda checksum="", source="": fetch(
+        source or f"file:{tmp_path}/original.pth", checksum, tmp_path / "folder", tmp_path / "pins" / "m.json"
+    )
+
+
+def test_first_use_is_pinned_and_later_changes_are_errors(tmp_path, local):
+    manifest = local()
+    assert manifest["files"][0]["sha256"] == file_hash(tmp_path / "original.pth")
+    assert json.loads((tmp_path / "pins" / "m.json").read_text()) == manifest
+    assert manifest_files(manifest, tmp_path / "folder") == [tmp_path / "folder" / "original.pth"]
+    before = file_hash(tmp_path / "original.pth")
+    (tmp_path / "original.pth").write_bytes(b"other weights")
+    now = file_hash(tmp_path / "original.pth")
+    with pytest.raises(InputError, match=f"sha256 is {now}, it was {before} when first fetched"):
+        local()
+    with pytest.raises(InputError, match="expected"):
+        manifest_files(manifest, tmp_path / "folder")
+
+
+def test_published_checksums(tmp_path, local):
+    local(file_hash(tmp_path / "original.pth")[:8])
+    local("md5:" + file_hash(tmp_path / "original.pth", "md5")[:8])
+    with pytest.raises(InputError, match="sha256 is .*, expected 00000000"):
+        local("00000000")
+
+
+def test_a_file_placed_by_hand_needs_no_network(tmp_path, local):
+    (tmp_path / "folder").mkdir()
+    (tmp_path / "folder" / "w.pth").write_bytes(b"by hand")
+    [file] = local(source="http://127.0.0.1:9/w.pth")["files"]
+    assert file["source"] == "placed by hand"
+
+
+def test_alternatives_and_their_failures(tmp_path, local, monkeypatch):
+    monkeypatch.setattr("ssltransfer.download.ATTEMPTS", 1)
+    [file] = local(source=f"file:{tmp_path}/none.pth file:{tmp_path}/original.pth")["files"]
+    assert file["source"].endswith("original.pth")
+    with pytest.raises(
+        InputError, match=r"none\.pth: there is no such file \| .*w\.pth cannot be fetched .*; place"
+    ) as error:
+        local(source=f"file:{tmp_path}/none.pth http://127.0.0.1:9/folder/w.pth")
+    assert "\n" not in str(error.value)

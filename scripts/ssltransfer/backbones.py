@@ -5,23 +5,57 @@ classifier. The class is our own because this project needs what torchvision's c
 blocks, the base width (small networks that train on a CPU), and the feature map before pooling.
 """
 
+import math
 import re
 
 import torch
 from torch import Tensor, nn
+from torch.nn import functional
 
 EXPANSION = 4
+
+
+def _pad_same(x: Tensor, kernel: int, stride: int, value: float) -> Tensor:
+    """Pad height and width as TensorFlow's and haiku's SAME do.
+
+    The output of the layer has ceil(size / stride) positions; an odd total leaves the larger part at the far side.
+    """
+    padding = []
+    for size in (x.shape[3], x.shape[2]):
+        total = max((math.ceil(size / stride) - 1) * stride + kernel - size, 0)
+        padding += [total // 2, total - total // 2]
+    return functional.pad(x, padding, value=value)
+
+
+class SameConv2d(nn.Conv2d):
+    """A strided convolution with SAME padding, which is asymmetric; `padding` of the constructor is ignored."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, c', ceil(h / stride), ceil(w / stride))."""
+        x = _pad_same(x, self.kernel_size[0], self.stride[0], value=0.0)
+        return functional.conv2d(x, self.weight, self.bias, self.stride)
+
+
+class SameMaxPool2d(nn.MaxPool2d):
+    """A max pool with SAME padding; `padding` of the constructor is ignored."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, c, h, w) to (n, c, ceil(h / stride), ceil(w / stride))."""
+        return functional.max_pool2d(
+            _pad_same(x, self.kernel_size, self.stride, -math.inf), self.kernel_size, self.stride
+        )
 
 
 class Bottleneck(nn.Module):
     """1x1, 3x3 (carrying the stride), 1x1 convolutions around a shortcut."""
 
-    def __init__(self, inplanes: int, planes: int, stride: int) -> None:
+    def __init__(self, inplanes: int, planes: int, stride: int, strided_conv: type[nn.Conv2d] = nn.Conv2d) -> None:
         super().__init__()
         outplanes = planes * EXPANSION
         self.conv1 = nn.Conv2d(inplanes, planes, 1, bias=False)
         self.bn1 = nn.BatchNorm2d(planes)
-        self.conv2 = nn.Conv2d(planes, planes, 3, stride=stride, padding=1, bias=False)
+        conv = strided_conv if stride != 1 else nn.Conv2d
+        self.conv2 = conv(planes, planes, 3, stride=stride, padding=1, bias=False)
         self.bn2 = nn.BatchNorm2d(planes)
         self.conv3 = nn.Conv2d(planes, outplanes, 1, bias=False)
         self.bn3 = nn.BatchNorm2d(outplanes)
@@ -49,21 +83,26 @@ class ResNet(nn.Module):
         Number of bottleneck blocks in each of the four stages.
     width : int
         Channels of the stem; 64 in ResNet-50. The feature has 32 * width elements.
+    padding : {'', 'same', 'samepool'}
+        Which strided layers are padded as SAME does: none (torchvision), all (BYOL's haiku network), or the max pool
+        alone (SimCLR's TensorFlow network). Parameters are the same; the sampling grids differ by a pixel.
     """
 
-    def __init__(self, blocks: tuple[int, int, int, int], width: int = 64) -> None:
+    def __init__(self, blocks: tuple[int, int, int, int], width: int = 64, padding: str = "") -> None:
         super().__init__()
+        strided_conv = SameConv2d if padding == "same" else nn.Conv2d
         self.num_features = 8 * width * EXPANSION
-        self.conv1 = nn.Conv2d(3, width, 7, stride=2, padding=3, bias=False)
+        self.conv1 = strided_conv(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
-        self.maxpool = nn.MaxPool2d(3, stride=2, padding=1)
+        self.maxpool = (SameMaxPool2d if padding else nn.MaxPool2d)(3, stride=2, padding=1)
         inplanes = width
         for stage, count in enumerate(blocks):
             planes = width * 2**stage
             layers = []
             for block in range(count):
-                layers.append(Bottleneck(inplanes, planes, stride=2 if stage > 0 and block == 0 else 1))
+                stride = 2 if stage > 0 and block == 0 else 1
+                layers.append(Bottleneck(inplanes, planes, stride, strided_conv))
                 inplanes = planes * EXPANSION
             self.add_module(f"layer{stage + 1}", nn.Sequential(*layers))
         for module in self.modules():
@@ -93,7 +132,7 @@ def normalise(images: Tensor, norm: str) -> Tensor:
     return ((images - mean) / std).permute(0, 3, 1, 2)
 
 
-ARCH_PATTERN = re.compile(r"resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+)")
+ARCH_PATTERN = re.compile(r"(?:resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+))(?:-(same|samepool))?")
 
 
 def build_backbone(arch: str, seed: int | None = None) -> ResNet:
@@ -103,20 +142,21 @@ def build_backbone(arch: str, seed: int | None = None) -> ResNet:
     ----------
     arch : str
         ``resnet50``, or ``resnet-AxBxCxD-wN`` with the blocks per stage and the width of the stem
-        (``resnet50`` is ``resnet-3x4x6x3-w64``).
+        (``resnet50`` is ``resnet-3x4x6x3-w64``); ``-same`` or ``-samepool`` behind it chooses the padding.
     seed : int, optional
         Seed of the initialisation; the global generator is left as it was.
 
     Raises
     ------
     ValueError
-        If `arch` is not of either form.
+        If `arch` has another form.
     """
     match = ARCH_PATTERN.fullmatch(arch)
     if match is None:
-        raise ValueError(f"unknown arch {arch!r}; write 'resnet50' or 'resnet-AxBxCxD-wN'")
-    *blocks, width = (3, 4, 6, 3, 64) if arch == "resnet50" else map(int, match.groups())
+        raise ValueError(f"unknown arch {arch!r}; write resnet50 or resnet-AxBxCxD-wN, then maybe -same or -samepool")
+    *shape, padding = match.groups()
+    *blocks, width = (3, 4, 6, 3, 64) if shape[0] is None else map(int, shape)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return ResNet(tuple(blocks), width)
+        return ResNet(tuple(blocks), width, padding or "")

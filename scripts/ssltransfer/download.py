@@ -15,7 +15,7 @@ from pathlib import Path
 import pooch
 import requests
 
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, first_line
 
 log = logging.getLogger(__name__)
 
@@ -106,7 +106,7 @@ def download(
             try:
                 _transfer(url, target, known, progress)
             except (requests.RequestException, OSError, InputError) as error:
-                reason = f"{url}: {_reason(error)}"
+                reason = f"{url}: {first_line(error)}"
                 log.warning("attempt %d, %s", attempt + 1, reason)
                 if _is_final(error):
                     break
@@ -140,7 +140,3 @@ def _is_final(error: Exception) -> bool:
         return 400 <= error.response.status_code < 500 and error.response.status_code != 429
     # A wrong file (InputError) would be wrong again; a full disk stays full.
     return isinstance(error, InputError) or (isinstance(error, OSError) and error.errno is not None)
-
-
-def _reason(error: Exception) -> str:
-    return str(error).splitlines()[0] if str(error) else type(error).__name__

@@ -6,3 +6,8 @@ class InputError(ValueError):
 
     The message is one line: the file, the key or row, what was found and what to write instead.
     """
+
+
+def first_line(error: Exception) -> str:
+    """Return the first line of an error's message, or its type if it has none."""
+    return (str(error).splitlines() or [type(error).__name__])[0]

@@ -1,35 +1,55 @@
-# Needs: the `source` of each model with published weights.
-# Makes: results/checkpoints/{model}.safetensors.
+# Needs: the `source` of each model with published weights; imagenet_val for the head check.
+# Makes: results/checkpoints/{model}.safetensors, and the table of the `checkpoints` target.
+
+PUBLISHED_MODELS = models_pretrained(here=False)
+
+
+def files_folder(wildcards):
+    """Where the published files of a model lie: not an output, so that Snakemake never deletes a download."""
+    return f"resources/checkpoints/{wildcards.model}"
 
 
 rule fetch_checkpoint:
-    """Fetch and verify the published weights of a model."""
+    """Fetch and verify the published files of a model."""
     output:
-        directory("resources/checkpoints/{model}"),
+        "results/checkpoints/{model}.manifest.json",
     log:
         "logs/fetch_checkpoint/{model}.log",
     wildcard_constraints:
-        model=names(models_pretrained(here=False)),
-    retries: 2
+        model=names(PUBLISHED_MODELS),
     conda:
         "../../envs/torch.yaml"
     params:
         source=lambda w: SUITE.models[w.model]["source"],
-        sha256=lambda w: SUITE.models[w.model]["sha256"],
+        checksum=lambda w: SUITE.models[w.model]["sha256"],
+        folder=files_folder,
+        pin=lambda w: f"resources/checkpoint-pins/{w.model}.json",
     script:
         "../../scripts/fetch_checkpoint.py"
 
 
+use rule fetch_checkpoint as fetch_head with:
+    output:
+        "results/heads/{model}.manifest.json",
+    log:
+        "logs/fetch_head/{model}.log",
+    params:
+        source=lambda w: HEADS[w.model]["source"],
+        checksum="",
+        folder=lambda w: f"resources/heads/{w.model}",
+        pin=lambda w: f"resources/checkpoint-pins/{w.model}-head.json",
+
+
 rule convert_checkpoint:
-    """Convert the published weights of a model to a plain ResNet backbone."""
+    """Convert the published files of a model to a plain ResNet backbone."""
     input:
-        "resources/checkpoints/{model}",
+        "results/checkpoints/{model}.manifest.json",
     output:
         "results/checkpoints/{model}.safetensors",
     log:
         "logs/convert_checkpoint/{model}.log",
     wildcard_constraints:
-        model=names(models_pretrained(here=False)),
+        model=names(PUBLISHED_MODELS),
     conda:
         "../../envs/torch.yaml"
     params:
@@ -39,5 +59,73 @@ rule convert_checkpoint:
             "source": SUITE.models[w.model]["source"],
             "version": version("checkpoints"),
         },
+        folder=files_folder,
     script:
         "../../scripts/convert_checkpoint.py"
+
+
+def head_inside(model):
+    return HEADS[model]["source"] == "inside"
+
+
+rule verify_checkpoint:
+    """Measure a checkpoint on ImageNet with the classifier that its authors published."""
+    input:
+        checkpoint="results/checkpoints/{model}.safetensors",
+        manifest=lambda w: (
+            f"results/{'checkpoints' if head_inside(w.model) else 'heads'}/{w.model}.manifest.json"
+        ),
+    output:
+        "results/verification/{model}.json",
+    log:
+        "logs/verify_checkpoint/{model}.log",
+    conda:
+        "../../envs/torch.yaml"
+    threads: 4
+    resources:
+        gpu=LOCAL_GPU,
+        imagenet_val=SUITE.config.get("imagenet_val", ""),
+    params:
+        inside=lambda w: head_inside(w.model),
+        folder=lambda w: (
+            files_folder(w) if head_inside(w.model) else f"resources/heads/{w.model}"
+        ),
+        format=lambda w: SUITE.models[w.model]["format"],
+        arch=lambda w: SUITE.models[w.model]["arch"],
+        norm=lambda w: SUITE.models[w.model]["norm"],
+        published=lambda w: float(HEADS[w.model]["top1"]),
+        version=version("verification"),
+    script:
+        "../../scripts/verify_checkpoint.py"
+
+
+rule list_checkpoints:
+    """List the converted checkpoints of the suite and what is known of each."""
+    input:
+        checkpoints=[
+            f"results/checkpoints/{model}.safetensors" for model in SUITE.models
+        ],
+        verifications=[
+            f"results/verification/{model}.json"
+            for model in PUBLISHED_MODELS
+            if model in HEADS and SUITE.config.get("imagenet_val")
+        ],
+    output:
+        "results/{suite}/checkpoints.tsv",
+    log:
+        "logs/list_checkpoints/{suite}.log",
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        heads=[model for model in PUBLISHED_MODELS if model in HEADS],
+        version=version("checkpoints"),
+    script:
+        "../../scripts/list_checkpoints.py"
+
+
+rule checkpoints:
+    """Fetch, convert and list all checkpoints of the suite."""
+    input:
+        f"results/{SUITE.name}/checkpoints.tsv",
+    conda:
+        "../../envs/torch.yaml"

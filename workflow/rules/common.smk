@@ -6,7 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
-from ssltransfer.config import load_suite
+from ssltransfer.config import load_suite, read_table
 from ssltransfer.datasets import parse_source
 from ssltransfer.errors import InputError
 from ssltransfer.versions import version
@@ -17,6 +17,9 @@ try:
     SUITE = load_suite(config, BASE / "workflow" / "schemas", BASE)
 except InputError as error:
     raise WorkflowError(str(error)) from None
+
+# Linear ImageNet classifiers that authors published for their models: proof of a conversion.
+HEADS = {row["model"]: row for row in read_table(BASE / "config" / "heads.tsv")}
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 

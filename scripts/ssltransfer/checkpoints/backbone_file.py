@@ -12,13 +12,9 @@ from ssltransfer.files import replacing
 
 
 def save_backbone(state: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, str]) -> None:
-    """Write backbone tensors (floats as float32) with `provenance` in the header."""
-    tensors = {
-        name: (tensor.float() if tensor.is_floating_point() else tensor).cpu().contiguous()
-        for name, tensor in state.items()
-    }
+    """Write the tensors of a backbone with `provenance` in the header."""
     with replacing(path) as temporary:
-        save_file(tensors, temporary, metadata=provenance)
+        save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary, metadata=provenance)
 
 
 def load_backbone(path: str | Path, arch: str) -> ResNet:
@@ -40,10 +36,11 @@ def load_backbone(path: str | Path, arch: str) -> ResNet:
 
 
 def check_state(state: dict[str, torch.Tensor], backbone: ResNet, name: str, arch: str) -> None:
-    """Require exactly the tensors of the backbone, of its shapes and finite; InputError otherwise."""
+    """Require exactly the tensors of the backbone, of its shapes and types, finite; InputError otherwise."""
     expected = backbone.state_dict()
     if missing := sorted(set(expected) - set(state)):
-        raise InputError(f"{name}: {len(missing)} tensors of {arch} are missing, first {missing[0]}")
+        hint = "" if any("conv3" in key for key in state) else "; blocks without conv3 are those of ResNet-18 and -34"
+        raise InputError(f"{name}: {len(missing)} tensors of {arch} are missing, first {missing[0]}{hint}")
     if extra := sorted(set(state) - set(expected)):
         raise InputError(f"{name}: {len(extra)} tensors do not belong to {arch}, first {extra[0]}")
     for key, tensor in state.items():
@@ -51,8 +48,37 @@ def check_state(state: dict[str, torch.Tensor], backbone: ResNet, name: str, arc
             raise InputError(
                 f"{name}: {key} has shape {tuple(tensor.shape)}, {arch} needs {tuple(expected[key].shape)}"
             )
+        if tensor.dtype != expected[key].dtype:
+            raise InputError(
+                f"{name}: {key} is {tensor.dtype}, expected {expected[key].dtype}; "
+                "rounded weights would change every number, use the checkpoint in full precision"
+            )
         if not torch.isfinite(tensor).all():
             raise InputError(f"{name}: {key} holds values that are not finite")
+
+
+@torch.inference_mode()
+def forward_check(state: dict[str, torch.Tensor], arch: str, name: str) -> dict[str, float]:
+    """Pass two fixed images through the network.
+
+    Returns
+    -------
+    dict
+        ``mean`` and ``std`` of the pooled features.
+
+    Raises
+    ------
+    InputError
+        If features are not finite, or the same for both images, as after a conversion that mixed up layers.
+    """
+    backbone = build_backbone(arch)
+    backbone.load_state_dict(state)
+    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    images[1] = images[1, :, :1, :1]  # noise, and one flat colour
+    features = backbone.eval()(images)
+    if not torch.isfinite(features).all() or torch.allclose(features[0], features[1]):
+        raise InputError(f"{name}: the converted network gives no usable features; the file or its format is wrong")
+    return {"mean": float(features.mean()), "std": float(features.std())}
 
 
 def read_provenance(path: str | Path) -> dict[str, str]:

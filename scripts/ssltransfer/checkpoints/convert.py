@@ -1,47 +1,76 @@
-"""Convert a published file to the backbone file, strictly: every tensor set once, nothing unexplained."""
+"""From published files to the backbone file, strictly: every tensor set once, nothing unexplained."""
 
-import hashlib
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
-from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import check_state, save_backbone
+from ssltransfer.backbones import ResNet, build_backbone
+from ssltransfer.checkpoints import torch_file
+from ssltransfer.checkpoints.backbone_file import check_state
+from ssltransfer.checkpoints.byol import read_byol
+from ssltransfer.checkpoints.published import Published
+from ssltransfer.checkpoints.simclr import read_simclr
 from ssltransfer.errors import InputError
 
-
-def sha256_of(path: Path) -> str:
-    """Return the SHA-256 of a file as hexadecimal digits."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+FORMATS = (*torch_file.FORMATS, "simclr", "simclr-ema", "byol")
+"""Values of the `format` column of `models.tsv`."""
 
 
-def read_torchvision(path: Path) -> dict[str, torch.Tensor]:
-    """Read a flat state dict with torchvision's names; the classifier ``fc`` is dropped."""
-    try:
-        state = torch.load(path, map_location="cpu", weights_only=True)
-    except Exception as error:  # a damaged or hostile file can raise nearly anything
-        reason = str(error).splitlines()[0]
-        raise InputError(f"{path} cannot be read as a torch file of plain tensors: {reason}") from None
-    if not isinstance(state, dict) or not all(isinstance(value, torch.Tensor) for value in state.values()):
-        raise InputError(f"{path}: found a {type(state).__name__}, expected a flat dict of tensors")
-    return {name: tensor for name, tensor in state.items() if not name.startswith("fc.")}
+def read_published(files: list[Path], format: str, arch: str) -> Published:
+    """Read the published files of a model.
 
+    Parameters
+    ----------
+    files : list of Path
+        All files of the source.
+    format : str
+        One of `FORMATS`.
+    arch : str
+        See `backbones.build_backbone`.
 
-READERS = {"torchvision": read_torchvision}
-"""The `format` column of `models.tsv`: how the published file is read."""
-
-
-def convert(files: list[Path], format: str, arch: str, output: Path, provenance: dict[str, str]) -> None:
-    """Convert the published file to `output`, a backbone file for `arch`.
+    Returns
+    -------
+    Published
+        With exactly the tensors of `arch`, float32, finite; counters that a format does not have are zero.
 
     Raises
     ------
     InputError
-        If the tensors are not exactly those of `arch`.
+        If the files are damaged, name code, or hold anything that neither the network nor the format explains.
     """
-    if len(files) != 1:
-        raise InputError(f"{output.stem}: format {format!r} is one file; found {len(files)}")
-    state = READERS[format](files[0])
-    check_state(state, build_backbone(arch), str(files[0]), arch)
-    save_backbone(state, output, provenance | {"sha256": sha256_of(files[0])})
+    backbone = build_backbone(arch)
+    expected = set(backbone.state_dict())
+    if format.startswith("simclr"):
+        scope = "ema_model/base_model/" if format == "simclr-ema" else "base_model/"
+        published = read_simclr(files, backbone, scope)
+    else:
+        if len(files) != 1:
+            raise InputError(f"{files[0].parent}: found {len(files)} files, format {format!r} is one file")
+        if format == "byol":
+            published = read_byol(files[0], expected)
+        else:
+            published = torch_file.read_torch(files[0], torch_file.FORMATS[format], expected)
+    _add_counters(published.state, expected)
+    name = str(files[0])
+    check_state(published.state, backbone, name, arch)
+    if published.head is not None:
+        check_head(published.head, backbone, name)
+    return published
+
+
+def _add_counters(state: dict[str, Tensor], expected: set[str]) -> None:
+    """Add batch norm's step counters, which no evaluation reads, where a format knows none at all."""
+    counters = {name for name in expected if name.endswith("num_batches_tracked")}
+    if not counters & set(state):
+        state |= {name: torch.zeros((), dtype=torch.long) for name in counters}
+
+
+def check_head(head: tuple[Tensor, Tensor], backbone: ResNet, name: str) -> None:
+    """Require a float32 classifier (classes, features) with its bias (classes,); InputError otherwise."""
+    weight, bias = head
+    if weight.ndim != 2 or weight.shape[1] != backbone.num_features or bias.shape != weight.shape[:1]:
+        raise InputError(
+            f"{name}: classifier has shapes {tuple(weight.shape)} and {tuple(bias.shape)}, "
+            f"expected (classes, {backbone.num_features}) and (classes,)"
+        )

@@ -1,50 +1,107 @@
-"""Bring the published files into one folder and verify them."""
+"""Bring the published files of a model into one folder and verify them.
 
+A file whose checksum nobody published is trusted on first use: its hash is written to a pin, a small file for the user
+to commit, and a later difference is an error.
+"""
+
+import logging
 import shutil
+from datetime import UTC, datetime
 from pathlib import Path
 
-import pooch
-
-from ssltransfer.checkpoints.convert import sha256_of
+from ssltransfer.checkpoints.sources import Location, parse_source
+from ssltransfer.download import check_file, download, file_hash
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import read_json, replacing, write_json
+
+log = logging.getLogger(__name__)
 
 
-def resolve(source: str) -> str:
-    """Return the URL or ``file:`` path behind a source; ``torchvision:NAME`` is looked up in torchvision."""
-    kind, _, name = source.partition(":")
-    if kind != "torchvision":
-        return source
-    from torchvision.models import get_weight  # seconds of import that no other source needs
+def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
+    """Fetch the files of the first alternative of `source` that can be had whole.
 
-    try:
-        return get_weight(name).url
-    except (ValueError, AttributeError):
-        raise InputError(f"source {source!r}: torchvision has no weights of that name") from None
+    Parameters
+    ----------
+    source : str
+        See `sources.parse_source`.
+    checksum : str
+        Published SHA-256 of a single file, or its first digits, or ``md5:`` and digits; empty if none is known.
+    folder : Path
+        Where the files go. Files already there are verified and kept, so that they can be placed by hand.
+    pin : Path
+        The pin; written if it does not exist.
 
-
-def fetch(source: str, sha256: str, folder: Path) -> None:
-    """Copy or download `source` into `folder` and check its SHA-256 (unless `sha256` is empty).
+    Returns
+    -------
+    dict
+        ``files``: for each its ``name``, ``sha256``, ``size`` and ``source``.
 
     Raises
     ------
     InputError
-        If it cannot be had (with what to place where), or if the checksum differs (with both).
+        If no alternative can be had (with what to place where), or a file differs from its checksum or pin.
     """
-    location = resolve(source)
-    target = folder / Path(location).name
-    if location.startswith("file:"):
-        original = Path(location.removeprefix("file:"))
-        if not original.is_file():
-            raise InputError(f"source {source!r}: {original} is no file")
-        with replacing(target) as temporary:
-            shutil.copyfile(original, temporary)
-    elif not target.is_file():
+    pins = {file["name"]: file for file in read_json(pin)["files"]} if pin.is_file() else {}
+    failures = []
+    for locations in parse_source(source):
         try:
-            pooch.retrieve(location, known_hash=None, fname=target.name, path=folder, progressbar=True)
-        except Exception as error:  # the network has many ways to fail
-            reason = str(error).splitlines()[0]
-            raise InputError(f"{location} cannot be fetched ({reason}); place it at {target}") from None
-    if sha256 and (found := sha256_of(target)) != sha256:
-        target.unlink()
-        raise InputError(f"{target}: sha256 is {found}, config/models.tsv says {sha256}")
+            files = [_fetch_file(location, checksum, folder, pins.get(location.name)) for location in locations]
+        except InputError as error:
+            failures.append(str(error))
+            continue
+        manifest = {"files": files}
+        if not pin.is_file():
+            write_json(pin, manifest)
+            log.info("first use: hashes written to %s; commit it to notice any later change", pin)
+        elif changed := [file["name"] for file in files if file["name"] not in pins]:
+            raise InputError(
+                f"{pin} has no entry for {changed[0]}; delete the pin to trust the files that are there now"
+            )
+        return manifest
+    raise InputError(" | ".join(failures))
+
+
+def _fetch_file(location: Location, checksum: str, folder: Path, pin: dict | None) -> dict:
+    target = folder / location.name
+    kind, _, digits = checksum.rpartition(":")
+    known = {"md5" if kind == "md5" else "sha256": digits}
+    folder.mkdir(parents=True, exist_ok=True)
+    if location.address.startswith("file:"):
+        _copy(Path(location.address.removeprefix("file:")), target)
+        check_file(target, **known)
+        address = location.address
+    else:
+        address = download([location.address], target, **known) or "placed by hand"
+    found = {"name": location.name, "sha256": file_hash(target), "size": target.stat().st_size}
+    if pin is not None and (found["sha256"], found["size"]) != (pin["sha256"], pin["size"]):
+        raise InputError(
+            f"{target}: sha256 is {found['sha256']}, it was {pin['sha256']} when first fetched ({pin['date']}); "
+            "if the change is intended, delete the model's file in resources/checkpoint-pins"
+        )
+    date = datetime.now(UTC).date().isoformat()
+    return found | {"source": address, "date": date}
+
+
+def _copy(original: Path, target: Path) -> None:
+    if not original.is_file():
+        raise InputError(f"source file:{original}: there is no such file")
+    with replacing(target) as temporary:
+        shutil.copyfile(original, temporary)
+
+
+def manifest_files(manifest: dict, folder: Path) -> list[Path]:
+    """Return the files of a manifest, once their hashes are what it says.
+
+    Raises
+    ------
+    InputError
+        If a file is missing or has changed since it was fetched.
+    """
+    files = []
+    for file in manifest["files"]:
+        path = folder / file["name"]
+        if not path.is_file():
+            raise InputError(f"{path} is missing; place it there, or delete the manifest to fetch it again")
+        check_file(path, size=file["size"], sha256=file["sha256"])
+        files.append(path)
+    return files

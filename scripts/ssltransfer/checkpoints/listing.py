@@ -1,0 +1,53 @@
+"""The table of a suite's checkpoints: what was fetched, converted and proved."""
+
+import json
+from collections.abc import Iterable
+from pathlib import Path
+
+from safetensors import safe_open
+
+COLUMNS = ["model", "source", "sha256", "tensors", "left out", "forward", "head check"]
+
+
+def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: list[str]) -> list[list[str]]:
+    """Describe converted checkpoints.
+
+    Parameters
+    ----------
+    paths : iterable of Path
+        Backbone files.
+    verified : dict of str to dict
+        Results of `verify.imagenet_top1` by model.
+    heads : list of str
+        Models whose authors published a linear classifier.
+
+    Returns
+    -------
+    list of list of str
+        A header and a row a model.
+    """
+    rows = [COLUMNS]
+    for path in paths:
+        with safe_open(path, framework="numpy") as file:
+            metadata, tensors = file.metadata() or {}, len(file.keys())
+        files = json.loads(metadata.get("files", "{}"))
+        forward = json.loads(metadata.get("forward", "{}"))
+        rows.append(
+            [
+                path.stem,
+                metadata.get("source", "").split(" ")[0],
+                ", ".join(digest[:12] for digest in files.values()) or "-",
+                str(tensors),
+                metadata.get("left_out", "-"),
+                f"finite, mean {forward['mean']:.3f}" if forward else "-",
+                _head_check(path.stem, verified, heads),
+            ]
+        )
+    return rows
+
+
+def _head_check(model: str, verified: dict[str, dict], heads: list[str]) -> str:
+    if model in verified:
+        result = verified[model]
+        return f"{result['top1']:.2f} (published {result['published']:.1f})"
+    return "not measured: imagenet_val is not set" if model in heads else "no published classifier"

@@ -1,0 +1,35 @@
+"""What reading a published file yields, and what every reader needs."""
+
+import logging
+from collections import Counter
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+from torch import Tensor
+
+log = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Published:
+    """Tensors of a published checkpoint, in torchvision's names and layout.
+
+    Attributes
+    ----------
+    state : dict of str to Tensor
+        The backbone.
+    head : tuple of Tensor, optional
+        Weight (classes, features) and bias (classes,) of a linear ImageNet classifier in the same file.
+    dropped : list of str
+        Original names of everything that was left out on purpose.
+    """
+
+    state: dict[str, Tensor]
+    head: tuple[Tensor, Tensor] | None
+    dropped: list[str]
+
+
+def log_dropped(names: Iterable[str], group: Callable[[str], str]) -> None:
+    """Log what was left out, counted by group."""
+    for name, count in sorted(Counter(map(group, names)).items()):
+        log.info("left out: %s (%d entries)", name, count)

@@ -1,0 +1,65 @@
+"""The `source` column of `models.tsv`: where the published files of a model are."""
+
+import re
+from pathlib import PurePosixPath
+from typing import NamedTuple
+from urllib.parse import unquote, urlsplit
+
+from ssltransfer.errors import InputError
+
+_BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
+
+
+class Location(NamedTuple):
+    """One file of a source: its address (a URL, or ``file:PATH``) and the name it is kept under."""
+
+    address: str
+    name: str
+
+
+def parse_source(source: str) -> list[list[Location]]:
+    """Parse a source into its alternatives, each a list of files.
+
+    Alternatives are separated by blanks and tried in order. ``https://host/model.{index,data}`` names several files;
+    ``hf:OWNER/REPOSITORY/FILE`` is on the Hugging Face hub; ``torchvision:NAME`` is looked up in torchvision.
+
+    Raises
+    ------
+    InputError
+        If an alternative has none of these forms.
+    """
+    return [[_locate(address) for address in _expand(text)] for text in source.split()]
+
+
+def _expand(text: str) -> list[str]:
+    match = _BRACES.fullmatch(text)
+    return [match[1] + part + match[3] for part in match[2].split(",")] if match else [text]
+
+
+def _locate(text: str) -> Location:
+    kind, _, rest = text.partition(":")
+    if kind == "hf":
+        owner, _, path = rest.partition("/")
+        repository, _, file = path.partition("/")
+        if not (owner and repository and file):
+            raise InputError(f"source {text!r}: write hf:OWNER/REPOSITORY/FILE")
+        text = f"https://huggingface.co/{owner}/{repository}/resolve/main/{file}"
+    elif kind == "torchvision":
+        text = _torchvision_url(rest, text)
+    elif kind == "file":
+        return Location(text, PurePosixPath(rest).name)
+    elif kind not in ("http", "https"):
+        raise InputError(f"source {text!r}: write a URL, file:PATH, hf:OWNER/REPOSITORY/FILE or torchvision:NAME")
+    name = PurePosixPath(unquote(urlsplit(text).path)).name
+    if not name:
+        raise InputError(f"source {text!r}: the address ends in no file name")
+    return Location(text, name)
+
+
+def _torchvision_url(name: str, text: str) -> str:
+    from torchvision.models import get_weight  # seconds of import that no other source needs
+
+    try:
+        return get_weight(name).url
+    except (ValueError, AttributeError, KeyError):
+        raise InputError(f"source {text!r}: torchvision has no weights of that name") from None

@@ -1,0 +1,181 @@
+"""Checkpoints written by ``torch.save``: where each project nests its backbone, and what it keeps beside it."""
+
+import argparse
+import difflib
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from ssltransfer.checkpoints.published import Published, log_dropped
+from ssltransfer.errors import InputError, first_line
+
+# Plain data that trainers store beside the weights. None of them runs code when it is rebuilt.
+_INERT_GLOBALS = [
+    argparse.Namespace,
+    np.dtype,
+    type(np.dtype("float64")),
+    type(np.dtype("float32")),
+    type(np.dtype("int64")),
+    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
+    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+]
+
+
+@dataclass(frozen=True)
+class TorchFormat:
+    """How a project writes its checkpoints.
+
+    Attributes
+    ----------
+    prefix : str
+        What stands before torchvision's names.
+    drop : tuple of str
+        Beginnings of the names that belong to no backbone: heads, queues, momentum copies. Names that begin with none
+        of these nor with `prefix` are an error.
+    entries : tuple of str
+        Keys that lead from the loaded object to the state dict.
+    head : str
+        Beginning of the names of a linear ImageNet classifier that the file holds.
+    """
+
+    prefix: str = ""
+    drop: tuple[str, ...] = ()
+    entries: tuple[str, ...] = ()
+    head: str = ""
+
+
+FORMATS = {
+    "torchvision": TorchFormat(head="fc."),
+    "state-dict": TorchFormat(entries=("state_dict",), head="fc."),
+    "moco": TorchFormat(
+        "module.encoder_q.", ("module.encoder_q.fc.", "module.encoder_k.", "module.queue"), ("state_dict",)
+    ),
+    "moco-v3": TorchFormat(
+        "module.base_encoder.",
+        ("module.base_encoder.fc.", "module.momentum_encoder.", "module.predictor."),
+        ("state_dict",),
+    ),
+    "simsiam": TorchFormat("module.encoder.", ("module.encoder.fc.", "module.predictor."), ("state_dict",)),
+    "pycontrast": TorchFormat("module.encoder.", ("module.head.", "module.head_jig."), ("model",)),
+    "swav": TorchFormat("module.", ("module.projection_head.", "module.prototypes.")),
+    "dino-full": TorchFormat("module.backbone.", ("module.head.",), ("teacher",)),
+    "mmselfsup": TorchFormat("backbone.", ("neck.", "head.", "queue"), ("state_dict",)),
+    "vissl": TorchFormat(
+        "_feature_blocks.", ("_feature_blocks.fc.",), ("classy_state_dict", "base_model", "model", "trunk")
+    ),
+}
+"""Values of the `format` column of `models.tsv`, for files written by torch."""
+
+
+def load_tensors(path: Path, entries: tuple[str, ...]) -> dict[str, Tensor]:
+    """Load a torch file (old or new serialisation) without running code from it, and follow `entries`.
+
+    Raises
+    ------
+    InputError
+        If the file is damaged or names anything but tensors and plain data, or the entries lead to no state dict.
+    """
+    try:
+        with torch.serialization.safe_globals(_INERT_GLOBALS):
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged or hostile file can raise nearly anything
+        reason = first_line(error)
+        raise InputError(f"{path} cannot be read as a torch file of tensors and plain data: {reason}") from None
+    for entry in entries:
+        if not isinstance(content, dict) or entry not in content:
+            found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+            raise InputError(f"{path}: entry {entry!r} is missing; found {found}")
+        content = content[entry]
+    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
+        other = (
+            next((str(key) for key, value in content.items() if not isinstance(value, Tensor)), "")
+            if isinstance(content, dict)
+            else type(content).__name__
+        )
+        raise InputError(f"{path}: found {other!r}, expected a dict of tensors; does another format fit this file?")
+    return content
+
+
+def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> Published:
+    """Read a file of the given form.
+
+    Parameters
+    ----------
+    path : Path
+    form : TorchFormat
+    expected : set of str
+        Names of the backbone's tensors.
+
+    Raises
+    ------
+    InputError
+        If a name is explained neither by the backbone nor by the form: with the names nearest to it, and the prefix
+        that would fit.
+    """
+    tensors = load_tensors(path, form.entries)
+    state: dict[str, Tensor] = {}
+    head: dict[str, Tensor] = {}
+    dropped, unexplained = [], []
+    for name, tensor in tensors.items():
+        plain = name.removeprefix(form.prefix)
+        if form.head and plain.startswith(form.head):
+            head[plain.removeprefix(form.head)] = tensor
+        elif name.startswith(form.drop):
+            dropped.append(name)
+        elif name.startswith(form.prefix) and plain in expected:
+            state[plain] = tensor
+        else:
+            unexplained.append(name)
+    if unexplained or not state:
+        raise InputError(f"{path}: {_explain(list(tensors), unexplained, form, expected)}")
+    log_dropped(dropped, group=lambda name: next(start for start in form.drop if name.startswith(start)))
+    classifier = (head["weight"], head["bias"]) if {"weight", "bias"} <= set(head) else None
+    return Published(state, classifier, dropped)
+
+
+def _explain(names: list[str], unexplained: list[str], form: TorchFormat, expected: set[str]) -> str:
+    """Say which names fit nothing, and what would fit them."""
+    prefixes = [name.removesuffix("conv1.weight") for name in names if name.endswith("conv1.weight")]
+    prefix = min(prefixes, key=len, default=None)
+    if prefix is not None and prefix != form.prefix:
+        return f"the backbone's names begin with {prefix!r}, this format expects {form.prefix!r}; use another format"
+    first = unexplained[0] if unexplained else "nothing"
+    near = difflib.get_close_matches(first.removeprefix(form.prefix), expected, n=3, cutoff=0.3)
+    return (
+        f"{len(unexplained)} entries belong neither to the backbone nor to what this format leaves out, first "
+        f"{first!r}; nearest names of the backbone: {', '.join(near) or 'none'}"
+    )
+
+
+def read_classifier(path: Path) -> tuple[Tensor, Tensor]:
+    """Read a linear ImageNet classifier published apart from its backbone.
+
+    Returns
+    -------
+    weight : Tensor, shape (classes, features)
+    bias : Tensor, shape (classes,)
+
+    Raises
+    ------
+    InputError
+        If the file does not hold exactly one such pair.
+    """
+    content: dict = {"": None}
+    for entries in (("state_dict",), ("classifier",), ("model",), ()):
+        try:
+            content = load_tensors(path, entries)
+            break
+        except InputError:
+            if not entries:
+                raise
+    pairs = [
+        (tensor, content[bias])
+        for name, tensor in content.items()
+        if tensor.ndim == 2 and (bias := name.removesuffix("weight") + "bias") in content
+    ]
+    if len(pairs) != 1:
+        raise InputError(f"{path}: found {len(pairs)} pairs of weight and bias, expected one linear classifier")
+    return pairs[0]
