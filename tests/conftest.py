@@ -14,6 +14,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 def pytest_addoption(parser):
     parser.addoption("--record-versions", action="store_true", help="record the hashes of the code with its versions")
+    parser.addoption("--foreign", action="store_true", help="install TensorFlow and haiku, and let them write files")
 
 
 @pytest.fixture(scope="session")

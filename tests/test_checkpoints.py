@@ -316,6 +316,8 @@ def gadgets(canary):
         "extension registry": b"\x80\x02\x82\x01.",
         "persistent id": b"Pos.system\n.",
         "a foreign State class": b"cos\nSystemState\n.",
+        "array rebuilt by a call": b"cdill._dill\n_create_array\n(cos\nsystem\n(S'x'\nttR.",
+        "array rebuilt by a record": b"cdill._dill\n_create_array\n(c__main__\nBYOLState\n(S'x'\ntNtR.",
         "subprocess": b"csubprocess\nPopen\n(S'touch'\ntR.",
     }
 

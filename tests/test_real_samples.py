@@ -130,3 +130,13 @@ def test_missing_data_is_one_line(folder):
     assert done.returncode == 1
     assert "dtd: folder elsewhere/dtd is missing; place the data set there" in done.stdout
     assert "Traceback" not in done.stdout
+
+
+def test_the_checkpoints_target_lists_what_was_converted(folder):
+    output = succeed(folder, "checkpoints")
+    assert any(line.startswith("r50 ") and "finite, mean" in line for line in output.splitlines())
+    [header, row] = (folder / "results/samples/checkpoints.tsv").read_text().splitlines()
+    cells = dict(zip(header.split("\t"), row.split("\t"), strict=True))
+    assert cells["tensors"] == "318"
+    assert cells["left out"] == "0"
+    assert (folder / "resources/checkpoint-pins/r50.json").is_file()

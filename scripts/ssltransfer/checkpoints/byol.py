@@ -67,6 +67,15 @@ def _reconstruct(_: Any, shape: Any, kind: Any) -> np.ndarray:
     return np.ndarray.__new__(np.ndarray, (0,), "b")
 
 
+def _create_array(reconstruct: Any, arguments: Any, state: Any, *_: Any) -> np.ndarray:
+    """Stand-in for dill's helper of this name: an array and its state in one call."""
+    if reconstruct is not _reconstruct:
+        raise pickle.UnpicklingError("an array is rebuilt by something other than numpy")
+    array = _reconstruct(*arguments)
+    array.__setstate__(state)
+    return array
+
+
 def _jax_array(*arguments: Any) -> Any:
     """Stand-in for the helpers that rebuild jax arrays from numpy ones."""
     return arguments[-1] if arguments else None
@@ -80,6 +89,7 @@ _GLOBALS: dict[tuple[str, str], Any] = {
     ("_codecs", "encode"): _encode,
     ("collections", "OrderedDict"): dict,
     ("dill._dill", "_create_namedtuple"): _create_namedtuple,
+    ("dill._dill", "_create_array"): _create_array,
     ("haiku._src.data_structures", "frozendict"): _FrozenDict,
     ("haiku._src.data_structures", "FlatMapping"): _FrozenDict,
     ("haiku._src.data_structures", "to_immutable_dict"): _FrozenDict,
