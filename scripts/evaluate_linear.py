@@ -1,9 +1,11 @@
 """Many-shot linear evaluation of a model on a data set."""
 
+import numpy as np
+
 from ssltransfer import score_file
 from ssltransfer.datasets.index import read_index
 from ssltransfer.feature_file import load_features
-from ssltransfer.files import write_json
+from ssltransfer.files import replacing, write_json
 from ssltransfer.jobs import Cost, job, log, package_versions
 from ssltransfer.linear import evaluate_linear, lambda_grid
 from ssltransfer.splits import make_split
@@ -22,6 +24,7 @@ with job(snakemake.log[0]):
             len(index.classes),
             snakemake.params.metric,
             lambda_grid(**settings["lambdas"]),
+            settings.get("solver", "converged"),
         )
         for norm, path in zip(provenance, snakemake.input.features, strict=True)
     }
@@ -34,8 +37,16 @@ with job(snakemake.log[0]):
         warnings.append(f"not converged for lambda {', '.join(f'{value:.3g}' for value in unconverged)}")
     for warning in warnings:
         log.warning(warning)
+    with replacing(snakemake.output.predictions) as temporary:
+        np.savez(
+            temporary,
+            test_scores=result.test_scores.astype(np.float32),
+            test_labels=index.label_array()[split.test],
+            validation_scores=result.validation_scores.astype(np.float32),
+            validation_labels=index.label_array()[split.val],
+        )
     write_json(
-        snakemake.output[0],
+        snakemake.output.score,
         dict(snakemake.wildcards.items())
         | {
             "kind": "linear",

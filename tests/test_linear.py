@@ -113,7 +113,8 @@ def test_order_of_samples_and_features_does_not_matter():
     rng = np.random.default_rng(0)
     rows, columns = rng.permutation(80), rng.permutation(12)
     fit, moved = only(features, labels, 0.1, 4), only(features[rows][:, columns], labels[rows], 0.1, 4)
-    np.testing.assert_allclose(moved.weights, fit.weights[columns], atol=1e-4)
+    # The certificate bounds the distance to the optimum by 1e-3 of the weights' norm.
+    assert np.linalg.norm(moved.weights - fit.weights[columns]) <= 2e-3 * np.linalg.norm(fit.weights)
 
 
 def test_separable_data_at_the_weakest_penalty():
@@ -177,8 +178,50 @@ def test_labels_and_penalties_outside_their_range_are_refused():
 
 
 def test_selection_takes_the_smallest_penalty_of_the_best():
-    curve = [{"lambda": value, "validation": score} for value, score in [(10, 80), (1, 90), (0.1, 90), (0.01, 70)]]
-    assert linear.select(curve)["lambda"] == 0.1
+    rng = np.random.default_rng(0)
+    features = np.concatenate([rng.normal(size=(60, 4)) + 20, rng.normal(size=(60, 4)) - 20]).astype(np.float32)
+    labels = np.repeat([0, 1], 60)  # so far apart that every penalty is perfect
+    rows = rng.permutation(120)
+    split = Split(rows[:60], rows[60:90], rows[90:])
+    for solver in linear.SOLVERS:
+        result = linear.evaluate_linear(features, labels, split, 2, "top1", np.array([10.0, 0.1, 1.0]), solver)
+        assert {point["validation"] for point in result.curve} == {100.0}
+        assert result.penalty == 0.1
+
+
+def test_scores_are_those_of_the_fits():
+    features, labels = sample(120)
+    split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
+    result = linear.evaluate_linear(features, labels, split, 4, "top1", linear.lambda_grid(1e-2, 1e2, 5))
+    chosen = only(features[:60], labels[:60], result.penalty, 4)
+    np.testing.assert_allclose(result.validation_scores, chosen.scores(features[60:90]), atol=1e-2)
+    np.testing.assert_allclose(result.test_scores, result.final.scores(features[90:120]))
+
+
+@pytest.mark.parametrize("multi", [False, True])
+def test_certificate_is_recomputed_from_the_features(multi):
+    features, labels = sample()
+    if multi:
+        labels = labels[:, None] == np.arange(3)
+    for fit in linear.fit_path(features, labels, np.array([10, 0.1, 1e-3]), 5 if not multi else 3):
+        objective, gap, converged = linear.certify(features, labels, fit.penalty, fit.weights, fit.bias)
+        assert converged
+        assert objective == pytest.approx(fit.objective, rel=1e-9)
+        assert gap == pytest.approx(fit.gap, rel=1e-3, abs=1e-12)
+
+
+def test_official_path_is_scikit_learns_hundred_iterations():
+    features, labels = sample(300, 40, 4)
+    ours = {fit.penalty: fit for fit in linear.fit_path(features, labels, np.array([10.0, 1e-5]), 4)}
+    for fit in linear.official_path(features, labels, np.array([10.0, 1e-5]), 4):
+        assert fit.objective >= ours[fit.penalty].objective * (1 - 1e-4)
+        assert fit.newton_steps <= 100
+        if fit.penalty == 10.0:
+            assert fit.objective == pytest.approx(ours[10.0].objective, rel=1e-3)
+    multi = labels[:, None] == np.arange(4)
+    halved = next(linear.official_path(features, multi, np.array([2.0]), 4))
+    exact = only(features, multi, 1.0, 4)
+    np.testing.assert_allclose(halved.weights, exact.weights, atol=1e-2)
 
 
 def test_evaluate_linear_refits_on_training_and_validation():

@@ -57,7 +57,13 @@ def test_a_new_model_plans_its_jobs_and_the_summary(copy):
     table = copy / "config/models.tsv"
     row = "new\tNew\tnone\tresnet-1x1x1x1-w4\tpretrain:toy-random\t\t\timagenet\tmeasured:digits\ttoy\tMIT\t\n"
     table.write_text(table.read_text() + row)
-    own = {"pretrain_model": 1, "extract_features": 2, "evaluate_linear": 2, "evaluate_fewshot": 1}
+    own = {
+        "pretrain_model": 1,
+        "extract_features": 2,
+        "evaluate_linear": 2,
+        "evaluate_fewshot": 1,
+        "evaluate_calibration": 1,
+    }
     assert planned(copy) == {(rule, "new"): count for rule, count in own.items()} | SUMMARY
 
 

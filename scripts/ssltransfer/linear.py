@@ -22,6 +22,7 @@ from ssltransfer.splits import Split
 
 MAX_NEWTON_STEPS = 200
 MAX_CG_STEPS = 400
+ROWS_AT_ONCE = 4096
 
 
 @dataclass(frozen=True)
@@ -79,9 +80,23 @@ class _Softmax:
         return softmax(logits, axis=1)
 
     @staticmethod
+    def canonical(bias: np.ndarray) -> np.ndarray:
+        return bias - bias.mean()  # a shift common to all classes changes nothing
+
+    @staticmethod
+    def bias_hessian(probabilities: np.ndarray) -> np.ndarray:
+        hessian = np.diag(probabilities.sum(axis=0)) - probabilities.T @ probabilities
+        # Any curvature along the common shift makes the matrix regular.
+        return hessian + np.trace(hessian) / len(hessian) ** 2
+
+    @staticmethod
     def curvature_times(probabilities: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        weighted = probabilities * direction
-        return weighted - probabilities * weighted.sum(axis=1, keepdims=True)
+        # p * (u - p.u), with u measured from the likeliest class: where that class is nearly certain, the difference
+        # of two numbers close to u would leave nothing but rounding errors.
+        likeliest = probabilities.argmax(axis=1)[:, None]
+        direction = direction - np.take_along_axis(direction, likeliest, axis=1)
+        mean = np.einsum("nk,nk->n", probabilities, direction)[:, None]
+        return probabilities * (direction - mean)
 
 
 class _Sigmoid:
@@ -94,6 +109,14 @@ class _Sigmoid:
     @staticmethod
     def probabilities(logits: np.ndarray) -> np.ndarray:
         return expit(logits)
+
+    @staticmethod
+    def canonical(bias: np.ndarray) -> np.ndarray:
+        return bias
+
+    @staticmethod
+    def bias_hessian(probabilities: np.ndarray) -> np.ndarray:
+        return np.diag(np.sum(probabilities * (1 - probabilities), axis=0))
 
     @staticmethod
     def curvature_times(probabilities: np.ndarray, direction: np.ndarray) -> np.ndarray:
@@ -109,7 +132,8 @@ class _Problem:
         centred = features.astype(np.float64) - self.mean
         self.basis = _orthogonal_basis(centred)
         self.design = np.column_stack([centred @ self.basis, np.ones(len(features))])
-        self.squared_design = self.design**2
+        # Newton directions need a few digits only; the gradient and the objective, which certify, get all of them.
+        self.design32 = self.design.astype(np.float32)
 
     def objective(self, params: np.ndarray, penalty: float) -> float:
         loss = self.link.loss(self.design @ params, self.targets)
@@ -121,12 +145,15 @@ class _Problem:
         return gradient
 
     def hessian_times(self, probabilities: np.ndarray, direction: np.ndarray, penalty: float) -> np.ndarray:
-        product = self.design.T @ self.link.curvature_times(probabilities, self.design @ direction)
-        product[:-1] += penalty * direction[:-1]
+        design = self.design32 if direction.dtype == np.float32 else self.design
+        product = design.T @ self.link.curvature_times(probabilities, design @ direction)
+        product[:-1] += direction.dtype.type(penalty) * direction[:-1]
         return product
 
     def hessian_diagonal(self, probabilities: np.ndarray, penalty: float) -> np.ndarray:
-        diagonal = self.squared_design.T @ (probabilities * (1 - probabilities))
+        curvature = probabilities * (1 - probabilities)
+        blocks = range(0, len(curvature), ROWS_AT_ONCE)
+        diagonal = sum((self.design32[i : i + ROWS_AT_ONCE] ** 2).T @ curvature[i : i + ROWS_AT_ONCE] for i in blocks)
         diagonal[:-1] += penalty
         return np.maximum(diagonal, 1e-12 * diagonal.max())
 
@@ -134,45 +161,78 @@ class _Problem:
         self, gradient: np.ndarray, probabilities: np.ndarray, penalty: float, forcing: float
     ) -> np.ndarray:
         """Preconditioned conjugate gradients on H d = -g, until the residual is `forcing` times the start's."""
-        diagonal = self.hessian_diagonal(probabilities, penalty)
-        step = np.zeros_like(gradient)
-        residual = -gradient
+        scale = max(float(np.abs(gradient).max()), np.finfo(np.float64).tiny)
+        probabilities = probabilities.astype(np.float32)
+        diagonal = self.hessian_diagonal(probabilities, np.float32(penalty))
+        residual = (-gradient / scale).astype(np.float32)
+        step = np.zeros_like(residual)
         scaled = residual / diagonal
         direction = scaled
         energy = start = float(np.sum(residual * scaled))
         for _ in range(MAX_CG_STEPS):
             product = self.hessian_times(probabilities, direction, penalty)
-            length = energy / float(np.sum(direction * product))
-            step = step + length * direction
-            residual = residual - length * product
+            curvature = float(np.sum(direction * product))
+            if curvature <= 0:  # nothing left to gain: the direction is zero, or lost in rounding
+                break
+            length = np.float32(energy / curvature)
+            step += length * direction
+            residual -= length * product
             scaled = residual / diagonal
             previous, energy = energy, float(np.sum(residual * scaled))
             if energy <= forcing**2 * start:
                 break
-            direction = scaled + (energy / previous) * direction
-        return step
+            direction = scaled + np.float32(energy / previous) * direction
+        return step * scale
+
+    def optimise_bias(self, params: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
+        """Minimise over the bias alone, by Newton's method; returns (params, probabilities).
+
+        Only with the optimal bias does the gradient of the weights bound the distance to the optimum. No matrix product
+        with the features is needed, so this costs little.
+        """
+        logits = self.design @ params
+        allowed = 1e-2 * tolerance(penalty) * penalty * np.linalg.norm(params[:-1]) / (1 + np.linalg.norm(self.mean))
+        loss = self.link.loss(logits, self.targets)
+        shift = np.zeros(params.shape[1])
+        for _ in range(MAX_NEWTON_STEPS):
+            probabilities = self.link.probabilities(logits + shift)
+            gradient = np.sum(probabilities - self.targets, axis=0)
+            if np.linalg.norm(gradient) <= allowed:
+                break
+            step = -linalg.lstsq(self.link.bias_hessian(probabilities), gradient)[0]
+            while (new_loss := self.link.loss(logits + shift + step, self.targets)) > loss and np.any(
+                np.abs(step) > 1e-12
+            ):
+                step /= 2
+            if new_loss >= loss:  # rounding level
+                break
+            shift, loss = shift + step, new_loss
+        return np.vstack([params[:-1], params[-1] + shift]), self.link.probabilities(logits + shift)
 
     def minimise(self, params: np.ndarray, penalty: float) -> tuple[np.ndarray, float, float, bool, int]:
         """Minimise from `params`; returns (params, objective, gap bound, converged, Newton steps)."""
-        value = self.objective(params, penalty)
         for count in range(MAX_NEWTON_STEPS + 1):
-            probabilities = self.link.probabilities(self.design @ params)
+            params, probabilities = self.optimise_bias(params, penalty)
+            value = self.objective(params, penalty)
             gradient = self.gradient(params, probabilities, penalty)
             slope = float(np.linalg.norm(gradient[:-1]))
             scale = penalty * float(np.linalg.norm(params[:-1]))
-            # The bias has no penalty that would bound its share of the gap; it is solved far tighter instead.
-            bias_slope = float(np.abs(gradient[-1]).max())
-            gap = slope**2 / (2 * penalty) / max(value, 1e-300)
-            converged = bool(slope <= tolerance(penalty) * scale and bias_slope <= 1e-4 * max(slope, scale))
+            converged = slope <= tolerance(penalty) * scale
             if converged or count == MAX_NEWTON_STEPS:
                 break
-            forcing = 0.1 if slope > 10 * scale else 0.01
+            forcing = float(np.clip(0.5 * tolerance(penalty) * scale / slope, 0.02, 0.25))
             step = self.newton_direction(gradient, probabilities, penalty, forcing)
             params, new_value = self._line_search(params, step, value, float(np.sum(gradient * step)), penalty)
             if new_value >= value:  # rounding level: no step improves the objective any more
                 break
-            value = new_value
-        return params, value, gap, converged, count
+        return params, value, slope**2 / (2 * penalty) / max(value, 1e-300), converged, count
+
+    def better_start(self, params: np.ndarray, previous: tuple[np.ndarray, float] | None, penalty: float) -> np.ndarray:
+        """Return `params`, or their continuation along the path if its objective is lower."""
+        if previous is None:
+            return params
+        continued = 2 * params - previous[0]
+        return min(params, continued, key=lambda candidate: self.objective(candidate, penalty))
 
     def _line_search(
         self, params: np.ndarray, step: np.ndarray, value: float, slope: float, penalty: float
@@ -187,7 +247,8 @@ class _Problem:
 
     def original_parameters(self, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weights = self.basis @ params[:-1]
-        return weights, params[-1] - self.mean @ weights
+        bias = params[-1] - self.mean @ weights
+        return weights, self.link.canonical(bias)
 
 
 def _orthogonal_basis(centred: np.ndarray) -> np.ndarray:
@@ -245,38 +306,112 @@ def fit_path(features: np.ndarray, labels: np.ndarray, lambdas: np.ndarray, clas
     params = np.zeros((problem.design.shape[1], len(decided)))
     share = np.clip(targets.mean(axis=0), 1e-12, 1 - 1e-12)
     params[-1] = np.log(share) - (np.log1p(-share) if link is _Sigmoid else 0)
+    previous = None
     for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1]:
-        params, objective, gap, converged, steps = problem.minimise(params, penalty)
+        start = problem.better_start(params, previous, penalty)
+        previous = params, penalty
+        params, objective, gap, converged, steps = problem.minimise(start, penalty)
         weights = np.zeros((features.shape[1], classes))
         bias = undecided_bias.copy()
         weights[:, decided], bias[decided] = problem.original_parameters(params)
         yield Fit(float(penalty), weights, bias, objective, gap, converged, steps)
 
 
+def official_path(features: np.ndarray, labels: np.ndarray, lambdas: np.ndarray, classes: int) -> Iterator[Fit]:
+    """Fit as the paper's software did, for comparison: scikit-learn's L-BFGS, at most 100 cold iterations a penalty.
+
+    Parameters and results are those of `fit_path`; many points of weak penalties are not converged. Binary problems
+    are two-class softmaxes in that software, which equal a sigmoid with half the penalty.
+    """
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.linear_model import LogisticRegression
+
+    for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1]:
+        weights, bias = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
+        present = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
+        for target, columns in [(labels, present)] if labels.ndim == 1 else [(labels[:, k], [k]) for k in present]:
+            model = LogisticRegression(C=(1 if len(columns) > 2 else 2) / penalty, tol=1e-4, max_iter=100)
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate below says it in numbers
+                model.fit(features, target)
+            coefficients, intercept = model.coef_, model.intercept_
+            if len(columns) == 2:  # scikit-learn keeps the difference of the two scores only
+                coefficients, intercept = (np.concatenate([-v, v]) / 2 for v in (coefficients, intercept))
+            weights[:, columns], bias[columns] = coefficients.T, intercept
+        yield Fit(
+            float(penalty), weights, bias, *certify(features, labels, penalty, weights, bias), int(model.n_iter_[0])
+        )
+
+
+def certify(
+    features: np.ndarray, labels: np.ndarray, penalty: float, weights: np.ndarray, bias: np.ndarray
+) -> tuple[float, float, bool]:
+    """Objective, relative gap bound and convergence of any solution, computed from the features themselves.
+
+    Parameters
+    ----------
+    features, labels
+        As for `fit_path`.
+    penalty : float
+    weights, bias : ndarray
+        (d, k) and (k,); columns with an infinite bias are left out.
+    """
+    kept = np.isfinite(bias)
+    logits = features.astype(np.float64) @ weights[:, kept] + bias[kept]
+    link = _Softmax if labels.ndim == 1 else _Sigmoid
+    targets = (labels[:, None] == np.flatnonzero(kept) if labels.ndim == 1 else labels[:, kept]).astype(np.float64)
+    objective = link.loss(logits, targets) + 0.5 * penalty * float(np.sum(weights**2))
+    gradient = features.T.astype(np.float64) @ (link.probabilities(logits) - targets) + penalty * weights[:, kept]
+    slope, scale = float(np.linalg.norm(gradient)), penalty * float(np.linalg.norm(weights))
+    return objective, slope**2 / (2 * penalty) / max(objective, 1e-300), slope <= tolerance(penalty) * scale
+
+
 @dataclass(frozen=True)
 class LinearResult:
-    """Outcome of `evaluate_linear`: the chosen penalty, its test metric, and the curve that chose it."""
+    """Outcome of `evaluate_linear`.
+
+    Attributes
+    ----------
+    penalty : float
+        The chosen one.
+    test, validation : float
+        Metric of the final fit on the test part, and the one that chose the penalty.
+    curve : list of dict
+        Validation metric and certificate of every penalty, from strong to weak.
+    final : Fit
+    test_scores : ndarray of float, shape (test, k)
+        Decision values of the final fit.
+    validation_scores : ndarray of float, shape (validation, k)
+        Decision values of the chosen fit, which has not seen the validation part.
+    """
 
     penalty: float
     test: float
     validation: float
     curve: list[dict]
     final: Fit
+    test_scores: np.ndarray
+    validation_scores: np.ndarray
 
 
-def select(curve: list[dict]) -> dict:
-    """Return the point with the best validation value; on ties the smallest penalty (strict ">" upwards)."""
-    best = None
-    for point in sorted(curve, key=lambda point: point["lambda"]):
-        if best is None or point["validation"] > best["validation"]:
-            best = point
-    return best
+SOLVERS = {"converged": fit_path, "official": official_path}
+"""Values of `solver` in a settings block."""
 
 
 def evaluate_linear(
-    features: np.ndarray, labels: np.ndarray, split: Split, classes: int, metric: str, lambdas: np.ndarray
+    features: np.ndarray,
+    labels: np.ndarray,
+    split: Split,
+    classes: int,
+    metric: str,
+    lambdas: np.ndarray,
+    solver: str = "converged",
 ) -> LinearResult:
     """Choose the penalty on the validation part, refit on training and validation, measure on the test part.
+
+    The penalty with the best validation metric wins; on ties the smallest, as in a scan upwards with a strict ">".
 
     Parameters
     ----------
@@ -290,19 +425,25 @@ def evaluate_linear(
         A name of `metrics.METRICS`.
     lambdas : ndarray
         Penalties; see `lambda_grid`.
+    solver : str
+        A name of `SOLVERS`.
     """
+    path = SOLVERS[solver]
     train, val, trainval, test = (np.asarray(features[r]) for r in (split.train, split.val, split.trainval, split.test))
-    curve = [
-        {
+    curve, chosen, chosen_scores = [], None, None
+    for fit in path(train, labels[split.train], lambdas, classes):
+        scores = fit.scores(val)
+        point = {
             "lambda": fit.penalty,
-            "validation": metrics.evaluate(metric, labels[split.val], fit.scores(val)),
+            "validation": metrics.evaluate(metric, labels[split.val], scores),
             "objective": fit.objective,
             "gap": fit.gap,
             "converged": fit.converged,
         }
-        for fit in fit_path(train, labels[split.train], lambdas, classes)
-    ]
-    chosen = select(curve)
-    final = next(fit_path(trainval, labels[split.trainval], np.array([chosen["lambda"]]), classes))
-    test_value = metrics.evaluate(metric, labels[split.test], final.scores(test))
-    return LinearResult(chosen["lambda"], test_value, chosen["validation"], curve, final)
+        curve.append(point)
+        if chosen is None or point["validation"] >= chosen["validation"]:  # the path descends
+            chosen, chosen_scores = point, scores
+    final = next(path(trainval, labels[split.trainval], np.array([chosen["lambda"]]), classes))
+    test_scores = final.scores(test)
+    value = metrics.evaluate(metric, labels[split.test], test_scores)
+    return LinearResult(chosen["lambda"], value, chosen["validation"], curve, final, test_scores, chosen_scores)

@@ -1,5 +1,5 @@
 # Needs: the features of a data set under each input normalisation that the protocol evaluates.
-# Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol.
+# Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol, and the decision values.
 
 
 rule evaluate_linear:
@@ -8,7 +8,8 @@ rule evaluate_linear:
         index=index_file,
         features=feature_files,
     output:
-        "results/scores/{protocol}/{model}/{dataset}.json",
+        score="results/scores/{protocol}/{model}/{dataset}.json",
+        predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_linear/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:

@@ -1,0 +1,43 @@
+"""Calibration of the linear classifiers of a model on a data set."""
+
+import numpy as np
+from scipy.special import softmax
+
+from ssltransfer import calibration, score_file
+from ssltransfer.files import write_json
+from ssltransfer.jobs import Cost, job, package_versions
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    settings = snakemake.params.settings
+    with np.load(snakemake.input[0], allow_pickle=False) as stored:
+        scores, labels = stored["test_scores"].astype(np.float64), stored["test_labels"]
+        validation = stored["validation_scores"].astype(np.float64), stored["validation_labels"]
+    probabilities = softmax(scores, axis=1)
+    validated, temperature = calibration.validated_ece(scores, labels, *validation)
+    diagram = calibration.reliability_diagram(probabilities, labels)
+    write_json(
+        snakemake.output[0],
+        dict(snakemake.wildcards.items())
+        | {
+            "kind": "calibration",
+            "values": [
+                score_file.percent("ece", calibration.expected_calibration_error(probabilities, labels), "linear"),
+                score_file.percent("ece", calibration.folded_ece(scores, labels, settings["seed"]), "linear-scaled"),
+                score_file.percent("ece", validated, "linear-scaled-validation"),
+            ],
+            "settings": dict(settings),
+            "details": {
+                "brier": calibration.brier_score(probabilities, labels),
+                "negative_log_likelihood": calibration.negative_log_likelihood(scores, labels),
+                "temperature": temperature,
+                "reliability": {
+                    "counts": diagram.counts.tolist(),
+                    "confidence": diagram.confidence.tolist(),
+                    "accuracy": diagram.accuracy.tolist(),
+                },
+            },
+            "versions": package_versions("numpy", "scipy") | {"protocol": snakemake.params.version},
+            "cost": cost.report(),
+        },
+    )

@@ -1,0 +1,112 @@
+import numpy as np
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.optimize import minimize_scalar
+from scipy.special import softmax
+from sklearn.metrics import brier_score_loss, log_loss
+
+from ssltransfer import calibration
+
+
+def sample(n=400, k=5, seed=0, sharpness=3.0):
+    rng = np.random.default_rng(seed)
+    logits = rng.normal(size=(n, k)) * sharpness
+    labels = np.array([rng.choice(k, p=p) for p in softmax(logits / 2, axis=1)])
+    return logits, labels
+
+
+def test_ece_by_hand():
+    # Confidences 0.9, 0.8, 0.8 fall into bins 14, 12, 12 of 15; right, right, wrong.
+    probabilities = np.array([[0.9, 0.1], [0.8, 0.2], [0.8, 0.2]])
+    assert calibration.expected_calibration_error(probabilities, np.array([0, 0, 1])) == pytest.approx(
+        100 * (1 / 3 * 0.1 + 2 / 3 * 0.3)
+    )
+
+
+def test_ece_equals_torchmetrics():
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    for seed in range(5):
+        logits, labels = sample(seed=seed)
+        probabilities = softmax(logits, axis=1)
+        expected = multiclass_calibration_error(
+            torch.from_numpy(probabilities), torch.from_numpy(labels), num_classes=5, n_bins=15, norm="l1"
+        )
+        assert calibration.expected_calibration_error(probabilities, labels) == pytest.approx(
+            100 * float(expected), abs=1e-4
+        )
+
+
+@given(st.integers(0, 1000), st.integers(1, 30))
+def test_ece_is_bounded_and_the_diagram_complete(seed, bins):
+    logits, labels = sample(n=50, seed=seed)
+    probabilities = softmax(logits, axis=1)
+    diagram = calibration.reliability_diagram(probabilities, labels, bins)
+    assert diagram.counts.sum() == 50
+    assert 0 <= calibration.expected_calibration_error(probabilities, labels, bins) <= 100
+    assert np.sum(diagram.counts * diagram.accuracy) == pytest.approx(np.sum(probabilities.argmax(axis=1) == labels))
+
+
+def test_certain_predictions_belong_into_the_last_bin():
+    probabilities = np.array([[1.0, 0.0], [1.0, 0.0]])
+    assert calibration.expected_calibration_error(probabilities, np.array([0, 1])) == pytest.approx(50)
+
+
+def test_temperature_minimises_the_likelihood():
+    logits, labels = sample(n=4000)
+    temperature = calibration.fit_temperature(logits, labels)
+    best = minimize_scalar(
+        lambda t: calibration.negative_log_likelihood(logits / np.exp(t), labels),
+        bounds=(-5, 5),
+        options={"xatol": 1e-10},
+    )
+    assert np.log(temperature) == pytest.approx(best.x, abs=1e-5)
+    assert temperature == pytest.approx(2, rel=0.1)  # how the labels were drawn
+
+
+def test_temperature_of_separable_and_hopeless_samples():
+    logits = np.array([[2.0, 0.0], [0.0, 1.0]])
+    assert calibration.fit_temperature(logits, np.array([0, 1])) == calibration.TEMPERATURES[0]
+    assert calibration.fit_temperature(logits, np.array([1, 0])) == calibration.TEMPERATURES[1]
+
+
+def test_never_predicted_classes():
+    logits, labels = sample()
+    wide = np.column_stack([logits, np.full(len(logits), -np.inf)])
+    assert calibration.fit_temperature(wide, labels) == pytest.approx(calibration.fit_temperature(logits, labels))
+    assert calibration.folded_ece(wide, labels) == pytest.approx(calibration.folded_ece(logits, labels))
+
+
+def test_likelihood_and_brier_equal_scikit_learn():
+    logits, labels = sample()
+    probabilities = softmax(logits, axis=1)
+    assert calibration.negative_log_likelihood(logits, labels) == pytest.approx(log_loss(labels, probabilities))
+    assert calibration.brier_score(probabilities, labels) == pytest.approx(
+        brier_score_loss(labels, probabilities, scale_by_half=False)
+    )
+
+
+def test_folds_are_the_official_codes():
+    logits, labels = sample(n=103)
+    state = np.random.get_state()
+    np.random.seed(0)
+    order = np.random.permutation(103)
+    np.random.set_state(state)
+    errors = []
+    for i in range(5):
+        fit = order[20 * i : 20 * i + 20]
+        rest = np.array([row for row in order[:100] if row not in set(fit)])
+        scaled = softmax(logits[rest] / calibration.fit_temperature(logits[fit], labels[fit]), axis=1)
+        errors.append(calibration.expected_calibration_error(scaled, labels[rest]))
+    assert calibration.folded_ece(logits, labels) == pytest.approx(np.mean(errors))
+
+
+def test_scaling_helps_overconfident_logits():
+    logits, labels = sample(n=3000)
+    plain = calibration.expected_calibration_error(softmax(logits, axis=1), labels)
+    scaled, temperature = calibration.validated_ece(logits[:2000], labels[:2000], logits[2000:], labels[2000:])
+    assert temperature > 1
+    assert scaled < plain / 2
+    assert calibration.folded_ece(logits, labels) < plain / 2
