@@ -1,4 +1,4 @@
-"""Time the whole regularisation path against scikit-learn's solver, side by side: `uv run python benchmarks/linear_path.py`.
+"""Time the regularisation path against scikit-learn's solver: `uv run python benchmarks/linear_path.py`.
 
 For each shape, our certified path over 45 penalties; then, at nine of them, scikit-learn's objective and L-BFGS
 (float64, cold, its tolerances off) until its objective is within 1e-6 of ours (1e-4 below lambda 0.01), at most `--cap`
@@ -8,6 +8,7 @@ seconds a point: a capped point counts as "at least". scikit-learn's time for 45
 """
 
 import argparse
+import contextlib
 import os
 import platform
 import sys
@@ -53,7 +54,7 @@ def sample(n, d, k, seed=0):
 
 
 class ReachedError(Exception):
-    pass
+    """Ends L-BFGS at the target or the time limit."""
 
 
 def scikit_learn(features, labels, penalty, target, cap):
@@ -68,17 +69,16 @@ def scikit_learn(features, labels, penalty, target, cap):
         coefficients = np.zeros((classes, x.shape[1] + 1) if multi else x.shape[1] + 1)
         strength, best = penalty / len(x), [np.inf]
         part = target[number] if labels.ndim > 1 else target
-        deadline = start + cap
 
         def both(w, loss=loss, y=y, strength=strength, best=best, part=part, shape=coefficients.shape, multi=multi):
             w = w.reshape(shape, order="F") if multi else w
             value, gradient = loss.loss_gradient(w, x, y.astype(np.float64), l2_reg_strength=strength, n_threads=1)
             best[0] = min(best[0], value * len(x))
-            if best[0] <= part or time.perf_counter() > deadline:
+            if best[0] <= part or time.perf_counter() > start + cap:
                 raise ReachedError
             return value, gradient.ravel(order="F") if multi else gradient
 
-        try:
+        with contextlib.suppress(ReachedError):
             minimize(
                 both,
                 coefficients.ravel(order="F"),
@@ -86,8 +86,6 @@ def scikit_learn(features, labels, penalty, target, cap):
                 method="L-BFGS-B",
                 options={"maxiter": 10**6, "maxfun": 10**7, "gtol": 0, "ftol": 0, "maxls": 50},
             )
-        except ReachedError:
-            pass
         reached &= best[0] <= part
         total += best[0]
         if not reached:
@@ -114,9 +112,8 @@ def compare(features, labels, cap, count):
     start = time.perf_counter()
     fits = {round(float(np.log10(fit.penalty)), 4): fit for fit in linear.fit_path(x, y, grid, classes)}
     ours = time.perf_counter() - start
-    print(
-        f"\n### {x.shape[0]} x {x.shape[1]} features, {classes} {'classes' if labels.ndim == 1 else 'binary problems'}\n"
-    )
+    kind = "classes" if labels.ndim == 1 else "binary problems"
+    print(f"\n### {x.shape[0]} x {x.shape[1]} features, {classes} {kind}\n")
     print(f"Ours: {ours:.1f} s for 45 penalties, {sum(f.converged for f in fits.values())} certified.\n")
     print("| lambda | objective | gap bound | validation | scikit-learn, s | its objective / ours - 1 |")
     print("| --- | --- | --- | --- | --- | --- |")

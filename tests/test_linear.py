@@ -71,7 +71,7 @@ def test_gradient_and_hessian_match_finite_differences():
         step = 1e-5
 
         def value(length, problem=problem, params=params, direction=direction):
-            return problem.objective(params + length * direction, 0.7)
+            return problem.objective(problem.point(params + length * direction), 0.7)
 
         slope = (value(step) - value(-step)) / (2 * step)
         assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-6)
@@ -221,7 +221,10 @@ def test_official_path_is_scikit_learns_hundred_iterations():
     multi = labels[:, None] == np.arange(4)
     halved = next(linear.official_path(features, multi, np.array([2.0]), 4))
     exact = only(features, multi, 1.0, 4)
-    np.testing.assert_allclose(halved.weights, exact.weights, atol=1e-2)
+    at_half, _, _ = linear.certify(features, multi, 1.0, halved.weights, halved.bias)
+    at_full, _, _ = linear.certify(features, multi, 2.0, halved.weights, halved.bias)
+    assert at_half == pytest.approx(exact.objective, rel=1e-2)
+    assert at_full > 1.01 * only(features, multi, 2.0, 4).objective
 
 
 def test_evaluate_linear_refits_on_training_and_validation():

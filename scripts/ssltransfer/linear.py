@@ -123,6 +123,17 @@ class _Sigmoid:
         return probabilities * (1 - probabilities) * direction
 
 
+@dataclass(frozen=True)
+class _Point:
+    """Parameters (r + 1, k), the bias last, and the logits (n, k) that they give: a product worth keeping."""
+
+    params: np.ndarray
+    logits: np.ndarray
+
+    def moved(self, direction: "_Point", length: float) -> "_Point":
+        return _Point(self.params + length * direction.params, self.logits + length * direction.logits)
+
+
 class _Problem:
     """The regression in an orthogonal basis of the centred features, the bias as a last, unpenalised row."""
 
@@ -135,9 +146,11 @@ class _Problem:
         # Newton directions need a few digits only; the gradient and the objective, which certify, get all of them.
         self.design32 = self.design.astype(np.float32)
 
-    def objective(self, params: np.ndarray, penalty: float) -> float:
-        loss = self.link.loss(self.design @ params, self.targets)
-        return loss + 0.5 * penalty * float(np.sum(params[:-1] ** 2))
+    def point(self, params: np.ndarray) -> _Point:
+        return _Point(params, self.design @ params)
+
+    def objective(self, point: _Point, penalty: float) -> float:
+        return self.link.loss(point.logits, self.targets) + 0.5 * penalty * float(np.sum(point.params[:-1] ** 2))
 
     def gradient(self, params: np.ndarray, probabilities: np.ndarray, penalty: float) -> np.ndarray:
         gradient = self.design.T @ (probabilities - self.targets)
@@ -184,66 +197,67 @@ class _Problem:
             direction = scaled + np.float32(energy / previous) * direction
         return step * scale
 
-    def optimise_bias(self, params: np.ndarray, penalty: float) -> tuple[np.ndarray, np.ndarray]:
-        """Minimise over the bias alone, by Newton's method; returns (params, probabilities).
+    def optimise_bias(self, point: _Point, penalty: float) -> _Point:
+        """Minimise over the bias alone, by Newton's method.
 
         Only with the optimal bias does the gradient of the weights bound the distance to the optimum. No matrix product
         with the features is needed, so this costs little.
         """
-        logits = self.design @ params
-        allowed = 1e-2 * tolerance(penalty) * penalty * np.linalg.norm(params[:-1]) / (1 + np.linalg.norm(self.mean))
-        loss = self.link.loss(logits, self.targets)
-        shift = np.zeros(params.shape[1])
+        norm = np.linalg.norm(point.params[:-1])
+        allowed = 1e-2 * tolerance(penalty) * penalty * norm / (1 + np.linalg.norm(self.mean))
+        loss = self.link.loss(point.logits, self.targets)
+        shift = np.zeros(point.params.shape[1])
         for _ in range(MAX_NEWTON_STEPS):
-            probabilities = self.link.probabilities(logits + shift)
+            probabilities = self.link.probabilities(point.logits + shift)
             gradient = np.sum(probabilities - self.targets, axis=0)
             if np.linalg.norm(gradient) <= allowed:
                 break
             step = -linalg.lstsq(self.link.bias_hessian(probabilities), gradient)[0]
-            while (new_loss := self.link.loss(logits + shift + step, self.targets)) > loss and np.any(
-                np.abs(step) > 1e-12
-            ):
+            while (new_loss := self.link.loss(point.logits + (shift + step), self.targets)) > loss:
                 step /= 2
+                if np.abs(step).max() < 1e-12:
+                    break
             if new_loss >= loss:  # rounding level
                 break
             shift, loss = shift + step, new_loss
-        return np.vstack([params[:-1], params[-1] + shift]), self.link.probabilities(logits + shift)
+        return _Point(np.vstack([point.params[:-1], point.params[-1] + shift]), point.logits + shift)
 
-    def minimise(self, params: np.ndarray, penalty: float) -> tuple[np.ndarray, float, float, bool, int]:
-        """Minimise from `params`; returns (params, objective, gap bound, converged, Newton steps)."""
+    def minimise(self, start: np.ndarray, penalty: float) -> tuple[_Point, float, float, bool, int]:
+        """Minimise from parameters `start`; returns (point, objective, gap bound, converged, Newton steps)."""
+        point = self.point(start)
         for count in range(MAX_NEWTON_STEPS + 1):
-            params, probabilities = self.optimise_bias(params, penalty)
-            value = self.objective(params, penalty)
-            gradient = self.gradient(params, probabilities, penalty)
+            point = self.optimise_bias(point, penalty)
+            value = self.objective(point, penalty)
+            probabilities = self.link.probabilities(point.logits)
+            gradient = self.gradient(point.params, probabilities, penalty)
             slope = float(np.linalg.norm(gradient[:-1]))
-            scale = penalty * float(np.linalg.norm(params[:-1]))
+            scale = penalty * float(np.linalg.norm(point.params[:-1]))
             converged = slope <= tolerance(penalty) * scale
             if converged or count == MAX_NEWTON_STEPS:
                 break
             forcing = float(np.clip(0.5 * tolerance(penalty) * scale / slope, 0.02, 0.25))
-            step = self.newton_direction(gradient, probabilities, penalty, forcing)
-            params, new_value = self._line_search(params, step, value, float(np.sum(gradient * step)), penalty)
-            if new_value >= value:  # rounding level: no step improves the objective any more
+            step = self.point(self.newton_direction(gradient, probabilities, penalty, forcing))
+            new_point = self.line_search(point, step, value, float(np.sum(gradient * step.params)), penalty)
+            if new_point is None:  # rounding level: no step improves the objective any more
                 break
-        return params, value, slope**2 / (2 * penalty) / max(value, 1e-300), converged, count
+            point = new_point
+        return point, value, slope**2 / (2 * penalty) / max(value, 1e-300), converged, count
 
-    def better_start(self, params: np.ndarray, previous: tuple[np.ndarray, float] | None, penalty: float) -> np.ndarray:
-        """Return `params`, or their continuation along the path if its objective is lower."""
-        if previous is None:
-            return params
-        continued = 2 * params - previous[0]
-        return min(params, continued, key=lambda candidate: self.objective(candidate, penalty))
-
-    def _line_search(
-        self, params: np.ndarray, step: np.ndarray, value: float, slope: float, penalty: float
-    ) -> tuple[np.ndarray, float]:
+    def line_search(self, point: _Point, step: _Point, value: float, slope: float, penalty: float) -> _Point | None:
         length = 1.0
         while length > 1e-6:
-            candidate = params + length * step
-            if (new_value := self.objective(candidate, penalty)) <= value + 1e-4 * length * slope:
-                return candidate, new_value
+            candidate = point.moved(step, length)
+            if self.objective(candidate, penalty) <= value + 1e-4 * length * slope:
+                return candidate
             length *= 0.5
-        return params, value
+        return None
+
+    def better_start(self, point: _Point, previous: _Point | None, penalty: float) -> np.ndarray:
+        """Return the parameters of `point`, or their continuation along the path if its objective is lower."""
+        if previous is None:
+            return point.params
+        continued = _Point(2 * point.params - previous.params, 2 * point.logits - previous.logits)
+        return min(point, continued, key=lambda candidate: self.objective(candidate, penalty)).params
 
     def original_parameters(self, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         weights = self.basis @ params[:-1]
@@ -306,14 +320,14 @@ def fit_path(features: np.ndarray, labels: np.ndarray, lambdas: np.ndarray, clas
     params = np.zeros((problem.design.shape[1], len(decided)))
     share = np.clip(targets.mean(axis=0), 1e-12, 1 - 1e-12)
     params[-1] = np.log(share) - (np.log1p(-share) if link is _Sigmoid else 0)
-    previous = None
+    point, previous = problem.point(params), None
     for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1]:
-        start = problem.better_start(params, previous, penalty)
-        previous = params, penalty
-        params, objective, gap, converged, steps = problem.minimise(start, penalty)
+        start = problem.better_start(point, previous, penalty)
+        previous = point
+        point, objective, gap, converged, steps = problem.minimise(start, penalty)
         weights = np.zeros((features.shape[1], classes))
         bias = undecided_bias.copy()
-        weights[:, decided], bias[decided] = problem.original_parameters(params)
+        weights[:, decided], bias[decided] = problem.original_parameters(point.params)
         yield Fit(float(penalty), weights, bias, objective, gap, converged, steps)
 
 
