@@ -14,9 +14,25 @@ from ssltransfer.score_file import decode
 with job(snakemake.log[0]):
     cost = Cost()
     device = choose_device(snakemake.threads)
-    images = np.load(snakemake.input.images, mmap_mode="r", allow_pickle=False)
+    params = snakemake.params.features
+    if prepared := snakemake.input.get("images"):
+        images = np.load(prepared, mmap_mode="r", allow_pickle=False)
+    else:
+        # Readers of the original images, which most jobs do without.
+        from ssltransfer.datasets import Source, image_root
+        from ssltransfer.datasets.index import read_index
+        from ssltransfer.images import DecodedImages
+
+        source = Source(*params["source"])
+        images = DecodedImages(
+            image_root(source, snakemake.resources.data_root, snakemake.input.index),
+            read_index(snakemake.input.index).image,
+            snakemake.wildcards.transform,
+            source.name,
+            workers=snakemake.threads,
+        )
     extract_features(
-        load_backbone(snakemake.input.checkpoint, snakemake.params.arch),
+        load_backbone(snakemake.input.checkpoint, params["arch"]),
         images,
         snakemake.wildcards.norm,
         Path(snakemake.output.features),

@@ -2,20 +2,19 @@
 
 from pathlib import Path
 
-from ssltransfer.datasets import Source
+from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.images import prepare_images
 from ssltransfer.jobs import job, progress
 
 with job(snakemake.log[0]):
-    index_file = Path(snakemake.input.index)
     source = Source(*snakemake.params.images["source"])
-    original = source.kind == "original"
     prepare_images(
-        root=Path(snakemake.resources.data_root) / source.name if original else index_file.parent,
-        references=read_index(index_file).image,
+        root=image_root(source, snakemake.resources.data_root, snakemake.input.index),
+        references=read_index(snakemake.input.index).image,
         transform=snakemake.wildcards.transform,
         output=Path(snakemake.output.images),
+        source=source.name,
         workers=snakemake.threads,
         progress=lambda rows, total: progress(rows, "images", total),
     )

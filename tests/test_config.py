@@ -6,6 +6,8 @@ import pytest
 import yaml
 
 from ssltransfer.config import Cell, load_suite, read_table
+from ssltransfer.datasets import ORIGINAL, parse_source
+from ssltransfer.datasets.origins import ORIGINS
 from ssltransfer.errors import InputError
 from ssltransfer.images import parse_transform
 from ssltransfer.versions import COMPONENTS
@@ -26,7 +28,7 @@ def test_shipped_suites_are_valid(path):
     cells = list(suite.cells())
     assert len(cells) == len(set(cells)) == len(suite.models) * sum(map(len, suite.config["tasks"].values()))
     for protocol in suite.config["protocols"]:
-        parse_transform(suite.settings(protocol)["transform"])
+        parse_transform(suite.settings(protocol).get("transform", "resize224"))
 
 
 def test_a_settings_block_means_the_same_everywhere():
@@ -45,13 +47,30 @@ def test_no_demo_setting_leaks_into_another_suite():
         assert not set(other.config["protocols"]) & set(demo.config["protocols"])
         assert not set(other.models) & set(demo.models)
         assert all(row["arch"].startswith("resnet50") for row in other.models.values())
-        assert all(block["transform"] == "resize224" for block in other.config["protocols"].values())
+        transforms = {block["transform"] for block in other.config["protocols"].values() if "transform" in block}
+        assert transforms <= {"resize224", "square257"}
 
 
 def test_every_source_has_a_version():
     for row in read_table(REPOSITORY / "config/datasets.tsv"):
-        kind, _, name = row["source"].partition(":")
-        assert kind == "column" or name in COMPONENTS
+        source = parse_source(row["source"])
+        assert source.kind == "column" or source.indexer in COMPONENTS
+    for source in ("folder:x", "csv:x"):
+        assert parse_source(source).indexer in COMPONENTS
+
+
+def test_every_original_has_a_row_and_an_origin():
+    sources = [parse_source(row["source"]) for row in read_table(REPOSITORY / "config/datasets.tsv")]
+    rows = {(source.name, source.variant) for source in sources if source.kind == "original"}
+    assert rows == {(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)}
+    assert set(ORIGINS) == set(ORIGINAL)
+
+
+def test_paper_suites_hold_the_papers_data_sets():
+    """Counts of experiments: v1 has 11 + 4 x 3, v2 11 + 14 x 3 of these two kinds (some shots are impossible)."""
+    for name, fewshot in (("v1", 4), ("v2", 14)):
+        tasks = shipped(REPOSITORY / f"config/paper-{name}.yaml")["tasks"]
+        assert [len(datasets) for datasets in tasks.values()][:2] == [11, fewshot]
 
 
 CONFIG = {
@@ -104,6 +123,10 @@ DATASETS = {
         dataset="multi", label="Multi", task="multi-label", metric="map11", source="column:digits/objects",
         classes="10", train="1000", val="0", test="797", licence="", reference="",
     ),
+    "boxes": dict(
+        dataset="boxes", label="Boxes", task="detection", metric="", source="original:voc_detection", classes="20",
+        train="10", val="0", test="10", licence="", reference="",
+    ),
 }  # fmt: skip
 RECIPES = {"r": {"method": "none", "seed": 0}}
 
@@ -150,7 +173,14 @@ def row(table, name, **values):
         (lambda p: p["config"].update(batch_sise=3), "config: top level: unknown key 'batch_sise'; known are suite"),
         (lambda p: p["config"].pop("suite"), "config: top level: key 'suite' is missing"),
         (setting("lin", lamdas=3), "protocols.lin: unknown key 'lamdas'; known are kind"),
-        (setting("lin", kind="knn"), "protocols.lin.kind: found 'knn', expected one of 'linear', 'fewshot'"),
+        (setting("lin", kind="knn"), "protocols.lin.kind: found 'knn', expected one of 'linear', 'fewshot', "),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(cal={"kind": "calibration", "of": "few", "seed": 0}),
+                p["config"]["tasks"].update(cal=["digits"]),
+            ),
+            "protocols.cal.of: 'few' is no linear protocol of this suite",
+        ),
         (setting("lin", validation_fraction=1.0), "lin.validation_fraction: found 1.0, expected less than 1"),
         (setting("lin", validation_fraction=0), "lin.validation_fraction: found 0, expected more than 0"),
         (setting("lin", seed="x"), "lin.seed: found 'x', expected a value of type integer"),
@@ -159,8 +189,17 @@ def row(table, name, **values):
         (setting("few", normalisation="validation-max"), "few.normalisation: found 'validation-max', expected one of"),
         (lambda p: p["config"]["tasks"].update(lin=["cars"]), "tasks.lin names data set 'cars'; known are digits"),
         (lambda p: p["config"]["tasks"].update(knn=["digits"]), "tasks.knn has no settings block in protocols"),
-        (lambda p: p["config"]["tasks"].update(few=["multi"]), "tasks.few: 'multi' is multi-label; few-shot needs"),
+        (lambda p: p["config"]["tasks"].update(few=["multi"]), "tasks.few: 'multi' is multi-label; fewshot needs"),
         (lambda p: p["config"]["tasks"].update(lin=["digits", "pool"]), "tasks.lin: 'pool' has no test part"),
+        (
+            lambda p: p["config"]["tasks"].update(lin=["boxes"]),
+            "tasks.lin: 'boxes' is detection; linear needs",
+        ),
+        (lambda p: p["config"]["tasks"].update(few=["boxes"]), "tasks.few: 'boxes' is detection; fewshot needs"),
+        (lambda p: p["config"].update(on_error="ignore"), "on_error: found 'ignore', expected one of 'fail', 'skip'"),
+        (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),
+        (row("datasets", "boxes", metric="top1"), "row 'boxes': metric 'top1' does not fit task 'detection'"),
+        (row("datasets", "pool", source="original:eurosat/ms"), "row 'pool': source 'original:eurosat/ms' is unknown"),
         (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
         (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
         (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),

@@ -4,8 +4,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
+from ssltransfer import images
 from ssltransfer.errors import InputError
-from ssltransfer.images import parse_transform, prepare_images, read_image
+from ssltransfer.images import DecodedImages, find_unreadable, parse_transform, prepare_images, read_image
 
 
 def photo(width, height, seed=0):
@@ -32,6 +33,24 @@ def test_square257_is_torchvisions_to_the_byte():
     _, apply = parse_transform("square257")
     expected = Compose([Resize((257, 257), InterpolationMode.BILINEAR), CenterCrop(224)])(image)
     assert np.array_equal(np.asarray(apply(image)), np.asarray(expected))
+
+
+def test_chestx_is_a_square_of_256_first():
+    from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
+
+    image = photo(300, 211)
+    bicubic = Resize((256, 256), InterpolationMode.BICUBIC)
+    official = Compose([bicubic, Resize((257, 257), InterpolationMode.BILINEAR), CenterCrop(224)])
+    _, apply = parse_transform("square257", "chestx")
+    assert np.array_equal(np.asarray(apply(image)), np.asarray(official(image)))
+    # Whether it is converted to RGB before, as here, or after, as there, is the same for grey and opaque images.
+    _, apply = parse_transform("resize224", "chestx")
+    assert apply(image).size == (224, 224)
+    for mode in ("L", "RGBA"):
+        read, square = image.convert(mode), (256, 256)
+        assert read.convert("RGB").resize(square, Image.Resampling.BICUBIC) == read.resize(
+            square, Image.Resampling.BICUBIC
+        ).convert("RGB")
 
 
 def test_unknown_transform():
@@ -104,10 +123,14 @@ def test_unreadable_images_are_one_line(tmp_path):
         assert "\n" not in str(error.value)
 
 
-def test_prepare_images_keeps_the_order_and_needs_all_images(tmp_path):
+@pytest.fixture
+def names(tmp_path):
     for i in range(5):
         photo(40 + i, 50, seed=i).save(tmp_path / f"{i}.png")
-    names = [f"{i}.png" for i in (3, 1, 4, 0, 2)]
+    return [f"{i}.png" for i in (3, 1, 4, 0, 2)]
+
+
+def test_prepare_images_keeps_the_order(tmp_path, names):
     one, many = tmp_path / "one.npy", tmp_path / "many.npy"
     prepare_images(tmp_path, names, "resize16", one)
     prepare_images(tmp_path, names, "resize16", many, workers=4)
@@ -116,9 +139,62 @@ def test_prepare_images_keeps_the_order_and_needs_all_images(tmp_path):
     assert np.array_equal(images, np.load(many))
     _, apply = parse_transform("resize16")
     assert np.array_equal(images[2], np.asarray(apply(read_image(tmp_path, "4.png"))))
+    assert not list(tmp_path.glob("*.part"))
 
+
+def test_images_decoded_on_the_fly_are_the_same(tmp_path, names):
+    prepare_images(tmp_path, names, "resize16", tmp_path / "all.npy")
+    expected = np.load(tmp_path / "all.npy")
+    decoded = DecodedImages(tmp_path, names, "resize16", workers=2)
+    assert len(decoded) == 5
+    for step in (1, 2, 5, 9):
+        parts = [decoded[start : start + step] for start in range(0, 5, step)]
+        assert np.array_equal(np.concatenate(parts), expected)
+    assert decoded[5:9].shape == (0, 16, 16, 3)
+
+
+def test_unreadable_images_are_reported_together_and_tried_again(tmp_path, names, monkeypatch):
     (tmp_path / "1.png").write_bytes(b"")
     (tmp_path / "2.png").unlink()
-    with pytest.raises(InputError, match=r"1\.png .*\(2 of 5 images are unreadable\)"):
-        prepare_images(tmp_path, names, "resize16", tmp_path / "broken.npy")
-    assert not list(tmp_path.glob("*broken*"))
+    output = tmp_path / "images.npy"
+    with pytest.raises(
+        InputError, match=r"^2 of 5 images cannot be used: image .*1\.png cannot be read.*2\.png is mis"
+    ):
+        prepare_images(tmp_path, names, "resize16", output)
+    assert not output.exists()
+    assert list(find_unreadable(tmp_path, names, workers=2)) == [1, 4]
+    for i in (1, 2):
+        photo(40 + i, 50, seed=i).save(tmp_path / f"{i}.png")
+    decoded = []
+    monkeypatch.setattr(images, "read_image", lambda root, name: decoded.append(name) or read_image(root, name))
+    prepare_images(tmp_path, names, "resize16", output)
+    assert decoded == ["1.png", "2.png"]
+    prepare_images(tmp_path, names, "resize16", tmp_path / "again.npy")
+    assert np.array_equal(np.load(output), np.load(tmp_path / "again.npy"))
+    assert not output.with_name("images.npy.part").exists()
+
+
+def test_a_killed_pass_is_taken_up(tmp_path, names, monkeypatch):
+    monkeypatch.setattr(images, "BLOCK", 2)
+    prepare_images(tmp_path, names, "resize16", tmp_path / "whole.npy")
+
+    def killed(rows, total):
+        for count, row in enumerate(rows):
+            if count == 3:
+                raise KeyboardInterrupt
+            yield row
+
+    output = tmp_path / "images.npy"
+    with pytest.raises(KeyboardInterrupt):
+        prepare_images(tmp_path, names, "resize16", output, progress=killed)
+    decoded = []
+    monkeypatch.setattr(images, "read_image", lambda root, name: decoded.append(name) or read_image(root, name))
+    prepare_images(tmp_path, names, "resize16", output)
+    assert decoded == ["4.png", "0.png", "2.png"], "the first block is kept"
+    assert np.array_equal(np.load(output), np.load(tmp_path / "whole.npy"))
+    # Remains of a pass over other images are not used.
+    output.unlink()
+    with pytest.raises(KeyboardInterrupt):
+        prepare_images(tmp_path, names, "resize16", output, progress=killed)
+    prepare_images(tmp_path, names[::-1], "resize16", output)
+    assert np.array_equal(np.load(output), np.load(tmp_path / "whole.npy")[::-1])

@@ -1,8 +1,10 @@
+from pathlib import Path
+
 import numpy as np
 import pytest
 
-from ssltransfer.datasets import parse_source
-from ssltransfer.datasets.index import Index, check_counts, check_index, read_index, write_index
+from ssltransfer.datasets import Source, image_root, location, parse_source
+from ssltransfer.datasets.index import Index, check_counts, check_files, check_index, read_index, select, write_index
 from ssltransfer.errors import InputError
 
 
@@ -43,7 +45,9 @@ def test_label_arrays():
         ({"label": [0, 1, 2]}, r"row 2 \(é.png\) has label 2; expected 0..1"),
         ({"label": [0, -1, 1]}, r"row 1 \(b c.png\) has label -1"),
         ({"label": [[0], [1], [1, 7]]}, "row 2 .* has label 7"),
-        ({"label": [0, 0, 1]}, "class 'dog' has no training image"),
+        ({"classes": ["cat", "cat"]}, "class 'cat' is there twice"),
+        ({"image": ["a.png", "b c.png", "a.png"]}, "image a.png is in train and in test"),
+        ({"extra": {"boxes": [[]]}}, "columns must have the same length"),
         ({"split": ["train", "train", "exam"]}, "split 'exam' is unknown"),
         ({"image": ["a.png"]}, "columns must have the same length"),
         ({"image": [], "split": [], "label": []}, "at least 1"),
@@ -58,11 +62,61 @@ def test_unusable_indices_are_refused(changes, message):
 def test_counts():
     counts = {"classes": 2, "train": 2, "val": 0, "test": 1}
     check_counts(index(), "animals", counts)
-    with pytest.raises(InputError, match=r"train is 2, config/datasets.tsv says 5 \(-3\)"):
-        check_counts(index(), "animals", counts | {"train": 5})
+    with pytest.raises(InputError, match=r"train is 2, config/datasets.tsv says 5 \(-3\); test is 1, .*\(\+1\)"):
+        check_counts(index(), "animals", counts | {"train": 5, "test": 0})
+    with pytest.raises(InputError, match="class 'dog' has no training image"):
+        check_counts(index(label=[0, 0, 1]), "animals", counts)
+    check_counts(index(label=[[], [0, 1], []]), "animals", counts)
 
 
-@pytest.mark.parametrize("source", ["original:nothing", "generated:cifar10", "column:shapes", "", "dtd"])
+def test_files(tmp_path):
+    for name in ("a.png", "b c.png", "é.png"):
+        (tmp_path / name).touch()
+    check_files(index(), "animals", tmp_path)
+    np.save(tmp_path / "many.npy", np.zeros(3))
+    check_files(index(image=["many.npy#0", "many.npy#1", "a.png"]), "animals", tmp_path)
+    (tmp_path / "dir.png").mkdir()
+    for image in ("none.png", "dir.png", "few.npy#1", "deep/a.png", "a.png/b.png"):
+        with pytest.raises(InputError, match=rf"{image} is not a file \(1 of 3 images are missing\)"):
+            check_files(index(image=["a.png", "b c.png", image]), "animals", tmp_path)
+
+
+def test_select():
+    chosen = select(index(extra={"boxes": [[1], [2], [3]]}), [0, 2])
+    assert chosen == index(image=["a.png", "é.png"], split=["train", "test"], label=[0, 1], extra={"boxes": [[1], [3]]})
+
+
+@pytest.mark.parametrize(
+    ("source", "parsed"),
+    [
+        ("original:dtd", Source("original", "dtd")),
+        ("original:caltech101/official", Source("original", "caltech101", "official")),
+        ("column:shapes/objects", Source("column", "shapes", "objects")),
+        ("folder:/data/my birds", Source("folder", "/data/my birds")),
+        ("csv:own/table.csv", Source("csv", "own/table.csv")),
+    ],
+)
+def test_sources(source, parsed):
+    assert parse_source(source) == parsed
+
+
+def test_places(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    dtd = Source("original", "dtd")
+    assert location(dtd, "/data") == Path("/data/dtd")
+    (tmp_path / "resources/datasets/dtd").mkdir(parents=True)
+    assert location(dtd, "/data") == Path("resources/datasets/dtd")
+    (tmp_path / "data/dtd").mkdir(parents=True)
+    assert location(dtd, tmp_path / "data") == tmp_path / "data/dtd"
+    assert image_root(Source("csv", "own/table.csv"), "/data", "x/index.parquet") == Path("/data/own")
+    assert image_root(Source("folder", "/birds"), "/data", "x/index.parquet") == Path("/birds")
+    assert image_root(Source("generated", "digits"), "/data", "x/index.parquet") == Path("x")
+
+
+@pytest.mark.parametrize(
+    "source",
+    ["original:nothing", "original:dtd/2", "original:dtd/", "generated:cifar10", "column:shapes", "folder:", "", "dtd"],
+)
 def test_unknown_sources_are_refused(source):
     with pytest.raises(InputError, match="is unknown; write original:NAME"):
         parse_source(source)

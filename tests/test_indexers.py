@@ -1,75 +1,272 @@
-"""Indexers of original layouts, on small fixtures in the official formats and on real samples where present."""
+"""Indexers of original layouts: one contract for all, on layouts written here and on real samples where present."""
 
+import hashlib
+import json
 import os
 import pickle
+import shutil
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pytest
+from layouts import LAYOUTS, annotation, text
 from PIL import Image
+from scipy.io import savemat
 
-from ssltransfer.datasets import cifar10, dtd, eurosat, pets
+from ssltransfer.datasets import ORIGINAL, Source, caltech101, load, nyuv2, voc
 from ssltransfer.datasets.containers import read_cifar_batch
-from ssltransfer.datasets.index import check_index
+from ssltransfer.datasets.index import SPLITS, check_files, check_index, read_index, write_index
 from ssltransfer.errors import InputError
 from ssltransfer.images import read_image
 
-INDEXERS = {"cifar10": cifar10, "dtd": dtd, "eurosat": eurosat, "pets": pets}
+VARIANTS = [(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)]
 
 
-def contract(index, root):
-    """What holds for every data set: a usable index, disjoint splits, images that exist."""
-    check_index(index, "x")
-    assert len(set(index.image)) == len(index)
-    assert len(set(index.classes)) == len(index.classes)
+def build(name, root, variant=""):
+    """Index a data set, and require what holds for every one: a usable index of files that exist, and a round trip."""
+    module = load(Source("original", name))
+    index = module.index(root, variant=variant) if variant else module.index(root)
+    check_index(index, name)
+    check_files(index, name, root)
+    assert variant or len(set(index.image)) == len(index)
     for reference in (index.image[0], index.image[-1]):
         assert read_image(root, reference).mode == "RGB"
+    return index
+
+
+def counts(index):
+    return tuple(index.split.count(part) for part in SPLITS)
+
+
+def test_every_original_has_a_layout_here():
+    assert set(LAYOUTS) == set(ORIGINAL)
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_contract(tmp_path, name, monkeypatch):
+    write, classes, expected = LAYOUTS[name]
+    write(tmp_path)
+    before = sorted(tmp_path.rglob("*"))
+    index = build(name, tmp_path)
+    assert index.classes == classes
+    assert counts(index) == expected
+    assert sorted(tmp_path.rglob("*")) == before, "the data root is only read"
+    write_index(tmp_path / "index.parquet", index)
+    assert read_index(tmp_path / "index.parquet") == index
+    (tmp_path / "index.parquet").unlink()
+    # The order must not be the file system's.
+    iterdir, rglob = Path.iterdir, Path.rglob
+    monkeypatch.setattr(Path, "iterdir", lambda path: reversed(list(iterdir(path))))
+    monkeypatch.setattr(Path, "rglob", lambda path, pattern: reversed(list(rglob(path, pattern))))
+    assert build(name, tmp_path) == index
 
 
 @pytest.mark.parametrize(
-    ("name", "classes", "counts"),
-    [
-        ("cifar10", 10, (1400, 0, 500)),
-        ("dtd", 10, (200, 200, 200)),
-        ("eurosat", 10, (700, 0, 0)),
-        ("pets", 3, (150, 0, 120)),
-    ],
+    ("name", "folder"),
+    [("aircraft", "fgvc-aircraft-2013b"), ("caltech101", "caltech-101"), ("dtd", "dtd"), ("food101", "food-101")],
 )
-def test_real_samples(samples, name, classes, counts):
-    root = samples / name
-    index = INDEXERS[name].index(root)
-    contract(index, root)
-    assert len(index.classes) == classes
-    assert tuple(index.split.count(part) for part in ("train", "val", "test")) == counts
+def test_folder_of_the_archive_may_stay(tmp_path, name, folder):
+    write, classes, expected = LAYOUTS[name]
+    write(tmp_path / folder)
+    index = build(name, tmp_path)
+    assert (index.classes, counts(index)) == (classes, expected)
 
 
-def write_cifar(folder: Path) -> np.ndarray:
-    """Write two images a batch as Python 2 would: byte keys, protocol 2."""
-    folder.mkdir(parents=True)
-    rng = np.random.default_rng(0)
-    images = rng.integers(0, 256, (12, 32, 32, 3), dtype=np.uint8)
-    for i, name in enumerate([f"data_batch_{n}" for n in range(1, 6)] + ["test_batch"]):
-        data = images[2 * i : 2 * i + 2].transpose(0, 3, 1, 2).reshape(2, 3072)
-        batch = {
-            b"data": np.ascontiguousarray(data),
-            b"labels": [0, 1],
-            b"batch_label": b"x",
-            b"filenames": [b"a", b"b"],
-        }
-        (folder / name).write_bytes(pickle.dumps(batch, protocol=2))
-    (folder / "batches.meta").write_bytes(pickle.dumps({b"label_names": [b"airplane", b"automobile"]}, protocol=2))
-    return images
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_byte_order_marks_and_windows_line_ends(tmp_path, name):
+    write, _, _ = LAYOUTS[name]
+    write(tmp_path / "plain")
+    write(tmp_path / "windows")
+    for path in [p for p in (tmp_path / "windows").rglob("*") if p.suffix in (".txt", ".csv", ".json", ".xml")]:
+        path.write_bytes(b"\xef\xbb\xbf" + path.read_bytes().replace(b"\n", b"\r\n"))
+    assert build(name, tmp_path / "windows") == build(name, tmp_path / "plain")
 
 
-def test_cifar10(tmp_path):
-    images = write_cifar(tmp_path / "cifar-10-batches-py")
-    index = cifar10.index(tmp_path)
-    contract(index, tmp_path)
-    assert index.classes == ["airplane", "automobile"]
-    assert index.split == ["train"] * 10 + ["test"] * 2
-    assert index.label == [0, 1] * 6
-    for row in (0, 5, 11):
-        assert np.array_equal(np.asarray(read_image(tmp_path, index.image[row])), images[row])
+REAL = {  # classes and (train, val, test), counted independently of the indexers (see the samples' README)
+    ("caltech101", ""): (11, (330, 0, 330)),
+    ("caltech101", "official"): (11, (330, 0, 402)),
+    ("cars", ""): (10, (300, 0, 149)),
+    ("chestx", ""): (7, (231, 0, 0)),
+    ("cifar10", ""): (10, (1400, 0, 500)),
+    ("cifar100", ""): (100, (1400, 0, 500)),
+    ("cropdiseases", ""): (15, (1050, 0, 0)),
+    ("dtd", ""): (10, (200, 200, 200)),
+    ("eurosat", ""): (10, (700, 0, 0)),
+    ("flowers", ""): (12, (120, 120, 285)),
+    ("food101", ""): (10, (400, 0, 200)),
+    ("isic", ""): (7, (436, 0, 0)),
+    ("nyuv2", ""): (0, (4, 0, 3)),
+    ("pets", ""): (3, (150, 0, 120)),
+    ("sun397", ""): (8, (320, 0, 160)),
+    ("voc2007", ""): (20, (50, 52, 45)),
+    ("voc_detection", ""): (20, (168, 0, 45)),
+}
+
+
+@pytest.mark.parametrize(("name", "variant"), VARIANTS)
+def test_real_samples(samples, name, variant):
+    if not (samples / name).is_dir():
+        pytest.skip(f"no sample of {name}")
+    index = build(name, samples / name, variant)
+    assert (len(index.classes), counts(index)) == REAL[name, variant]
+
+
+# What each layout's labels mean.
+
+
+def labels_by_file(index):
+    return {Path(image).name: label for image, label in zip(index.image, index.label, strict=True)}
+
+
+def test_labels(tmp_path):
+    expected = {
+        "aircraft": {"1.jpg": 0, "2.jpg": 1, "3.jpg": 1, "4.jpg": 0, "5.jpg": 1},
+        "chestx": {"00000000_000.png": 4, "00000004_000.png": 0, "00000006_000.png": 6, "00000007_000.png": 4},
+        "dtd": {"z_1.jpg": 1, "b_1.jpg": 0, "b_2.jpg": 0, "z_2.jpg": 1},
+        "eurosat": {"Forest 1.JPG": 0, "River_10.jpg": 1, "River_2.jpg": 1},
+        "flowers": {f"image_{i:05}.jpg": label for i, label in zip(range(1, 7), [1, 0, 0, 1, 0, 1], strict=True)},
+        "food101": {"1.jpg": 0, "2.jpg": 1, "3.jpg": 1},
+        "isic": {"ISIC_1.jpg": 1, "ISIC_2.jpg": 0, "ISIC_3.jpg": 2},
+        "pets": {"Maine_Coon_5.jpg": 1, "Abyssinian_1.jpg": 0, "Abyssinian_2.jpg": 0},
+        "sun397": {"sun_a.jpg": 0, "sun_b.jpg": 2, "sun_c.jpg": 1, "sun_d.jpg": 1},
+        "voc2007": {"000001.jpg": [7], "000002.jpg": [11, 14], "000003.jpg": [7], "000004.jpg": []},
+        "voc_detection": {"000001.jpg": [11, 14], "2008_000001.jpg": [7], "000002.jpg": []},
+    }
+    for name, labels in expected.items():
+        LAYOUTS[name][0](tmp_path / name)
+        assert labels_by_file(build(name, tmp_path / name)) == labels, name
+
+
+def test_cars_keep_train_and_test_apart(tmp_path):
+    layouts.cars(tmp_path)
+    index = build("cars", tmp_path)
+    assert index.image[0] == "cars_train/00001.jpg" and index.image[3] == "cars_test/00001.jpg"
+    assert index.label == [1, 0, 1, 0, 1]
+    # torchvision has the test labels beside the devkit, Kaggle's copy has the folders twice.
+    (tmp_path / "devkit/cars_test_annos_withlabels.mat").rename(tmp_path / "cars_test_annos_withlabels.mat")
+    for part in ("cars_train", "cars_test"):
+        (tmp_path / part).rename(tmp_path / "moved")
+        (tmp_path / part).mkdir()
+        (tmp_path / "moved").rename(tmp_path / part / part)
+    moved = build("cars", tmp_path)
+    assert moved.label == index.label and moved.image[0] == "cars_train/cars_train/00001.jpg"
+
+
+def test_sun397_in_the_folder_of_its_archive(tmp_path):
+    layouts.sun397(tmp_path / "SUN397")
+    inside = build("sun397", tmp_path)
+    (tmp_path / "Partitions").mkdir()
+    for name in ("ClassName", "Training_01", "Testing_01"):
+        (tmp_path / "SUN397" / f"{name}.txt").rename(tmp_path / "Partitions" / f"{name}.txt")
+    assert build("sun397", tmp_path) == inside
+    assert inside.image[0] == "SUN397/a/abbey/sun_a.jpg"
+
+
+def test_cifar_pixels(tmp_path):
+    layouts.cifar10(tmp_path)
+    index = build("cifar10", tmp_path)
+    batch = layouts.cifar_data(2, seed=5)  # test_batch
+    assert index.image[-1] == "cifar-10-batches-py/test_batch#1"
+    pixels = np.asarray(read_image(tmp_path, index.image[-1]))
+    assert np.array_equal(pixels, batch[1].reshape(3, 32, 32).transpose(1, 2, 0))
+
+
+# Class sizes of the whole of Caltech-101, in alphabetical order.
+CALTECH = [
+    467, 435, 435, 200, 798, 55, 800, 42, 42, 47, 54, 46, 33, 128, 98, 43, 85, 91, 50, 43, 123, 47, 59, 62, 107, 47,
+    69, 73, 70, 50, 51, 57, 67, 52, 65, 68, 75, 64, 53, 64, 85, 67, 67, 45, 34, 34, 51, 99, 100, 42, 54, 88, 80, 31,
+    64, 86, 114, 61, 81, 78, 41, 66, 43, 40, 87, 32, 76, 55, 35, 39, 47, 38, 45, 53, 34, 57, 82, 59, 49, 40, 63, 39,
+    84, 57, 35, 64, 45, 86, 59, 64, 35, 85, 49, 86, 75, 239, 37, 59, 34, 56, 39, 60,
+]  # fmt: skip
+
+
+def test_caltech_official_draw_is_the_published_list():
+    """The authors' first train.txt, without class names: a line an image, ``CLASS NUMBER`` (both counted)."""
+    sizes = np.array(CALTECH)
+    first = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    rows = caltech101.draw_training(sizes, repeats=True)
+    assert len(rows) == 3060 and len(set(rows)) == 2416
+    labels = np.searchsorted(first, rows, side="right") - 1
+    lines = "".join(f"{label} {row - first[label] + 1}\n" for label, row in zip(labels, rows, strict=True))
+    assert hashlib.sha256(lines.encode()).hexdigest() == PUBLISHED_DRAW
+
+
+PUBLISHED_DRAW = "00b6dfb21f7a797465258aff22e6dd58d8fea262a58db289b1010e1a388b5581"
+
+
+def test_caltech_default_draw_is_distinct(tmp_path):
+    rows = caltech101.draw_training(np.array(CALTECH), repeats=False)
+    assert len(set(rows)) == len(rows) == 3060
+    layouts.caltech101(tmp_path)
+    official = build("caltech101", tmp_path, "official")
+    train = [image for image, split in zip(official.image, official.split, strict=True) if split == "train"]
+    assert len(train) == 90 > len(set(train))
+    assert len(set(official.image)) == 96
+    small = caltech101.draw_training(np.array([1, 5, 0, 31]), repeats=False)
+    assert [np.sum((small >= a) & (small < b)) for a, b in ((0, 1), (1, 6), (6, 37))] == [1, 4, 30]
+
+
+def test_voc_difficult_only_is_kept_apart(tmp_path):
+    layouts.voc2007(tmp_path)
+    assert build("voc2007", tmp_path).extra["difficult"] == [[11], [], [], [11]]
+
+
+def test_voc_boxes_stay_one_based_until_converted(tmp_path):
+    layouts.voc_detection(tmp_path)
+    index = build("voc_detection", tmp_path)
+    assert index.extra["voc_boxes"] == [
+        [[11, 1, 1, 12, 9], [14, 2, 3, 4, 5], [11, 1, 1, 12, 9]],
+        [[7, 0, 1.5, 7.25, 9]],
+        [],
+    ]
+    assert index.extra["difficult"] == [[0, 1, 0], [0], []]
+    boxes = voc.half_open(np.array(index.extra["voc_boxes"][0])[:, 1:])
+    assert boxes.tolist() == [[0, 0, 12, 9], [1, 2, 4, 5], [0, 0, 12, 9]]
+    assert voc.half_open(np.empty((0, 4))).shape == (0, 4)
+
+
+def test_voc_boxes_of_real_samples_agree_with_the_class_lists(samples):
+    boxes = build("voc_detection", samples / "voc_detection")
+    lists = build("voc2007", samples / "voc2007")
+    shown = {Path(image).stem: set(label) for image, label in zip(boxes.image, boxes.label, strict=True)}
+    for image, label, difficult in zip(lists.image, lists.label, lists.extra["difficult"], strict=True):
+        assert shown[Path(image).stem] == set(label) | set(difficult)
+
+
+def test_normals(tmp_path):
+    layouts.nyuv2(tmp_path)
+    index = build("nyuv2", tmp_path)
+    assert index.extra["normals"] == [
+        "surfacenormal_metadata/all_normals.pklz#000003",
+        "surfacenormal_metadata/000007.mat",
+        "surfacenormal_metadata/all_normals.pklz#000433",
+    ]
+    for reference in index.extra["normals"]:
+        normals, valid = nyuv2.read_normals(tmp_path, reference)
+        assert normals.shape == (4, 6, 3) and valid.shape == (4, 6)
+        assert np.array_equal(valid, np.arange(6)[None].repeat(4, 0) > 0)
+        assert np.array_equal(normals[valid], np.tile([0.0, 0.0, 1.0], (20, 1)))
+    with pytest.raises(InputError, match="frame 000009 is missing"):
+        nyuv2.read_normals(tmp_path, "surfacenormal_metadata/all_normals.pklz#000009")
+
+
+def test_normals_of_real_samples(samples):
+    """Both forms of the ground truth agree, and the code words are the nearest to it."""
+    root = samples / "nyuv2"
+    words = nyuv2.read_code_words(root)
+    index = build("nyuv2", root)
+    reference, codes = index.extra["normals"][0], index.extra["codes"][0]
+    normals, valid = nyuv2.read_normals(root, reference)
+    again = nyuv2.read_normals(root, f"{nyuv2.ALL_NORMALS}#{Path(reference).stem}")
+    assert np.array_equal(normals, again[0]) and np.array_equal(valid, again[1])
+    image = np.asarray(Image.open(root / codes))
+    nearest = ((normals[valid][:, None] - words) ** 2).sum(-1).argmin(1)
+    assert np.array_equal(image[valid], nearest)
+    assert (image[~valid] == 255).all()
+
+
+# Bad input: one line that names the file, what was found and what to write instead.
 
 
 class Hostile:
@@ -77,70 +274,160 @@ class Hostile:
         return os.system, ("touch pwned",)
 
 
-def test_cifar_batches_run_no_code(tmp_path, monkeypatch):
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_missing_layout_is_one_line(tmp_path, name):
+    with pytest.raises(InputError, match="is missing; it belongs to the original layout"):
+        build(name, tmp_path)
+
+
+def edit(file, old, new):
+    def change(root):
+        content = (root / file).read_text()
+        assert old in content
+        (root / file).write_text(content.replace(old, new))
+
+    return change
+
+
+def remove(file):
+    return lambda root: (root / file).unlink()
+
+
+def folder_instead(file):
+    def change(root):
+        (root / file).unlink()
+        (root / file).mkdir()
+
+    return change
+
+
+def mat(file, **content):
+    return lambda root: savemat(root / file, content)
+
+
+def voc_xml(*objects, **options):
+    return lambda root: annotation(root / "VOCdevkit/VOC2007/Annotations/000001.xml", *objects, **options)
+
+
+SETS, TABLE = "VOCdevkit/VOC2007/ImageSets/Main", "ISIC2018_Task3_Training_GroundTruth"
+TABLE = f"{TABLE}/{TABLE}.csv"
+ENTITY = '<!DOCTYPE a [<!ENTITY x SYSTEM "file:///etc/passwd">]>'
+META = "surfacenormal_metadata"
+NORMAL = f"{META}/000007.mat"
+
+
+@pytest.mark.parametrize(
+    ("name", "change", "message"),
+    [
+        ("dtd", remove("labels/val1.txt"), r"val1\.txt is missing; it belongs to the original layout"),
+        ("dtd", folder_instead("labels/val1.txt"), r"val1\.txt cannot be read: .*directory"),
+        ("dtd", edit("labels/val1.txt", "b_2", "b_9"), r"b_9\.jpg is not a file \(1 of 4 images are missing\)"),
+        ("dtd", folder_instead("images/banded/b_2.jpg"), r"b_2\.jpg is not a file \(1 of 4"),
+        ("dtd", edit("labels/test1.txt", "zigzag/z_2", "banded/b_2"), r"images/banded/b_2\.jpg is in val and in test"),
+        ("aircraft", edit("data/images_variant_val.txt", " A330 200", ""), "line 1: found '3', expected 'ID VARIANT'"),
+        ("pets", edit("annotations/test.txt", "1 1 1", "cat"), r"test\.txt, line 2: .* expected 'NAME CLASS SPECIES"),
+        ("food101", edit("meta/test.txt", "waffles/3", "wafers/3"), "found 'wafers/3', expected CLASS/ID"),
+        ("sun397", edit("Testing_01.txt", "library/indoor", "library"), "expected /LETTER/CLASS/FILE with a class"),
+        ("isic", edit(TABLE, "1,0.0,1.0", "1,1.0,1.0"), r"csv, line 2: found 1\.0, 1\.0, 0\.0; expected 3 values, one"),
+        ("isic", edit(TABLE, "ISIC_3", '"ISIC_3'), "GroundTruth.csv, line 4: unexpected end of data"),
+        ("isic", edit(TABLE, "ISIC_3,0.0,", "ISIC_3,"), r"line 4: found 0\.0, 1\.0; expected 3 values"),
+        ("chestx", edit("Data_Entry_2017.csv", "Image Index", "Image"), "the header must begin with 'Image Index,"),
+        ("flowers", mat("setid.mat", trnid=[[1]], valid=[[2]], tstid=[[7]]), "tstid names image 7, imagelabels.mat"),
+        ("flowers", mat("setid.mat", trnid=[[1]]), "variable 'valid' is missing; found trnid"),
+        ("flowers", mat("imagelabels.mat", labels=np.ones((3, 2))), r"'labels' is float64 \(3, 2\), expected numbers"),
+        ("flowers", lambda root: (root / "setid.mat").write_bytes(b""), "setid.mat is not a MATLAB file"),
+        ("cars", mat("devkit/cars_meta.mat", class_names=np.array([["x"]], object)), r"class 3 is outside 1\.\.1"),
+        (
+            "cars",
+            lambda root: shutil.copy(
+                root / "devkit/cars_test_annos.mat", root / "devkit/cars_test_annos_withlabels.mat"
+            ),
+            "'annotations' must be a struct array with the fields class and fname",
+        ),
+        ("cars", mat("devkit/cars_train_annos.mat", annotations=np.ones((1, 2))), "must be a struct array"),
+        ("voc2007", edit(f"{SETS}/cat_val.txt", " 1", " 2"), "cat_val.txt: found flag '2', expected 1, 0 or -1"),
+        ("voc2007", edit(f"{SETS}/cat_val.txt", "000003", "000009"), "cat_val.txt: image 000003 is not in all class"),
+        ("voc2007", remove(f"{SETS}/cow_test.txt"), "cow_test.txt is missing"),
+        ("voc_detection", edit(f"{SETS}/test.txt", "000002", "000009"), "000009.xml is missing"),
+        ("voc_detection", voc_xml(("dog", (1, 1, 14, 9), 0)), r"box \(1, 1, 14, 9\) is empty or leaves the image \(12"),
+        ("voc_detection", voc_xml(("dog", (-1, 1, 4, 9), 0)), "box .* is empty or leaves"),
+        ("voc_detection", voc_xml(("dog", (5, 1, 4, 9), 0)), "box .* is empty or leaves"),
+        ("voc_detection", voc_xml(("dog", ("nan", 1, 4, 9), 0)), "box .* is empty or leaves"),
+        ("voc_detection", voc_xml(("dog", (1, 1, 99, 9), 0), size=(0, 0)), None),  # a size of 0 is unknown
+        (
+            "voc_detection",
+            voc_xml(("cow", (1, 1, 4, 9), 0), ("unicorn", (1, 1, 4, 9), 0)),
+            "000001.xml, object 2: 'uni",
+        ),
+        ("voc_detection", voc_xml(("dog", ("", 1, 4, 9), 0)), "000001.xml, object 1: could not convert"),
+        ("voc_detection", voc_xml(head=ENTITY), "000001.xml is not an annotation: document type 'a' found"),
+        ("voc_detection", edit("VOCdevkit/VOC2007/Annotations/000001.xml", "</annot", "<x"), "is not an annotation"),
+        ("nyuv2", edit(f"{META}/test_SN40.json", '"img"', '"image"'), r"is not a list of objects with the key 'img'"),
+        ("nyuv2", edit(f"{META}/test_SN40.json", "[{", "{"), "is not a list of objects"),
+        ("nyuv2", remove(f"{META}/all_normals.pklz"), "all_normals.pklz is missing"),
+        ("cifar10", lambda root: layouts.cifar_batch(root / "cifar-10-batches-py/data_batch_2"), "'labels' is missing"),
+        ("eurosat", lambda root: shutil.rmtree(root / "2750/River"), None),
+        ("eurosat", lambda root: [shutil.rmtree(p) for p in (root / "2750").glob("[FR]*")], "has no sub-folders"),
+    ],
+)
+def test_bad_input_is_one_line(tmp_path, name, change, message):
+    LAYOUTS[name][0](tmp_path)
+    change(tmp_path)
+    if message is None:
+        build(name, tmp_path)
+        return
+    with pytest.raises(InputError, match=message) as error:
+        build(name, tmp_path)
+    assert "\n" not in str(error.value)
+
+
+def test_shapes_of_normals_are_checked(tmp_path):
+    layouts.nyuv2(tmp_path)
+    flat = np.zeros((4, 6), np.float32)
+    savemat(tmp_path / NORMAL, {"nx": flat, "ny": flat, "nz": flat, "depthValid": np.ones((4, 5))})
+    with pytest.raises(InputError, match=r"nx \(4, 6\) and depthValid \(4, 5\) must be images of one size"):
+        nyuv2.read_normals(tmp_path, NORMAL)
+    for content, message in [
+        ({"all_normals": flat}, "all_normals, all_valid_depth_masks and all_filenames are needed"),
+        ({"all_normals": flat, "all_valid_depth_masks": flat, "all_filenames": ["1"]}, r"expected \(n, h, w, 3\)"),
+    ]:
+        path = tmp_path / f"{len(content)}/all_normals.pklz"
+        path.parent.mkdir()
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(InputError, match=message):
+            nyuv2.read_normals(path.parent, "all_normals.pklz#1")
+    savemat(tmp_path / META / "vocab40.mat", {"vocabs": np.zeros((1, 1))})
+    with pytest.raises(InputError, match="vocab40.mat: vocabs"):
+        nyuv2.read_code_words(tmp_path)
+
+
+def test_pickles_run_no_code(tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    (tmp_path / "batch").write_bytes(pickle.dumps({b"data": Hostile()}, protocol=2))
+    Path("batch").write_bytes(pickle.dumps({b"data": Hostile()}, protocol=2))
     with pytest.raises(InputError, match=r"batch is not a CIFAR batch: .*system"):
-        read_cifar_batch(tmp_path / "batch")
-    assert not (tmp_path / "pwned").exists()
+        read_cifar_batch("batch")
+    shutil.copy("batch", "all_normals.pklz")
+    with pytest.raises(InputError, match=r"is not a pickle of surface normals: .*system"):
+        nyuv2.read_normals(tmp_path, "all_normals.pklz#1")
+    assert not Path("pwned").exists()
 
 
-@pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps([1, 2])])
+@pytest.mark.parametrize("content", [b"", b"garbage", pickle.dumps([1, 2]), b"\x1f\x8bgarbage"])
 def test_damaged_cifar_batches(tmp_path, content):
     (tmp_path / "batch").write_bytes(content)
     with pytest.raises(InputError, match="is not a CIFAR batch"):
         read_cifar_batch(tmp_path / "batch")
 
 
-def picture(path: Path) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    Image.new("L", (9, 7), 100).save(path)
+def test_text_that_is_not_utf8(tmp_path):
+    layouts.food101(tmp_path)
+    (tmp_path / "meta/classes.txt").write_bytes("cr\xe8me\n".encode("latin-1"))
+    with pytest.raises(InputError, match=r"classes\.txt cannot be read: .*utf-8"):
+        build("food101", tmp_path)
 
 
-def test_dtd(tmp_path):
-    (tmp_path / "labels").mkdir()
-    lists = {
-        "train": ["zigzag/z_1.jpg", "banded/b_1.jpg"],
-        "val": ["banded/b_2.jpg"],
-        "test": ["zigzag/z_2.jpg"],
-    }
-    for split, lines in lists.items():
-        # A byte-order mark and Windows line ends, as editors leave them.
-        (tmp_path / "labels" / f"{split}1.txt").write_bytes(b"\xef\xbb\xbf" + "\r\n".join(lines).encode() + b"\r\n\r\n")
-        for line in lines:
-            picture(tmp_path / "images" / line)
-    index = dtd.index(tmp_path)
-    contract(index, tmp_path)
-    assert index.classes == ["banded", "zigzag"]
-    assert index.label == [1, 0, 0, 1]
-    assert index.split == ["train", "train", "val", "test"]
-
-
-def test_pets(tmp_path):
-    (tmp_path / "annotations").mkdir()
-    (tmp_path / "annotations" / "trainval.txt").write_text("Maine_Coon_5 2 1 2\nAbyssinian_1 1 1 1\n")
-    (tmp_path / "annotations" / "test.txt").write_text("#Image CLASS-ID\nAbyssinian_2 1 1 1\n")
-    for name in ("Maine_Coon_5", "Abyssinian_1", "Abyssinian_2"):
-        picture(tmp_path / "images" / f"{name}.jpg")
-    index = pets.index(tmp_path)
-    contract(index, tmp_path)
-    assert index.classes == ["Abyssinian", "Maine_Coon"]
-    assert index.label == [1, 0, 0]
-    (tmp_path / "annotations" / "test.txt").write_text("Abyssinian_2 1 1 1\nAbyssinian_3 cat\n")
-    with pytest.raises(InputError, match=r"test\.txt, line 2: found 'Abyssinian_3 cat', expected 'NAME CLASS"):
-        pets.index(tmp_path)
-
-
-def test_eurosat(tmp_path):
-    for name in ("River/River_2.jpg", "River/River_10.jpg", "Forest/Forest 1.JPG", "Forest/thumbs.db"):
-        picture(tmp_path / "2750" / name) if not name.endswith("db") else (tmp_path / "2750" / name).touch()
-    index = eurosat.index(tmp_path)
-    contract(index, tmp_path)
-    assert index.image == ["2750/Forest/Forest 1.JPG", "2750/River/River_10.jpg", "2750/River/River_2.jpg"]
-    assert index.label == [0, 1, 1]
-
-
-@pytest.mark.parametrize("indexer", INDEXERS.values(), ids=INDEXERS)
-def test_missing_layout_is_one_line(tmp_path, indexer):
-    with pytest.raises(InputError, match="is missing; it belongs to the original layout"):
-        indexer.index(tmp_path)
+def test_list_of_images_with_other_letters(tmp_path):
+    layouts.nyuv2(tmp_path)
+    text(tmp_path / META / "test_SN40.json", json.dumps([{"img": "Zürich 1_rgb.jpg"}]))
+    layouts.picture(tmp_path / "all_images/Zürich 1_rgb.jpg")
+    assert build("nyuv2", tmp_path).extra["normals"][-1].endswith("#Zürich 1")

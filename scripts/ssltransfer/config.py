@@ -16,7 +16,8 @@ from jsonschema.exceptions import ValidationError, best_match
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
 
-MULTI_LABEL_METRICS = ("map11",)
+METRICS = {"single-label": ("top1", "mean-per-class"), "multi-label": ("map11",), "detection": ("",), "normals": ("",)}
+"""Metrics of the linear protocol that fit each task of `datasets.tsv`; the last two have none."""
 NORMS = ("imagenet", "none")
 
 
@@ -211,7 +212,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
 
 def _cross_check_datasets(suite: Suite, path: Path) -> None:
     for name, row in suite.datasets.items():
-        if (row["metric"] in MULTI_LABEL_METRICS) != (row["task"] == "multi-label"):
+        if row["metric"] not in METRICS[row["task"]]:
             raise InputError(f"{path}, row {name!r}: metric {row['metric']!r} does not fit task {row['task']!r}")
         try:
             source = dataset_sources.parse_source(row["source"])
@@ -257,7 +258,21 @@ def _cross_check_tasks(suite: Suite) -> None:
                 known = ", ".join(suite.datasets)
                 raise InputError(f"config: tasks.{protocol} names data set {name!r}; known are {known}")
             row = suite.datasets[name]
-            if suite.kind(protocol) == "fewshot" and row["task"] != "single-label":
-                raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; few-shot needs single-label")
+            if suite.kind(protocol) in ("fewshot", "calibration") and row["task"] != "single-label":
+                raise InputError(
+                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {suite.kind(protocol)} needs single-label"
+                )
+            if suite.kind(protocol) == "calibration":
+                _check_calibration(suite, protocol, row)
+            if suite.kind(protocol) == "linear" and row["task"] not in ("single-label", "multi-label"):
+                raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; linear needs image labels")
             if suite.kind(protocol) == "linear" and row["test"] == 0:
                 raise InputError(f"config: tasks.{protocol}: {name!r} has no test part; linear needs one")
+
+
+def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
+    of = suite.settings(protocol)["of"]
+    if suite.config["protocols"].get(of, {}).get("kind") != "linear":
+        raise InputError(f"config: protocols.{protocol}.of: {of!r} is no linear protocol of this suite")
+    if row["test"] == 0:
+        raise InputError(f"config: tasks.{protocol}: {row['dataset']!r} has no test part; calibration needs one")

@@ -2,21 +2,38 @@
 
 Done once per data set and transform; all models share the result. The arithmetic is that of torchvision's
 ``Resize`` and ``CenterCrop`` on PIL images (a test compares the bytes), without the seconds of importing it.
+
+Images are read as the reference read them, by PIL through torchvision's loader: an EXIF orientation is ignored, for
+all data sets.
 """
 
+import hashlib
+import json
+import logging
 import re
-from collections.abc import Callable, Iterable
-from concurrent.futures import ThreadPoolExecutor
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image, UnidentifiedImageError
+from PIL import Image
 
 from ssltransfer.datasets.containers import open_rows
+from ssltransfer.datasets.index import split_reference
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import read_json, write_json
+from ssltransfer.versions import version
+
+log = logging.getLogger(__name__)
 
 TRANSFORM_PATTERN = re.compile(r"resize(\d+)|square257")
+
+# The official few-shot code reads the images of this data set as squares, before any transform.
+SQUARE_FIRST = {"chestx": 256}
+
+# Rows between two records of how far a pass has come.
+BLOCK = 2048
 
 
 def read_image(root: Path, reference: str) -> Image.Image:
@@ -31,19 +48,21 @@ def read_image(root: Path, reference: str) -> Image.Image:
         If the file is missing, no image, or truncated.
     """
     path = root / reference
-    container, _, row = reference.rpartition("#")
-    if row.isdigit() and container and not path.is_file():
-        return Image.fromarray(np.ascontiguousarray(open_rows(root / container)[int(row)])).convert("RGB")
+    container, row = split_reference(reference)
+    if row is not None and not path.is_file():
+        return Image.fromarray(np.ascontiguousarray(open_rows(root / container)[row])).convert("RGB")
     try:
         with Image.open(path) as image:
             if image.mode == "F":
                 raise ValueError("floating-point pixels have no defined range")
             if image.mode.startswith("I"):
                 return _sixteen_bit_to_rgb(image)
-            return image.convert("RGB")
+            image.load()
+            # Converting RGB to RGB would copy all pixels.
+            return image if image.mode == "RGB" else image.convert("RGB")
     except FileNotFoundError:
         raise InputError(f"image {path} is missing") from None
-    except (UnidentifiedImageError, OSError, SyntaxError, ValueError) as error:
+    except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"image {path} cannot be read: {error}") from None
 
 
@@ -68,30 +87,38 @@ def _centre_crop(image: Image.Image, size: int) -> Image.Image:
     return image.crop((left, top, left + size, top + size))
 
 
-def parse_transform(transform: str) -> tuple[int, Callable[[Image.Image], Image.Image]]:
+def _square257(image: Image.Image, first: int | None) -> Image.Image:
+    if first is not None:
+        image = image.resize((first, first), Image.Resampling.BICUBIC)
+    return _centre_crop(image.resize((257, 257), Image.Resampling.BILINEAR), 224)
+
+
+def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Image.Image], Image.Image]]:
     """Return the side of the result and the function for the name of a transform.
 
     ``resizeN``: shorter side N (bicubic, antialiased), centre crop N x N.
     ``square257``: the official few-shot code's 257 x 257 square (bilinear, aspect ratio lost), centre crop 224.
+    That code reads ChestX as a square of 256 pixels first (bicubic, Pillow's default since version 7).
+
+    Parameters
+    ----------
+    transform : str
+    source : str
+        Name of the original data set; matters for ``square257`` only.
     """
     match = TRANSFORM_PATTERN.fullmatch(transform)
     if match is None:
         raise InputError(f"transform {transform!r} is unknown; write resizeN or square257")
     if transform == "square257":
-        return 224, lambda image: _centre_crop(image.resize((257, 257), Image.Resampling.BILINEAR), 224)
+        return 224, lambda image: _square257(image, SQUARE_FIRST.get(source))
     size = int(match.group(1))
     return size, lambda image: _centre_crop(_resize_shorter_side(image, size), size)
 
 
-def prepare_images(
-    root: Path,
-    references: list[str],
-    transform: str,
-    output: Path,
-    workers: int = 1,
-    progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
-) -> None:
-    """Decode and transform the images of an index into one uint8 array file.
+class DecodedImages:
+    """The images of an index, decoded when they are asked for; stands in for the array that `prepare_images` makes.
+
+    Meant for one pass in order: while one slice is used, the next one of the same length is decoded.
 
     Parameters
     ----------
@@ -99,33 +126,137 @@ def prepare_images(
         Folder that the references start from.
     references : list of str
         Column `image` of the index.
-    transform : str
+    transform, source : str
         See `parse_transform`.
+    workers : int
+        Threads.
+    """
+
+    def __init__(self, root: Path, references: list[str], transform: str, source: str = "", workers: int = 1):
+        self.root = root
+        self.references = references
+        self._size, self._apply = parse_transform(transform, source)
+        self._pool = ThreadPoolExecutor(workers)
+        self._ahead: dict[int, Future[np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Decode a slice: uint8 (k, size, size, 3). InputError at the first image that cannot be read."""
+        wanted = range(*rows.indices(len(self)))
+        for row in range(wanted.start, min(wanted.stop + len(wanted), len(self))):
+            if row not in self._ahead:
+                self._ahead[row] = self._pool.submit(self.decode, row)
+        if not wanted:
+            return np.empty((0, self._size, self._size, 3), np.uint8)
+        return np.stack([self._ahead.pop(row).result() for row in wanted])
+
+    def decode(self, row: int) -> np.ndarray:
+        """Decode one image: uint8 (size, size, 3)."""
+        return np.asarray(self._apply(read_image(self.root, self.references[row])))
+
+
+def find_unreadable(
+    root: Path,
+    references: list[str],
+    workers: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
+) -> dict[int, str]:
+    """Decode all images once and return what is wrong with those that cannot be read, by row."""
+
+    def problem(reference: str) -> str | None:
+        try:
+            read_image(root, reference)
+        except InputError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        problems = progress(pool.map(problem, references), len(references))
+        return {row: text for row, text in enumerate(problems) if text is not None}
+
+
+def prepare_images(
+    root: Path,
+    references: list[str],
+    transform: str,
+    output: Path,
+    source: str = "",
+    workers: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
+) -> None:
+    """Decode and transform the images of an index into one uint8 array file.
+
+    A pass that was killed is taken up where its last record says (in the folder ``OUTPUT.part``). A pass that met
+    unreadable images ends with an error; the next one tries only these again.
+
+    Parameters
+    ----------
+    root, references, transform, source, workers
+        See `DecodedImages`. PIL releases the interpreter lock while it decodes and resizes.
     output : Path
         Becomes a .npy file of uint8 (n, size, size, 3), row i from reference i.
-    workers : int
-        Threads; PIL releases the interpreter lock while it decodes and resizes.
     progress : callable
         Wraps (iterable, total).
 
     Raises
     ------
     InputError
-        After the whole pass, naming the first unreadable image and how many there are.
+        After the whole pass, with the unreadable images and how many there are; all of them are in the log.
     """
-    size, apply = parse_transform(transform)
+    images = DecodedImages(root, references, transform, source, workers)
+    size, _ = parse_transform(transform, source)
+    part = output.with_name(f"{output.name}.part")
+    record = _read_record(part, [references, transform, source, version("images")])
+    array = np.lib.format.open_memmap(
+        part / "images.npy",
+        mode="r+" if record["done"] else "w+",
+        dtype=np.uint8,
+        shape=(len(references), size, size, 3),
+    )
+    problems: dict[int, str] = {}
 
     def prepare(row: int) -> str | None:
         try:
-            array[row] = np.asarray(apply(read_image(root, references[row])))
+            array[row] = images.decode(row)
         except InputError as error:
             return str(error)
         return None
 
-    shape = (len(references), size, size, 3)
-    with replacing(output) as temporary, ThreadPoolExecutor(workers) as pool:
-        array = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.uint8, shape=shape)
-        rows = progress(pool.map(prepare, range(len(references))), len(references))
-        if problems := [problem for problem in rows if problem]:
-            raise InputError(f"{problems[0]} ({len(problems)} of {len(references)} images are unreadable)")
-        array.flush()
+    def passes() -> Iterator[None]:
+        todo = record["unreadable"] + list(range(record["done"], len(references)))
+        for start in range(0, len(todo), BLOCK):
+            block = todo[start : start + BLOCK]
+            for row, problem in zip(block, pool.map(prepare, block), strict=True):
+                if problem is not None:
+                    problems[row] = problem
+                yield
+            array.flush()
+            done = max(record["done"], block[-1] + 1)
+            again = sorted(set(record["unreadable"]) - set(todo[: start + len(block)]) | set(problems))
+            write_json(part / "record.json", record | {"done": done, "unreadable": again})
+
+    with ThreadPoolExecutor(workers) as pool:
+        left = len(references) - record["done"] + len(record["unreadable"])
+        for _ in progress(passes(), left):
+            pass
+    if problems:
+        for problem in problems.values():
+            log.error("%s", problem)
+        some = "; ".join([*problems.values()][:5]) + ("; ..." if len(problems) > 5 else "")
+        raise InputError(f"{len(problems)} of {len(references)} images cannot be used: {some}")
+    (part / "images.npy").replace(output)
+    shutil.rmtree(part)
+
+
+def _read_record(part: Path, work: list) -> dict:
+    """How far an earlier pass over the same work has come; another's remains are deleted."""
+    fingerprint = hashlib.sha256(json.dumps(work).encode()).hexdigest()
+    if (part / "record.json").is_file() and (part / "images.npy").is_file():
+        record = read_json(part / "record.json")
+        if record["fingerprint"] == fingerprint:
+            return record
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return {"fingerprint": fingerprint, "done": 0, "unreadable": []}

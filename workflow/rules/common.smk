@@ -7,7 +7,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 
 from ssltransfer.config import load_suite, read_table
-from ssltransfer.datasets import parse_source
+from ssltransfer.datasets import ORIGINAL, READ, parse_source
 from ssltransfer.errors import InputError
 from ssltransfer.versions import version
 

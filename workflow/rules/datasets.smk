@@ -1,5 +1,6 @@
-# Needs: the original data sets below data_root (none for the generated ones).
+# Needs: the original data sets and users' own images below data_root (nothing for the generated ones).
 # Makes: results/datasets/{dataset}/index.parquet and {transform}.npy, decoded and resized once for all models.
+# What is not below data_root is downloaded to resources/datasets, where that is possible.
 
 
 def expected_counts(wildcards):
@@ -11,24 +12,57 @@ def index_params(wildcards):
     source = source_of(wildcards)
     return {
         "dataset": wildcards.dataset,
+        "task": SUITE.datasets[wildcards.dataset]["task"],
         "source": list(source),
         "counts": expected_counts(wildcards),
         "allow_subset": SUITE.config["allow_subset"],
+        "on_error": SUITE.config["on_error"],
         "versions": [version("index")]
-        + ([version(source.name)] if source.kind != "column" else []),
+        + ([version(source.indexer)] if source.kind != "column" else []),
     }
 
 
+def index_input(wildcards):
+    """The record that the original data set is there, or a user's table, whose changes are to be seen."""
+    source = source_of(wildcards)
+    if source.kind == "original":
+        return f"results/originals/{source.name}.json"
+    table = Path(SUITE.config["data_root"]) / source.name
+    return str(table) if source.kind == "csv" and table.exists() else []
+
+
+rule obtain_dataset:
+    """Find an original data set below the data root, or download it."""
+    output:
+        "results/originals/{original}.json",
+    log:
+        "logs/obtain_dataset/{original}.log",
+    wildcard_constraints:
+        original=names(ORIGINAL),
+    # Compute nodes often have no way out to the internet.
+    localrule: True
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        data_root=SUITE.config["data_root"],
+    script:
+        "../../scripts/obtain_dataset.py"
+
+
 rule index_dataset:
-    """Read the original layout of a data set into its index."""
+    """Read the original layout of a data set, or a user's own images, into an index."""
+    input:
+        index_input,
     output:
         index="results/datasets/{dataset}/index.parquet",
     log:
         "logs/index_dataset/{dataset}.log",
     wildcard_constraints:
-        dataset=names(datasets_of_kind("original")),
+        dataset=names(d for kind in READ for d in datasets_of_kind(kind)),
     conda:
         "../../envs/analysis.yaml"
+    # Only a pass over all images (on_error: skip) has work for more than one.
+    threads: 4 if SUITE.config["on_error"] == "skip" else 1
     resources:
         # A resource and not a parameter: the same data elsewhere is no reason to run again.
         data_root=SUITE.config["data_root"],

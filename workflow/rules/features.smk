@@ -1,12 +1,31 @@
-# Needs: results/checkpoints/{model}.safetensors and results/datasets/{dataset}/{transform}.npy.
+# Needs: results/checkpoints/{model}.safetensors and results/datasets/{dataset}/{transform}.npy (with keep_images:
+# false the original images, which are then decoded for each model).
 # Makes: results/features/{model}/{dataset}/{transform}.{norm}.npy, and beside it where they come from.
+
+
+def feature_input(wildcards):
+    folder = f"results/datasets/{wildcards.dataset}"
+    if SUITE.config["keep_images"]:
+        return {"images": f"{folder}/{wildcards.transform}.npy"}
+    return {"index": f"{folder}/index.parquet"}
+
+
+def feature_params(wildcards):
+    params = {
+        "arch": SUITE.models[wildcards.model]["arch"],
+        "versions": [version("features")],
+    }
+    if not SUITE.config["keep_images"]:
+        params["source"] = list(source_of(wildcards))
+        params["versions"].append(version("images"))
+    return params
 
 
 rule extract_features:
     """Extract the features of a data set with a model."""
     input:
+        unpack(feature_input),
         checkpoint="results/checkpoints/{model}.safetensors",
-        images="results/datasets/{dataset}/{transform}.npy",
     output:
         features="results/features/{model}/{dataset}/{transform}.{norm}.npy",
         provenance="results/features/{model}/{dataset}/{transform}.{norm}.json",
@@ -14,10 +33,11 @@ rule extract_features:
         "logs/extract_features/{model}/{dataset}/{transform}.{norm}.log",
     conda:
         "../../envs/torch.yaml"
+    threads: 1 if SUITE.config["keep_images"] else 4
     resources:
         gpu=LOCAL_GPU,
+        data_root=SUITE.config["data_root"],
     params:
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        version=version("features"),
+        features=feature_params,
     script:
         "../../scripts/extract_features.py"

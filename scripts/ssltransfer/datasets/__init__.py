@@ -5,6 +5,7 @@ An indexer is a module with ``index(root) -> Index``, a generator one with ``gen
 """
 
 from importlib import import_module
+from pathlib import Path
 from types import ModuleType
 from typing import NamedTuple
 
@@ -14,33 +15,92 @@ from ssltransfer.errors import InputError
 class Source(NamedTuple):
     """Where a data set comes from.
 
-    ``original:NAME``: the folder NAME below the data root, read by the module NAME.
+    ``original:NAME`` or ``original:NAME/VARIANT``: the folder NAME below the data root, read by the module NAME.
     ``generated:NAME``: made by the module NAME.
     ``column:DATASET/COLUMN``: the images of another data set, labelled by another column of its index.
+    ``folder:PATH``, ``csv:PATH``: a user's images; PATH starts from the data root, unless it is absolute.
+
+    Attributes
+    ----------
+    kind, name : str
+        What stands before and behind the colon.
+    variant : str
+        The VARIANT or the COLUMN; empty if there is none.
     """
 
     kind: str
     name: str
-    column: str = ""
+    variant: str = ""
+
+    @property
+    def indexer(self) -> str:
+        """The module that makes the index, and the component whose version covers it."""
+        return {"folder": "folder", "csv": "table"}.get(self.kind, self.name)
 
 
-ORIGINAL = ("cifar10", "dtd", "eurosat", "pets")
+#: Original data sets and the variants of each.
+ORIGINAL: dict[str, tuple[str, ...]] = {
+    "aircraft": (),
+    "caltech101": ("official",),
+    "cars": (),
+    "chestx": (),
+    "cifar10": (),
+    "cifar100": (),
+    "cropdiseases": (),
+    "dtd": (),
+    "eurosat": (),
+    "flowers": (),
+    "food101": (),
+    "isic": (),
+    "nyuv2": (),
+    "pets": (),
+    "sun397": (),
+    "voc2007": (),
+    "voc_detection": (),
+}
 GENERATED = ("digits", "shapes", "textures")
+READ = ("original", "folder", "csv")
+"""Kinds of data sets that are read from the data root."""
+
+DOWNLOADS = Path("resources/datasets")
+"""Where data sets that are not below the data root are downloaded to, below the working directory."""
 
 
 def parse_source(source: str) -> Source:
     """Parse the `source` of a row of `datasets.tsv`; InputError if it has none of the forms above."""
     kind, _, rest = source.partition(":")
-    name, _, column = rest.partition("/")
-    known = {"original": name in ORIGINAL, "generated": name in GENERATED, "column": bool(name and column)}
+    if kind in ("folder", "csv") and rest:
+        return Source(kind, rest)
+    name, slash, variant = rest.partition("/")
+    known = {
+        "original": name in ORIGINAL and (not slash or variant in ORIGINAL[name]),
+        "generated": rest in GENERATED,
+        "column": bool(name and variant),
+    }
     if not known.get(kind):
+        originals = ", ".join("/".join((name, *variants)) for name, variants in ORIGINAL.items())
         raise InputError(
-            f"source {source!r} is unknown; write original:NAME ({', '.join(ORIGINAL)}), "
-            f"generated:NAME ({', '.join(GENERATED)}) or column:DATASET/COLUMN"
+            f"source {source!r} is unknown; write original:NAME ({originals}), generated:NAME "
+            f"({', '.join(GENERATED)}), column:DATASET/COLUMN, folder:PATH or csv:PATH"
         )
-    return Source(kind, name, column)
+    return Source(kind, name, variant)
 
 
 def load(source: Source) -> ModuleType:
     """Import the module of an original or generated data set, and nothing of the others."""
-    return import_module(f"ssltransfer.datasets.{source.name}")
+    return import_module(f"ssltransfer.datasets.{source.indexer}")
+
+
+def location(source: Source, data_root: str | Path) -> Path:
+    """Where a data set that is read lies: below the data root, or, if it is not there, among the downloads."""
+    place = Path(data_root) / source.name
+    downloaded = DOWNLOADS / source.name
+    return downloaded if source.kind == "original" and downloaded.is_dir() and not place.exists() else place
+
+
+def image_root(source: Source, data_root: str | Path, index_file: str | Path) -> Path:
+    """Folder that the image references of an index start from."""
+    if source.kind not in READ:
+        return Path(index_file).parent
+    place = location(source, data_root)
+    return place.parent if source.kind == "csv" else place

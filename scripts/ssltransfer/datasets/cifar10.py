@@ -2,24 +2,11 @@
 
 from pathlib import Path
 
-from ssltransfer.datasets.containers import read_cifar_batch
-from ssltransfer.datasets.index import Index, concatenate
+from ssltransfer.datasets.containers import cifar_index
+from ssltransfer.datasets.index import Index
 
 
 def index(root: Path) -> Index:
     """Index the batches in their published order; labels and class names are the files' own."""
-    folder = root / "cifar-10-batches-py"
-    names = read_cifar_batch(folder / "batches.meta")["label_names"]
-
-    def part(files: list[str]) -> tuple[list[str], list[int]]:
-        images, labels = [], []
-        for file in files:
-            batch = read_cifar_batch(folder / file)
-            images += [f"{folder.name}/{file}#{row}" for row in range(len(batch["labels"]))]
-            labels += batch["labels"]
-        return images, labels
-
-    return concatenate(
-        {"train": part([f"data_batch_{i}" for i in range(1, 6)]), "test": part(["test_batch"])},
-        classes=[name.decode() if isinstance(name, bytes) else name for name in names],
-    )
+    files = {"train": [f"data_batch_{i}" for i in range(1, 6)], "test": ["test_batch"]}
+    return cifar_index(root / "cifar-10-batches-py", files, "batches.meta", "labels", "label_names")

@@ -1,5 +1,6 @@
-"""Files that hold many images: arrays (.npy) and CIFAR's pickled batches."""
+"""Files that hold many images: arrays (.npy) and CIFAR's pickled batches; and pickles read without running code."""
 
+import gzip
 import io
 import pickle
 from functools import lru_cache
@@ -7,49 +8,97 @@ from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.datasets.index import Index, concatenate
+from ssltransfer.datasets.layout import missing
 from ssltransfer.errors import InputError
 
-_CIFAR_GLOBALS = {
+# What numpy arrays are pickled with, in all its versions. None of these runs code of the file.
+_ARRAY_GLOBALS = {
     ("numpy.core.multiarray", "_reconstruct"),
     ("numpy._core.multiarray", "_reconstruct"),
+    ("numpy.core.numeric", "_frombuffer"),
+    ("numpy._core.numeric", "_frombuffer"),
     ("numpy", "ndarray"),
     ("numpy", "dtype"),
     ("_codecs", "encode"),
 }
 
 
-class _CifarUnpickler(pickle.Unpickler):
+class _ArrayUnpickler(pickle.Unpickler):
     """Reads plain containers, numbers, strings and numpy arrays; refuses every other global."""
 
     def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _CIFAR_GLOBALS:
-            raise pickle.UnpicklingError(f"{module}.{name} does not belong into a CIFAR batch")
+        if (module, name) not in _ARRAY_GLOBALS:
+            raise pickle.UnpicklingError(f"{module}.{name} is neither plain data nor an array")
         return super().find_class(module, name)
 
 
-def read_cifar_batch(path: str | Path) -> dict:
-    """Read one CIFAR batch (a Python 2 pickle) without being able to run code from it.
+def read_pickle(path: Path, what: str) -> dict:
+    """Read a pickled dict of plain data and arrays, gzipped or not, without being able to run code from it.
+
+    Parameters
+    ----------
+    path : Path
+    what : str
+        What the file should be, for error messages.
 
     Returns
     -------
     dict
-        String keys; ``data`` is uint8 (n, 3072).
+        String keys, also where Python 2 wrote bytes.
 
     Raises
     ------
     InputError
         If the file is missing, damaged or names anything but arrays and plain values.
     """
-    path = Path(path)
     try:
-        batch = _CifarUnpickler(io.BytesIO(path.read_bytes()), encoding="bytes").load()
+        content = path.read_bytes()
+        if content.startswith(b"\x1f\x8b"):
+            content = gzip.decompress(content)
+        found = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
     except FileNotFoundError:
-        raise InputError(f"{path} is missing; it belongs to the original layout of the data set") from None
+        raise missing(path) from None
     except Exception as error:  # a damaged pickle can raise nearly anything
-        raise InputError(f"{path} is not a CIFAR batch: {error}") from None
-    if not isinstance(batch, dict):
-        raise InputError(f"{path} is not a CIFAR batch: found a {type(batch).__name__}, expected a dict")
-    return {key.decode() if isinstance(key, bytes) else key: value for key, value in batch.items()}
+        raise InputError(f"{path} is not {what}: {error}") from None
+    if not isinstance(found, dict):
+        raise InputError(f"{path} is not {what}: found a {type(found).__name__}, expected a dict")
+    return {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+
+
+def read_cifar_batch(path: str | Path) -> dict:
+    """Read one CIFAR batch (a Python 2 pickle); ``data`` is uint8 (n, 3072)."""
+    return read_pickle(Path(path), "a CIFAR batch")
+
+
+def cifar_index(folder: Path, files: dict[str, list[str]], meta: str, label_key: str, name_key: str) -> Index:
+    """Index CIFAR batches.
+
+    Parameters
+    ----------
+    folder : Path
+        Folder of the batches, directly below the data set's.
+    files : dict of str to list of str
+        The batches of each split, in order.
+    meta : str
+        File with the class names.
+    label_key, name_key : str
+        Keys of the labels in a batch and of the class names in `meta`.
+    """
+
+    def entry(file: str, key: str) -> list:
+        content = read_cifar_batch(folder / file)
+        if not isinstance(content.get(key), list):
+            raise InputError(f"{folder / file}: key {key!r} is missing; found {', '.join(map(str, content))}")
+        return content[key]
+
+    parts = {}
+    for split, names in files.items():
+        labels = {name: entry(name, label_key) for name in names}
+        images = [f"{folder.name}/{name}#{row}" for name in names for row in range(len(labels[name]))]
+        parts[split] = images, [label for name in names for label in labels[name]]
+    classes = [name.decode() if isinstance(name, bytes) else name for name in entry(meta, name_key)]
+    return concatenate(parts, classes)
 
 
 @lru_cache(maxsize=8)

@@ -5,16 +5,10 @@ All images form one pool, called ``train``; few-shot episodes draw from the pool
 
 from pathlib import Path
 
-from ssltransfer.datasets.index import Index, concatenate
-from ssltransfer.datasets.layout import class_folders, image_files
+from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.layout import folder_pool, inner_folder
 
 
 def index(root: Path) -> Index:
     """Index the class folders in alphabetical order."""
-    classes = class_folders(root / "2750")
-    images, labels = [], []
-    for label, name in enumerate(classes):
-        files = image_files(root / "2750" / name)
-        images += [f"2750/{name}/{file}" for file in files]
-        labels += [label] * len(files)
-    return concatenate({"train": (images, labels)}, classes)
+    return folder_pool(root, inner_folder(root, "EuroSAT", "eurosat") / "2750")

@@ -1,6 +1,8 @@
 """The index of a data set: one row an image, and the checks every indexer's result has to pass."""
 
 import json
+import os
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,10 +79,11 @@ def check_index(index: Index, name: str) -> None:
     Raises
     ------
     InputError
-        If columns differ in length, a split name is unknown, a label is outside 0..classes-1, or a class has no
-        training image although the data set has a training part.
+        If columns differ in length, a split name is unknown, a label is outside 0..classes-1, two classes have one
+        name, or an image both trains and tests.
     """
     lengths = {"image": len(index.image), "split": len(index.split), "label": len(index.label)}
+    lengths |= {column: len(values) for column, values in index.extra.items()}
     if len(set(lengths.values())) != 1 or not lengths["image"]:
         raise InputError(f"{name}: columns must have the same length, at least 1; found {lengths}")
     if unknown := set(index.split) - set(SPLITS):
@@ -91,6 +94,67 @@ def check_index(index: Index, name: str) -> None:
                 raise InputError(
                     f"{name}: row {row} ({index.image[row]}) has label {value}; expected 0..{len(index.classes) - 1}"
                 )
+    if len(set(index.classes)) != len(index.classes):
+        twice = next(c for c, count in Counter(index.classes).items() if count > 1)
+        raise InputError(f"{name}: class {twice!r} is there twice")
+    split_of: dict[str, str] = {}
+    for image, split in zip(index.image, index.split, strict=True):
+        if split_of.setdefault(image, split) != split:
+            raise InputError(f"{name}: image {image} is in {split_of[image]} and in {split}")
+
+
+def check_files(index: Index, name: str, root: Path) -> None:
+    """Require that all images are there as files; each folder is listed once, which is quick on network disks too.
+
+    Raises
+    ------
+    InputError
+        Naming the first missing image, and how many there are.
+    """
+    listings: dict[Path, set[str]] = {}
+
+    def exists(reference: str) -> bool:
+        path = root / reference
+        if path.parent not in listings:
+            listings[path.parent] = _files(path.parent)
+        return path.name in listings[path.parent]
+
+    containers = {}
+    absent = []
+    for reference in index.image:
+        if not exists(reference):
+            container, row = split_reference(reference)
+            if row is None or not containers.setdefault(container, exists(container)):
+                absent.append(reference)
+    if absent:
+        raise InputError(f"{name}: {root / absent[0]} is not a file ({len(absent)} of {len(index)} images are missing)")
+
+
+def _files(folder: Path) -> set[str]:
+    try:
+        with os.scandir(folder) as entries:
+            return {entry.name for entry in entries if entry.is_file()}
+    except (FileNotFoundError, NotADirectoryError):
+        return set()
+
+
+def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
+    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test) and look for empty classes.
+
+    Raises
+    ------
+    InputError
+        Naming the counts that differ and by how many, or else a class without training images although the data set
+        has a training part.
+    """
+    found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
+    wrong = [
+        f"{what} is {found[what]}, config/datasets.tsv says {count} ({found[what] - count:+d})"
+        for what, count in expected.items()
+        if found[what] != count
+    ]
+    if wrong:
+        raise InputError(f"{name}: {'; '.join(wrong)}; is the copy complete?")
     train = [label for label, split in zip(index.label, index.split, strict=True) if split == "train"]
     if train:
         seen = set().union(*train) if index.multi_label else set(train)
@@ -101,21 +165,20 @@ def check_index(index: Index, name: str) -> None:
             )
 
 
-def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
-    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test).
+def select(index: Index, rows: Sequence[int]) -> Index:
+    """Keep only these rows."""
 
-    Raises
-    ------
-    InputError
-        Naming the first count that differs, and by how many.
-    """
-    found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
-    for what, count in expected.items():
-        if found[what] != count:
-            raise InputError(
-                f"{name}: {what} is {found[what]}, config/datasets.tsv says {count} "
-                f"({found[what] - count:+d}); is the copy complete?"
-            )
+    def chosen(values: Sequence) -> list:
+        return [values[row] for row in rows]
+
+    extra = {column: chosen(values) for column, values in index.extra.items()}
+    return Index(chosen(index.image), chosen(index.split), chosen(index.label), index.classes, extra)
+
+
+def split_reference(reference: str) -> tuple[str, int | None]:
+    """Split ``file#row`` into both; another reference stands for itself and has row None."""
+    container, _, row = reference.rpartition("#")
+    return (container, int(row)) if container and row.isdigit() else (reference, None)
 
 
 def write_index(path: str | Path, index: Index) -> None:

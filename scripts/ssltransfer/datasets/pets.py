@@ -2,8 +2,8 @@
 
 from pathlib import Path
 
-from ssltransfer.datasets.index import Index, concatenate
-from ssltransfer.datasets.layout import read_lines
+from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.layout import read_lines, renumber
 from ssltransfer.errors import InputError
 
 
@@ -15,19 +15,17 @@ def index(root: Path) -> Index:
     names: dict[int, str] = {}
 
     def part(file: str) -> tuple[list[str], list[int]]:
-        images, labels = [], []
+        images, numbers = [], []
         path = root / "annotations" / file
-        for number, line in enumerate(read_lines(path), start=1):
+        for line_number, line in enumerate(read_lines(path), start=1):
             fields = line.split()
             if line.startswith("#"):
                 continue
             if len(fields) != 4 or not fields[1].isdigit():
-                raise InputError(f"{path}, line {number}: found {line!r}, expected 'NAME CLASS SPECIES BREED'")
-            label = int(fields[1]) - 1
-            names[label] = fields[0].rpartition("_")[0]
+                raise InputError(f"{path}, line {line_number}: found {line!r}, expected 'NAME CLASS SPECIES BREED'")
+            names[int(fields[1])] = fields[0].rpartition("_")[0]
             images.append(f"images/{fields[0]}.jpg")
-            labels.append(label)
-        return images, labels
+            numbers.append(int(fields[1]))
+        return images, numbers
 
-    parts = {"train": part("trainval.txt"), "test": part("test.txt")}
-    return concatenate(parts, classes=[names.get(label, f"class {label + 1}") for label in range(max(names) + 1)])
+    return renumber({"train": part("trainval.txt"), "test": part("test.txt")}, names)

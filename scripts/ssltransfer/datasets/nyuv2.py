@@ -1,0 +1,118 @@
+"""NYU Depth v2, surface normals: the layout of FAIR's self-supervision benchmark, which the official code uses.
+
+- ``all_images/NNNNNN_rgb.jpg``: the frames; beside each, if made already, ``NNNNNN_SN40.png``: the number of the
+  nearest of 40 code words, 255 where nothing is known.
+- ``surfacenormal_metadata/{train,test}_SN40.json``: a list of ``{"img", "segm", "width", "height"}``.
+- ``surfacenormal_metadata/vocab40.mat``: the code words.
+- ``surfacenormal_metadata/all_normals.pklz``, or a file ``NNNNNN.mat`` a frame: normals and valid pixels.
+
+Normals point right, up and towards the camera, with length 1; they are 0 where nothing is known.
+"""
+
+import json
+from functools import lru_cache
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.datasets.containers import read_pickle
+from ssltransfer.datasets.index import Index, concatenate
+from ssltransfer.datasets.layout import missing, read_mat, read_text
+from ssltransfer.errors import InputError
+
+METADATA = "surfacenormal_metadata"
+ALL_NORMALS = f"{METADATA}/all_normals.pklz"
+CODES = 40
+
+
+def index(root: Path) -> Index:
+    """Index the official train and test lists.
+
+    An image has no label. Extra columns: ``normals``, what `read_normals` reads, and ``codes``, the image of code
+    words ("" if there is none).
+    """
+    parts, normals, codes = {}, [], []
+    for split in ("train", "test"):
+        path = root / METADATA / f"{split}_SN{CODES}.json"
+        names = _frames(path)
+        for name in names:
+            number = name.split("_")[0]
+            single, code = f"{METADATA}/{number}.mat", f"all_images/{number}_SN{CODES}.png"
+            normals.append(single if (root / single).is_file() else f"{ALL_NORMALS}#{number}")
+            codes.append(code if (root / code).is_file() else "")
+        parts[split] = [f"all_images/{name}" for name in names], [[] for _ in names]
+    if any(reference.startswith(ALL_NORMALS) for reference in normals) and not (root / ALL_NORMALS).is_file():
+        raise missing(root / ALL_NORMALS)
+    found = concatenate(parts, classes=[])
+    found.extra |= {"normals": normals, "codes": codes}
+    return found
+
+
+def _frames(path: Path) -> list[str]:
+    try:
+        return [str(record["img"]) for record in json.loads(read_text(path))]
+    except (json.JSONDecodeError, TypeError, KeyError) as error:
+        raise InputError(f"{path} is not a list of objects with the key 'img': {error!r}") from None
+
+
+def read_code_words(root: Path) -> np.ndarray:
+    """Read the code words as float64 (40, 3), unit length."""
+    path = root / METADATA / f"vocab{CODES}.mat"
+    try:
+        words = np.asarray(read_mat(path, "vocabs")[0][0]["normals"][0][0], dtype=np.float64)
+    except (IndexError, ValueError, TypeError) as error:
+        raise InputError(f"{path}: vocabs[0][0]['normals'][0][0] is missing: {error}") from None
+    if words.shape != (CODES, 3):
+        raise InputError(f"{path}: found code words of shape {words.shape}, expected ({CODES}, 3)")
+    return words
+
+
+def read_normals(root: Path, reference: str) -> tuple[np.ndarray, np.ndarray]:
+    """Read the ground truth of a frame.
+
+    Parameters
+    ----------
+    root : Path
+    reference : str
+        An entry of the index's column ``normals``.
+
+    Returns
+    -------
+    normals : ndarray of float32, shape (h, w, 3)
+    valid : ndarray of bool, shape (h, w)
+        Where the depth, and with it the normal, is known.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or its arrays have other shapes.
+    """
+    file, _, number = reference.partition("#")
+    path = root / file
+    if number:
+        normals, valid, rows = _all_normals(path)
+        if number not in rows:
+            raise InputError(f"{path}: frame {number} is missing")
+        return normals[rows[number]], valid[rows[number]] > 0
+    normals = np.stack([np.asarray(read_mat(path, key), dtype=np.float32) for key in ("nx", "ny", "nz")], axis=-1)
+    valid = read_mat(path, "depthValid")
+    if normals.ndim != 3 or valid.shape != normals.shape[:2]:
+        raise InputError(f"{path}: nx {normals.shape[:-1]} and depthValid {valid.shape} must be images of one size")
+    return normals, valid > 0
+
+
+@lru_cache(maxsize=1)
+def _all_normals(path: Path) -> tuple[np.ndarray, np.ndarray, dict[str, int]]:
+    # The official file holds 1449 frames: about 7 GB once it is read.
+    content = read_pickle(path, "a pickle of surface normals")
+    arrays = [content.get(key) for key in ("all_normals", "all_valid_depth_masks")]
+    names = content.get("all_filenames")
+    if not all(isinstance(array, np.ndarray) for array in arrays) or not isinstance(names, list | np.ndarray):
+        raise InputError(f"{path}: all_normals, all_valid_depth_masks and all_filenames are needed")
+    normals, valid = arrays
+    if normals.ndim != 4 or normals.shape[3] != 3 or valid.shape != normals.shape[:3] or len(names) != len(normals):
+        raise InputError(
+            f"{path}: found {normals.shape}, {valid.shape} and {len(names)} names; expected (n, h, w, 3), (n, h, w), n"
+        )
+    keys = [name.decode() if isinstance(name, bytes) else str(name) for name in names]
+    return normals, valid, {key: row for row, key in enumerate(keys)}

