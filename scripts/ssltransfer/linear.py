@@ -232,7 +232,7 @@ class _Problem:
             gradient = self.gradient(point.params, probabilities, penalty)
             slope = float(np.linalg.norm(gradient[:-1]))
             scale = penalty * float(np.linalg.norm(point.params[:-1]))
-            converged = slope <= tolerance(penalty) * scale
+            converged = bool(slope <= tolerance(penalty) * scale)
             if converged or count == MAX_NEWTON_STEPS:
                 break
             forcing = float(np.clip(0.5 * tolerance(penalty) * scale / slope, 0.02, 0.25))
@@ -379,7 +379,7 @@ def certify(
     objective = link.loss(logits, targets) + 0.5 * penalty * float(np.sum(weights**2))
     gradient = features.T.astype(np.float64) @ (link.probabilities(logits) - targets) + penalty * weights[:, kept]
     slope, scale = float(np.linalg.norm(gradient)), penalty * float(np.linalg.norm(weights))
-    return objective, slope**2 / (2 * penalty) / max(objective, 1e-300), slope <= tolerance(penalty) * scale
+    return objective, slope**2 / (2 * penalty) / max(objective, 1e-300), bool(slope <= tolerance(penalty) * scale)
 
 
 @dataclass(frozen=True)
