@@ -1,15 +1,25 @@
-"""Collect the scores of a suite and make its tables."""
+"""Collect the scores of a suite, published ones beside them where it asks for them, and make its tables."""
 
 from pathlib import Path
 
+import pandas as pd
+
 from ssltransfer.jobs import job
-from ssltransfer.scores import collect_scores
-from ssltransfer.summary import summarise, write_summary
+from ssltransfer.published import FOLDER, LABELS, merge_models, published_models, published_scores
+from ssltransfer.scores import collect_scores, read_episodes
+from ssltransfer.suite_tables import all_tables
+from ssltransfer.summary import correlate_summary, summarise, write_summary
 
 with job(snakemake.log[0]):
-    params = snakemake.params
-    scores = collect_scores(snakemake.input.scores)
-    summary = summarise(scores, params.models, params.datasets, params.pretrained_on, params.conventions)
+    params, paths = snakemake.params, snakemake.input.scores
+    scores, models, datasets = collect_scores(paths), params.models, params.datasets
+    if params.published:
+        scores = pd.concat([scores, published_scores(FOLDER, params.published)], ignore_index=True)
+        models = merge_models(published_models(FOLDER), models)
+        datasets = LABELS | datasets
+    published = FOLDER if params.published else None
+    summary = summarise(scores, models, datasets, params.pretrained_on, params.conventions)
+    tables = all_tables(summary, correlate_summary(summary), read_episodes(paths), published)
     folder = Path(snakemake.output[0])
     folder.mkdir(parents=True, exist_ok=True)
-    write_summary(summary, folder)
+    write_summary(summary, tables, folder)

@@ -6,7 +6,11 @@ from ssltransfer.report import write_report
 PACKAGES = ("numpy", "scipy", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
 
 with job(snakemake.log[0]):
-    provenance = {**snakemake.params.provenance, **package_versions(*PACKAGES)}
     write_report(
-        snakemake.output[0], snakemake.params.title, snakemake.input.tables, snakemake.input.figures, provenance
+        snakemake.output[0],
+        snakemake.wildcards.suite,
+        snakemake.params.title,
+        snakemake.input.tables,
+        snakemake.input.figures,
+        {**snakemake.params.provenance, **package_versions(*PACKAGES)},
     )

@@ -24,9 +24,13 @@ ORDER = [
     {"score_file"},
     {"scores"},
     {"correlation"},
+    {"published", "ranking", "comparison"},
+    {"claims"},
     {"tables"},
     {"summary"},
+    {"suite_tables"},
     {"plots"},
+    {"explorer"},
     {"report"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}

@@ -18,7 +18,8 @@ def test_every_figure_of_a_small_suite_is_drawn_and_repeats_byte_for_byte(tmp_pa
             save_figure(figure, tmp_path / folder, name)
     names = sorted(path.name for path in (tmp_path / "a").iterdir())
     assert [name for name in names if name.endswith("svg")] == [
-        "correlations.svg", "domain-vs-transfer.svg", "scatter-fewshot.svg", "scatter-linear.svg", "transfer.svg",
+        "correlations.svg", "domain-vs-transfer.svg", "mean-ranks.svg", "pairs.svg", "radar.svg",
+        "scatter-fewshot.svg", "scatter-linear.svg", "transfer.svg",
     ]  # fmt: skip
     for name in names:
         assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
@@ -48,7 +49,7 @@ def test_few_models_are_drawn_without_a_line(count):
 
 def test_without_source_accuracy_there_is_nothing_to_scatter():
     models = [row | {"source_accuracy": ""} for row in MODELS]
-    assert set(figures(suite(models))) == {"domain-vs-transfer"}
+    assert set(figures(suite(models))) == {"domain-vs-transfer", "mean-ranks", "pairs"}
 
 
 def test_equal_scores_are_drawn():

@@ -5,9 +5,18 @@ import pandas as pd
 import pytest
 from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, suite
 
-from ssltransfer.correlation import correlations
-from ssltransfer.summary import all_tables, read_correlations, read_summary, write_summary
-from ssltransfer.tables import Names, Table, domain_table, latex_text, marks, suite_tables, to_csv, to_html, to_latex
+from ssltransfer.suite_tables import all_tables, domain_table, suite_tables
+from ssltransfer.summary import correlate_summary, read_correlations, read_summary, write_summary
+from ssltransfer.tables import Names, Table, latex_text, marks, to_csv, to_html, to_latex
+
+EPISODES = [
+    {"model": model, "protocol": "few", "dataset": "digits", "setting": "5-shot", "queries": 75, "correct": correct}
+    for model, correct in (("random", [30, 31, 29]), ("simclr", [60, 62, 59]), ("swav", [60, 61, 60]))
+]
+
+
+def write(summary, folder):
+    write_summary(summary, all_tables(summary, correlate_summary(summary), [], None), folder)
 
 
 def table(columns: dict, better=1, decimals=2, **more):
@@ -20,8 +29,7 @@ def table(columns: dict, better=1, decimals=2, **more):
 @pytest.fixture
 def tables():
     summary = suite()
-    found = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
-    return {table.name: table for table in all_tables(summary, found)}
+    return {table.name: table for table in all_tables(summary, correlate_summary(summary), EPISODES, None)}
 
 
 def test_ties_after_rounding_share_a_mark():
@@ -35,7 +43,8 @@ def test_lower_is_better():
 
 def test_one_table_for_each_protocol_and_shot(tables):
     assert list(tables) == [
-        "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations",
+        "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations", "mean-ranks",
+        "pairs-pearson", "pairs-spearman", "fewshot-pairs",
     ]  # fmt: skip
 
 
@@ -67,7 +76,7 @@ def test_markup_in_names_is_escaped(tables):
     assert "<b>" not in html
     latex = to_latex(tables["linear-r32"])
     assert r"SwAV\_2" in latex
-    assert r"<b>\&" in latex
+    assert r"$<$b$>$\&" in latex
 
 
 def test_latex_text():
@@ -97,19 +106,19 @@ def test_models_with_one_label_are_told_apart():
 
 def test_summary_survives_the_folder(tmp_path):
     summary = suite()
-    write_summary(summary, tmp_path)
+    write(summary, tmp_path)
     again = read_summary(tmp_path)
     pd.testing.assert_frame_equal(again.scores, summary.scores)
     pd.testing.assert_frame_equal(again.models, summary.models)
     assert again.leave_out == summary.leave_out
-    expected = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    expected = correlate_summary(summary)
     pd.testing.assert_frame_equal(read_correlations(tmp_path), expected, check_dtype=False)
     for name in ("scores", "models", "correlations", "linear-r32"):
         assert (tmp_path / f"{name}.csv").exists()
 
 
 def test_two_models_only_give_tables_and_no_correlation(tmp_path):
-    write_summary(suite(MODELS[:2]), tmp_path)
+    write(suite(MODELS[:2]), tmp_path)
     rows = read_correlations(tmp_path)
     assert set(rows["note"]) == {"fewer than 3 models"}
     assert rows["pearson"].isna().all()

@@ -9,10 +9,11 @@ model is left out.
 import math
 from dataclasses import dataclass
 from functools import cache
-from itertools import permutations
+from itertools import permutations, product
 
 import numpy as np
 import pandas as pd
+from scipy.optimize import minimize
 from scipy.stats import rankdata
 
 from ssltransfer.scores import AVERAGE, CELL, KINDS, METRICS
@@ -294,6 +295,17 @@ def in_figure(panel: Panel, others: list[Panel], conventions: Conventions) -> bo
     return panel.setting == conventions.figure_shot or conventions.figure_shot not in shots
 
 
+def headline_tasks(tasks: pd.MultiIndex, conventions: Conventions, leave_out: tuple[str, ...] = ()) -> list[tuple]:
+    """List the tasks that the paper counts: those of the panels of Fig. 1 (v2: 40)."""
+    every = panels(tasks, conventions, leave_out)
+    return [task for panel in every if in_figure(panel, every, conventions) for task in panel.tasks]
+
+
+def oriented(values: pd.DataFrame) -> pd.DataFrame:
+    """Turn signs so that higher is better in every column (columns end with the metric)."""
+    return values * np.array([METRICS[task[-1]].better for task in values.columns])
+
+
 def panel_means(values: pd.DataFrame, found: list[Panel]) -> pd.DataFrame:
     """Mean over the (transformed) tasks of each panel; NaN for a model that lacks one of them."""
     means = {panel.name: values[list(panel.tasks)].mean(axis=1, skipna=False) for panel in found}
@@ -363,3 +375,64 @@ def _named(result: dict, models: pd.Index, clipped: str) -> dict:
 def _result_columns() -> list[str]:
     parts = ["", "_low", "_high", "_p", "_loo_low", "_loo_low_without", "_loo_high", "_loo_high_without"]
     return ["n", *(name + part for name in COEFFICIENTS for part in parts), "note"]
+
+
+def rounding_interval(x, values, metric: str, decimals: int, raw: bool = False) -> tuple[float, float]:
+    """Range of Pearson's r that rounding of the printed values allows.
+
+    Parameters
+    ----------
+    x : array_like, shape (n,)
+        Transformed source accuracy, taken as exact; n up to 16.
+    values : array_like, shape (n,)
+        Scores as printed.
+    metric : str
+        Their metric, which fixes the transform.
+    decimals : int
+        Digits to which they are printed.
+    raw : bool
+        Whether the metric is correlated without its logit.
+
+    Returns
+    -------
+    tuple of float
+        Lowest and highest r over all values that round to the printed ones. The end nearer to zero lies at a corner
+        of that box (r is quasi-convex there) and is found among all corners; the other end is climbed to.
+    """
+    x, values = np.asarray(x, float), np.asarray(values, float)
+    half = 0.5 * 10.0**-decimals
+    low, high = (transform(values + shift, metric, raw) for shift in (-half, half))
+    corners = np.array(list(product((False, True), repeat=len(x))))
+    rs = pearson(x, np.where(corners, high, low))
+    ends = [float(rs.min()), float(rs.max())]
+    for i, sign in enumerate((1, -1)):
+        start = np.where(corners[[rs.argmin(), rs.argmax()][i]], high, low)
+        best = minimize(lambda y, s=sign: s * float(pearson(x, y)), start, bounds=list(zip(low, high, strict=True)))
+        ends[i] = (min, max)[i](ends[i], sign * float(best.fun))
+    return ends[0], ends[1]
+
+
+def pairwise(values: pd.DataFrame, coefficient: str = "pearson") -> pd.DataFrame:
+    """Correlate every pair of columns over the models that have both (v1 section 4.5).
+
+    Parameters
+    ----------
+    values : pd.DataFrame
+        Models x tasks, transformed; signs turned so that higher is better, where that is wanted.
+    coefficient : str
+        pearson, spearman or kendall.
+
+    Returns
+    -------
+    pd.DataFrame
+        Symmetric, 1 on the diagonal, NaN where fewer than 3 models are shared or a column is constant.
+    """
+    function, n = _FUNCTIONS[coefficient], values.shape[1]
+    data = values.to_numpy(float)
+    result = np.full((n, n), np.nan)
+    for i in range(n):
+        for j in range(i + 1):
+            kept = ~np.isnan(data[:, i]) & ~np.isnan(data[:, j])
+            if kept.sum() >= 3:
+                result[i, j] = result[j, i] = function(data[kept, i], data[kept, j])
+    return pd.DataFrame(result, index=values.columns, columns=values.columns)

@@ -12,16 +12,33 @@ from pathlib import Path
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 from scipy import stats
+from scipy.cluster import hierarchy
+from scipy.spatial.distance import squareform
 
-from ssltransfer.correlation import Panel, in_figure, panel_means, panels, transform, transformed, variants
+from ssltransfer.correlation import (
+    Panel,
+    headline_tasks,
+    in_figure,
+    oriented,
+    pairwise,
+    panel_means,
+    panels,
+    transform,
+    transformed,
+    variants,
+)
 from ssltransfer.files import replacing
+from ssltransfer.ranking import mean_ranks
 from ssltransfer.scores import KINDS, METRICS
+from ssltransfer.suite_tables import SETTINGS, pair_values
 from ssltransfer.summary import Summary
-from ssltransfer.tables import SETTINGS, Names
+from ssltransfer.tables import Names
 
 BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
 SKY, VERMILLION, BLACK, GREY = "#56B4E9", "#D55E00", "#000000", "#7F7F7F"
@@ -34,6 +51,7 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
 
 #: One figure of small scatters for each of these sets of kinds.
 SCATTERS = {
+    "calibration": ("calibration",),
     "scatter-linear": ("linear",),
     "scatter-finetune": ("finetune",),
     "scatter-fewshot": ("fewshot",),
@@ -65,9 +83,13 @@ STYLE = {
 def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
     """Write ``{name}.svg`` and ``{name}.png`` (200 dpi) without dates, so that equal figures are equal files."""
     with mpl.rc_context(STYLE):
-        for suffix, metadata in ((".svg", {"Date": None, "Creator": None}), (".png", {"Software": None})):
-            with replacing(Path(folder) / f"{name}{suffix}") as temporary:
-                figure.savefig(temporary, dpi=200, metadata=metadata)
+        # Each canvas draws once, where savefig would draw five times in all; the first lays the figure out.
+        with replacing(Path(folder) / f"{name}.svg") as temporary:
+            FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")
+        figure.dpi = 200
+        with replacing(Path(folder) / f"{name}.png") as temporary:
+            FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
 
 
 def model_styles(models: pd.DataFrame) -> dict[str, dict]:
@@ -103,6 +125,7 @@ class Canvas:
         self.models = list(models["model"])
         self.styles = model_styles(models)
         self.names = summary.names
+        self.families = dict(zip(models["model"], models["family"], strict=True))
         self.labels = dict(zip(self.models, self.names.rows(self.models), strict=True))
         self.conventions = summary.conventions
         self.source_label = summary.source_label
@@ -114,11 +137,11 @@ class Canvas:
         """Open a figure, in inches."""
         return Figure(figsize=(width, height))
 
-    def points(self, ax, x: pd.Series, y: pd.Series, size: float = 26) -> None:
-        """Draw one marker a model; highlighted models get a ring."""
-        for model in self.models:
-            if model not in y.index or np.isnan(x.get(model, np.nan)) or np.isnan(y[model]):
-                continue
+    def points(self, ax, x: pd.Series, y: pd.Series, size: float = 26, better: int = 1) -> None:
+        """Draw one marker a model; highlighted models get a ring and their rank."""
+        both = y[y.notna() & x.reindex(y.index).notna()]
+        ranks = (both * better).rank(ascending=False, method="min")
+        for model in [model for model in self.models if model in both.index]:
             style = self.styles[model]
             ax.scatter(
                 x[model], y[model], s=size * (1.9 if style["marker"] == "*" else 1), **style,
@@ -126,6 +149,11 @@ class Canvas:
             )  # fmt: skip
             if model in self.highlighted:
                 ax.scatter(x[model], y[model], s=5 * size, facecolor="none", edgecolor=PURPLE, lw=1.4, zorder=4)
+                text = f"{ranks[model]:.0f}/{len(both)}" if better else ""
+                ax.annotate(
+                    text, (x[model], y[model]), xytext=(0, -7 - size / 8), textcoords="offset points",
+                    ha="center", va="top", fontsize=6.5, color=PURPLE, zorder=5,
+                )  # fmt: skip
 
     def legend(self, figure: Figure, models: list[str]) -> None:
         """Put the legend that all panels share beside them."""
@@ -175,11 +203,11 @@ def coefficients(row: pd.Series | None) -> str:
     return f"r = {row['pearson']:.2f}   ρ = {row['spearman']:.2f}".replace("-", "−")
 
 
-def _grid(canvas: Canvas, count: int, columns: int, height: float, models: int) -> tuple[Figure, list]:
+def _grid(canvas: Canvas, count: int, height: float, models: int) -> tuple[Figure, list]:
     """Open a figure of small multiples with room for a legend of `models`; unused cells stay empty."""
-    columns = min(columns, count)
+    columns = count if count <= 5 else min((5, 4, 3), key=lambda width: -count % width)
     rows = math.ceil(count / columns)
-    figure = canvas.figure(1.7 * columns + 1.5, max(height * rows + 0.3, 0.165 * models + 0.2))
+    figure = canvas.figure(1.8 * columns + 1.5, max(height * rows + 0.3, 0.165 * models + 0.2))
     axes = figure.subplots(rows, columns, squeeze=False).ravel()
     for ax in axes[count:]:
         ax.set_visible(False)
@@ -202,11 +230,11 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
         return None
     shown = [m for m in canvas.models if means.loc[m].notna().any() and np.isfinite(x[m])]
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(canvas, len(found), 4, 1.9, len(shown))
+        figure, axes = _grid(canvas, len(found), 1.9, len(shown))
         for ax, panel in zip(axes, found, strict=True):
             y = means[panel.name]
             regression(ax, x, y)
-            canvas.points(ax, x, y)
+            canvas.points(ax, x, y, better=METRICS[panel.tasks[0][-1]].better)
             canvas.percent_axis(ax.xaxis, x[y.notna()])
             ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel))}")
             ax.set_ylabel(panel_axis(panel))
@@ -246,10 +274,10 @@ def scatter_figure(
     by_task = correlations.set_index(["protocol", "kind", "dataset", "setting", "metric"])
     shown = [m for m in canvas.models if matrix.loc[m, tasks].notna().any() and np.isfinite(x[m])]
     with mpl.rc_context(STYLE):
-        figure, axes = _grid(canvas, len(tasks), 4 if len(tasks) < 11 else 5, 1.65, len(shown))
+        figure, axes = _grid(canvas, len(tasks), 1.65, len(shown))
         for ax, task in zip(axes, tasks, strict=True):
             regression(ax, x, values[task])
-            canvas.points(ax, x, values[task], 20)
+            canvas.points(ax, x, values[task], 20, METRICS[task[-1]].better)
             canvas.percent_axis(ax.xaxis, x[values[task].notna()])
             if METRICS[task[-1]].logit:
                 canvas.percent_axis(ax.yaxis, values[task], task[-1])
@@ -275,7 +303,8 @@ def short_label(task: tuple, kinds: tuple[str, ...], names: Names) -> str:
     """Title of one small panel: what varies within the figure."""
     _, kind, dataset, setting, metric = task
     headline = KINDS[kind].headline
-    parts = [METRICS[metric].label if headline else names.dataset(dataset)]
+    own_metric = headline or not KINDS[kind].performance
+    parts = [METRICS[metric].label if own_metric else names.dataset(dataset)]
     parts += [KINDS[kind].label.split("(")[-1].strip(")")] if len(kinds) > 1 else []
     parts += [SETTINGS.get(setting, setting)]
     return " ".join(part for part in parts if part)
@@ -309,9 +338,11 @@ def correlation_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.Da
             axes[-1].set_axis_off()
             for ax in axes[: len(line)]:
                 (protocol, kind, distant), found = next(items)
-                _bars(ax, found, canvas.names)
-                parts = (KINDS[kind].label, "CD-FSL" if distant else "", variant[protocol])
+                settings = {row.name[3] for row in found}
+                shot = f"({settings.pop()})" if len(settings) == 1 and "" not in settings else ""
+                parts = (KINDS[kind].label, "CD-FSL" if distant else "", shot, variant[protocol])
                 ax.set_title(" ".join(part for part in parts if part), loc="left")
+                _bars(ax, found, canvas.names, bool(shot))
             axes[0].set_ylabel("Correlation")
         handles = [mpl.patches.Patch(facecolor=BLUE, label="Pearson (of logits)")]
         handles += [mpl.patches.Patch(facecolor=ORANGE, hatch="////", edgecolor="white", label="Spearman")]
@@ -330,7 +361,7 @@ def _fill_lines(sizes: list[int], capacity: int) -> list[list[int]]:
     return lines
 
 
-def _bars(ax, rows: list[pd.Series], names: Names) -> None:
+def _bars(ax, rows: list[pd.Series], names: Names, one_shot: bool) -> None:
     labels = []
     for i, row in enumerate(rows):
         _, kind, dataset, setting, metric = row.name
@@ -340,9 +371,11 @@ def _bars(ax, rows: list[pd.Series], names: Names) -> None:
             ax.bar(i + shift, r, 0.38, color=color, hatch=hatch, edgecolor="white", linewidth=0, zorder=2)
             ax.plot([i + shift] * 2, [low, high], color="#333333", linewidth=0.8, zorder=3)
         label = METRICS[metric].label if KINDS[kind].headline else names.dataset(dataset)
-        labels.append(("−" if negate else "") + label + (f" {setting.removesuffix('-shot')}" if setting else ""))
+        shot = "" if one_shot else setting.removesuffix("-shot")
+        labels.append(f"{'−' if negate else ''}{label} {shot}".strip())
     ax.axhline(0, color="#333333", linewidth=0.6)
     ax.set_ylim(-1.02, 1.02)
+    ax.set_yticks([-1, -0.5, 0, 0.5, 1])
     ax.set_xlim(-0.6, len(rows) - 0.4)
     ax.set_xticks(range(len(rows)), labels, rotation=35, ha="right", rotation_mode="anchor")
     ax.grid(axis="y", linewidth=0.3, color="#DDDDDD", zorder=0)
@@ -379,6 +412,154 @@ def domain_figure(canvas: Canvas, scores: pd.DataFrame, pretrained_on: dict[str,
     return figure
 
 
+def properties_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:
+    """Fig. 4: perceptual distance and colour error (boxes: self-supervised models), attentive diffusion."""
+    groups = [
+        ("Perceptual distance (LPIPS)", ["lpips-alexnet", "lpips-vgg", "lpips-squeezenet"], "LPIPS "),
+        ("Colour error (MSE, grey levels²)", ["mse-red", "mse-green", "mse-blue"], "MSE "),
+        ("Attentive diffusion (%)", ["attentive-diffusion"], ""),
+    ]
+    by_metric = {task[-1]: matrix[task] for task in matrix.columns if task[1] in ("inversion", "attention")}
+    drawn = [(title, [m for m in metrics if m in by_metric], cut) for title, metrics, cut in groups]
+    drawn = [group for group in drawn if group[1]]
+    if not drawn:
+        return None
+    shown = [m for m in canvas.models if any(pd.notna(values[m]) for values in by_metric.values())]
+    with mpl.rc_context(STYLE):
+        widths = [len(metrics) + 0.6 for _, metrics, _ in drawn]
+        figure = canvas.figure(1.5 + 0.85 * sum(widths), max(2.6, 0.165 * len(shown) + 0.3))
+        axes = figure.subplots(1, len(drawn), squeeze=False, gridspec_kw={"width_ratios": widths})[0]
+        for ax, (title, metrics, cut) in zip(axes, drawn, strict=True):
+            for i, metric in enumerate(metrics):
+                _box(ax, i, by_metric[metric][shown], canvas)
+            ax.set_xticks(range(len(metrics)), [METRICS[m].label.removeprefix(cut) for m in metrics])
+            ax.set_xlim(-0.6, len(metrics) - 0.4)
+            ax.set_title(title)
+        canvas.legend(figure, shown)
+    return figure
+
+
+def _box(ax, position: int, values: pd.Series, canvas: Canvas) -> None:
+    """Box of the models without labels in pretraining, and every model beside it."""
+    learnt = [m for m in values.index if pd.notna(values[m]) and canvas.families[m] not in FIXED_SHADES]
+    if len(learnt) > 2:
+        ax.boxplot(
+            [values[learnt]], positions=[position], widths=0.7, showfliers=False, medianprops={"color": "#444444"},
+            boxprops={"color": "#999999"}, whiskerprops={"color": "#999999"}, capprops={"color": "#999999"},
+        )  # fmt: skip
+    spread = np.linspace(-0.27, 0.27, max(len(values), 2))
+    x = pd.Series(position + spread[: len(values)], values.index)
+    canvas.points(ax, x, values, 18, better=0)
+
+
+def rank_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:
+    """Mean rank of each model over the tasks that the paper counts, with bootstrap intervals over tasks."""
+    tasks = headline_tasks(matrix.columns, canvas.conventions, canvas.leave_out)
+    if not tasks:
+        return None
+    ranks = mean_ranks(matrix[tasks])
+    with mpl.rc_context(STYLE):
+        figure = canvas.figure(4.6, 0.2 * len(ranks) + 0.7)
+        ax = figure.subplots()
+        for i, row in enumerate(ranks.itertuples()):
+            style = canvas.styles[row.Index]
+            ax.plot([row.low, row.high], [i, i], color="#777777", linewidth=1, zorder=1)
+            ax.scatter(row.mean_rank, i, s=34, **style, edgecolor="white", linewidth=0.4, zorder=2)
+        ax.set_yticks(range(len(ranks)), [canvas.labels[m] for m in ranks.index])
+        ax.invert_yaxis()
+        ax.set_xlabel(f"Mean rank over {len(tasks)} tasks (1 is best)")
+        ax.grid(axis="x", linewidth=0.3, color="#DDDDDD", zorder=0)
+    return figure
+
+
+def pairs_figure(summary: Summary) -> Figure | None:
+    """Clustered heat map of the correlations between all pairs of tasks (v1 section 4.5)."""
+    values = pair_values(summary)
+    r = pairwise(values)
+    kept = r.index[r.notna().sum() > 1]
+    r = r.loc[kept, kept]
+    if len(r) < 3:
+        return None
+    distance = squareform(1 - np.clip(r.fillna(0).to_numpy(), -1, 1), checks=False)
+    tree = hierarchy.linkage(distance, "average", optimal_ordering=True)
+    order = hierarchy.leaves_list(tree)
+    r = r.iloc[order, order]
+    with mpl.rc_context(STYLE):
+        size = max(3.2, 0.155 * len(r) + 1.6)
+        figure = Figure(figsize=(size + 0.7, size + 0.5))
+        top, ax = figure.subplots(2, 1, gridspec_kw={"height_ratios": [1, 9]})
+        with mpl.rc_context({"lines.linewidth": 0.8}):
+            hierarchy.dendrogram(tree, ax=top, no_labels=True, color_threshold=0, above_threshold_color="#555555")
+        top.set_axis_off()
+        image = ax.imshow(r, cmap="RdBu_r", vmin=-1, vmax=1, aspect="auto")
+        ax.set_xticks(range(len(r)), r.columns, rotation=90, fontsize=6)
+        ax.set_yticks(range(len(r)), r.index, fontsize=6)
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        bar = figure.colorbar(image, ax=[top, ax], shrink=0.5, aspect=30, pad=0.01)
+        bar.set_label("Pearson correlation of logits")
+        bar.outline.set_visible(False)
+    return figure
+
+
+def radar_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:
+    """v2 Fig. 7: rank of each model in each setting; further out is better.
+
+    Ranks are those of the plain average score (recognition), AP50 (detection), mean error (normals) and mean IoU,
+    with source accuracy as the first axis, over the models that have every setting.
+    """
+    axes_values = radar_values(canvas, matrix)
+    ranks = axes_values.dropna().rank(ascending=False)
+    if ranks.shape[1] < 3 or len(ranks) < 2:
+        return None
+    angles = np.linspace(0, 2 * np.pi, ranks.shape[1], endpoint=False)
+    closed = np.append(angles, angles[0])
+    columns = min(5, len(ranks))
+    rows = math.ceil(len(ranks) / columns)
+    with mpl.rc_context(STYLE):
+        figure = canvas.figure(1.8 * columns, 1.55 * rows)
+        grid = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "polar"}).ravel()
+        for ax, (model, own) in zip(grid, ranks.iterrows(), strict=False):
+            color = canvas.styles[model]["color"]
+            radius = len(ranks) + 1 - np.append(own, own.iloc[0])
+            ax.plot(closed, radius, color=color, linewidth=1.2)
+            ax.fill(closed, radius, color=color, alpha=0.2, linewidth=0)
+            ax.scatter(angles, radius[:-1], s=9, color=color, marker=canvas.styles[model]["marker"], zorder=3)
+            ax.set_theta_offset(np.pi / 2)
+            ax.set_theta_direction(-1)
+            ax.set_ylim(0, len(ranks))
+            ax.set_yticks([1, (len(ranks) + 1) / 2, len(ranks)], [])
+            ax.set_xticks(angles, ranks.columns, fontsize=5.5)
+            ax.tick_params(pad=-4)
+            for angle, text in zip(angles, ax.get_xticklabels(), strict=True):
+                side = round(np.sin(angle), 3)
+                text.set_horizontalalignment("left" if side > 0.2 else "right" if side < -0.2 else "center")
+            ax.grid(linewidth=0.4, color="#CCCCCC")
+            ax.spines["polar"].set_visible(False)
+            ax.set_title(canvas.labels[model], fontweight="bold")
+        for ax in grid[len(ranks) :]:
+            ax.set_visible(False)
+    return figure
+
+
+def radar_values(canvas: Canvas, matrix: pd.DataFrame) -> pd.DataFrame:
+    """One column a setting of Fig. 7, higher is better, headed by its abbreviation."""
+    every = panels(matrix.columns, canvas.conventions, canvas.leave_out)
+    head = "Source" if canvas.leave_out else "ImageNet"
+    columns = {head: canvas.source} if canvas.source.notna().any() else {}
+    variant = variants(matrix.columns)
+    for panel in every:
+        if not in_figure(panel, every, canvas.conventions):
+            continue
+        tasks = list(panel.tasks)
+        if panel.kind == "normals":
+            tasks = [t for t in matrix.columns if t[0] == panel.protocol and t[4] == "mean-angle"] or tasks
+        group = "CD" if "cd-fsl" in panel.name else ""
+        head = " ".join(part for part in (KINDS[panel.kind].short, variant[panel.protocol], group) if part)
+        columns[head] = oriented(matrix[tasks]).mean(axis=1, skipna=False)
+    return pd.DataFrame(columns)
+
+
 def suite_figures(summary: Summary, correlations: pd.DataFrame) -> Iterator[tuple[str, Figure]]:
     """Make every figure that the scores of a suite allow, as (file name, figure), one at a time."""
     canvas, matrix = Canvas(summary), summary.matrix
@@ -386,6 +567,10 @@ def suite_figures(summary: Summary, correlations: pd.DataFrame) -> Iterator[tupl
         "transfer": lambda: transfer_figure(canvas, matrix, correlations),
         "correlations": lambda: correlation_figure(canvas, matrix, correlations),
         "domain-vs-transfer": lambda: domain_figure(canvas, summary.cells, summary.pretrained_on),
+        "radar": lambda: radar_figure(canvas, matrix),
+        "mean-ranks": lambda: rank_figure(canvas, matrix),
+        "pairs": lambda: pairs_figure(summary),
+        "properties": lambda: properties_figure(canvas, matrix),
     }
     for name, kinds in SCATTERS.items():
         candidates[name] = partial(scatter_figure, canvas, matrix, correlations, kinds)

@@ -16,34 +16,42 @@ TEMPLATES = Path(__file__).parents[2] / "workflow" / "report"
 #: Section -> what belongs there: (title, figures, beginnings of table names), in reading order.
 SECTIONS = {
     "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
+    "models": ("Which model?", ["mean-ranks", "radar"], ["mean-ranks", "fewshot-pairs"]),
     "domain": ("Domain or transfer?", ["domain-vs-transfer"], ["domain-vs-transfer"]),
+    "comparison": ("Measured and published", [], ["comparison"]),
+    "claims": ("Claims", [], ["claims"]),
     "linear": ("Many-shot linear", ["scatter-linear"], ["linear"]),
     "finetune": ("Many-shot finetuning", ["scatter-finetune"], ["finetune"]),
-    "fewshot": ("Few-shot", ["scatter-fewshot"], ["fewshot"]),
+    "fewshot": ("Few-shot", ["scatter-fewshot"], ["fewshot(?!-pairs)"]),
     "detection": ("Detection", ["scatter-detection"], ["detection"]),
     "normals": ("Surface normals", ["scatter-normals"], ["normals"]),
     "segmentation": ("Segmentation", ["scatter-segmentation"], ["segmentation"]),
-    "properties": ("Properties of the features", [], ["properties"]),
-    "statistics": ("Statistics", [], ["correlations"]),
+    "properties": (
+        "Properties of the features",
+        ["calibration", "properties"],
+        ["properties", "table9-correlations"],
+    ),
+    "statistics": ("Statistics", ["pairs"], ["correlations", "averages-check"]),
+    "training": ("Training of the published models", [], ["training-details"]),
 }
 
 
-def caption(name: str) -> str:
+def caption(name: str, suite: str) -> str:
     """Return the caption of a figure, from the template that Snakemake's own report uses too."""
     text = (TEMPLATES / "figure.rst").read_text(encoding="utf-8")
-    wildcards = SimpleNamespace(wildcards=SimpleNamespace(name=name))
+    wildcards = SimpleNamespace(wildcards=SimpleNamespace(name=name, suite=suite))
     return Environment(autoescape=False).from_string(text).render(snakemake=wildcards).strip()
 
 
-def _figure(folder: Path, name: str) -> dict:
+def _figure(folder: Path, name: str, suite: str) -> dict:
     """Read a figure for inlining; as an image of its own its ids cannot clash with those of another."""
     svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
     points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    return {"name": name, "caption": caption(name), "uri": uri, "width": round(points * 1.75)}
+    return {"name": name, "caption": caption(name, suite), "uri": uri, "width": round(points * 1.75)}
 
 
-def _sections(tables: Path, figures: Path) -> list[dict]:
+def _sections(tables: Path, figures: Path, suite: str) -> list[dict]:
     found = read_json(tables / "suite.json")["tables"]
     for table in found:
         table["html"] = Markup((tables / f"{table['name']}.html").read_text(encoding="utf-8"))
@@ -52,7 +60,7 @@ def _sections(tables: Path, figures: Path) -> list[dict]:
         section = {
             "id": key,
             "title": title,
-            "figures": [_figure(figures, n) for n in figure_names if (figures / f"{n}.svg").exists()],
+            "figures": [_figure(figures, n, suite) for n in figure_names if (figures / f"{n}.svg").exists()],
             "tables": [t for t in found if any(re.match(rf"{p}(-|$)", t["name"]) for p in prefixes)],
         }
         if section["figures"] or section["tables"]:
@@ -60,15 +68,21 @@ def _sections(tables: Path, figures: Path) -> list[dict]:
     return sections
 
 
-def render_report(title: str, tables: str | Path, figures: str | Path, provenance: dict[str, str]) -> str:
+def _inline_json(path: Path) -> Markup:
+    """Read a JSON file so that nothing in it can end the script element it goes into."""
+    return Markup(path.read_text(encoding="utf-8").replace("&", "\\u0026").replace("<", "\\u003c"))
+
+
+def render_report(suite: str, title: str, tables: str | Path, figures: str | Path, provenance: dict[str, str]) -> str:
     """Render the report.
 
     Parameters
     ----------
-    title : str
-        Heading.
+    suite, title : str
+        Its id and heading.
     tables, figures : path
-        Folders written by `summary.write_summary` and `plots.save_figure`.
+        Folders written by `summary.write_summary` and by `plots.save_figure` (with explorer.json beside the figures,
+        if there is anything to explore).
     provenance : dict of str
         What to list at the end: versions, date of the code, configuration.
 
@@ -86,7 +100,15 @@ def render_report(title: str, tables: str | Path, figures: str | Path, provenanc
         "tasks": summary.matrix.shape[1],
         "scores": len(summary.scores),
     }
-    return template.render(title=title, counts=counts, sections=_sections(tables, figures), provenance=provenance)
+    data = figures / "explorer.json"
+    return template.render(
+        title=title,
+        counts=counts,
+        sections=_sections(tables, figures, suite),
+        provenance=provenance,
+        explorer=_inline_json(data) if data.exists() else "",
+        script=Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),
+    )
 
 
 def write_report(path: str | Path, *args, **kwargs) -> None:

@@ -26,6 +26,7 @@ from pathlib import Path
 import pandas as pd
 
 from ssltransfer.errors import InputError
+from ssltransfer.files import read_json
 
 COLUMNS = ["model", "protocol", "kind", "dataset", "setting", "metric", "value", "low", "high", "source"]
 CELL = ["model", "protocol", "kind", "dataset", "setting", "metric"]
@@ -53,7 +54,7 @@ class Metric:
     unit : str
         A key of `UNITS`.
     better : int
-        1 where higher is better, -1 where lower is better.
+        1 where higher is better, -1 where lower is better, 0 where neither is.
     logit : bool
         Whether correlations use the logit of the value (v2 section A.7) or the value itself.
     decimals : int
@@ -82,9 +83,9 @@ METRICS = {
     "ap75": Metric("AP75"),
     "mean-angle": Metric("Mean", "degrees", -1, logit=False),
     "median-angle": Metric("Median", "degrees", -1, logit=False),
-    "within-11.25": Metric("11.25°"),
-    "within-22.5": Metric("22.5°"),
-    "within-30": Metric("30°"),
+    "within-11.25": Metric("< 11.25°"),
+    "within-22.5": Metric("< 22.5°"),
+    "within-30": Metric("< 30°"),
     "mean-iou": Metric("Mean IoU", "fraction", decimals=4),
     "pixel-accuracy": Metric("Accuracy"),
     "ece": Metric("ECE", better=-1),
@@ -94,7 +95,7 @@ METRICS = {
     "mse-red": Metric("MSE red", "levels^2", -1, logit=False, decimals=0),
     "mse-green": Metric("MSE green", "levels^2", -1, logit=False, decimals=0),
     "mse-blue": Metric("MSE blue", "levels^2", -1, logit=False, decimals=0),
-    "attentive-diffusion": Metric("Attentive diffusion"),
+    "attentive-diffusion": Metric("Attentive diffusion", better=0),
 }
 
 
@@ -104,8 +105,8 @@ class Kind:
 
     Attributes
     ----------
-    label : str
-        Heading of its tables and panels.
+    label, short : str
+        Heading of its tables and panels, and its abbreviation.
     headline : str or None
         The metric that stands for the kind in Fig. 1 (v2); None where every data set has its own metric.
     performance : bool
@@ -113,21 +114,22 @@ class Kind:
     """
 
     label: str
+    short: str
     headline: str | None = None
     performance: bool = True
 
 
 KINDS = {
-    "linear": Kind("Many-shot linear"),
-    "finetune": Kind("Many-shot finetune"),
-    "fewshot": Kind("Few-shot"),
-    "detection-frozen": Kind("Detection (frozen)", "ap50"),
-    "detection-finetune": Kind("Detection (finetune)", "ap50"),
-    "normals": Kind("Surface normals", "within-11.25"),
-    "segmentation": Kind("Segmentation", "mean-iou"),
-    "calibration": Kind("Calibration", performance=False),
-    "inversion": Kind("Feature inversion", performance=False),
-    "attention": Kind("Occlusion attention", performance=False),
+    "linear": Kind("Many-shot linear", "Linear"),
+    "finetune": Kind("Many-shot finetune", "Finetune"),
+    "fewshot": Kind("Few-shot", "Few-shot"),
+    "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50"),
+    "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50"),
+    "normals": Kind("Surface normals", "Normals", "within-11.25"),
+    "segmentation": Kind("Segmentation", "Segm.", "mean-iou"),
+    "calibration": Kind("Calibration", "Calibration", performance=False),
+    "inversion": Kind("Feature inversion", "Inversion", performance=False),
+    "attention": Kind("Occlusion attention", "Attention", performance=False),
 }
 
 
@@ -210,6 +212,22 @@ def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
     return tidy(rows)
 
 
+def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
+    """Read the few-shot episodes out of checked score files.
+
+    Returns
+    -------
+    list of dict
+        ``model``, ``protocol``, ``dataset``, ``setting``, ``queries``, ``correct``; empty without few-shot scores.
+    """
+    found = []
+    for path in paths:
+        score = read_json(path)
+        head = {name: score[name] for name in ("model", "protocol", "dataset")}
+        found += [head | {"setting": s} | episodes for s, episodes in score.get("episodes", {}).items()]
+    return found
+
+
 def tidy(rows: list[dict]) -> pd.DataFrame:
     """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
@@ -238,7 +256,12 @@ def combine(scores: pd.DataFrame) -> pd.DataFrame:
     protocols = measured[["kind", "protocol"]].drop_duplicates()
     spread = published.merge(protocols, on="kind", how="left", suffixes=("", "_measured"))
     spread["protocol"] = spread["protocol_measured"].fillna(spread["protocol"])
-    both = pd.concat([measured, spread[COLUMNS]]) if len(published) else measured
+    # A measured property counts on each data set, a published one on their average: the model, not the cell, decides.
+    whole = ~spread["kind"].map(lambda kind: KINDS[kind].performance).astype(bool)
+    by_model = [name for name in CELL if name != "dataset"]
+    seen = pd.MultiIndex.from_frame(measured[by_model])
+    superseded = whole & pd.MultiIndex.from_frame(spread[by_model]).isin(seen)
+    both = pd.concat([measured, spread.loc[~superseded, COLUMNS]]) if len(published) else measured
     return both.drop_duplicates(CELL, keep="first").reset_index(drop=True)
 
 

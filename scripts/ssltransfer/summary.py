@@ -8,7 +8,7 @@ import pandas as pd
 from ssltransfer.correlation import CONVENTIONS, TASK, Conventions, correlations, task_matrix
 from ssltransfer.files import read_json, replacing, write_json
 from ssltransfer.scores import combine, read_scores, source_accuracy, source_datasets
-from ssltransfer.tables import Names, Table, correlation_table, domain_table, suite_tables, write_table
+from ssltransfer.tables import Names, Table, write_table
 
 
 @dataclass(frozen=True)
@@ -109,13 +109,16 @@ def summarise(
     return Summary(scores, frame, datasets, pretrained_on, conventions, leave_out, label)
 
 
-def write_summary(summary: Summary, folder: str | Path) -> None:
-    """Write the tidy scores, all tables made from them and what the figures need into `folder`."""
+def correlate_summary(summary: Summary) -> pd.DataFrame:
+    """Correlate every task and panel of a suite with source accuracy (see `correlation.correlations`)."""
+    return correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+
+
+def write_summary(summary: Summary, tables: list[Table], folder: str | Path) -> None:
+    """Write the tidy scores, `tables` and what figures and report need to know of the suite into `folder`."""
     folder = Path(folder)
     _write_csv(summary.scores, folder / "scores.csv")
     _write_csv(summary.models, folder / "models.csv")
-    found = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
-    tables = all_tables(summary, found)
     for table in tables:
         write_table(folder, table)
     write_json(
@@ -129,16 +132,6 @@ def write_summary(summary: Summary, folder: str | Path) -> None:
             "tables": [{"name": t.name, "title": t.title, "caption": t.caption} for t in tables],
         },
     )
-
-
-def all_tables(summary: Summary, found: pd.DataFrame) -> list[Table]:
-    """Make every table of a suite; `found` are its correlations."""
-    cells, names = summary.cells, summary.names
-    tables = suite_tables(cells, summary.source, names, summary.leave_out)
-    domain = domain_table(cells, summary.pretrained_on, names)
-    if domain is not None:
-        tables.append(domain)
-    return [*tables, correlation_table(found, names)]
 
 
 def read_summary(folder: str | Path) -> Summary:
@@ -158,7 +151,7 @@ def read_summary(folder: str | Path) -> Summary:
 
 
 def read_correlations(folder: str | Path) -> pd.DataFrame:
-    """Read the correlations that `write_summary` wrote; text columns keep empty strings."""
+    """Read correlations.csv as it was written; text columns keep empty strings."""
     frame = pd.read_csv(Path(folder) / "correlations.csv", keep_default_na=False, na_values=[""])
     texts = ["panel", *TASK, "note", *(name for name in frame if name.endswith("_without"))]
     frame[texts] = frame[texts].astype(object).fillna("")

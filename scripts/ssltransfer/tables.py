@@ -1,4 +1,4 @@
-"""Tables of a suite as csv, LaTeX and html: best bold, second best underlined, as in the paper."""
+"""A table as csv, LaTeX and html: best bold, second best underlined, as in the paper."""
 
 import html
 import math
@@ -7,29 +7,9 @@ from pathlib import Path
 
 import pandas as pd
 
-from ssltransfer.correlation import CONVENTIONS, TASK, Panel, panels, task_matrix, variants
 from ssltransfer.files import replacing
-from ssltransfer.scores import CELL, KINDS, METRICS
 
 MISSING = "–"
-
-#: Tables that the paper prints with several kinds side by side: name -> (title, kinds).
-SHARED = {
-    "detection": ("Object detection", ("detection-frozen", "detection-finetune")),
-    "normals": ("Surface normals", ("normals",)),
-    "segmentation": ("Semantic segmentation", ("segmentation",)),
-    "properties": (
-        "Calibration, perceptual distance, colour and attention",
-        ("calibration", "inversion", "attention"),
-    ),
-}
-
-SETTINGS = {
-    "linear": "Linear",
-    "linear-scaled": "Linear, scaled",
-    "finetune": "Finetune",
-    "finetune-scaled": "Finetune, scaled",
-}
 
 
 @dataclass
@@ -154,6 +134,8 @@ _LATEX = {
     "–": "--",
     "±": r"$\pm$",
     "°": r"$^\circ$",
+    "<": "$<$",
+    ">": "$>$",
     "−": "$-$",
     "†": r"$\dagger$",
     "×": r"$\times$",
@@ -232,215 +214,3 @@ class Names:
             f"{label} ({model})" if labels.count(label) > 1 else label
             for label, model in zip(labels, index, strict=True)
         ]
-
-
-def suite_tables(scores: pd.DataFrame, source: pd.Series, names: Names, leave_out: tuple[str, ...] = ()) -> list[Table]:
-    """Make one table for each protocol of a suite, few-shot one for each number of shots.
-
-    Parameters
-    ----------
-    scores : pd.DataFrame
-        Tidy table with one row a cell (see `scores.combine`).
-    source : pd.Series
-        Source accuracy in percent of each model, in the row order wanted; NaN where unknown.
-    names : Names
-        Labels.
-    leave_out : tuple of str
-        Source data sets: shown first, kept out of averages.
-    """
-    matrix = task_matrix(scores, list(source.index))
-    published = _published_cells(scores)
-    found = [
-        _accuracy_table(panel, matrix, scores, source, names, leave_out)
-        for panel in panels(matrix.columns, CONVENTIONS["v2"])
-        if KINDS[panel.kind].headline is None
-    ]
-    for name, (title, kinds) in SHARED.items():
-        tasks = [task for task in matrix.columns if task[1] in kinds]
-        if tasks:
-            found.append(_metric_table(name, title, tasks, matrix, names))
-    for table, tasks in found:
-        table.flags = {
-            (table.cells.index[i], table.cells.columns[j]): "published"
-            for j, task in tasks.items()
-            for i, model in enumerate(matrix.index)
-            if (model, *task) in published
-        }
-    return [_without_empty_rows(table) for table, _ in found]
-
-
-def _published_cells(scores: pd.DataFrame) -> set[tuple]:
-    """Cells to flag as published: only where measured ones stand beside them."""
-    published = scores[scores["source"] != "measured"]
-    if len(published) in (0, len(scores)):
-        return set()
-    return set(published[CELL].itertuples(index=False, name=None))
-
-
-def _without_empty_rows(table: Table) -> Table:
-    """Drop models that have no score in the table; a source accuracy alone is none."""
-    own = [j for j, (group, _) in enumerate(table.cells.columns) if group != "Source"]
-    kept = table.cells.iloc[:, own].notna().any(axis=1).to_numpy()
-    table.cells = table.cells[kept]
-    if table.half_widths is not None:
-        table.half_widths = table.half_widths[kept]
-    return table
-
-
-def _accuracy_table(panel: Panel, matrix, scores, source, names: Names, leave_out) -> tuple[Table, dict]:
-    tasks = sorted(panel.tasks, key=lambda task: task[2] not in leave_out)
-    targets = [task for task in tasks if task[2] not in leave_out]
-    cells = matrix[tasks].copy()
-    cells.columns = [("Source" if t[2] in leave_out else "", names.dataset(t[2])) for t in tasks]
-    position = dict(enumerate(tasks))
-    if targets:
-        cells["", "Avg."] = matrix[targets].mean(axis=1, skipna=False)
-    metrics = sorted({METRICS[task[-1]].label for task in tasks})
-    if panel.kind == "linear" and not leave_out and source.notna().any():
-        cells.insert(0, ("Source", "ImageNet"), source)
-        position = {j + 1: task for j, task in position.items()}
-    cells = cells.set_axis(names.rows(cells.index)).set_axis(pd.MultiIndex.from_tuples(cells.columns), axis=1)
-    halves = _half_widths(scores, matrix, position, cells)
-    caption = f"{' / '.join(metrics)}, percent. Best bold, second best underlined."
-    if halves is not None:
-        caption += " ± 95 % confidence interval over episodes."
-    if leave_out:
-        caption += " Source data sets are not part of the average."
-    size = cells.shape[1]
-    table = Table(panel.name, panel.label, caption, cells, [2] * size, [1] * size, halves)
-    return table, position
-
-
-def _half_widths(scores, matrix, position: dict, cells: pd.DataFrame) -> pd.DataFrame | None:
-    """Half widths of the intervals of the cells in `position` (column number -> task)."""
-    half = scores.set_index(CELL)[["low", "high"]].diff(axis=1)["high"] / 2
-    half = half.dropna()
-    if half.empty:
-        return None
-    found = pd.DataFrame(math.nan, index=cells.index, columns=cells.columns)
-    for j, task in position.items():
-        found.iloc[:, j] = [half.get((model, *task), math.nan) for model in matrix.index]
-    return found if found.notna().any(axis=None) else None
-
-
-def _metric_table(name: str, title: str, tasks: list, matrix, names: Names) -> tuple[Table, dict]:
-    cells = matrix[tasks].copy()
-    datasets = {task[2] for task in tasks}
-    heads, variant = [], variants(tasks)
-    for protocol, kind, dataset, setting, metric in tasks:
-        parts = [KINDS[kind].label if name in ("detection", "properties") else "", variant[protocol]]
-        parts += [names.dataset(dataset)] if len(datasets) > 1 else []
-        label = METRICS[metric].label
-        if setting:
-            label = f"{label} {SETTINGS.get(setting, setting)}"
-        heads.append((" ".join(part for part in parts if part), label))
-    cells = cells.set_axis(names.rows(cells.index)).set_axis(pd.MultiIndex.from_tuples(heads), axis=1)
-    metrics = [METRICS[task[-1]] for task in tasks]
-    units = ", ".join(dict.fromkeys(f"{m.label} in {m.unit}" for m in metrics if m.unit != "percent"))
-    caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
-    table = Table(name, title, caption, cells, [m.decimals for m in metrics], [m.better for m in metrics])
-    return table, dict(enumerate(tasks))
-
-
-def correlation_table(correlations: pd.DataFrame, names: Names) -> Table:
-    """Make the readable form of correlations.csv: coefficients with intervals and p-values."""
-    cells, rows = [], []
-    variant = variants(correlations[TASK].itertuples(index=False, name=None))
-    for row in correlations.to_dict("records"):
-        entry = [row["n"]]
-        for name in ("pearson", "spearman", "kendall"):
-            r, low, high = (row[name + end] for end in ("", "_low", "_high"))
-            entry += [number(r, 2), f"{low:.2f} to {high:.2f}" if pd.notna(low) else MISSING]
-            entry.append(number(row[f"{name}_p"], 3))
-        loo = (row["pearson_loo_low"], row["pearson_loo_high"])
-        entry.append(f"{loo[0]:.2f} to {loo[1]:.2f}" if pd.notna(loo[0]) else MISSING)
-        cells.append([*entry, row["note"]])
-        rows.append(task_label(row, names, variant[row["protocol"]]))
-    groups = [("", "n")]
-    groups += [(g, h) for g in ("Pearson", "Spearman", "Kendall τ") for h in ("r", "95 % interval", "p")]
-    groups += [("Pearson", "leaving one model out"), ("", "note")]
-    frame = pd.DataFrame(cells, index=rows, columns=pd.MultiIndex.from_tuples(groups))
-    caption = (
-        "Correlation of each task with source accuracy. Bounded scores as logits, averages are averages of "
-        "logits. Intervals: percentile bootstrap over models. p: two-sided permutation test, not corrected for "
-        "the number of tasks."
-    )
-    size = frame.shape[1]
-    title = "Correlation with source accuracy"
-    return Table("correlations", title, caption, frame, [None] * size, [0] * size, data=correlations)
-
-
-def task_label(task: dict, names: Names, variant: str = "") -> str:
-    """Readable name of a task given the columns of the tidy table."""
-    kind = KINDS[task["kind"]]
-    parts = [f"{kind.label} {variant}".strip()]
-    metric = METRICS.get(task["metric"])
-    if task["dataset"] == "average" and metric is None:
-        parts.append("average")
-        if task["kind"] == "fewshot" and "cd-fsl" in task.get("panel", ""):
-            parts.append("CD-FSL")
-    elif task["dataset"] != "average":
-        parts.append(names.dataset(task["dataset"]))
-    if task["setting"]:
-        parts.append(SETTINGS.get(task["setting"], task["setting"]))
-    if metric and (kind.headline or not kind.performance):
-        parts.append(metric.label)
-    return " · ".join(parts)
-
-
-def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Names) -> Table | None:
-    """Compare models on the data set they were pretrained on with models pretrained elsewhere.
-
-    Parameters
-    ----------
-    scores : pd.DataFrame
-        Tidy table with one row a cell; the first linear protocol is used.
-    pretrained_on : dict
-        Model -> data set of the suite it was pretrained on.
-    names : Names
-        Labels.
-
-    Returns
-    -------
-    Table or None
-        Rows: models by pretraining data set; columns: those data sets, own ones flagged; footer: means over models
-        of the own and of the other domains. None unless two or more such data sets have linear scores.
-    """
-    linear = scores[scores["kind"] == "linear"]
-    linear = linear[linear["protocol"] == linear["protocol"].iloc[0]] if len(linear) else linear
-    domains = [d for d in dict.fromkeys(linear["dataset"]) if d in set(pretrained_on.values())]
-    if len(domains) < 2:
-        return None
-    models = [m for d in domains for m, own in pretrained_on.items() if own == d]
-    wide = linear[linear["dataset"].isin(domains)].pivot(index="model", columns="dataset", values="value")
-    wide = wide.reindex(index=models, columns=domains).dropna(how="all")
-    own = {(m, d): pretrained_on[m] == d for m in wide.index for d in domains}
-    labels = dict(zip(wide.index, names.rows(wide.index), strict=True))
-    columns = pd.MultiIndex.from_tuples([("Linear accuracy on", names.dataset(d)) for d in domains])
-    flags = {(labels[m], columns[domains.index(d)]): "own" for (m, d), is_own in own.items() if is_own}
-    mask = pd.DataFrame([[own[m, d] for d in domains] for m in wide.index], wide.index, domains)
-    footer = pd.DataFrame(
-        {
-            "Pretrained on it": wide.where(mask).mean(),
-            "Pretrained elsewhere": wide.where(~mask).mean(),
-            "Difference": wide.where(mask).mean() - wide.where(~mask).mean(),
-        }
-    ).T
-    caption = (
-        "Does self-supervision on the target domain pay? † marks the data set a model was pretrained on; the last "
-        "rows average over models. Compare rows of one method for the effect of the domain alone."
-    )
-    cells = wide.set_axis(list(labels.values())).set_axis(columns, axis=1)
-    footer = footer.set_axis(columns, axis=1)
-    size = len(domains)
-    return Table(
-        "domain-vs-transfer",
-        "Domain or transfer?",
-        caption,
-        cells,
-        [2] * size,
-        [1] * size,
-        None,
-        flags,
-        footer,
-    )

@@ -47,9 +47,15 @@ COMPONENTS = {
     "linear": Component(1, ("linear.py", "metrics.py", "splits.py")),
     "calibration": Component(1, ("calibration.py",)),
     "fewshot": Component(1, ("fewshot.py",)),
-    "summary": Component(1, ("scores.py", "correlation.py", "tables.py", "summary.py")),
-    "figures": Component(1, ("plots.py",)),
-    "report": Component(1, ("report.py",)),
+    "summary": Component(
+        2,
+        (
+            *("scores.py", "correlation.py", "published.py", "ranking.py", "comparison.py", "claims.py"),
+            *("tables.py", "summary.py", "suite_tables.py"),
+        ),
+    ),
+    "figures": Component(2, ("plots.py", "explorer.py")),
+    "report": Component(2, ("report.py",)),
 }
 
 

@@ -1,5 +1,18 @@
 # Needs: the score files of the suite.
-# Makes: results/{suite}/tables (scores.csv and everything made from it), figures and report.html.
+# Makes: results/{suite}/tables (scores.csv and everything made from it), figures and report.html; from the published
+# scores alone (resources/published) the same for the suites published-v1 and published-v2.
+TITLES = {
+    SUITE.name: SUITE.config.get("title", SUITE.name),
+    "published-v1": "The paper's published numbers (first version)",
+    "published-v2": "The paper's published numbers (CVPR 2021)",
+}
+
+
+def conventions(wildcards):
+    """The paper's version whose conventions the analysis follows."""
+    if wildcards.suite == SUITE.name:
+        return SUITE.config["conventions"]
+    return wildcards.suite.removeprefix("published-")
 
 
 rule make_tables:
@@ -30,10 +43,25 @@ rule make_tables:
             for model in SUITE.models
             if "dataset" in (SUITE.recipe(model) or {})
         },
-        conventions=SUITE.config.get("conventions", "v2"),
+        conventions=conventions,
+        published=SUITE.config["published"],
         version=version("summary"),
     script:
         "../../scripts/make_tables.py"
+
+
+use rule make_tables as make_published_tables with:
+    input:
+        scores=[],
+    wildcard_constraints:
+        suite="published-v[12]",
+    params:
+        models=[],
+        datasets={},
+        pretrained_on={},
+        conventions=conventions,
+        published=conventions,
+        version=version("summary"),
 
 
 rule plot_figures:
@@ -50,6 +78,8 @@ rule plot_figures:
         ),
     log:
         "logs/plot_figures/{suite}.log",
+    wildcard_constraints:
+        suite=names(TITLES),
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -71,14 +101,21 @@ rule write_report:
         ),
     log:
         "logs/write_report/{suite}.log",
+    wildcard_constraints:
+        suite=names(TITLES),
     conda:
         "../../envs/analysis.yaml"
     params:
         version=version("report"),
-        title=SUITE.config.get("title", SUITE.name),
-        provenance={
-            "suite": SUITE.name,
-            "conventions": SUITE.config.get("conventions", "v2"),
-        },
+        title=lambda w: TITLES[w.suite],
+        provenance=lambda w: {"suite": w.suite, "conventions": conventions(w)},
     script:
         "../../scripts/write_report.py"
+
+
+rule published:
+    """Make every table and figure of the paper from its published scores."""
+    input:
+        expand("results/{suite}/report.html", suite=["published-v1", "published-v2"]),
+    conda:
+        "../../envs/analysis.yaml"

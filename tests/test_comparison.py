@@ -1,0 +1,85 @@
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssltransfer.comparison import agreement, compare
+from ssltransfer.published import FOLDER, LABELS, merge_models, published_models, published_scores, rerun_spread
+from ssltransfer.suite_tables import all_tables
+from ssltransfer.summary import correlate_summary, summarise
+from ssltransfer.tables import to_html
+
+OWN = {"model": "mine", "label": "Mine", "family": "own", "source_accuracy": "70"}
+
+
+@pytest.fixture(scope="module")
+def suite():
+    """BYOL measured again on the linear and few-shot tasks, and a model of the user's own."""
+    published = published_scores(FOLDER, "v2")
+    byol = published[(published["model"] == "byol") & published["kind"].isin(["linear", "fewshot"])]
+    again = byol.assign(source="measured", protocol=byol["kind"] + "-again", value=byol["value"] + 0.5)
+    again.loc[again["kind"] == "linear", ["low", "high"]] = np.nan
+    shift = {"low": again["value"] - 0.6, "high": again["value"] + 0.6}
+    again = again.assign(**{k: v.where(again["kind"] == "fewshot") for k, v in shift.items()})
+    far = (again["dataset"] == "cars") & (again["kind"] == "linear")
+    again.loc[far, "value"] += 5
+    mine = again.assign(model="mine")
+    scores = pd.concat([again, mine, published], ignore_index=True)
+    return summarise(scores, merge_models(published_models(FOLDER), [OWN]), LABELS, {}, "v2")
+
+
+@pytest.fixture(scope="module")
+def tables(suite):
+    return {table.name: table for table in all_tables(suite, correlate_summary(suite), [], FOLDER)}
+
+
+def test_cells_agree_inside_the_stated_interval(suite):
+    found = compare(suite.scores, rerun_spread(FOLDER))
+    assert set(found["model"]) == {"byol"}
+    assert len(found) == 11 + 39
+    linear = found[found["kind"] == "linear"].set_index("dataset")
+    assert linear.loc["cars", "verdict"] == "differs"
+    assert linear.drop("cars")["verdict"].eq("agrees").all()
+    few = found[found["kind"] == "fewshot"]
+    assert (few["half_width"] > 0.6).all()
+    assert few["verdict"].eq("agrees").all()
+
+
+def test_without_any_interval_nothing_is_judged(suite):
+    normals = suite.scores[suite.scores["kind"] == "normals"]
+    both = pd.concat([normals, normals.assign(source="measured")])
+    assert compare(both, 1.4)["verdict"].eq("not stated").all()
+
+
+def test_measured_properties_are_compared_as_means_over_data_sets(suite):
+    published = suite.scores[(suite.scores["kind"] == "calibration") & (suite.scores["model"] == "byol")]
+    cells = [
+        published.assign(dataset=d, source="measured", value=published["value"] + s) for d, s in (("a", 1), ("b", 3))
+    ]
+    found = compare(pd.concat([*cells, published]), 1.4)
+    assert found["difference"].tolist() == pytest.approx([2.0] * 4)
+
+
+def test_counts(suite):
+    counts = agreement(compare(suite.scores, rerun_spread(FOLDER)))
+    assert counts.loc["linear-again"].to_dict() == {"cells": 11, "agrees": 10, "differs": 1, "not stated": 0}
+
+
+def test_tables_show_both_and_colour_the_difference(tables):
+    names = [name for name in tables if name.startswith("comparison")]
+    assert names == [
+        "comparison", "comparison-linear-again", "comparison-fewshot-again-5-shot", "comparison-fewshot-again-20-shot",
+        "comparison-fewshot-again-50-shot",
+    ]  # fmt: skip
+    html = to_html(tables["comparison-linear-again"])
+    assert html.count('class="agrees"') == 10
+    assert html.count('class="differs"') == 1
+
+
+def test_a_model_of_the_users_own_is_a_highlighted_row(suite, tables):
+    assert suite.models.set_index("model")["highlight"].to_dict()["mine"]
+    assert suite.models["highlight"].sum() == 1
+    linear = tables["linear-again"]
+    assert list(linear.cells.index)[-1] == "Mine"
+    assert linear.flags["SwAV", ("", "Cars")] == "published"
+    assert ("BYOL", ("", "Cars")) not in linear.flags
+    assert suite.matrix.loc["mine"].notna().sum() == 50

@@ -1,0 +1,194 @@
+"""Golden tests: what the paper prints comes out of its tables again."""
+
+from functools import cache
+
+import numpy as np
+import pandas as pd
+import pytest
+
+from ssltransfer.claims import STATED, check_claims
+from ssltransfer.correlation import rounding_interval, transform
+from ssltransfer.published import (
+    DATASETS,
+    FOLDER,
+    LABELS,
+    TABLE9,
+    merge_models,
+    printed_averages,
+    printed_correlations,
+    published_models,
+    published_scores,
+    rerun_spread,
+    text_claims,
+    training_details,
+)
+from ssltransfer.scores import METRICS, UNITS, tidy
+from ssltransfer.suite_tables import all_tables, suite_tables
+from ssltransfer.summary import correlate_summary, summarise
+from ssltransfer.tables import marks
+
+
+@cache
+def analysed(version, conventions):
+    """Summary and correlations of one version's tables under one version's conventions."""
+    summary = summarise(published_scores(FOLDER, version), published_models(FOLDER), LABELS, {}, conventions)
+    return summary, correlate_summary(summary)
+
+
+@pytest.fixture(scope="module", params=["v1", "v2"])
+def published(request):
+    summary, found = analysed(request.param, request.param)
+    return summary, found, {table.name: table for table in all_tables(summary, found, [], FOLDER)}
+
+
+def test_grids_are_complete(published):
+    summary, _, _ = published
+    assert not summary.matrix.isna().any(axis=None)
+    assert summary.matrix.shape == {"v1": (14, 45), "v2": (14, 85)}[summary.conventions_name]
+    for row in summary.scores.itertuples():
+        low, high = UNITS[METRICS[row.metric].unit]
+        assert low <= row.value <= high
+
+
+def test_sources_tell_the_version(published):
+    summary, _, _ = published
+    own = summary.scores["kind"].isin(["calibration", "inversion", "attention"])
+    assert set(summary.scores.loc[~own, "source"]) == {f"published-{summary.conventions_name}"}
+    assert set(summary.scores.loc[own, "source"]) == {"published-v2"}
+
+
+def test_printed_averages(published):
+    summary, _, tables = published
+    check = tables["averages-check"].cells
+    assert len(check) == len(printed_averages(FOLDER, summary.conventions_name))
+    assert check["", "Difference"].abs().max() < 0.0056
+
+
+def test_last_row_of_table_9(published):
+    _, _, tables = published
+    cells = tables["table9-correlations"].cells
+    assert len(cells) == 11
+    verdicts = cells["", "Verdict"]
+    assert (verdicts == "agrees to 0.01").sum() == 10
+    assert verdicts["Feature inversion · LPIPS AlexNet"] == "within rounding"
+
+
+def test_rounding_interval_holds_every_rounding():
+    rng = np.random.default_rng(0)
+    x, printed = rng.normal(size=8), rng.uniform(0.3, 0.8, 8).round(2)
+    low, high = rounding_interval(x, printed, "lpips-vgg", 2)
+    for _ in range(500):
+        y = transform(printed + rng.uniform(-0.005, 0.005, 8), "lpips-vgg")
+        assert low <= np.corrcoef(x, y)[0, 1] <= high
+
+
+def derived():
+    """Rows of an independent computation: task, metric, r, rho, versions of the tables."""
+    return list(pd.read_csv(FOLDER / "derived_correlations.csv").itertuples(index=False, name=None))
+
+
+def our_row(task, metric, version):
+    """Our row for one of them."""
+    kind, _, rest = task.removeprefix("manyshot_").partition("_")
+    # The average over all shots is v1's convention, applied to the tables of v2.
+    _, found = analysed(version, "v1" if rest.endswith("all_shots") else version)
+    if kind == "fewshot":
+        group, _, shot = rest.partition("_")
+        shot = "" if shot == "all_shots" else f"-{shot}-shot"
+        rows = found[found["panel"] == f"fewshot{'-cd-fsl' if group == 'cdfsl' else ''}{shot}"]
+        # In v1's tables CD-FSL is alone, and its panel needs no name of its own.
+        rows = found[found["panel"] == f"fewshot{shot}"] if rows.empty else rows
+    else:
+        rows = found[found["kind"] == task.removeprefix("manyshot_").replace("_", "-")]
+    if metric == "MEAN_LOGIT":
+        rows = rows[rows["metric"] == "mean"]
+    elif metric in DATASETS:
+        rows = rows[rows["dataset"] == DATASETS[metric][0]]
+    else:
+        names = {"mean (negated, raw)": "mean-angle", "median (negated, raw)": "median-angle"}
+        rows = rows[rows["metric"] == names.get(metric, metric.lower().replace("_", "-"))]
+    assert len(rows) == 1
+    return rows.iloc[0]
+
+
+@pytest.mark.parametrize(("task", "metric", "r", "rho", "versions"), derived())
+def test_correlations_agree_with_the_independent_computation(task, metric, r, rho, versions):
+    row, sign = our_row(task, metric, versions[-2:]), -1 if "negated" in metric else 1
+    assert (sign * row["pearson"], sign * row["spearman"]) == pytest.approx((r, rho), abs=0.00051)
+
+
+def first_arguments(version):
+    summary, _ = analysed(version, version)
+    return summary.cells, summary.source, summary.names
+
+
+def test_best_and_second_are_those_of_the_paper():
+    tables = {table.name: table for table in suite_tables(*first_arguments("v1"))}
+    linear = marks(tables["linear"])
+    assert linear.loc["DeepCluster-v2", ("", "Avg.")] == "best"
+    assert linear.loc["SwAV", ("", "Avg.")] == "second"
+    assert set(linear.index[linear["", "DTD"] == "second"]) == {"BYOL", "SwAV"}
+    assert linear.loc["Supervised", ("Source", "ImageNet")] == "best"
+    normals = marks(tables["normals"])
+    assert set(normals.loc["SimCLR-v2"]) == {"best"}
+    assert normals.loc["SeLa-v2"].eq("").all()
+
+
+def test_paper_counts_its_tasks(published):
+    summary, _, tables = published
+    assert tables["mean-ranks"].cells["", "Tasks"].eq({"v1": 26, "v2": 40}[summary.conventions_name]).all()
+
+
+def test_supervised_carries_the_calibration_correlation():
+    _, found = analysed("v2", "v2")
+    row = found[(found["kind"] == "calibration") & (found["setting"] == "linear")].iloc[0]
+    assert row["pearson"] == pytest.approx(-0.772, abs=0.001)
+    assert row["pearson_loo_low"] == pytest.approx(-0.83, abs=0.01)
+    assert row["pearson_loo_low_without"] == "supervised"
+
+
+def test_every_claim_that_is_a_score_is_recomputed():
+    claims = check_claims(FOLDER, tidy([]))
+    verdicts = claims.set_index("statement")["verdict"]
+    assert set(verdicts) == {"holds", "fails", "not a score", "cannot be checked"}
+    stated = {(row.version[-2:], row.claim) for row in text_claims(FOLDER).itertuples()}
+    assert set(STATED) <= stated
+    fails = set(verdicts.index[verdicts == "fails"])
+    assert fails == {
+        "models that outperform supervised overall after finetuning",
+        "Q2: the weakest rank correlation of the linear tasks is that of DTD",
+        "Q3: on skin lesions (ISIC) SimCLR-v1 and MoCo-v1 come out on top",
+    }
+
+
+def test_claims_about_measured_scores_need_all_of_them():
+    measured = published_scores(FOLDER, "v2").assign(source="measured", protocol="mine")
+    everything = check_claims(FOLDER, measured)
+    checked = everything[everything["version"].str.endswith("v2")]
+    assert (checked["measured_verdict"] == checked["verdict"].where(checked["verdict"] != "not a score", "")).all()
+    without = check_claims(FOLDER, measured[~((measured["dataset"] == "cars") & (measured["kind"] == "linear"))])
+    row = without.set_index("statement").loc["Q3: DeepCluster-v2, BYOL and SwAV lead the linear tasks"]
+    assert row["measured"].eq("").all()
+
+
+def test_every_column_of_table_9_is_a_known_metric():
+    assert {metric for _, _, metric in TABLE9.values()} <= set(METRICS)
+    assert len(printed_correlations(FOLDER)) == 11
+
+
+def test_spread_of_the_second_run():
+    assert rerun_spread(FOLDER) == pytest.approx(1.44, abs=0.01)
+
+
+def test_models_of_the_suite_replace_published_ones_and_follow_them():
+    published_rows = published_models(FOLDER)
+    own = [{"model": "byol", "label": "mine"}, {"model": "new", "label": "New"}]
+    merged = merge_models(published_rows, own)
+    assert [row["model"] for row in merged] == [row["model"] for row in published_rows] + ["new"]
+    assert merged[10] == {"model": "byol", "label": "mine"}
+
+
+def test_training_details_have_a_row_for_each_model():
+    details = training_details(FOLDER)
+    assert details.shape == (14, 14)
+    assert details.loc["Supervised", "Colour jitter"] == "PCA"
