@@ -122,20 +122,26 @@ def write_bundle(prefix, variables, per_block=40):
         entry += (b"\x20" + varint(len(data)) if data else b"") + b"\x28" + varint(len(content))
         entries.append((name.encode(), entry + b"\x35" + struct.pack("<I", masked(content))))
         data += content
-    file, index = bytearray(), []
+    chunks = [entries[start : start + per_block] for start in range(0, len(entries), per_block)]
+    write_table(
+        prefix.with_name(prefix.name + ".index"), [table_block(c) for c in chunks], [c[-1][0] + b"~" for c in chunks]
+    )
+    prefix.with_name(prefix.name + ".data-00000-of-00001").write_bytes(data)
+
+
+def write_table(path, blocks, last_keys=None):
+    """Write a LevelDB table of these blocks."""
+    file = bytearray()
 
     def add(block):
         handle = varint(len(file)) + varint(len(block))
         file.extend(block + b"\x00" + struct.pack("<I", masked(block + b"\x00")))
         return handle
 
-    for start in range(0, len(entries), per_block):
-        chunk = entries[start : start + per_block]
-        index.append((chunk[-1][0] + b"~", add(table_block(chunk))))
+    keys = last_keys or [b"%d" % number for number in range(len(blocks))]
+    index = [(key, add(block)) for key, block in zip(keys, blocks, strict=True)]
     footer = add(table_block([])) + add(table_block(index, restart_interval=1))
-    file += footer.ljust(40, b"\x00") + struct.pack("<Q", 0xDB4775248B80FB57)
-    prefix.with_name(prefix.name + ".index").write_bytes(file)
-    prefix.with_name(prefix.name + ".data-00000-of-00001").write_bytes(data)
+    path.write_bytes(file + footer.ljust(40, b"\x00") + struct.pack("<Q", 0xDB4775248B80FB57))
 
 
 def simclr_v1_variables(network, features):

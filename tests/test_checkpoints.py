@@ -14,12 +14,13 @@ from reference_network import Network
 from safetensors.torch import save_file
 
 from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints import byol, torch_file
+from ssltransfer.checkpoints import torch_file
 from ssltransfer.checkpoints.backbone_file import forward_check, load_backbone, read_provenance, save_backbone
 from ssltransfer.checkpoints.convert import FORMATS, read_published
 from ssltransfer.checkpoints.detectron2 import from_detectron2, save_detectron2, to_detectron2
 from ssltransfer.checkpoints.fetch import fetch, manifest_files
 from ssltransfer.checkpoints.sources import Location, parse_source
+from ssltransfer.checkpoints.untrusted import load_inert
 from ssltransfer.download import file_hash
 from ssltransfer.errors import InputError
 
@@ -83,8 +84,21 @@ def test_dropped_entries_are_logged_by_group(tmp_path, state, caplog):
             r"is torch\.float16, expected torch\.float32",
         ),
         ("torchvision", lambda s: s.update({"args": 3}), "found 'args', expected a dict of tensors"),
+        ("torchvision", lambda s: s.update({5: torch.zeros(1)}), "found 5, expected a dict of tensors"),
+        (
+            "torchvision",
+            lambda s: s.update({"bn1.bias": s["bn1.bias"].to("meta")}),
+            r"'bn1\.bias' is a torch\.strided meta tensor, expected values",
+        ),
+        (
+            "torchvision",
+            lambda s: s.update({"fc.weight": torch.zeros(9, FEATURES).half(), "fc.bias": torch.zeros(9)}),
+            r"classifier is torch\.float16 and torch\.float32, expected torch\.float32",
+        ),
+        ("torchvision", lambda s: s.update({"fc.bias": torch.zeros(9)}), r"'fc\.' has entries 'bias', expected weight"),
+        ("torchvision", lambda s: s.update({"x\n" + 9999 * "y": torch.zeros(9)}), r"first 'x\\nyy.*\.\.\..*y';"),
         ("swav", lambda s: None, "names begin with '', this format expects 'module.'; use another format"),
-        ("moco", lambda s: None, "entry 'state_dict' is missing; found conv1.weight"),
+        ("moco", lambda s: None, "entry 'state_dict' is missing; found 'conv1.weight'"),
     ],
 )
 def test_unfit_state_dicts_are_refused(tmp_path, state, format, change, message):
@@ -93,6 +107,18 @@ def test_unfit_state_dicts_are_refused(tmp_path, state, format, change, message)
     with pytest.raises(InputError, match=message) as error:
         read_published([tmp_path / "f.pth"], format, ARCH)
     assert "\n" not in str(error.value)
+    assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+def test_safetensors_are_read_as_well(tmp_path, state):
+    save_file(published.torch_content("torchvision", state, FEATURES), tmp_path / "model.safetensors")
+    result = read_published([tmp_path / "model.safetensors"], "torchvision", ARCH)
+    assert all(torch.equal(result.state[name], state[name]) for name in state)
+    assert result.head is not None
+    for header in (b"{{{{", b'{"w":{"dtype":"F32","shape":[4294967296,4294967296],"data_offsets":[0,0]}}', b"[" * 9999):
+        (tmp_path / "f.safetensors").write_bytes(len(header).to_bytes(8, "little") + header)
+        with pytest.raises(InputError, match="cannot be read as a torch file"):
+            read_published([tmp_path / "f.safetensors"], "torchvision", ARCH)
 
 
 def test_another_format_is_suggested_by_its_prefix(tmp_path, state):
@@ -159,18 +185,11 @@ def test_the_paddings_differ(network, images):
 
 
 @pytest.mark.parametrize("size", [63, 64, 65])
-def test_exact_padding_follows_the_input_size(network, size):
+def test_exact_padding_follows_the_input_size(tmp_path, network, size):
     images = np.random.default_rng(1).random((1, size, size, 3)).astype(np.float32)
-    parameters, state = network.haiku_parameters()
-    tensors = {}
-    for part in (parameters, state):
-        for module, entries in part.items():
-            for entry, value in entries.items():
-                if name := byol._torchvision_name(module, entry):
-                    tensors[name] = byol._tensor(value, "x")
-    backbone = build_backbone(f"{ARCH}-same")
-    tensors |= {k: v for k, v in backbone.state_dict().items() if k.endswith("num_batches_tracked")}
-    assert_features(tensors, images, f"{ARCH}-same", network.features(images, "same", "same"))
+    published.write_byol(tmp_path / "p.pkl", *network.haiku_parameters(), FEATURES)
+    state = read_published([tmp_path / "p.pkl"], "byol", f"{ARCH}-same").state
+    assert_features(state, images, f"{ARCH}-same", network.features(images, "same", "same"))
 
 
 def bundle(tmp_path, variables):
@@ -183,10 +202,10 @@ def bundle(tmp_path, variables):
     [
         (
             lambda v: v.update({"base_model/conv2d_99/kernel": np.zeros((1, 1, 4, 4), np.float32)}),
-            "conv2d_99/kernel does not",
+            "conv2d_99/kernel' does not",
         ),
         (lambda v: v.pop("base_model/conv2d_3/kernel"), "1 tensors of .* are missing"),
-        (lambda v: v.update({"resnet/conv": np.zeros(3, np.float32)}), "variable resnet/conv is unexplained"),
+        (lambda v: v.update({"resnet/conv": np.zeros(3, np.float32)}), "variable 'resnet/conv' is unexplained"),
     ],
 )
 def test_unfit_simclr_files_are_refused(tmp_path, network, change, message):
@@ -216,6 +235,70 @@ def test_damaged_tensorflow_files_are_refused(tmp_path, network):
         read_published([index], "simclr", ARCH)
 
 
+def entry(size=4, shape=b"\x12\x02\x08\x01", place=b"\x20\x00", crc=0):
+    """A bundle entry of float32; by default of one number at the data's beginning."""
+    return (
+        b"\x08\x01\x12" + published.varint(len(shape)) + shape + place + b"\x28" + published.varint(size)
+        + b"\x35" + crc.to_bytes(4, "little")
+    )  # fmt: skip
+
+
+def axis(size):
+    number = b"\x08" + published.varint(size)
+    return b"\x12" + published.varint(len(number)) + number
+
+
+def hostile_indices():
+    """Blocks of index files that once hung, crashed or ended in a traceback."""
+    one = lambda value: [published.table_block([(b"a", value)])]  # noqa: E731
+    shared = lambda key, *tails: b"".join(  # noqa: E731
+        [published.varint(0) + published.varint(len(key)) + b"\x00" + key]
+        + [published.varint(len(key)) + published.varint(len(t)) + b"\x00" + t for t in tails]
+    )
+    restarts = b"\x00\x00\x00\x00\x01\x00\x00\x00"
+    return {
+        "endless integer": one(b"\x08" + b"\xff" * 300_000),
+        "negative axis": one(entry(shape=axis(2**64 - 1))),
+        "product that wraps": one(entry(0, axis(2**32) * 2)),
+        "empty and endless axis": one(entry(0, axis(0) + axis(2**64 - 1), crc=published.masked(b""))),
+        "more bytes than memory": one(entry(2**50, axis(2**48))),
+        "beyond the file": one(entry(place=b"\x20" + published.varint(2**62))),
+        "shape as number": one(b"\x08\x01\x10\x05\x28\x04"),
+        "axis as text": one(b"\x08\x01\x12\x05\x12\x03\x0a\x01a\x28\x04"),
+        "shard as text": one(b"\x08\x01\x1a\x01a\x28\x04"),
+        "many axes": one(entry(shape=axis(1) * 9999)),
+        "endless name": [shared(b"b" * 2000, b"") + restarts],
+        "name twice": [shared(b"b", b"", b"") + restarts],
+        "too large": [published.table_block([(b"a", bytes(5 << 20))])],
+        "block again and again": [published.table_block([(b"a", b"")])] * 2,
+    }
+
+
+@pytest.mark.parametrize("name", hostile_indices())
+def test_hostile_indices_are_refused(tmp_path, name):
+    published.write_table(tmp_path / "m.index", hostile_indices()[name])
+    (tmp_path / "m.data-00000-of-00001").write_bytes(bytes(64))
+    with pytest.raises(InputError, match=r"is damaged|fails its checksum|needs another number") as error:
+        read_published(sorted(tmp_path.iterdir()), "simclr", ARCH)
+    assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+def test_variables_that_share_their_data_are_refused(tmp_path):
+    content = bytes(64)
+    value = entry(64, axis(16), crc=published.masked(content))
+    published.write_table(tmp_path / "m.index", [published.table_block([(b"a", value), (b"b", value)])])
+    (tmp_path / "m.data-00000-of-00001").write_bytes(content)
+    with pytest.raises(InputError, match="its variables overlap"):
+        read_published(sorted(tmp_path.iterdir()), "simclr", ARCH)
+
+
+def test_numbers_have_one_spelling(tmp_path, network):
+    variables = published.simclr_v1_variables(network, FEATURES)
+    variables["base_model/conv2d_0/kernel"] = variables["base_model/conv2d/kernel"]
+    with pytest.raises(InputError, match="conv2d_0/kernel' does not belong"):
+        read_published(bundle(tmp_path, variables), "simclr", ARCH)
+
+
 def test_archives_cannot_write_outside(tmp_path, network):
     archive = tmp_path / "inner" / "a.zip"
     archive.parent.mkdir()
@@ -230,10 +313,30 @@ def test_damaged_archives_are_refused(tmp_path, content):
     (tmp_path / "a.zip").write_bytes(content)
     with pytest.raises(InputError, match="is not a whole zip archive"):
         read_published([tmp_path / "a.zip"], "simclr", ARCH)
-    with zipfile.ZipFile(tmp_path / "a.zip", "w") as archive:
-        archive.writestr("readme.txt", "nothing")
-    with pytest.raises(InputError, match="found 0 index files"):
-        read_published([tmp_path / "a.zip"], "simclr", ARCH)
+
+
+@pytest.mark.parametrize(
+    ("members", "damage", "message"),
+    [
+        ({"readme.txt": b"nothing"}, None, "found no index file"),
+        ({"a/m.index": b"1", "b/n.index": b"2"}, None, "holds more than one"),
+        ({"m.index": bytes(9 << 20)}, None, "would unpack to 9437184 bytes, over 10 times its size"),
+        ({"m.index": bytes(range(256)) * 9}, (60, b"\xff" * 40), "not a whole zip archive: Error -3"),
+        ({"m" * 300 + ".index": b"1"}, None, r"a\.zip/checkpoint\.index is not the index"),
+    ],
+    ids=["no checkpoint", "two checkpoints", "bomb", "damaged", "long name"],
+)
+def test_unfit_archives_are_refused(tmp_path, members, damage, message):
+    path = tmp_path / "a.zip"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in members.items():
+            archive.writestr(name, content)
+    if damage:
+        at, new = damage
+        content = path.read_bytes()
+        path.write_bytes(content[:at] + new + content[at + len(new) :])
+    with pytest.raises(InputError, match=message):
+        read_published([path], "simclr", ARCH)
 
 
 # --- BYOL ---
@@ -253,11 +356,53 @@ def test_byol(tmp_path, network, images, arch, paddings):
     assert "opt_state" in result.dropped
 
 
+@pytest.mark.parametrize(
+    ("module", "entries", "message"),
+    [
+        ("res_net50/~/initial_conv_1", {"w": np.zeros((7, 7, 3, 4), np.float32)}, r"sets conv1\.weight a second time"),
+        ("res_net50/~/initial_conv", {"w": np.zeros((7, 7, 3, 4))}, r"is torch\.float64, expected torch\.float32"),
+        ("res_net50/~/initial_conv", {"w": np.zeros((7, 7, 3, 4), ">f2")}, r"is torch\.float16, expected"),
+        ("res_net50/~/initial_conv", {"w": np.zeros((7, 7, 3, 4), int)}, "where an array of floats is expected"),
+        ("res_net50/~/block_group_" + "9" * 5000, {"w": np.zeros(1)}, "which does not belong to this network"),
+        ("foreign", {"counter": np.zeros(3)}, "foreign/counter', which does not belong"),
+        (5, {}, "online_params has 5, expected modules with entries"),
+        ("res_net50/~/initial_conv", {5: np.zeros(3)}, "with 5, expected an entry's name"),
+    ],
+)
+def test_unfit_byol_entries_are_refused(tmp_path, network, module, entries, message):
+    parameters, state = network.haiku_parameters()
+    published.write_byol(tmp_path / "p.pkl", parameters | {module: entries}, state, FEATURES)
+    with pytest.raises(InputError, match=message) as error:
+        read_published([tmp_path / "p.pkl"], "byol", ARCH)
+    assert len(str(error.value)) < 500 + len(str(tmp_path))
+
+
+def test_arrays_of_jax_and_dill(tmp_path):
+    """Both pickle an array as a call with numpy's function, its arguments and state."""
+    value = np.arange(6, dtype=np.float32).reshape(2, 3).T  # column-major
+    function, arguments, state = value.__reduce__()
+    for module, name in [
+        ("jax._src.device_array", "reconstruct_device_array"),
+        ("jax._src.array", "_reconstruct_array"),
+        ("dill._dill", "_create_array"),
+    ]:
+
+        def rebuild(*_):
+            pass
+
+        with published.foreign_modules(**{f"{module}.{name}": rebuild}):
+            call = Reduce(rebuild, (function, arguments, state, {"weak_type": False}))
+            (tmp_path / "a.pkl").write_bytes(pickle.dumps(call, protocol=2))
+        found = load_inert(tmp_path / "a.pkl", lambda name: False).array
+        assert found.dtype == np.float32
+        assert np.array_equal(found, value)
+
+
 def test_unfit_byol_files_are_refused(tmp_path, network):
     parameters, state = network.haiku_parameters()
     path = tmp_path / "p.pkl"
     published.write_byol(path, parameters | {"res_net50/~/extra": {"w": np.zeros(3, np.float32)}}, state, FEATURES)
-    with pytest.raises(InputError, match="res_net50/~/extra/w, which does not belong"):
+    with pytest.raises(InputError, match="res_net50/~/extra/w', which does not belong"):
         read_published([path], "byol", ARCH)
     del parameters["res_net50/~/block_group_1/~/block_0/~/conv_1"]
     published.write_byol(path, parameters, state, FEATURES)
@@ -268,7 +413,7 @@ def test_unfit_byol_files_are_refused(tmp_path, network):
         with pytest.raises(InputError, match="experiment_state"):
             read_published([path], "byol", ARCH)
     path.write_bytes(path.read_bytes()[:-4])
-    with pytest.raises(InputError, match="cannot be read as a BYOL checkpoint"):
+    with pytest.raises(InputError, match="cannot be read as a pickle of plain data"):
         read_published([path], "byol", ARCH)
 
 
@@ -295,6 +440,11 @@ def gadgets(canary):
     stack_global += f"touch {canary}".encode() + b"\x85R."
     dotted = b"\x80\x04\x8c\x05numpy\x8c\x0edtype.__class__\x93."
     dill_type = b"\x80\x02cdill._dill\n_create_type\n."
+    pointers = (
+        b"\x80\x02cnumpy\ndtype\nX\x02\x00\x00\x00V8\x85R(K\x03X\x01\x00\x00\x00|NX\x01\x00\x00\x00a\x85}X\x01\x00"
+    )
+    pointers += b"\x00\x00acnumpy\ndtype\nX\x01\x00\x00\x00O\x85RK\x00\x86sK\x08K\x01K\x05tb0"
+    pointers += b"cnumpy.core.multiarray\n_reconstruct\n)R(K\x01K\x01\x85h\x00\x89X\x08\x00\x00\x00AAAAAAAAtb."
     return {
         "os.system": pickle.dumps(Reduce(os.system, (f"touch {canary}",))),
         "eval": pickle.dumps(Reduce(eval, (touch,))),
@@ -318,6 +468,10 @@ def gadgets(canary):
         "a foreign State class": b"cos\nSystemState\n.",
         "array rebuilt by a call": b"cdill._dill\n_create_array\n(cos\nsystem\n(S'x'\nttR.",
         "array rebuilt by a record": b"cdill._dill\n_create_array\n(c__main__\nBYOLState\n(S'x'\ntNtR.",
+        "raw pointers in a numpy array": pointers,
+        "memo of gigabytes": b"\x80\x02Nr\xff\xff\xff\x7f.",
+        "deep key": b"\x80\x02}N" + b"\x85" * 500_000 + b"Ns.",
+        "allocation": b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.",
         "subprocess": b"csubprocess\nPopen\n(S'touch'\ntR.",
     }
 
@@ -331,7 +485,7 @@ def test_pickles_run_no_code(tmp_path, monkeypatch, name):
     canary = str(tmp_path / "canary")
     path = tmp_path / "f.pth"
     path.write_bytes(gadgets(canary)[name])
-    with pytest.raises(InputError, match="cannot be read as a BYOL checkpoint"):
+    with pytest.raises(InputError, match="cannot be read as a pickle of plain data"):
         read_published([path], "byol", ARCH)
     with pytest.raises(InputError, match="cannot be read as a torch file"):
         read_published([path], "moco", ARCH)
@@ -342,6 +496,13 @@ def test_pickles_run_no_code(tmp_path, monkeypatch, name):
     with pytest.raises(InputError, match="cannot be read as a torch file"):
         read_published([path], "moco", ARCH)
     assert [entry.name for entry in tmp_path.iterdir()] == ["f.pth"]
+
+
+def test_torch_files_that_unfold_are_refused(tmp_path):
+    with zipfile.ZipFile(tmp_path / "f.pth", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("archive/data.pkl", bytes(9 << 20))
+    with pytest.raises(InputError, match="would unpack to 9437184 bytes"):
+        read_published([tmp_path / "f.pth"], "moco", ARCH)
 
 
 @pytest.mark.parametrize("cut", [0, 10, 1000])

@@ -74,3 +74,5 @@ def check_head(head: tuple[Tensor, Tensor], backbone: ResNet, name: str) -> None
             f"{name}: classifier has shapes {tuple(weight.shape)} and {tuple(bias.shape)}, "
             f"expected (classes, {backbone.num_features}) and (classes,)"
         )
+    if weight.dtype != torch.float32 or bias.dtype != torch.float32:
+        raise InputError(f"{name}: classifier is {weight.dtype} and {bias.dtype}, expected {torch.float32}")

@@ -5,6 +5,7 @@ first, then the blocks; in the first block of each stage the shortcut comes befo
 """
 
 import re
+import shutil
 import tempfile
 import zipfile
 from collections.abc import Iterator
@@ -16,15 +17,17 @@ import torch
 from ssltransfer.backbones import ResNet
 from ssltransfer.checkpoints.published import Published, log_dropped
 from ssltransfer.checkpoints.tensor_bundle import read_bundle
-from ssltransfer.errors import InputError
+from ssltransfer.checkpoints.untrusted import check_archive, shown
+from ssltransfer.errors import InputError, first_line
 
-_VARIABLE = re.compile(r"(conv2d|batch_normalization)(?:_(\d+))?/(\w+)")
+_VARIABLE = re.compile(r"(conv2d|batch_normalization)(?:_([1-9]\d{0,3}))?/(\w+)")
 _ENTRIES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}
 _HEAD = "head_supervised/linear_layer/dense/"
 _LEFT_OUT = re.compile(
     r"global_step$|.*/Momentum$|head_supervised/|head_contrastive/|(ema_model/)?base_model/|ema_model/head_"
 )
-_MEMBER = re.compile(r".+\.(index|data-\d{5}-of-\d{5})")
+# A TF-Hub module beside the checkpoint has an index of its own, called variables.index.
+_MEMBER = re.compile(r"(?:.*/)?(?!variables\.)[^/]+\.(index|data-\d{5}-of-\d{5})", re.DOTALL)
 
 
 def layer_order(backbone: ResNet) -> Iterator[tuple[str, str]]:
@@ -58,7 +61,11 @@ def read_simclr(files: list[Path], backbone: ResNet, scope: str = "base_model/")
     """
     if files[0].suffix == ".zip":
         with tempfile.TemporaryDirectory() as folder:
-            return _convert(read_bundle(_unzip(files[0], Path(folder))), backbone, scope, str(files[0]))
+            try:
+                variables = read_bundle(_unzip(files[0], Path(folder)))
+            except InputError as error:
+                raise InputError(str(error).replace(folder, str(files[0]))) from None
+            return _convert(variables, backbone, scope, str(files[0]))
     index = [path for path in files if path.suffix == ".index"]
     if len(index) != 1:
         raise InputError(f"{files[0].parent}: found {len(index)} index files, expected one TensorFlow checkpoint")
@@ -66,20 +73,22 @@ def read_simclr(files: list[Path], backbone: ResNet, scope: str = "base_model/")
 
 
 def _unzip(archive: Path, folder: Path) -> Path:
-    """Unpack the checkpoint's files flat into `folder`, whatever paths the archive gives them; returns the prefix."""
+    """Unpack the checkpoint's files into `folder` under names of our own; returns the prefix."""
+    prefix = folder / "checkpoint"
     try:
         with zipfile.ZipFile(archive) as content:
-            members = [info for info in content.infolist() if _MEMBER.fullmatch(Path(info.filename).name)]
-            # A TF-Hub module beside the checkpoint has an index of its own, called variables.index.
-            members = [info for info in members if not Path(info.filename).name.startswith("variables.")]
-            for info in members:
-                (folder / Path(info.filename).name).write_bytes(content.read(info))
-    except (zipfile.BadZipFile, EOFError, NotImplementedError) as error:
-        raise InputError(f"{archive} is not a whole zip archive: {error}") from None
-    index = sorted(folder.glob("*.index"))
-    if len(index) != 1:
-        raise InputError(f"{archive}: found {len(index)} index files, expected one TensorFlow checkpoint")
-    return index[0].with_suffix("")
+            check_archive(content)
+            members = [(info, match[1]) for info in content.infolist() if (match := _MEMBER.fullmatch(info.filename))]
+            for info, suffix in members:
+                with content.open(info) as packed, (folder / f"checkpoint.{suffix}").open("xb") as file:
+                    shutil.copyfileobj(packed, file)
+    except FileExistsError:
+        raise InputError(f"{archive} holds more than one TensorFlow checkpoint") from None
+    except Exception as error:  # a damaged or hostile archive can raise nearly anything
+        raise InputError(f"{archive} is not a whole zip archive: {first_line(error)}") from None
+    if "index" not in dict(members).values():
+        raise InputError(f"{archive}: found no index file, expected one TensorFlow checkpoint")
+    return prefix
 
 
 def _convert(variables: dict[str, np.ndarray], backbone: ResNet, scope: str, name: str) -> Published:
@@ -90,15 +99,15 @@ def _convert(variables: dict[str, np.ndarray], backbone: ResNet, scope: str, nam
         if variable.startswith(scope) and not variable.endswith("/Momentum"):
             key = _torchvision_name(variable.removeprefix(scope), layers)
             if key is None:
-                raise InputError(f"{name}: variable {variable} does not belong to this network")
+                raise InputError(f"{name}: variable {shown([variable])} does not belong to this network")
             array = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
             state[key] = torch.from_numpy(np.array(array, order="C"))
         elif _LEFT_OUT.match(variable):
             dropped.append(variable)
         else:
-            raise InputError(f"{name}: variable {variable} is unexplained; is this a SimCLR checkpoint?")
+            raise InputError(f"{name}: variable {shown([variable])} is unexplained; is this a SimCLR checkpoint?")
     if not state:
-        raise InputError(f"{name}: no variable begins with {scope!r}; found {', '.join(list(variables)[:3])}")
+        raise InputError(f"{name}: no variable begins with {scope!r}; found {shown(variables)}")
     log_dropped(
         dropped, group=lambda variable: "momentum" if variable.endswith("/Momentum") else variable.split("/")[0]
     )

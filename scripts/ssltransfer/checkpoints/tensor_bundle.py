@@ -4,6 +4,7 @@ A checkpoint is ``PREFIX.index``, a LevelDB table from variable names to small p
 ``PREFIX.data-SHARD-of-COUNT`` with the raw values. Both carry CRC-32C checksums, which are verified.
 """
 
+import math
 import struct
 from collections.abc import Iterator
 from pathlib import Path
@@ -15,6 +16,8 @@ from ssltransfer.errors import InputError
 
 _FOOTER_BYTES = 48
 _TABLE_MAGIC = 0xDB4775248B80FB57
+# Far above any network's; keys repeat by reference, so that a small crafted index could unfold to gigabytes.
+_MAX_INDEX_BYTES, _MAX_NAME_BYTES, _MAX_AXES = 4 << 20, 1024, 8
 _DTYPES = {1: np.dtype("<f4"), 2: np.dtype("<f8"), 3: np.dtype("<i4"), 9: np.dtype("<i8"), 19: np.dtype("<f2")}
 """TensorFlow's numbers of the types that weights, counters and optimizer slots have."""
 
@@ -39,36 +42,51 @@ def read_bundle(prefix: Path) -> dict[str, np.ndarray]:
     """
     index = prefix.with_name(f"{prefix.name}.index")
     try:
+        if index.stat().st_size > _MAX_INDEX_BYTES:
+            raise ValueError(f"over {_MAX_INDEX_BYTES} bytes")
         entries = dict(_table_entries(index.read_bytes()))
         shards = _first(entries.pop(b"", b""), 1, default=1)
-        return {
-            name.decode(): array
-            for name, entry in entries.items()
-            if (array := _read_tensor(prefix, shards, name.decode(), entry)) is not None
-        }
+        room = sum(_data_file(prefix, shard, shards).stat().st_size for shard in range(shards))
+        variables = {}
+        for key, entry in entries.items():
+            name = key.decode()
+            if (array := _read_tensor(prefix, shards, name, entry)) is not None:
+                variables[name] = array
+                room -= array.nbytes
+                if room < 0:
+                    raise ValueError("its variables overlap")
+        return variables
     except FileNotFoundError as error:
         raise InputError(f"{error.filename} is missing; a TensorFlow checkpoint is an index and its data") from None
-    except (IndexError, struct.error, UnicodeDecodeError, ValueError) as error:
+    except (IndexError, struct.error, OverflowError, ValueError) as error:
         if isinstance(error, InputError):
             raise
         raise InputError(f"{index} is not the index of a TensorFlow checkpoint, or is damaged ({error})") from None
+
+
+def _data_file(prefix: Path, shard: int, shards: int) -> Path:
+    return prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
 
 
 def _read_tensor(prefix: Path, shards: int, name: str, entry: bytes) -> np.ndarray | None:
     dtype = _DTYPES.get(_first(entry, 1, default=0))
     if dtype is None:
         return None
-    dimensions = [value for field, value in _fields(_first(entry, 2, default=b"")) if field == 2]
-    shape = tuple(_first(dimension, 1, default=0) for dimension in dimensions)
+    axes = [value for field, value in _fields(_first(entry, 2, default=b"")) if field == 2]
+    if len(axes) > _MAX_AXES:
+        raise ValueError(f"a variable of {len(axes)} axes")
+    shape = tuple(_first(axis, 1, default=0) for axis in axes)
     shard, offset, size = (_first(entry, field, default=0) for field in (3, 4, 5))
-    if size != dtype.itemsize * int(np.prod(shape)):
-        raise InputError(f"{prefix}: variable {name} has {size} bytes, its shape {shape} needs another number")
-    data = prefix.with_name(f"{prefix.name}.data-{shard:05d}-of-{shards:05d}")
-    with data.open("rb") as file:
-        file.seek(offset)
-        content = file.read(size)
+    if size != dtype.itemsize * math.prod(shape):
+        raise InputError(f"{prefix}: variable {name!r} has {size} bytes, its shape {shape} needs another number")
+    data = _data_file(prefix, shard, shards)
+    content = b""
+    if offset + size <= data.stat().st_size:  # an index could ask for more than there is memory
+        with data.open("rb") as file:
+            file.seek(offset)
+            content = file.read(size)
     if len(content) != size or _masked_crc(content) != _first(entry, 6, default=0):
-        raise InputError(f"{data}: variable {name} fails its checksum; the file is damaged or cut")
+        raise InputError(f"{data}: variable {name!r} fails its checksum; the file is damaged or cut")
     return np.frombuffer(content, dtype).reshape(shape)
 
 
@@ -87,10 +105,15 @@ def _table_entries(table: bytes) -> Iterator[tuple[bytes, bytes]]:
         _, position = _varint(table, position)
     index_offset, position = _varint(table, position)
     index_size, _ = _varint(table, position)
+    last = None
     for _, handle in _block_entries(_block(table, index_offset, index_size)):
         offset, position = _varint(handle, 0)
         size, _ = _varint(handle, position)
-        yield from _block_entries(_block(table, offset, size))
+        for key, value in _block_entries(_block(table, offset, size)):
+            if last is not None and key <= last:  # twice the same name, or the same block again and again
+                raise ValueError("names are not in order")
+            last = key
+            yield key, value
 
 
 def _block(table: bytes, offset: int, size: int) -> bytes:
@@ -113,6 +136,8 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
         tail, position = _varint(block, position)
         size, position = _varint(block, position)
         key = key[:shared] + block[position : position + tail]
+        if len(key) > _MAX_NAME_BYTES:
+            raise ValueError(f"a name of over {_MAX_NAME_BYTES} bytes")
         position += tail
         yield key, block[position : position + size]
         position += size
@@ -121,16 +146,19 @@ def _block_entries(block: bytes) -> Iterator[tuple[bytes, bytes]]:
 def _varint(content: bytes, position: int) -> tuple[int, int]:
     """Decode a variable-length integer; returns it and the position behind it."""
     value = shift = 0
-    while True:
+    while shift < 64:
         byte = content[position]
         value |= (byte & 0x7F) << shift
         position, shift = position + 1, shift + 7
         if byte < 0x80:
             return value, position
+    raise ValueError("an integer of over 64 bits")
 
 
 def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
     """Field numbers and values of a protocol buffer."""
+    if not isinstance(message, bytes):
+        raise ValueError("a number where a message is expected")
     position = 0
     while position < len(message):
         tag, position = _varint(message, position)
@@ -150,5 +178,8 @@ def _fields(message: bytes) -> Iterator[tuple[int, int | bytes]]:
 
 
 def _first(message: bytes, field: int, default: int | bytes) -> int | bytes:
-    """First value of a field, or what protocol buffers leave out: the default."""
-    return next((value for number, value in _fields(message) if number == field), default)
+    """First value of a field, or what protocol buffers leave out: the default, whose type it must have."""
+    value = next((value for number, value in _fields(message) if number == field), default)
+    if type(value) is not type(default):
+        raise ValueError(f"field {field} is of another type")
+    return value

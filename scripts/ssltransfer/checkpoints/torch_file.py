@@ -1,27 +1,34 @@
 """Checkpoints written by ``torch.save``: where each project nests its backbone, and what it keeps beside it."""
 
-import argparse
 import difflib
+import logging
+import zipfile
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-import numpy as np
 import torch
+from safetensors.torch import load_file
 from torch import Tensor
 
 from ssltransfer.checkpoints.published import Published, log_dropped
+from ssltransfer.checkpoints.untrusted import Record, check_archive, check_pickle, shown
 from ssltransfer.errors import InputError, first_line
 
-# Plain data that trainers store beside the weights. None of them runs code when it is rebuilt.
+log = logging.getLogger(__name__)
+
+# Plain data that trainers store beside the weights, rebuilt as inert stand-ins.
 _INERT_GLOBALS = [
-    argparse.Namespace,
-    np.dtype,
-    type(np.dtype("float64")),
-    type(np.dtype("float32")),
-    type(np.dtype("int64")),
-    (np._core.multiarray.scalar, "numpy.core.multiarray.scalar"),
-    (np._core.multiarray.scalar, "numpy._core.multiarray.scalar"),
+    (Record, name)
+    for name in (
+        "argparse.Namespace",
+        "numpy.dtype",
+        "numpy.core.multiarray.scalar",
+        "numpy._core.multiarray.scalar",
+    )
 ]
+_PICKLES_OF_OLD_FILES = 5
+"""Before torch 1.6, torch.save wrote five pickles and then the raw values."""
 
 
 @dataclass(frozen=True)
@@ -71,7 +78,7 @@ FORMATS = {
 
 
 def load_tensors(path: Path, entries: tuple[str, ...]) -> dict[str, Tensor]:
-    """Load a torch file (old or new serialisation) without running code from it, and follow `entries`.
+    """Load a torch file (old or new serialisation) or safetensors without running code, and follow `entries`.
 
     Raises
     ------
@@ -79,24 +86,43 @@ def load_tensors(path: Path, entries: tuple[str, ...]) -> dict[str, Tensor]:
         If the file is damaged or names anything but tensors and plain data, or the entries lead to no state dict.
     """
     try:
-        with torch.serialization.safe_globals(_INERT_GLOBALS):
-            content = torch.load(path, map_location="cpu", weights_only=True)
+        content = load_file(path) if path.suffix == ".safetensors" else _load(path)
     except Exception as error:  # a damaged or hostile file can raise nearly anything
         reason = first_line(error)
         raise InputError(f"{path} cannot be read as a torch file of tensors and plain data: {reason}") from None
     for entry in entries:
         if not isinstance(content, dict) or entry not in content:
-            found = ", ".join(map(str, list(content)[:5])) if isinstance(content, dict) else type(content).__name__
+            found = shown(content) if isinstance(content, dict) else type(content).__name__
             raise InputError(f"{path}: entry {entry!r} is missing; found {found}")
+        if beside := [key for key in content if key != entry]:
+            log.info("left out: %s, beside %r", shown(beside, 20), entry)
         content = content[entry]
-    if not isinstance(content, dict) or not all(isinstance(value, Tensor) for value in content.values()):
-        other = (
-            next((str(key) for key, value in content.items() if not isinstance(value, Tensor)), "")
-            if isinstance(content, dict)
-            else type(content).__name__
-        )
-        raise InputError(f"{path}: found {other!r}, expected a dict of tensors; does another format fit this file?")
-    return content
+    if not isinstance(content, dict):
+        raise InputError(f"{path}: found a {type(content).__name__}, expected a dict of tensors")
+    for name, tensor in content.items():
+        if not isinstance(name, str) or not isinstance(tensor, Tensor):
+            raise InputError(
+                f"{path}: found {shown([name])}, expected a dict of tensors; does another format fit this file?"
+            )
+        if tensor.layout != torch.strided or tensor.device.type != "cpu":
+            raise InputError(f"{path}: {shown([name])} is a {tensor.layout} {tensor.device} tensor, expected values")
+    return {name: tensor.detach() for name, tensor in content.items()}
+
+
+def _load(path: Path) -> Any:
+    with path.open("rb") as file:
+        if file.read(4) == b"PK\x03\x04":
+            with zipfile.ZipFile(path) as archive:
+                check_archive(archive)
+                for info in archive.infolist():
+                    if info.filename.endswith(".pkl"):
+                        check_pickle(archive.open(info))
+        else:
+            file.seek(0)
+            for _ in range(_PICKLES_OF_OLD_FILES):
+                check_pickle(file)
+    with torch.serialization.safe_globals(_INERT_GLOBALS):
+        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> Published:
@@ -132,7 +158,9 @@ def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> Published:
     if unexplained or not state:
         raise InputError(f"{path}: {_explain(list(tensors), unexplained, form, expected)}")
     log_dropped(dropped, group=lambda name: next(start for start in form.drop if name.startswith(start)))
-    classifier = (head["weight"], head["bias"]) if {"weight", "bias"} <= set(head) else None
+    if head and set(head) != {"weight", "bias"}:
+        raise InputError(f"{path}: the classifier {form.head!r} has entries {shown(head)}, expected weight and bias")
+    classifier = (head["weight"], head["bias"]) if head else None
     return Published(state, classifier, dropped)
 
 
@@ -141,12 +169,13 @@ def _explain(names: list[str], unexplained: list[str], form: TorchFormat, expect
     prefixes = [name.removesuffix("conv1.weight") for name in names if name.endswith("conv1.weight")]
     prefix = min(prefixes, key=len, default=None)
     if prefix is not None and prefix != form.prefix:
-        return f"the backbone's names begin with {prefix!r}, this format expects {form.prefix!r}; use another format"
+        found = shown([prefix])
+        return f"the backbone's names begin with {found}, this format expects {form.prefix!r}; use another format"
     first = unexplained[0] if unexplained else "nothing"
-    near = difflib.get_close_matches(first.removeprefix(form.prefix), expected, n=3, cutoff=0.3)
+    near = difflib.get_close_matches(first.removeprefix(form.prefix)[:200], expected, n=3, cutoff=0.3)
     return (
         f"{len(unexplained)} entries belong neither to the backbone nor to what this format leaves out, first "
-        f"{first!r}; nearest names of the backbone: {', '.join(near) or 'none'}"
+        f"{shown([first])}; nearest names of the backbone: {', '.join(near) or 'none'}"
     )
 
 

@@ -1,0 +1,199 @@
+"""Reading files that nobody vouches for: nothing in them runs, and nothing exhausts memory or crashes the reader.
+
+Pickle streams are looked through before anything is built, then rebuilt with inert stand-ins for the few names that
+published checkpoints hold. numpy's own unpickling is not used: it believes what a pickled dtype says of itself, and
+follows raw pointers out of a crafted one.
+"""
+
+import math
+import pickle
+import pickletools
+import zipfile
+from collections.abc import Callable, Iterable, Mapping
+from itertools import islice
+from pathlib import Path
+from reprlib import Repr
+from typing import Any, BinaryIO
+
+import numpy as np
+
+from ssltransfer.errors import InputError, first_line
+
+_REPR = Repr()
+_REPR.maxstring = _REPR.maxother = 120
+
+MAX_TUPLES = 50_000
+"""Hashing nested tuples recurses without a check; at about 150,000 levels Python crashes."""
+
+MAX_UNPACKING = 10
+"""Weights hardly compress; what unpacks to more than so many times its size is no checkpoint."""
+
+
+def shown(names: Iterable[Any], count: int = 5) -> str:
+    """Show the first names of a file in a message: quoted, and each shortened."""
+    return ", ".join(map(_REPR.repr, islice(names, count)))
+
+
+def check_archive(archive: zipfile.ZipFile) -> None:
+    """Refuse (ValueError) a zip archive that unpacks to far more than its size."""
+    unpacked = sum(info.file_size for info in archive.infolist())
+    if unpacked > MAX_UNPACKING * Path(archive.filename).stat().st_size:
+        raise ValueError(f"it would unpack to {unpacked} bytes, over {MAX_UNPACKING} times its size")
+
+
+def check_pickle(file: BinaryIO) -> None:
+    """Read one pickle without building anything; refuse (ValueError) what would exhaust memory or crash."""
+    stored = tuples = 0
+    for opcode, argument, _ in pickletools.genops(file):
+        if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
+            # The unpickler's memo is an array: storing at a high index fills gigabytes.
+            if argument is not None and argument > stored:
+                raise ValueError(f"memo entry {argument} follows {stored} entries")
+            stored += 1
+        elif opcode.name.startswith("TUPLE") or opcode.name == "FROZENSET":
+            tuples += 1
+            if tuples > MAX_TUPLES:
+                raise ValueError(f"there are more than {MAX_TUPLES} tuples")
+        elif opcode.name == "GLOBAL" and argument.endswith(" bytearray"):
+            raise ValueError("bytearray, which allocates any size asked for, is refused")
+
+
+class Record:
+    """Stand-in for any named tuple or object: keeps constructor arguments, ignores state."""
+
+    def __new__(cls, *arguments: Any) -> "Record":
+        """Keep the arguments here, because `__new__` is all that pickle calls for named tuples."""
+        record = super().__new__(cls)
+        record.arguments = arguments
+        return record
+
+    def __init__(self, *arguments: Any) -> None:
+        pass
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+
+class _FrozenDict(dict):
+    """Stand-in for haiku's immutable mappings, which pickle as a constructor call with a dict."""
+
+    def __init__(self, *arguments: Any) -> None:
+        mappings = [argument for argument in arguments if isinstance(argument, Mapping)]
+        super().__init__(mappings[0] if mappings else {})
+
+    def __setstate__(self, state: Any) -> None:
+        for candidate in state if isinstance(state, tuple) else (state,):
+            if isinstance(candidate, Mapping):
+                mapping = candidate.get("_mapping", candidate)
+                self.update(mapping if isinstance(mapping, Mapping) else {})
+
+
+class _Kind(Record):
+    """Stand-in for `numpy.dtype`: plain numbers only, whose byte order comes as state."""
+
+    order = "<"
+
+    def __setstate__(self, state: Any) -> None:
+        self.order = ">" if isinstance(state, tuple) and ">" in state[1:2] else "<"
+
+    def dtype(self) -> np.dtype | None:
+        code = self.arguments[0] if self.arguments else None
+        return np.dtype(self.order + code) if code in ("f2", "f4", "f8") else None
+
+
+class PickledArray(Record):
+    """Stand-in for `numpy.ndarray`; `array` is its value, None unless it holds floating-point numbers."""
+
+    array: np.ndarray | None = None
+
+    def __setstate__(self, state: Any) -> None:
+        _, shape, kind, column_major, content = state
+        dtype = kind.dtype() if isinstance(kind, _Kind) else None
+        if dtype is None or not isinstance(content, bytes):
+            return
+        if not all(isinstance(size, int) and size >= 0 for size in shape) or len(shape) > 8:
+            raise pickle.UnpicklingError("an array has no usable shape")
+        if math.prod(shape) * dtype.itemsize != len(content):
+            raise pickle.UnpicklingError(f"an array has {len(content)} bytes, its shape needs another number")
+        self.array = np.frombuffer(content, dtype).reshape(shape, order="F" if column_major else "C")
+
+
+def _rebuild_array(reconstruct: Any, arguments: Any, state: Any, *_: Any) -> PickledArray:
+    """Stand-in for the helpers of dill and jax that make an array from numpy's function, arguments and state."""
+    if reconstruct is not PickledArray:
+        raise pickle.UnpicklingError("an array is rebuilt by something other than numpy")
+    array = PickledArray()
+    array.__setstate__(state)
+    return array
+
+
+def _create_namedtuple(name: str, fields: Any, module: str, *_: Any) -> type:
+    """Stand-in for dill's helper of this name: a record that knows its field names."""
+    if not isinstance(fields, (tuple, list)) or not all(isinstance(field, str) for field in fields):
+        raise pickle.UnpicklingError("field names of a named tuple must be text")
+    return type("NamedRecord", (Record,), {"fields": tuple(fields)})
+
+
+def _encode(text: str, encoding: str) -> bytes:
+    """Stand-in for `codecs.encode`, by which protocol 2 stores bytes; other codecs could decompress."""
+    if not isinstance(text, str) or encoding != "latin1":
+        raise pickle.UnpicklingError(f"codec {encoding!r} is refused")
+    return text.encode("latin1")
+
+
+INERT: dict[str, Any] = {
+    **{f"numpy.{core}.multiarray._reconstruct": PickledArray for core in ("core", "_core")},
+    **{f"numpy.{core}.multiarray.scalar": Record for core in ("core", "_core")},
+    "numpy.ndarray": Record,  # only ever handed to _reconstruct
+    "numpy.dtype": _Kind,
+    "_codecs.encode": _encode,
+    "collections.OrderedDict": dict,
+    "dill._dill._create_namedtuple": _create_namedtuple,
+    "dill._dill._create_array": _rebuild_array,
+    "haiku._src.data_structures.frozendict": _FrozenDict,
+    "haiku._src.data_structures.FlatMapping": _FrozenDict,
+    "haiku._src.data_structures.to_immutable_dict": _FrozenDict,
+    "jax._src.device_array.reconstruct_device_array": _rebuild_array,
+    "jax._src.array._reconstruct_array": _rebuild_array,
+}
+"""Stand-ins by the names that pickles of numpy, dill, haiku and jax hold."""
+
+
+class _InertUnpickler(pickle.Unpickler):
+    def __init__(self, file: BinaryIO, is_record: Callable[[str], object]) -> None:
+        super().__init__(file)
+        self._is_record = is_record
+
+    def find_class(self, module: str, name: str) -> Any:
+        path = f"{module}.{name}"
+        if path in INERT:
+            return INERT[path]
+        if self._is_record(path):
+            return Record
+        raise pickle.UnpicklingError(f"{_REPR.repr(path)} is not on the list of harmless names")
+
+    def persistent_load(self, identifier: Any) -> Any:
+        raise pickle.UnpicklingError("external objects are refused")
+
+
+def load_inert(path: Path, is_record: Callable[[str], object]) -> Any:
+    """Unpickle a file with inert stand-ins only.
+
+    Parameters
+    ----------
+    path : Path
+    is_record : callable
+        Whether a full name, beside those in `INERT`, may stand in the file; it becomes a `Record`.
+
+    Raises
+    ------
+    InputError
+        If the pickle is damaged, names anything else, or is built to exhaust or crash its reader.
+    """
+    try:
+        with path.open("rb") as file:
+            check_pickle(file)
+            file.seek(0)
+            return _InertUnpickler(file, is_record).load()
+    except Exception as error:  # a damaged or hostile pickle can raise nearly anything
+        raise InputError(f"{path} cannot be read as a pickle of plain data: {first_line(error)}") from None
