@@ -17,8 +17,9 @@ with job(snakemake.log[0]):
     )
     log.info("%d tensors set, %d entries left out", len(published.state), len(published.dropped))
     provenance = {
-        "source": params["source"],
+        "source": " ".join(file["source"] for file in manifest["files"]),
         "files": json.dumps({file["name"]: file["sha256"] for file in manifest["files"]}),
+        "arch": params["arch"],
         "converter": f"{params['format']} {params['version']}",
         "left_out": str(len(published.dropped)),
         "forward": json.dumps(forward_check(published.state, params["arch"], snakemake.wildcards.model)),

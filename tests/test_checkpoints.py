@@ -19,7 +19,7 @@ from ssltransfer.checkpoints.backbone_file import forward_check, load_backbone, 
 from ssltransfer.checkpoints.convert import FORMATS, read_published
 from ssltransfer.checkpoints.detectron2 import from_detectron2, save_detectron2, to_detectron2
 from ssltransfer.checkpoints.fetch import fetch, manifest_files
-from ssltransfer.checkpoints.sources import Location, parse_source
+from ssltransfer.checkpoints.sources import Location, local_files, parse_source
 from ssltransfer.checkpoints.untrusted import load_inert
 from ssltransfer.download import file_hash
 from ssltransfer.errors import InputError
@@ -586,16 +586,54 @@ def local(tmp_path):
 
 def test_first_use_is_pinned_and_later_changes_are_errors(tmp_path, local):
     manifest = local()
-    assert manifest["files"][0]["sha256"] == file_hash(tmp_path / "original.pth")
+    copy = tmp_path / "folder" / "original.pth"
+    before = file_hash(copy)
+    assert manifest["files"][0]["sha256"] == before
     assert json.loads((tmp_path / "pins" / "m.json").read_text()) == manifest
-    assert manifest_files(manifest, tmp_path / "folder") == [tmp_path / "folder" / "original.pth"]
-    before = file_hash(tmp_path / "original.pth")
+    assert manifest_files(manifest, tmp_path / "folder") == [copy]
     (tmp_path / "original.pth").write_bytes(b"other weights")
     now = file_hash(tmp_path / "original.pth")
-    with pytest.raises(InputError, match=f"sha256 is {now}, it was {before} when first fetched"):
+    with pytest.raises(InputError, match=rf"sha256 is {now}, expected {before}; if another file is meant, delete"):
         local()
+    assert file_hash(copy) == before
+    copy.write_bytes(b"other weights")
     with pytest.raises(InputError, match="expected"):
         manifest_files(manifest, tmp_path / "folder")
+
+
+def test_a_copy_outlives_its_original(tmp_path, local):
+    manifest = local()
+    (tmp_path / "original.pth").unlink()
+    assert local() == manifest
+    (tmp_path / "folder" / "original.pth").write_bytes(b"other weights")
+    with pytest.raises(InputError, match="sha256 is .*, expected"):
+        local()
+
+
+def test_a_source_that_changed_is_left_for_the_next(tmp_path, local):
+    manifest = local()
+    (tmp_path / "other").mkdir()
+    (tmp_path / "other" / "original.pth").write_bytes(b"other weights")
+    good, bad = f"file:{tmp_path}/original.pth", f"file:{tmp_path}/other/original.pth"
+    assert local(source=f"{bad} {good}") == manifest
+    assert local(source=f"file:{tmp_path}/unknown.pth {good}") == manifest
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": []}', '{"files": [{"name": "original.pth"}]}', "<<<<"])
+def test_damaged_pins_are_one_line(tmp_path, local, content):
+    (tmp_path / "pins").mkdir()
+    (tmp_path / "pins" / "m.json").write_text(content)
+    with pytest.raises(InputError, match=r"m\.json is not a pin that this workflow wrote; restore it, or delete"):
+        local()
+
+
+def test_a_pinned_file_keeps_its_origin(tmp_path, local):
+    manifest = local()
+    assert local(source="http://127.0.0.1:9/original.pth") == manifest
+
+
+def test_local_files_of_a_source():
+    assert local_files("https://h/x file:a.pth file:/b/m.{index,data}") == ["a.pth", "/b/m.index", "/b/m.data"]
 
 
 def test_published_checksums(tmp_path, local):
@@ -616,8 +654,9 @@ def test_alternatives_and_their_failures(tmp_path, local, monkeypatch):
     monkeypatch.setattr("ssltransfer.download.ATTEMPTS", 1)
     [file] = local(source=f"file:{tmp_path}/none.pth file:{tmp_path}/original.pth")["files"]
     assert file["source"].endswith("original.pth")
+    (tmp_path / "pins" / "m.json").unlink()
     with pytest.raises(
-        InputError, match=r"none\.pth: there is no such file \| .*w\.pth cannot be fetched .*; place"
+        InputError, match=r"none\.pth: there is no such file, nor .*none\.pth \| .*w\.pth cannot be fetched .*; place"
     ) as error:
         local(source=f"file:{tmp_path}/none.pth http://127.0.0.1:9/folder/w.pth")
     assert "\n" not in str(error.value)

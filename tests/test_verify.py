@@ -50,6 +50,9 @@ def test_wrong_folders_are_one_line(folder):
         imagenet_top1(backbone, head, folder, "none", torch.device("cpu"))
     with pytest.raises(InputError, match="has 0 class folders"):
         imagenet_top1(backbone, head, folder / "none", "none", torch.device("cpu"))
+    (folder.parent / "empty" / "n01").mkdir(parents=True)
+    with pytest.raises(InputError, match="hold no images"):
+        imagenet_top1(backbone, (head[0][:1], head[1][:1]), folder.parent / "empty", "none", torch.device("cpu"))
 
 
 def test_classifiers_published_apart(tmp_path):

@@ -1,6 +1,8 @@
 # Needs: the `source` of each model with published weights; imagenet_val for the head check.
 # Makes: results/checkpoints/{model}.safetensors, and the table of the `checkpoints` target.
 
+from ssltransfer.checkpoints.sources import local_files
+
 PUBLISHED_MODELS = models_pretrained(here=False)
 
 
@@ -9,8 +11,15 @@ def files_folder(wildcards):
     return f"resources/checkpoints/{wildcards.model}"
 
 
+def present_files(source):
+    """Local files of a source, so that a change of one is noticed; a missing one is the job's to report."""
+    return [path for path in local_files(source) if Path(path).is_file()]
+
+
 rule fetch_checkpoint:
     """Fetch and verify the published files of a model."""
+    input:
+        lambda w: present_files(SUITE.models[w.model]["source"]),
     output:
         "results/checkpoints/{model}.manifest.json",
     log:
@@ -29,6 +38,8 @@ rule fetch_checkpoint:
 
 
 use rule fetch_checkpoint as fetch_head with:
+    input:
+        lambda w: present_files(HEADS[w.model]["source"]),
     output:
         "results/heads/{model}.manifest.json",
     log:

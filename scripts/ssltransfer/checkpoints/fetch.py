@@ -41,52 +41,67 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     InputError
         If no alternative can be had (with what to place where), or a file differs from its checksum or pin.
     """
-    pins = {file["name"]: file for file in read_json(pin)["files"]} if pin.is_file() else {}
+    pins = _read_pins(pin)
     failures = []
     for locations in parse_source(source):
+        if pins and (unpinned := [location.name for location in locations if location.name not in pins]):
+            failures.append(f"{pin} has no entry for {unpinned[0]}")
+            continue
         try:
             files = [_fetch_file(location, checksum, folder, pins.get(location.name)) for location in locations]
         except InputError as error:
             failures.append(str(error))
             continue
         manifest = {"files": files}
-        if not pin.is_file():
+        if not pins:
             write_json(pin, manifest)
             log.info("first use: hashes written to %s; commit it to notice any later change", pin)
-        elif changed := [file["name"] for file in files if file["name"] not in pins]:
-            raise InputError(
-                f"{pin} has no entry for {changed[0]}; delete the pin to trust the files that are there now"
-            )
         return manifest
-    raise InputError(" | ".join(failures))
+    hint = f"; if another file is meant, delete {pin} and the file in {folder}" if pins else ""
+    raise InputError(" | ".join(failures) + hint)
+
+
+def _read_pins(pin: Path) -> dict[str, dict]:
+    """Entries of a pin by file name, empty if there is none; InputError if it is no pin."""
+    if not pin.is_file():
+        return {}
+    try:
+        pins = {file["name"]: file for file in read_json(pin)["files"]}
+        if pins and all({"sha256", "size", "source", "date"} <= set(file) for file in pins.values()):
+            return pins
+    except (ValueError, KeyError, TypeError):
+        pass
+    raise InputError(f"{pin} is not a pin that this workflow wrote; restore it, or delete it to trust the files anew")
 
 
 def _fetch_file(location: Location, checksum: str, folder: Path, pin: dict | None) -> dict:
     target = folder / location.name
     kind, _, digits = checksum.rpartition(":")
     known = {"md5" if kind == "md5" else "sha256": digits}
+    pinned = {} if pin is None else {"sha256": pin["sha256"]}
     folder.mkdir(parents=True, exist_ok=True)
     if location.address.startswith("file:"):
-        _copy(Path(location.address.removeprefix("file:")), target)
-        check_file(target, **known)
         address = location.address
+        _copy(Path(address.removeprefix("file:")), target, known | pinned)
     else:
-        address = download([location.address], target, **known) or "placed by hand"
+        address = download([location.address], target, **known | pinned) or "placed by hand"
+    check_file(target, **known)
+    if pin is not None:
+        return pin  # from where and when it first came, whoever brought it now
     found = {"name": location.name, "sha256": file_hash(target), "size": target.stat().st_size}
-    if pin is not None and (found["sha256"], found["size"]) != (pin["sha256"], pin["size"]):
-        raise InputError(
-            f"{target}: sha256 is {found['sha256']}, it was {pin['sha256']} when first fetched ({pin['date']}); "
-            "if the change is intended, delete the model's file in resources/checkpoint-pins"
-        )
-    date = datetime.now(UTC).date().isoformat()
-    return found | {"source": address, "date": date}
+    return found | {"source": address, "date": datetime.now(UTC).date().isoformat()}
 
 
-def _copy(original: Path, target: Path) -> None:
+def _copy(original: Path, target: Path, known: dict[str, str]) -> None:
+    """Copy a file once it is the right one; a copy whose original is gone is checked and kept."""
     if not original.is_file():
-        raise InputError(f"source file:{original}: there is no such file")
-    with replacing(target) as temporary:
-        shutil.copyfile(original, temporary)
+        if not target.is_file():
+            raise InputError(f"source file:{original}: there is no such file, nor {target}")
+        original = target
+    check_file(original, **known)
+    if original != target:
+        with replacing(target) as temporary:
+            shutil.copyfile(original, temporary)
 
 
 def manifest_files(manifest: dict, folder: Path) -> list[Path]:

@@ -31,6 +31,12 @@ def parse_source(source: str) -> list[list[Location]]:
     return [[_locate(address) for address in _expand(text)] for text in source.split()]
 
 
+def local_files(source: str) -> list[str]:
+    """Paths of the files of a source that are said to be on this machine."""
+    addresses = [address for text in source.split() for address in _expand(text)]
+    return [address.removeprefix("file:") for address in addresses if address.startswith("file:")]
+
+
 def _expand(text: str) -> list[str]:
     match = _BRACES.fullmatch(text)
     return [match[1] + part + match[3] for part in match[2].split(",")] if match else [text]

@@ -66,7 +66,7 @@ def imagenet_top1(
     Raises
     ------
     InputError
-        If the folder is missing or has another number of classes than the classifier.
+        If the folder is missing, has another number of classes than the classifier, or holds no images.
     """
     weight, bias = (tensor.float().to(device) for tensor in head)
     classes = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
@@ -75,6 +75,8 @@ def imagenet_top1(
             f"imagenet_val: {folder} has {len(classes)} class folders, the classifier {len(weight)} classes"
         )
     images = [(path, label) for label, entry in enumerate(classes) for path in sorted(entry.iterdir())]
+    if not images:
+        raise InputError(f"imagenet_val: the class folders of {folder} hold no images")
     backbone = backbone.to(device, memory_format=torch.channels_last)
     correct = 0
     with ThreadPoolExecutor(workers) as pool:
