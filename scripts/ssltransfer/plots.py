@@ -137,23 +137,25 @@ class Canvas:
         """Open a figure, in inches."""
         return Figure(figsize=(width, height))
 
-    def points(self, ax, x: pd.Series, y: pd.Series, size: float = 26, better: int = 1) -> None:
-        """Draw one marker a model; highlighted models get a ring and their rank."""
-        both = y[y.notna() & x.reindex(y.index).notna()]
-        ranks = (both * better).rank(ascending=False, method="min")
-        for model in [model for model in self.models if model in both.index]:
+    def points(self, ax, x: pd.Series, y: pd.Series, size: float = 5.1) -> None:
+        """Draw one marker a model; highlighted models get a ring."""
+        for model in self.models:
+            if model not in y.index or np.isnan(x[model]) or np.isnan(y[model]):
+                continue
             style = self.styles[model]
-            ax.scatter(
-                x[model], y[model], s=size * (1.9 if style["marker"] == "*" else 1), **style,
-                edgecolor="white", linewidth=0.4, zorder=3,
-            )  # fmt: skip
+            wide = 1.4 if style["marker"] == "*" else 1.0
+            ax.plot(x[model], y[model], **style, ls="", ms=wide * size, mec="white", mew=0.4, zorder=3)
             if model in self.highlighted:
-                ax.scatter(x[model], y[model], s=5 * size, facecolor="none", edgecolor=PURPLE, lw=1.4, zorder=4)
-                text = f"{ranks[model]:.0f}/{len(both)}" if better else ""
-                ax.annotate(
-                    text, (x[model], y[model]), xytext=(0, -7 - size / 8), textcoords="offset points",
-                    ha="center", va="top", fontsize=6.5, color=PURPLE, zorder=5,
-                )  # fmt: skip
+                ax.plot(x[model], y[model], "o", ms=2 * size, mfc="none", mec=PURPLE, mew=1.2, zorder=4)
+
+    def ranks(self, x: pd.Series, y: pd.Series, better: int) -> str:
+        """Line of a panel's title with the ranks of highlighted models, where it has room for them."""
+        kept = y[y.notna() & x.reindex(y.index).notna()]
+        ranks = (kept * better).rank(ascending=False, method="min")
+        own = [model for model in self.models if model in self.highlighted and model in ranks.index]
+        if not own or len(own) > 2 or not better:
+            return ""
+        return "\n" + ", ".join(f"{self.labels[model]}: {ranks[model]:.0f} of {len(kept)}" for model in own)
 
     def legend(self, figure: Figure, models: list[str]) -> None:
         """Put the legend that all panels share beside them."""
@@ -234,9 +236,10 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
         for ax, panel in zip(axes, found, strict=True):
             y = means[panel.name]
             regression(ax, x, y)
-            canvas.points(ax, x, y, better=METRICS[panel.tasks[0][-1]].better)
+            canvas.points(ax, x, y)
             canvas.percent_axis(ax.xaxis, x[y.notna()])
-            ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel))}")
+            ranks = canvas.ranks(x, y, METRICS[panel.tasks[0][-1]].better)
+            ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel))}{ranks}")
             ax.set_ylabel(panel_axis(panel))
         figure.supxlabel(canvas.source_label, fontsize=8)
         canvas.legend(figure, shown)
@@ -277,13 +280,14 @@ def scatter_figure(
         figure, axes = _grid(canvas, len(tasks), 1.65, len(shown))
         for ax, task in zip(axes, tasks, strict=True):
             regression(ax, x, values[task])
-            canvas.points(ax, x, values[task], 20, METRICS[task[-1]].better)
+            canvas.points(ax, x, values[task], 4.5)
             canvas.percent_axis(ax.xaxis, x[values[task].notna()])
             if METRICS[task[-1]].logit:
                 canvas.percent_axis(ax.yaxis, values[task], task[-1])
             row = by_task.loc[[task]].iloc[0] if task in by_task.index else None
             title = f"{short_label(task, kinds, canvas.names)} {variant[task[0]]}".strip()
-            ax.set_title(f"{title}\n{coefficients(row)}")
+            ranks = canvas.ranks(x, values[task], METRICS[task[-1]].better)
+            ax.set_title(f"{title}\n{coefficients(row)}{ranks}")
         figure.supxlabel(canvas.source_label, fontsize=8)
         figure.supylabel("Score (logit scale where bounded)", fontsize=8)
         canvas.legend(figure, shown)
@@ -449,7 +453,7 @@ def _box(ax, position: int, values: pd.Series, canvas: Canvas) -> None:
         )  # fmt: skip
     spread = np.linspace(-0.27, 0.27, max(len(values), 2))
     x = pd.Series(position + spread[: len(values)], values.index)
-    canvas.points(ax, x, values, 18, better=0)
+    canvas.points(ax, x, values, 4.3)
 
 
 def rank_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:

@@ -248,8 +248,8 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 def combine(scores: pd.DataFrame) -> pd.DataFrame:
     """Reduce to one row a cell: measured where measured, else published.
 
-    A published number stands in for every protocol of its kind, so that a suite which measures one model
-    under ``linear`` shows it among the published ones.
+    Kinds come in the order of `KINDS`, otherwise rows keep theirs. A published number stands in for every protocol of
+    its kind, so that a suite which measures one model under ``linear-official`` shows it among the published ones.
     """
     measured = scores[scores["source"] == "measured"]
     published = scores[scores["source"] != "measured"]
@@ -262,7 +262,8 @@ def combine(scores: pd.DataFrame) -> pd.DataFrame:
     seen = pd.MultiIndex.from_frame(measured[by_model])
     superseded = whole & pd.MultiIndex.from_frame(spread[by_model]).isin(seen)
     both = pd.concat([measured, spread.loc[~superseded, COLUMNS]]) if len(published) else measured
-    return both.drop_duplicates(CELL, keep="first").reset_index(drop=True)
+    both = both.drop_duplicates(CELL, keep="first")
+    return both.sort_values("kind", key=lambda kind: kind.map(list(KINDS).index), kind="stable", ignore_index=True)
 
 
 def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:

@@ -42,8 +42,10 @@ SHARED = {
 SETTINGS = {
     "linear": "Linear",
     "linear-scaled": "Linear, scaled",
+    "linear-scaled-validation": "Linear, scaled on validation",
     "finetune": "Finetune",
     "finetune-scaled": "Finetune, scaled",
+    "finetune-scaled-validation": "Finetune, scaled on validation",
 }
 
 
@@ -136,6 +138,8 @@ def suite_tables(
             for i, model in enumerate(matrix.index)
             if (model, *task) in published
         }
+        if table.flags:
+            table.caption += " Italic: published, not measured here."
     return [_without_empty_rows(table) for table, _ in found]
 
 
@@ -229,8 +233,7 @@ def correlation_table(correlations: pd.DataFrame, names: Names) -> Table:
             r, low, high = (row[name + end] for end in ("", "_low", "_high"))
             entry += [number(r, 2), f"{low:.2f} to {high:.2f}" if pd.notna(low) else MISSING]
             entry.append(number(row[f"{name}_p"], 3))
-        loo = (row["pearson_loo_low"], row["pearson_loo_high"])
-        entry.append(f"{loo[0]:.2f} to {loo[1]:.2f}" if pd.notna(loo[0]) else MISSING)
+        entry.append(_leave_one_out_range(row, names))
         cells.append([*entry, row["note"]])
         rows.append(task_label(row, names, variant[row["protocol"]]))
     groups = [("", "n")]
@@ -245,6 +248,16 @@ def correlation_table(correlations: pd.DataFrame, names: Names) -> Table:
     size = frame.shape[1]
     title = "Correlation with source accuracy"
     return Table("correlations", title, caption, frame, [None] * size, [0] * size, data=correlations)
+
+
+def _leave_one_out_range(row: dict, names: Names) -> str:
+    ends = []
+    for end in ("low", "high"):
+        value, without = row[f"pearson_loo_{end}"], row[f"pearson_loo_{end}_without"]
+        if pd.isna(value):
+            return MISSING
+        ends.append(f"{value:.2f} (without {names.rows([without])[0]})")
+    return " to ".join(ends)
 
 
 def task_label(task: dict, names: Names, variant: str = "") -> str:
@@ -404,7 +417,10 @@ def fewshot_pair_table(pairs: pd.DataFrame, names: Names) -> Table:
 
 def claims_table(claims: pd.DataFrame) -> Table:
     """The statements of the paper and whether they hold."""
-    frame = claims.rename(columns=lambda name: name.replace("_", " ").capitalize()).set_index("Statement")
+    frame = claims.rename(columns=lambda name: name.replace("_", " ").capitalize())
+    frame = frame.set_index(frame["Version"] + " · " + frame["Statement"]).drop(columns=["Version", "Statement"])
+    if claims["measured"].eq("").all():
+        frame = frame.drop(columns=["Measured", "Measured verdict"])
     counts = ", ".join(f"{n} {verdict}" for verdict, n in claims["verdict"].value_counts().items())
     caption = (
         f"Quantitative statements of both versions of the paper, recomputed from their own published tables ({counts}) "

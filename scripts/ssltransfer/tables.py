@@ -103,14 +103,19 @@ def to_html(table: Table) -> str:
     if runs:
         groups = "".join(f'<th colspan="{span}" class="group">{html.escape(g)}</th>' for g, span in runs)
         lines.append(f"<tr><th></th>{groups}</tr>")
-    heads = "".join(f'<th scope="col">{html.escape(str(h))}</th>' for _, h in table.cells.columns)
+    kinds = [' class="text"' if decimals is None else "" for decimals in table.decimals]
+    heads = "".join(
+        f'<th scope="col"{kind}>{html.escape(str(head))}</th>'
+        for kind, (_, head) in zip(kinds, table.cells.columns, strict=True)
+    )
     lines.append(f"<tr><th></th>{heads}</tr></thead><tbody>")
     for i, (label, texts) in enumerate(zip(table.cells.index, _texts(table), strict=True)):
-        row = f'<tr><th scope="row">{html.escape(str(label))}</th>'
+        long = ' class="long"' if len(str(label)) > 40 else ""
+        row = f'<tr><th scope="row"{long}>{html.escape(str(label))}</th>'
         for j, text in enumerate(texts):
             flag = table.flags.get((label, table.cells.columns[j]), "")
+            names = [name for name in (marked.iloc[i, j], flag, _layout(table, j, text)) if name]
             text = html.escape(text) + ("<sup>†</sup>" if flag == "own" else "")
-            names = [name for name in (marked.iloc[i, j], flag, _alignment(table, j)) if name]
             row += f'<td class="{" ".join(names)}">{text}</td>' if names else f"<td>{text}</td>"
         lines.append(f"{row}</tr>")
     lines.append("</tbody>")
@@ -123,8 +128,11 @@ def to_html(table: Table) -> str:
     return "\n".join([*lines, "</table></div>"]) + "\n"
 
 
-def _alignment(table: Table, column: int) -> str:
-    return "text" if table.decimals[column] is None else ""
+def _layout(table: Table, column: int, text: str) -> str:
+    """Class of a cell that holds text; long ones may break."""
+    if table.decimals[column] is not None:
+        return ""
+    return "text long" if len(text) > 28 else "text"
 
 
 _LATEX = {
