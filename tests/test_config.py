@@ -154,6 +154,11 @@ def test_a_valid_suite(tmp_path):
     assert suite.config["allow_subset"] is False
 
 
+def test_booleans_may_come_from_the_command_line(tmp_path):
+    suite = load(tmp_path, lambda p: p["config"].update(allow_subset="true", keep_images="false"))
+    assert suite.config["allow_subset"] is True and suite.config["keep_images"] is False
+
+
 def test_max_suites_need_both_inputs(tmp_path):
     suite = load(tmp_path, lambda p: p["config"]["protocols"]["lin"].update(normalisation="test-max"))
     assert suite.norms("lin", "b") == ["imagenet", "none"]
@@ -196,6 +201,7 @@ def row(table, name, **values):
             "tasks.lin: 'boxes' is detection; linear needs",
         ),
         (lambda p: p["config"]["tasks"].update(few=["boxes"]), "tasks.few: 'boxes' is detection; fewshot needs"),
+        (lambda p: p["config"].update(allow_subset="yes"), "allow_subset: found 'yes', expected a value of type bool"),
         (lambda p: p["config"].update(on_error="ignore"), "on_error: found 'ignore', expected one of 'fail', 'skip'"),
         (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),
         (row("datasets", "boxes", metric="top1"), "row 'boxes': metric 'top1' does not fit task 'detection'"),

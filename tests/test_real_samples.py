@@ -122,13 +122,13 @@ def test_scores_are_complete(folder):
 def test_full_counts_are_required_by_default(folder):
     done = snakemake(folder, "results/datasets/pets/index.parquet", "--config", "allow_subset=false")
     assert done.returncode == 1
-    assert "pets: classes is 3, config/datasets.tsv says 37 (-34); is the copy complete?" in done.stdout
+    assert "pets: classes is 3, config/datasets.tsv says 37 (-34); train is 6," in done.stdout
 
 
 def test_missing_data_is_one_line(folder):
     done = snakemake(folder, "--force", "results/datasets/dtd/index.parquet", "--config", "data_root=elsewhere")
     assert done.returncode == 1
-    assert "dtd: folder elsewhere/dtd is missing; place the data set there" in done.stdout
+    assert "dtd: elsewhere/dtd is missing; place there images/CLASS/*.jpg, labels/" in done.stdout
     assert "Traceback" not in done.stdout
 
 

@@ -154,6 +154,15 @@ def _check(instance: object, schema: dict, where: str) -> None:
         raise InputError(f"{where}: {_explain(best_match(errors))}")
 
 
+def _with_booleans(config: dict, schema: dict) -> dict:
+    """Take ``--config key=true`` as a boolean; Snakemake hands on text unless it is written True or False."""
+    words = {"true": True, "false": False}
+    kinds = {key: spec.get("type") for key, spec in schema["properties"].items()}
+    return config | {
+        key: words[value] for key, value in config.items() if kinds.get(key) == "boolean" and str(value) in words
+    }
+
+
 def _rows_by_id(path: Path, schema: dict, key: str) -> dict[str, dict]:
     rows: dict[str, dict] = {}
     for row in read_table(path):
@@ -182,6 +191,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         With one line that names file, key or row, what was found and what to write instead.
     """
     schema = read_yaml(schemas / "config.schema.yaml")
+    config = _with_booleans(config, schema)
     _check(config, schema, "config")
     defaults = {key: value["default"] for key, value in schema["properties"].items() if "default" in value}
     config = defaults | config

@@ -1,0 +1,106 @@
+"""Time image preparation against torch's DataLoader: `uv run python benchmarks/images.py`.
+
+All read the same JPEG files, with the same number of workers, and deliver the same bytes (checked): `prepare_images`
+into its file; a DataLoader with torchvision's loader and transforms that returns uint8; one that returns normalised
+float32, which is what feature extraction without prepared images would usually be fed by. They take turns, so that
+whatever else the machine does meets all three; printed are images a second and the median of the rounds' ratios.
+"""
+
+import argparse
+import os
+import platform
+import statistics
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+parser = argparse.ArgumentParser()
+parser.add_argument("--folder", type=Path, help="a folder of images instead of made ones")
+parser.add_argument("--images", type=int, default=1500, help="images of a round; files repeat if there are fewer")
+parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--workers", nargs="*", type=int, default=[1, 2])
+options = parser.parse_args()
+
+sys.path.append(str(Path(__file__).parents[1] / "scripts"))
+
+import numpy as np  # noqa: E402
+import PIL  # noqa: E402
+import skimage.data  # noqa: E402
+import torch  # noqa: E402
+from PIL import Image  # noqa: E402
+from torch.utils.data import DataLoader, Dataset  # noqa: E402
+from torchvision.datasets.folder import pil_loader  # noqa: E402
+from torchvision.transforms import v2  # noqa: E402
+
+from ssltransfer.images import prepare_images  # noqa: E402
+
+MEAN, STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+
+
+def make_photos(folder, count=200, seed=0):
+    """Write crops of the photographs that come with scikit-image as JPEG files of 500 x 375 pixels or upright."""
+    rng = np.random.default_rng(seed)
+    photos = [getattr(skimage.data, name)() for name in ("astronaut", "chelsea", "coffee", "rocket")]
+    for number in range(count):
+        photo = Image.fromarray(photos[number % len(photos)])
+        size = (500, 375) if rng.random() < 0.75 else (375, 500)
+        scale = rng.uniform(0.6, 1) * min(photo.width / size[0], photo.height / size[1])
+        width, height = (int(side * scale) for side in size)
+        left, top = rng.integers(0, photo.width - width + 1), rng.integers(0, photo.height - height + 1)
+        crop = photo.crop((left, top, left + width, top + height)).resize(size, Image.Resampling.LANCZOS)
+        crop.save(folder / f"{number:04}.jpg", quality=90)
+
+
+class Photos(Dataset):
+    """What a user would write with torchvision."""
+
+    def __init__(self, root, names, as_float):
+        last = [v2.ToDtype(torch.float32, scale=True), v2.Normalize(MEAN, STD)] if as_float else []
+        steps = [v2.Resize(224, v2.InterpolationMode.BICUBIC), v2.CenterCrop(224), v2.PILToTensor(), *last]
+        self.root, self.names, self.transform = root, names, v2.Compose(steps)
+
+    def __len__(self):
+        return len(self.names)
+
+    def __getitem__(self, row):
+        return self.transform(pil_loader(self.root / self.names[row]))
+
+
+def load(root, names, workers, as_float):
+    """Run through all images once; returns the last batch."""
+    for batch in DataLoader(Photos(root, names, as_float), batch_size=64, num_workers=workers):
+        last = batch
+    return last
+
+
+def rate(function, *arguments):
+    start = time.perf_counter()
+    function(*arguments)
+    return options.images / (time.perf_counter() - start)
+
+
+with tempfile.TemporaryDirectory() as temporary:
+    torch.set_num_threads(1)
+    folder, output = Path(temporary), Path(temporary) / "images.npy"
+    if options.folder is None:
+        make_photos(folder)
+    root = options.folder or folder
+    files = sorted(path.relative_to(root).as_posix() for path in root.rglob("*.jpg"))
+    names = [files[row % len(files)] for row in range(options.images)]
+    prepare_images(root, names, "resize224", output)
+    last = load(root, names, 1, as_float=False).permute(0, 2, 3, 1).numpy()
+    assert np.array_equal(np.load(output)[-len(last) :], last), "the bytes differ"
+
+    print(f"{platform.machine()}, {os.cpu_count()} cores, Pillow {PIL.__version__}, torch {torch.__version__}")
+    print(f"{options.images} JPEG images ({len(files)} files), {options.rounds} rounds in turn\n")
+    print("| workers | prepare_images | DataLoader uint8 | DataLoader float32 | against uint8 | against float32 |")
+    print("| --- | --- | --- | --- | --- | --- |")
+    for workers in options.workers:
+        rounds = []
+        for _ in range(options.rounds):
+            ours = rate(prepare_images, root, names, "resize224", output, "", workers)
+            rounds.append((ours, *(rate(load, root, names, workers, as_float) for as_float in (False, True))))
+        middle = [statistics.median(column) for column in zip(*rounds, strict=True)]
+        against = [statistics.median(row[0] / row[i] for row in rounds) for i in (1, 2)]
+        print(f"| {workers} | " + " | ".join([f"{x:.0f}" for x in middle] + [f"{x:.2f}" for x in against]) + " |")
