@@ -12,5 +12,5 @@ with job(snakemake.log[0]):
         snakemake.params.title,
         snakemake.input.tables,
         snakemake.input.figures,
-        {**snakemake.params.provenance, **package_versions(*PACKAGES)},
+        package_versions(*PACKAGES),
     )

@@ -84,7 +84,7 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
         Folders written by `summary.write_summary` and by `plots.save_figure` (with explorer.json beside the figures,
         if there is anything to explore).
     provenance : dict of str
-        What to list at the end: versions, date of the code, configuration.
+        Versions to list at the end, after suite and conventions.
 
     Returns
     -------
@@ -105,7 +105,7 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
         title=title,
         counts=counts,
         sections=_sections(tables, figures, suite),
-        provenance=provenance,
+        provenance={"suite": suite, "conventions": summary.conventions_name, **provenance},
         explorer=_inline_json(data) if data.exists() else "",
         script=Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),
     )

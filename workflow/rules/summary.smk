@@ -8,13 +8,6 @@ TITLES = {
 }
 
 
-def conventions(wildcards):
-    """The paper's version whose conventions the analysis follows."""
-    if wildcards.suite == SUITE.name:
-        return SUITE.config["conventions"]
-    return wildcards.suite.removeprefix("published-")
-
-
 rule make_tables:
     """Collect the scores of the suite and make its tables."""
     input:
@@ -43,7 +36,7 @@ rule make_tables:
             for model in SUITE.models
             if "dataset" in (SUITE.recipe(model) or {})
         },
-        conventions=conventions,
+        conventions=SUITE.config["conventions"],
         published=SUITE.config["published"],
         version=version("summary"),
     script:
@@ -59,8 +52,8 @@ use rule make_tables as make_published_tables with:
         models=[],
         datasets={},
         pretrained_on={},
-        conventions=conventions,
-        published=conventions,
+        conventions=lambda w: w.suite.removeprefix("published-"),
+        published=lambda w: w.suite.removeprefix("published-"),
         version=version("summary"),
 
 
@@ -108,7 +101,6 @@ rule write_report:
     params:
         version=version("report"),
         title=lambda w: TITLES[w.suite],
-        provenance=lambda w: {"suite": w.suite, "conventions": conventions(w)},
     script:
         "../../scripts/write_report.py"
 
