@@ -238,3 +238,10 @@ def test_the_reference_is_written_from_the_schemas():
 
     page = runpy.run_path(str(SCHEMAS / "document.py"))["page"]()
     assert (REPOSITORY / "docs/configuration.md").read_text() == page, "run: python workflow/schemas/document.py"
+
+
+def test_disk_use_is_written_from_the_tables():
+    import runpy
+
+    page = runpy.run_path(str(REPOSITORY / "benchmarks/disk_use.py"))["page"]()
+    assert (REPOSITORY / "docs/disk-use.md").read_text() == page, "run: python benchmarks/disk_use.py"

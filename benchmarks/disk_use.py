@@ -1,0 +1,81 @@
+"""Write docs/disk-use.md, what the paper's suites keep on disk: `uv run python benchmarks/disk_use.py`.
+
+Exact for complete data sets: prepared images are uint8 of 224 x 224 x 3, features float32 of 2048, and both files have
+a header of 128 bytes.
+"""
+
+import sys
+from pathlib import Path
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "scripts"))
+
+from ssltransfer.config import load_suite, read_yaml  # noqa: E402
+
+PAGE = REPOSITORY / "docs" / "disk-use.md"
+HEADER = 128
+IMAGE = 224 * 224 * 3
+FEATURE = 2048 * 4
+MODELS = 14
+SUITES = ("paper-v1", "paper-v2")
+
+
+def gigabytes(size: int) -> str:
+    return f"{size / 1e9:.2f}"
+
+
+def kept(suite, name: str) -> tuple[int, int]:
+    """Bytes of the prepared images of a data set, and of the features of one model, in a suite (0 if not in it)."""
+    used = {
+        (settings["transform"], len(suite.norms(protocol, next(iter(suite.models)))))
+        for protocol, datasets in suite.config["tasks"].items()
+        if "transform" in (settings := suite.settings(protocol)) and name in datasets
+    }
+    row = suite.datasets[name]
+    count = row["train"] + row["val"] + row["test"]
+    images = len({transform for transform, _ in used}) * (count * IMAGE + HEADER)
+    return images, sum(norms * (count * FEATURE + HEADER) for _, norms in used)
+
+
+def page() -> str:
+    """Text of the page."""
+    suites = [
+        load_suite(read_yaml(REPOSITORY / f"config/{name}.yaml"), REPOSITORY / "workflow/schemas", REPOSITORY)
+        for name in SUITES
+    ]
+    rows, totals = [], [[0, 0] for _ in suites]
+    for name, row in suites[0].datasets.items():
+        sizes = [kept(suite, name) for suite in suites]
+        if not any(images for images, _ in sizes):
+            continue
+        cells = [gigabytes(size) if size else "-" for pair in sizes for size in pair]
+        count = row["train"] + row["val"] + row["test"]
+        rows.append(f"| {row['label']} | {count:,} | {' | '.join(cells)} |")
+        totals = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(totals, sizes, strict=True)]
+    cells = [gigabytes(size) for pair in totals for size in pair]
+    lines = [
+        "# Disk use",
+        "",
+        "Written by `benchmarks/disk_use.py` from the tables and suites in `config/`. Gigabytes (10^9 bytes) below",
+        "`results/`, for complete data sets and ResNet-50; the original images are not counted.",
+        "",
+        "| Data set | images | v1: images | v1: features of a model | v2: images | v2: features of a model |",
+        "| --- | --- | --- | --- | --- | --- |",
+        *rows,
+        f"| **all** | | {' | '.join(cells)} |",
+        f"| **all, {MODELS} models** | | {' | '.join(_with_models(totals))} |",
+        "",
+        "Suites share files of the same name: v1 and v2 need the same prepared images, and v1's features (under both",
+        "input normalisations) hold v2's. `keep_images: false` takes the columns of images to 0; every feature job",
+        "then decodes the original images again, which costs about as much as preparing them once. A transform more,",
+        "such as `square257`, costs its data sets' images and features a second time.",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def _with_models(totals: list) -> list[str]:
+    return [gigabytes(size * (MODELS if i else 1)) for pair in totals for i, size in enumerate(pair)]
+
+
+if __name__ == "__main__":
+    PAGE.write_text(page(), encoding="utf-8")
