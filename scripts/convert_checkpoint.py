@@ -11,7 +11,7 @@ from ssltransfer.jobs import job, log
 
 with job(snakemake.log[0]):
     params = snakemake.params.checkpoint
-    manifest = read_json(snakemake.input[0])
+    manifest = read_json(snakemake.input.manifest)
     published = read_published(
         manifest_files(manifest, Path(snakemake.params.folder)), params["format"], params["arch"]
     )

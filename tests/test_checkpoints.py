@@ -23,6 +23,7 @@ from ssltransfer.checkpoints.sources import Location, local_files, parse_source
 from ssltransfer.checkpoints.untrusted import load_inert
 from ssltransfer.download import file_hash
 from ssltransfer.errors import InputError
+from workflow import snakemake, succeed, workspace
 
 ARCH, WIDTH, BLOCKS, FEATURES = "resnet-2x1x1x2-w4", 4, (2, 1, 1, 2), 128
 
@@ -599,6 +600,24 @@ def test_first_use_is_pinned_and_later_changes_are_errors(tmp_path, local):
     copy.write_bytes(b"other weights")
     with pytest.raises(InputError, match="expected"):
         manifest_files(manifest, tmp_path / "folder")
+
+
+def test_the_workflow_notices_a_changed_local_file(tmp_path, state):
+    folder = workspace(tmp_path)
+    table = folder / "config" / "models.tsv"
+    row = ["own", "Own", "x", ARCH, "file:own.pth", "torchvision", "", "none", "", "toy", "", ""]
+    table.write_text(table.read_text() + "\t".join(row) + "\n")
+    torch.save(state, folder / "own.pth")
+    target, pin = "results/checkpoints/own.safetensors", folder / "resources" / "checkpoint-pins" / "own.json"
+    succeed(folder, target)
+    assert "Nothing to be done" in succeed(folder, target, "--dry-run")
+    torch.save(build_backbone(ARCH, seed=1).state_dict(), folder / "own.pth")
+    refused = snakemake(folder, target)
+    assert refused.returncode != 0
+    assert len([line for line in refused.stdout.splitlines() if line.startswith("Error: own.pth: sha256 is ")]) == 1
+    pin.unlink()
+    # The failed fetch took its manifest along; the change must be noticed all the same.
+    assert "rule convert_checkpoint:" in succeed(folder, target, "--dry-run")
 
 
 def test_a_copy_outlives_its_original(tmp_path, local):

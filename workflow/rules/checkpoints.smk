@@ -54,7 +54,9 @@ use rule fetch_checkpoint as fetch_head with:
 rule convert_checkpoint:
     """Convert the published files of a model to a plain ResNet backbone."""
     input:
-        "results/checkpoints/{model}.manifest.json",
+        manifest="results/checkpoints/{model}.manifest.json",
+        # Snakemake does not look behind a manifest that is missing, as after a failed fetch.
+        originals=lambda w: present_files(SUITE.models[w.model]["source"]),
     output:
         "results/checkpoints/{model}.safetensors",
     log:
