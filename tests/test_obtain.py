@@ -49,7 +49,7 @@ def test_archives_and_plain_files(tmp_path):
     layouts.flowers(tmp_path / "made")
     images = files_below(tmp_path / "made" / "jpg")
     tar(tmp_path / "made/102flowers.tgz", {f"jpg/{name}": content for name, content in images.items()})
-    sources = obtain("flowers", tmp_path / "root/flowers", hand_out(tmp_path / "made"))
+    sources = obtain("flowers", tmp_path / "root/flowers", tmp_path, hand_out(tmp_path / "made"))
     assert set(sources) == {"102flowers.tgz", "imagelabels.mat", "setid.mat"}
     assert flowers.index(tmp_path / "root/flowers") == flowers.index(tmp_path / "made")
     assert [path.name for path in (tmp_path / "root").iterdir()] == ["flowers"]
@@ -61,7 +61,7 @@ def test_an_archive_within_an_archive(tmp_path):
     zipped(
         tmp_path / "caltech-101.zip", {"caltech-101/101_ObjectCategories.tar.gz": inner.read_bytes(), "__MACOSX/x": b""}
     )
-    obtain("caltech101", tmp_path / "caltech101", hand_out(tmp_path))
+    obtain("caltech101", tmp_path / "caltech101", tmp_path, hand_out(tmp_path))
     assert caltech101.index(tmp_path / "caltech101").classes == ["BACKGROUND_Google", "Faces_easy", "ant"]
 
 
@@ -73,7 +73,7 @@ def test_a_failed_download_leaves_no_folder(tmp_path):
         return urls[0]
 
     with pytest.raises(InputError, match="no network"):
-        obtain("flowers", tmp_path / "flowers", fetch)
+        obtain("flowers", tmp_path / "flowers", tmp_path, fetch)
     assert not (tmp_path / "flowers").exists()
     assert (tmp_path / "flowers.archives/102flowers.tgz").exists(), "what has arrived is kept"
 
@@ -81,7 +81,8 @@ def test_a_failed_download_leaves_no_folder(tmp_path):
 @pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if not origin.files])
 def test_what_cannot_be_downloaded_is_placed_by_hand(tmp_path, name):
     with pytest.raises(InputError, match="cannot be downloaded .*; place there .*; official page: https://") as error:
-        obtain(name, tmp_path / name)
+        obtain(name, tmp_path / name, Path("/data") / name)
+    assert str(error.value).startswith(f"{name}: /data/{name} is missing and")
     assert "\n" not in str(error.value)
     assert not list(tmp_path.iterdir())
 

@@ -72,6 +72,56 @@ def index_file(wildcards):
     return f"results/datasets/{wildcards.dataset}/index.parquet"
 
 
+def expected_counts(wildcards):
+    """The counts that the table of data sets promises."""
+    row = SUITE.datasets[wildcards.dataset]
+    return {count: row[count] for count in ("classes", "train", "val", "test")}
+
+
+def index_params(wildcards):
+    """What an index depends on, beside the data."""
+    source = source_of(wildcards)
+    return {
+        "dataset": wildcards.dataset,
+        "task": SUITE.datasets[wildcards.dataset]["task"],
+        "source": list(source),
+        "counts": expected_counts(wildcards),
+        "allow_subset": SUITE.config["allow_subset"],
+        "on_error": SUITE.config["on_error"],
+        "versions": [version("index")]
+        + ([version(source.indexer)] if source.kind != "column" else []),
+    }
+
+
+def index_input(wildcards):
+    """The record that the original data set is there, or a user's table, whose changes are to be seen."""
+    source = source_of(wildcards)
+    if source.kind == "original":
+        return f"results/originals/{source.name}.json"
+    table = Path(SUITE.config["data_root"]) / source.name
+    return str(table) if source.kind == "csv" and table.exists() else []
+
+
+def feature_input(wildcards):
+    """The prepared images, or with keep_images: false the index of the original ones."""
+    folder = f"results/datasets/{wildcards.dataset}"
+    if SUITE.config["keep_images"]:
+        return {"images": f"{folder}/{wildcards.transform}.npy"}
+    return {"index": f"{folder}/index.parquet"}
+
+
+def feature_params(wildcards):
+    """What features depend on, beside their inputs."""
+    params = {
+        "arch": SUITE.models[wildcards.model]["arch"],
+        "versions": [version("features")],
+    }
+    if not SUITE.config["keep_images"]:
+        params["source"] = list(source_of(wildcards))
+        params["versions"].append(version("images"))
+    return params
+
+
 def feature_files(wildcards):
     """One feature file for each input normalisation that the protocol evaluates."""
     dataset = SUITE.image_dataset(wildcards.dataset)

@@ -3,34 +3,6 @@
 # What is not below data_root is downloaded to resources/datasets, where that is possible.
 
 
-def expected_counts(wildcards):
-    row = SUITE.datasets[wildcards.dataset]
-    return {count: row[count] for count in ("classes", "train", "val", "test")}
-
-
-def index_params(wildcards):
-    source = source_of(wildcards)
-    return {
-        "dataset": wildcards.dataset,
-        "task": SUITE.datasets[wildcards.dataset]["task"],
-        "source": list(source),
-        "counts": expected_counts(wildcards),
-        "allow_subset": SUITE.config["allow_subset"],
-        "on_error": SUITE.config["on_error"],
-        "versions": [version("index")]
-        + ([version(source.indexer)] if source.kind != "column" else []),
-    }
-
-
-def index_input(wildcards):
-    """The record that the original data set is there, or a user's table, whose changes are to be seen."""
-    source = source_of(wildcards)
-    if source.kind == "original":
-        return f"results/originals/{source.name}.json"
-    table = Path(SUITE.config["data_root"]) / source.name
-    return str(table) if source.kind == "csv" and table.exists() else []
-
-
 rule obtain_dataset:
     """Find an original data set below the data root, or download it."""
     output:

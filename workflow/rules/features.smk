@@ -3,24 +3,6 @@
 # Makes: results/features/{model}/{dataset}/{transform}.{norm}.npy, and beside it where they come from.
 
 
-def feature_input(wildcards):
-    folder = f"results/datasets/{wildcards.dataset}"
-    if SUITE.config["keep_images"]:
-        return {"images": f"{folder}/{wildcards.transform}.npy"}
-    return {"index": f"{folder}/index.parquet"}
-
-
-def feature_params(wildcards):
-    params = {
-        "arch": SUITE.models[wildcards.model]["arch"],
-        "versions": [version("features")],
-    }
-    if not SUITE.config["keep_images"]:
-        params["source"] = list(source_of(wildcards))
-        params["versions"].append(version("images"))
-    return params
-
-
 rule extract_features:
     """Extract the features of a data set with a model."""
     input:

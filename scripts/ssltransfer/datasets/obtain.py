@@ -12,7 +12,7 @@ from ssltransfer.download import download
 from ssltransfer.errors import InputError
 
 
-def obtain(name: str, folder: Path, fetch: Callable[..., str] = download) -> dict:
+def obtain(name: str, folder: Path, place: Path, fetch: Callable[..., str] = download) -> dict:
     """Download and unpack a data set.
 
     Parameters
@@ -22,6 +22,8 @@ def obtain(name: str, folder: Path, fetch: Callable[..., str] = download) -> dic
     folder : Path
         Comes into being when everything is there. Archives are kept beside it until then, so that a second attempt
         does not start anew.
+    place : Path
+        Where it was looked for, below the data root: named where it has to be placed by hand.
     fetch : callable
         `ssltransfer.download.download`, or a stand-in.
 
@@ -38,7 +40,7 @@ def obtain(name: str, folder: Path, fetch: Callable[..., str] = download) -> dic
     origin = ORIGINS[name]
     if not origin.files:
         raise InputError(
-            f"{name}: {folder} is missing and cannot be downloaded ({origin.reason}); "
+            f"{name}: {place} is missing and cannot be downloaded ({origin.reason}); "
             + where_to_place(Source("original", name))
         )
     archives = folder.with_name(f"{name}.archives")

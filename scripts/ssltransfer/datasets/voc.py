@@ -14,7 +14,7 @@ CLASSES = [
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
 
-# VOC2012 holds boxes that begin at 0, one pixel outside the 1-based image; more is an error.
+# Coordinates of 0, one pixel outside the 1-based image, are met in copies of VOC2012; more is an error.
 TOLERANCE = 1.0
 
 
@@ -40,7 +40,7 @@ def half_open(boxes: np.ndarray) -> np.ndarray:
     """Convert boxes from VOC's convention to 0-based half-open corners: the one place where that is done.
 
     A box over a whole image of width w is (1, .., w, ..) in VOC's convention and (0, .., w, ..) afterwards, so that
-    ``xmax - xmin`` is the width. VOC2012's few boxes that begin at 0 become -1, as in detectron2.
+    ``xmax - xmin`` is the width. A coordinate of 0 becomes -1, as in detectron2.
 
     Parameters
     ----------
