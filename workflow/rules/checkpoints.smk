@@ -1,20 +1,6 @@
 # Needs: the `source` of each model with published weights; imagenet_val for the head check.
 # Makes: results/checkpoints/{model}.safetensors, and the table of the `checkpoints` target.
 
-from ssltransfer.checkpoints.sources import local_files
-
-PUBLISHED_MODELS = models_pretrained(here=False)
-
-
-def files_folder(wildcards):
-    """Where the published files of a model lie: not an output, so that Snakemake never deletes a download."""
-    return f"resources/checkpoints/{wildcards.model}"
-
-
-def present_files(source):
-    """Local files of a source, so that a change of one is noticed; a missing one is the job's to report."""
-    return [path for path in local_files(source) if Path(path).is_file()]
-
 
 rule fetch_checkpoint:
     """Fetch and verify the published files of a model."""
@@ -75,10 +61,6 @@ rule convert_checkpoint:
         folder=files_folder,
     script:
         "../../scripts/convert_checkpoint.py"
-
-
-def head_inside(model):
-    return HEADS[model]["source"] == "inside"
 
 
 rule verify_checkpoint:

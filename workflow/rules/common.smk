@@ -6,6 +6,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 
+from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ, parse_source
 from ssltransfer.errors import InputError
@@ -137,3 +138,32 @@ def suite_scores(wildcards):
     return [
         f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()
     ]
+
+
+PUBLISHED_MODELS = models_pretrained(here=False)
+
+
+def files_folder(wildcards):
+    """Where the published files of a model lie: not an output, so that Snakemake never deletes a download."""
+    return f"resources/checkpoints/{wildcards.model}"
+
+
+def present_files(source):
+    """Local files of a source, so that a change of one is noticed; a missing one is the job's to report."""
+    return [path for path in local_files(source) if Path(path).is_file()]
+
+
+def head_inside(model):
+    return HEADS[model]["source"] == "inside"
+
+
+def recipe_files(wildcards):
+    recipe = SUITE.recipe(wildcards.model)
+    if recipe["method"] == "none":
+        return {}
+    folder = f"results/datasets/{recipe['dataset']}"
+    images = f"results/datasets/{SUITE.image_dataset(recipe['dataset'])}"
+    return {
+        "index": f"{folder}/index.parquet",
+        "images": f"{images}/{recipe['transform']}.npy",
+    }

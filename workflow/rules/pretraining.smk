@@ -2,18 +2,6 @@
 # Makes: results/checkpoints/{model}.safetensors for models with source pretrain:RECIPE.
 
 
-def recipe_files(wildcards):
-    recipe = SUITE.recipe(wildcards.model)
-    if recipe["method"] == "none":
-        return {}
-    folder = f"results/datasets/{recipe['dataset']}"
-    images = f"results/datasets/{SUITE.image_dataset(recipe['dataset'])}"
-    return {
-        "index": f"{folder}/index.parquet",
-        "images": f"{images}/{recipe['transform']}.npy",
-    }
-
-
 rule pretrain_model:
     """Pretrain a model from scratch."""
     input:
