@@ -6,9 +6,7 @@ import sys
 from snakemake.utils import min_version
 
 min_version("9.27")
-sys.path.append(
-    workflow.current_basedir.join("scripts").get_path_or_uri(secret_free=True)
-)
+sys.path.append(workflow.current_basedir.join("scripts").get_path_or_uri(secret_free=True))
 
 if not workflow.overwrite_configfiles and not config:
 

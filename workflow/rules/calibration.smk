@@ -5,9 +5,7 @@
 rule evaluate_calibration:
     """Measure the calibration of the linear classifiers of a model on a data set."""
     input:
-        lambda w: (
-            f"results/predictions/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.npz"
-        ),
+        lambda w: (f"results/predictions/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.npz"),
     output:
         "results/scores/{protocol}/{model}/{dataset}.json",
     log:

@@ -67,9 +67,7 @@ rule verify_checkpoint:
     """Measure a checkpoint on ImageNet with the classifier that its authors published."""
     input:
         checkpoint="results/checkpoints/{model}.safetensors",
-        manifest=lambda w: (
-            f"results/{'checkpoints' if head_inside(w.model) else 'heads'}/{w.model}.manifest.json"
-        ),
+        manifest=lambda w: (f"results/{'checkpoints' if head_inside(w.model) else 'heads'}/{w.model}.manifest.json"),
     output:
         "results/verification/{model}.json",
     log:
@@ -82,9 +80,7 @@ rule verify_checkpoint:
         imagenet_val=SUITE.config.get("imagenet_val", ""),
     params:
         inside=lambda w: head_inside(w.model),
-        folder=lambda w: (
-            files_folder(w) if head_inside(w.model) else f"resources/heads/{w.model}"
-        ),
+        folder=lambda w: (files_folder(w) if head_inside(w.model) else f"resources/heads/{w.model}"),
         format=lambda w: SUITE.models[w.model]["format"],
         arch=lambda w: SUITE.models[w.model]["arch"],
         norm=lambda w: SUITE.models[w.model]["norm"],
@@ -97,9 +93,7 @@ rule verify_checkpoint:
 rule list_checkpoints:
     """List the converted checkpoints of the suite and what is known of each."""
     input:
-        checkpoints=[
-            f"results/checkpoints/{model}.safetensors" for model in SUITE.models
-        ],
+        checkpoints=[f"results/checkpoints/{model}.safetensors" for model in SUITE.models],
         verifications=[
             f"results/verification/{model}.json"
             for model in PUBLISHED_MODELS

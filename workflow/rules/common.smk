@@ -35,25 +35,15 @@ def names(values):
 
 
 def datasets_of_kind(kind):
-    return [
-        d
-        for d, row in SUITE.datasets.items()
-        if parse_source(row["source"]).kind == kind
-    ]
+    return [d for d, row in SUITE.datasets.items() if parse_source(row["source"]).kind == kind]
 
 
 def models_pretrained(here):
-    return [
-        model for model in SUITE.models if (SUITE.recipe(model) is not None) == here
-    ]
+    return [model for model in SUITE.models if (SUITE.recipe(model) is not None) == here]
 
 
 def protocols_of_kind(kind):
-    return [
-        protocol
-        for protocol in SUITE.config["protocols"]
-        if SUITE.kind(protocol) == kind
-    ]
+    return [protocol for protocol in SUITE.config["protocols"] if SUITE.kind(protocol) == kind]
 
 
 wildcard_constraints:
@@ -89,8 +79,7 @@ def index_params(wildcards):
         "counts": expected_counts(wildcards),
         "allow_subset": SUITE.config["allow_subset"],
         "on_error": SUITE.config["on_error"],
-        "versions": [version("index")]
-        + ([version(source.indexer)] if source.kind != "column" else []),
+        "versions": [version("index")] + ([version(source.indexer)] if source.kind != "column" else []),
     }
 
 
@@ -135,9 +124,7 @@ def feature_files(wildcards):
 
 def suite_scores(wildcards):
     """All score files of the suite."""
-    return [
-        f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()
-    ]
+    return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]
 
 
 PUBLISHED_MODELS = models_pretrained(here=False)

@@ -27,14 +27,11 @@ rule make_tables:
         "../../envs/analysis.yaml"
     params:
         models=[
-            {key: row[key] for key in ("model", "label", "family", "source_accuracy")}
-            for row in SUITE.models.values()
+            {key: row[key] for key in ("model", "label", "family", "source_accuracy")} for row in SUITE.models.values()
         ],
         datasets={name: row["label"] for name, row in SUITE.datasets.items()},
         pretrained_on={
-            model: SUITE.recipe(model)["dataset"]
-            for model in SUITE.models
-            if "dataset" in (SUITE.recipe(model) or {})
+            model: SUITE.recipe(model)["dataset"] for model in SUITE.models if "dataset" in (SUITE.recipe(model) or {})
         },
         conventions=SUITE.config["conventions"],
         published=SUITE.config["published"],
