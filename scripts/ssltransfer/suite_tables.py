@@ -232,7 +232,8 @@ def correlation_table(correlations: pd.DataFrame, names: Names) -> Table:
         for name in ("pearson", "spearman", "kendall"):
             r, low, high = (row[name + end] for end in ("", "_low", "_high"))
             entry += [number(r, 2), f"{low:.2f} to {high:.2f}" if pd.notna(low) else MISSING]
-            entry.append(number(row[f"{name}_p"], 3))
+            p = row[f"{name}_p"]
+            entry.append("< 0.001" if p < 0.001 else number(p, 3))
         entry.append(_leave_one_out_range(row, names))
         cells.append([*entry, row["note"]])
         rows.append(task_label(row, names, variant[row["protocol"]]))
