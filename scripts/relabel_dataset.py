@@ -11,12 +11,12 @@ with job(snakemake.log[0]):
     params = snakemake.params.index
     source = Source(*params["source"])
     index = read_index(snakemake.input[0])
-    if source.column not in index.extra:
+    if source.variant not in index.extra:
         raise InputError(
-            f"{params['dataset']}: data set {source.name} has no column {source.column!r}; "
+            f"{params['dataset']}: data set {source.name} has no column {source.variant!r}; "
             f"found {', '.join(index.extra) or 'none'}"
         )
-    index = replace(index, label=index.extra[source.column], extra={})
+    index = replace(index, label=index.extra[source.variant], extra={})
     check_index(index, params["dataset"])
     check_counts(index, params["dataset"], params["counts"])
     write_index(snakemake.output.index, index)
