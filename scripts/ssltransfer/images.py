@@ -234,19 +234,24 @@ def prepare_images(
                 problems[row] = str(error)
         return len(rows)
 
-    def passes(pool: ThreadPoolExecutor, todo: list[int]) -> Iterator[None]:
+    def save(state: dict) -> None:
+        array.flush()
+        write_json(part / "record.json", record | state)
+
+    def passes(todo: list[int]) -> Iterator[None]:
         for start in range(0, len(todo), BLOCK):
             block = todo[start : start + BLOCK]
             for count in pool.map(prepare, (block[i : i + CHUNK] for i in range(0, len(block), CHUNK))):
                 yield from [None] * count
-            array.flush()
-            done = max(record["done"], block[-1] + 1)
-            again = sorted({*problems, *record["unreadable"]} - (set(todo[: start + BLOCK]) - set(problems)))
-            write_json(part / "record.json", record | {"done": done, "unreadable": again})
+            again = set(record["unreadable"]) - set(todo[: start + BLOCK]) | set(problems)
+            state = {"done": max(record["done"], block[-1] + 1), "unreadable": sorted(again)}
+            # Beside the next block, because it waits for the disk; nobody needs it after the last one.
+            if problems or start + BLOCK < len(todo):
+                saver.submit(save, state)
 
     todo = [*record["unreadable"], *range(record["done"], len(references))]
-    with ThreadPoolExecutor(workers) as pool:
-        for _ in progress(passes(pool, todo), len(todo)):
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as saver:
+        for _ in progress(passes(todo), len(todo)):
             pass
     if problems:
         texts = [problems[row] for row in sorted(problems)]

@@ -149,12 +149,12 @@ def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
     """
     found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
     wrong = [
-        f"{what} is {found[what]}, config/datasets.tsv says {count} ({found[what] - count:+d})"
+        f"{what} {count}, found {found[what]} ({found[what] - count:+d})"
         for what, count in expected.items()
         if found[what] != count
     ]
     if wrong:
-        raise InputError(f"{name}: {'; '.join(wrong)}; is the copy complete?")
+        raise InputError(f"{name}: config/datasets.tsv says {'; '.join(wrong)}; is the copy complete?")
     train = [label for label, split in zip(index.label, index.split, strict=True) if split == "train"]
     if train:
         seen = set().union(*train) if index.multi_label else set(train)
