@@ -103,8 +103,8 @@ def table(cells):
 
 
 def processor():
-    with open("/proc/cpuinfo", encoding="utf-8") as file:
-        return next(line.split(":")[1].strip() for line in file if line.startswith("model name"))
+    lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+    return next(line.split(":")[1].strip() for line in lines if line.startswith("model name"))
 
 
 def main():
@@ -115,11 +115,11 @@ def main():
         for name, recipe in RECIPES.items():
             images, split, labels, _ = data[recipe.dataset or "shapes"]
             rows = np.flatnonzero(split == "train")
-            start = time.perf_counter()
+            start = time.process_time()
             with tempfile.TemporaryDirectory() as part:
                 labels = labels[recipe.dataset or "shapes"]
                 state, _ = pretrain(images, labels, rows, replace(recipe, seed=seed), ARCH, NORM, Path(part))
-            seconds = time.perf_counter() - start
+            seconds = time.process_time() - start
             views = recipe.epochs * len(rows) * (1 if recipe.method == "supervised" else 2)
             cells[name].append((scores(state, data), seconds, views))
             print(name, seed, f"{seconds:.1f} s", {k: round(v, 1) for k, v in cells[name][-1][0].items()}, flush=True)
@@ -129,7 +129,8 @@ def main():
         f"Test scores in percent, mean and standard error over seeds {SEEDS} of initialisation and training; network",
         f"{ARCH} at {SETTINGS['transform']}, linear protocol of the demo suite. The gain is the difference of mean",
         "logits over the three tasks, and gain / SE divides it by the standard error of that difference.",
-        "Seconds are one training job without start-up (median), one thread. Made by `benchmarks/pretraining_gain.py`.",
+        "Seconds are CPU time of one training on one thread, without start-up (median).",
+        "Made by `benchmarks/pretraining_gain.py`.",
         "",
         *table(cells),
         "",

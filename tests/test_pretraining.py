@@ -272,6 +272,9 @@ def test_the_state_of_another_run_is_left_alone(images, labels, tmp_path, caplog
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
+        ({"method": "simclrr"}, "test: method is 'simclrr'; write none or one of supervised, simclr"),
+        ({"head": {"hidden": 4, "output": 4}}, "head of method simclr: missing a required argument: 'temperature'"),
+        ({"augmentation": {"blur": 1}}, "augmentation of method simclr: got an unexpected keyword argument 'blur'"),
         ({"batch_size": 41}, "test: batch_size is 41; write at most 40, the training images of shapes"),
         ({"learning_rate": 1e30}, "the loss is (nan|inf) in epoch 1 of 3; write a learning_rate below 1e"),
     ],

@@ -4,6 +4,7 @@ No random state is carried from step to step: the order of an epoch depends on (
 of a step on (seed, step). So an interrupted run needs only its weights to end as if nothing had happened.
 """
 
+import inspect
 import json
 import logging
 import math
@@ -102,7 +103,7 @@ def pretrain(
     arch : str
         See `backbones.build_backbone`.
     norm : str
-        See `features.normalise`.
+        See `backbones.normalise`.
     part : Path
         Folder for the state of the unfinished run; the caller removes it once the result is safe.
     progress : callable
@@ -120,18 +121,18 @@ def pretrain(
     Raises
     ------
     InputError
-        If there are fewer images than one batch, ``supervised`` meets several labels an image, or the loss
-        stops being finite.
+        If the recipe names an unknown method or setting, there are fewer images than one batch, ``supervised``
+        meets several labels an image, or the loss stops being finite.
     """
     if recipe.method == "none":
         return build_backbone(arch, recipe.seed).state_dict(), []
     check(recipe, labels, rows)
+    strength = settings(recipe, "augmentation", Augmentation, **recipe.augmentation)
     run = Run(recipe, arch, labels[rows])
     state_file = part / "state.pt"
     key = fingerprint(images, labels, rows, recipe, arch, norm)
     run.resume(state_file, key)
 
-    strength = Augmentation(**recipe.augmentation)
     steps_per_epoch = len(rows) // recipe.batch_size
     steps = steps_per_epoch * recipe.epochs
     saved = logged = time.monotonic()
@@ -152,7 +153,9 @@ def pretrain(
 
 
 def check(recipe: Recipe, labels: np.ndarray, rows: np.ndarray) -> None:
-    """Refuse images that the recipe cannot train on."""
+    """Refuse an unknown method, and images that the recipe cannot train on."""
+    if recipe.method not in METHODS:
+        raise InputError(f"{recipe.where}: method is {recipe.method!r}; write none or one of {', '.join(METHODS)}")
     if len(rows) < recipe.batch_size:
         raise InputError(
             f"{recipe.where}: batch_size is {recipe.batch_size}; "
@@ -163,6 +166,15 @@ def check(recipe: Recipe, labels: np.ndarray, rows: np.ndarray) -> None:
             f"{recipe.where}: dataset {recipe.dataset} has several labels an image; "
             "method supervised needs a dataset with one"
         )
+
+
+def settings(recipe: Recipe, block: str, build: Callable, *arguments, **named):
+    """Call `build` with the settings of a block of the recipe; a missing or unknown one is an InputError."""
+    try:
+        inspect.signature(build).bind(*arguments, **named)
+    except TypeError as error:
+        raise InputError(f"{recipe.where}: {block} of method {recipe.method}: {error}") from None
+    return build(*arguments, **named)
 
 
 class Run:
@@ -176,7 +188,7 @@ class Run:
             head["classes"] = int(labels.max()) + 1
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(recipe.seed)
-            self.method = METHODS[recipe.method](build_backbone(arch, recipe.seed), **head)
+            self.method = settings(recipe, "head", METHODS[recipe.method], build_backbone(arch, recipe.seed), **head)
         self.method.to(self.device, memory_format=torch.channels_last)
         trained = [p for p in self.method.parameters() if p.requires_grad]
         groups = [
@@ -201,17 +213,22 @@ class Run:
         self.epoch_loss += loss.detach()
 
     def end_epoch(self, steps: int) -> None:
-        """Note the mean loss of an epoch of `steps` steps; InputError if it is not finite."""
+        """Note the mean loss of an epoch of `steps` steps."""
+        self.check_loss()
         self.losses.append(self.epoch_loss.item() / steps)
         self.epoch_loss.zero_()
-        if not math.isfinite(self.losses[-1]):
+
+    def check_loss(self) -> None:
+        """Raise an InputError if a loss of this epoch was not finite."""
+        if not math.isfinite(loss := self.epoch_loss.item()):
             raise InputError(
-                f"{self.recipe.where}: the loss is {self.losses[-1]} in epoch {len(self.losses)} of "
-                f"{self.recipe.epochs}; write a learning_rate below {self.recipe.learning_rate}"
+                f"{self.recipe.where}: the loss is {loss} in epoch {len(self.losses) + 1} of {self.recipe.epochs}; "
+                f"write a learning_rate below {self.recipe.learning_rate}"
             )
 
     def save(self, path: Path, key: str) -> None:
         """Write the state; `key` names the run it belongs to."""
+        self.check_loss()
         state = {
             "key": key,
             "method": self.method.state_dict(),
