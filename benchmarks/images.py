@@ -3,12 +3,15 @@
 All read the same JPEG files, with the same number of workers, and deliver the same bytes (checked): `prepare_images`
 into its file; a DataLoader with torchvision's loader and transforms that returns uint8; one that returns normalised
 float32, which is what feature extraction without prepared images would usually be fed by. They take turns, so that
-whatever else the machine does meets all three; printed are images a second and the median of the rounds' ratios.
+whatever else the machine does meets all three. Printed are the medians of images a second, of milliseconds of
+processor time an image (all threads and processes; other work on the machine hardly changes it), and of the rounds'
+ratios.
 """
 
 import argparse
 import os
 import platform
+import resource
 import statistics
 import sys
 import tempfile
@@ -74,10 +77,30 @@ def load(root, names, workers, as_float):
     return last
 
 
-def rate(function, *arguments):
-    start = time.perf_counter()
+def processor_time():
+    """Seconds of this process and of its children that have ended."""
+    usages = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
+    return sum(usage.ru_utime + usage.ru_stime for usage in usages)
+
+
+def measure(function, *arguments):
+    """Return seconds an image, on the clock and of the processor."""
+    start, used = time.perf_counter(), processor_time()
     function(*arguments)
-    return options.images / (time.perf_counter() - start)
+    return (time.perf_counter() - start) / options.images, (processor_time() - used) / options.images
+
+
+def table(workers):
+    """Rows of the printed table for a number of workers: clock and processor."""
+    rounds = []
+    for _ in range(options.rounds):
+        ours = measure(prepare_images, root, names, "resize224", output, "", workers)
+        rounds.append((ours, *(measure(load, root, names, workers, as_float) for as_float in (False, True))))
+    for kind, (what, number) in enumerate([("images a second", lambda x: 1 / x), ("ms an image", lambda x: 1e3 * x)]):
+        columns = list(zip(*((row[i][kind] for i in range(3)) for row in rounds), strict=True))
+        cells = [f"{number(statistics.median(column)):.3g}" for column in columns]
+        cells += [f"{statistics.median(row[i][kind] / row[0][kind] for row in rounds):.2f}" for i in (1, 2)]
+        yield f"| {workers} | {what} | {' | '.join(cells)} |"
 
 
 with tempfile.TemporaryDirectory() as temporary:
@@ -94,13 +117,7 @@ with tempfile.TemporaryDirectory() as temporary:
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, Pillow {PIL.__version__}, torch {torch.__version__}")
     print(f"{options.images} JPEG images ({len(files)} files), {options.rounds} rounds in turn\n")
-    print("| workers | prepare_images | DataLoader uint8 | DataLoader float32 | against uint8 | against float32 |")
-    print("| --- | --- | --- | --- | --- | --- |")
-    for workers in options.workers:
-        rounds = []
-        for _ in range(options.rounds):
-            ours = rate(prepare_images, root, names, "resize224", output, "", workers)
-            rounds.append((ours, *(rate(load, root, names, workers, as_float) for as_float in (False, True))))
-        middle = [statistics.median(column) for column in zip(*rounds, strict=True)]
-        against = [statistics.median(row[0] / row[i] for row in rounds) for i in (1, 2)]
-        print(f"| {workers} | " + " | ".join([f"{x:.0f}" for x in middle] + [f"{x:.2f}" for x in against]) + " |")
+    print("| workers | | prepare_images | DataLoader uint8 | DataLoader float32 | against uint8 | against float32 |")
+    print("| --- | --- | --- | --- | --- | --- | --- |")
+    for count in options.workers:
+        print("\n".join(table(count)), flush=True)
