@@ -7,7 +7,7 @@ import pandas as pd
 from ssltransfer.jobs import job
 from ssltransfer.published import FOLDER, LABELS, merge_models, published_models, published_scores
 from ssltransfer.scores import collect_scores, read_episodes
-from ssltransfer.suite_tables import all_tables
+from ssltransfer.suite_tables import add_notes, all_tables
 from ssltransfer.summary import correlate_summary, summarise, write_summary
 
 with job(snakemake.log[0]):
@@ -20,6 +20,7 @@ with job(snakemake.log[0]):
     published = FOLDER if params.published else None
     summary = summarise(scores, models, datasets, params.pretrained_on, params.conventions)
     tables = all_tables(summary, correlate_summary(summary), read_episodes(paths), published)
+    add_notes(tables, params.notes)
     folder = Path(snakemake.output[0])
     folder.mkdir(parents=True, exist_ok=True)
     write_summary(summary, tables, folder)

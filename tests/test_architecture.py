@@ -20,7 +20,7 @@ ORDER = [
     {"config", "images", "splits", "metrics"},
     {"pretraining"},
     {"features", "feature_file"},
-    {"linear", "fewshot"},
+    {"linear", "fewshot", "calibration"},
     {"score_file"},
     {"scores"},
     {"correlation"},

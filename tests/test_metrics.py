@@ -5,6 +5,7 @@ from hypothesis import strategies as st
 from sklearn.metrics import accuracy_score, recall_score
 
 from ssltransfer import metrics
+from ssltransfer.errors import InputError
 
 
 def naive_average_precision(positive, scores):
@@ -60,6 +61,11 @@ def test_absent_classes_do_not_count():
     assert metrics.mean_per_class_accuracy(labels, predictions) == pytest.approx(75)
     positive = np.array([[True, False], [False, False]])
     assert metrics.mean_average_precision_11_point(positive, np.zeros((2, 2))) == pytest.approx(100)
+
+
+def test_no_positive_sample_at_all():
+    with pytest.raises(InputError, match="needs a positive sample"):
+        metrics.evaluate("map11", np.zeros((3, 2), bool), np.zeros((3, 2)))
 
 
 def test_evaluate_takes_the_largest_score():

@@ -32,7 +32,9 @@ def test_everything_is_there(finished):
     scores = pd.read_csv(finished / "results/toy/tables/scores.csv", keep_default_na=False)
     cells = set(zip(scores["model"], scores["dataset"], scores["setting"], strict=True))
     models = ("toy-random", "toy-simclr", "toy-supervised")
-    assert cells == {(m, d, s) for m in models for d, s in [("digits", ""), ("textures", ""), ("digits", "5-shot")]}
+    tasks = [("digits", ""), ("textures", ""), ("digits", "5-shot")]
+    tasks += [("digits", f"linear{scaled}") for scaled in ("", "-scaled", "-scaled-validation")]
+    assert cells == {(model, dataset, setting) for model in models for dataset, setting in tasks}
     assert scores["value"].astype(float).between(0, 100).all()
     score = json.loads((finished / "results/scores/toy-fewshot/toy-simclr/digits.json").read_text())
     assert score["warnings"][0].startswith("500-shot is left out: 10 of 10 classes have fewer than 500 + 15")
@@ -40,6 +42,9 @@ def test_everything_is_there(finished):
     features = np.load(finished / "results/features/toy-simclr/digits/resize16.none.npy")
     assert features.shape == (1797, 128)
     assert not list(finished.glob("results/**/*.tmp*"))
+    report = (finished / "results/toy/report.html").read_text()
+    for table in (finished / "results/toy/tables").glob("toy-*.html"):
+        assert f'id="table-{table.stem}"' in report  # protocols with names of the user's own, too
 
 
 def test_second_run_plans_nothing(finished):
@@ -79,6 +84,7 @@ def test_switching_between_suites_plans_nothing(copy):
     score = json.loads((copy / "results/scores/toy-linear-v1/toy-random/digits.json").read_text())
     assert any("chosen on the test score" in warning for warning in score["warnings"])
     assert set(score["curve"]) == {"imagenet", "none"}
+    assert "Biased: each model" in (copy / "results/toy-v1/report.html").read_text()
     assert not planned(copy)
     assert not planned(copy, suite="v1.yaml")
 

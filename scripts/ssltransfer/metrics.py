@@ -5,6 +5,8 @@ All values are in percent.
 
 import numpy as np
 
+from ssltransfer.errors import InputError
+
 RECALL_LEVELS = np.arange(11) / 10
 
 
@@ -62,6 +64,8 @@ def mean_average_precision_11_point(positive: np.ndarray, scores: np.ndarray) ->
     scores : ndarray of float, shape (n, k)
     """
     present = np.flatnonzero(positive.any(axis=0))
+    if len(present) == 0:
+        raise InputError("mean average precision needs a positive sample of some class; found none")
     return float(np.mean([average_precision_11_point(positive[:, k], scores[:, k]) for k in present]))
 
 

@@ -20,9 +20,9 @@ SECTIONS = {
     "domain": ("Domain or transfer?", ["domain-vs-transfer"], ["domain-vs-transfer"]),
     "comparison": ("Measured and published", [], ["comparison"]),
     "claims": ("Claims", [], ["claims"]),
-    "linear": ("Many-shot linear", ["scatter-linear"], ["linear"]),
-    "finetune": ("Many-shot finetuning", ["scatter-finetune"], ["finetune"]),
-    "fewshot": ("Few-shot", ["scatter-fewshot"], ["fewshot(?!-pairs)"]),
+    "linear": ("Many-shot linear", ["scatter-linear"], []),
+    "finetune": ("Many-shot finetuning", ["scatter-finetune"], []),
+    "fewshot": ("Few-shot", ["scatter-fewshot"], []),
     "detection": ("Detection", ["scatter-detection"], ["detection"]),
     "normals": ("Surface normals", ["scatter-normals"], ["normals"]),
     "segmentation": ("Segmentation", ["scatter-segmentation"], ["segmentation"]),
@@ -51,17 +51,23 @@ def _figure(folder: Path, name: str, suite: str) -> dict:
     return {"name": name, "caption": caption(name, suite), "uri": uri, "width": round(points * 1.75)}
 
 
+def _section_of(table: str) -> str | None:
+    """Section of a table by its name; None for one that is only a file, because a figure shows it."""
+    found = (key for key, (*_, names) in SECTIONS.items() if any(re.match(rf"{name}(-|$)", table) for name in names))
+    return next(found, None)
+
+
 def _sections(tables: Path, figures: Path, suite: str) -> list[dict]:
     found = read_json(tables / "suite.json")["tables"]
     for table in found:
         table["html"] = Markup((tables / f"{table['name']}.html").read_text(encoding="utf-8"))
     sections = []
-    for key, (title, figure_names, prefixes) in SECTIONS.items():
+    for key, (title, figure_names, _) in SECTIONS.items():
         section = {
             "id": key,
             "title": title,
             "figures": [_figure(figures, n, suite) for n in figure_names if (figures / f"{n}.svg").exists()],
-            "tables": [t for t in found if any(re.match(rf"{p}(-|$)", t["name"]) for p in prefixes)],
+            "tables": [t for t in found if (t["section"] or _section_of(t["name"])) == key],
         }
         if section["figures"] or section["tables"]:
             sections.append(section)

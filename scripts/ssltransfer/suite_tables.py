@@ -188,7 +188,8 @@ def _accuracy_table(panel: Panel, matrix, scores, source, names: Names, leave_ou
     if leave_out:
         caption += " Source data sets are not part of the average."
     size = cells.shape[1]
-    table = Table(panel.name, panel.label, caption, cells, [2] * size, [1] * size, halves)
+    # The name is the protocol's, which users choose; the section follows from its kind.
+    table = Table(panel.name, panel.label, caption, cells, [2] * size, [1] * size, halves, section=panel.kind)
     return table, position
 
 
@@ -520,3 +521,11 @@ def training_table(details: pd.DataFrame) -> Table:
     """Training details of the published models (v1 Table 5, v2 Table 10)."""
     caption = "As reported by the original authors; PCA is the colour augmentation of that name, multi is multi-crop."
     return records_table("training-details", "Training details", caption, details)
+
+
+def add_notes(tables: list[Table], notes: dict[str, str]) -> None:
+    """Append to the captions of each protocol's tables what a reader has to know about its settings block."""
+    for table in tables:
+        for protocol, note in notes.items():
+            if table.name == protocol or table.name.startswith(f"{protocol}-"):
+                table.caption += f" {note}"

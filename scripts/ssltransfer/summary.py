@@ -129,7 +129,7 @@ def write_summary(summary: Summary, tables: list[Table], folder: str | Path) -> 
             "conventions": summary.conventions_name,
             "leave_out": list(summary.leave_out),
             "source_label": summary.source_label,
-            "tables": [{"name": t.name, "title": t.title, "caption": t.caption} for t in tables],
+            "tables": [{"name": t.name, "title": t.title, "caption": t.caption, "section": t.section} for t in tables],
         },
     )
 

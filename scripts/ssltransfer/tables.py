@@ -36,6 +36,8 @@ class Table:
         Rows below a line, not ranked.
     data : pd.DataFrame or None
         What the csv holds, where that is more than what is printed.
+    section : str
+        Section of the report; empty where the name tells it.
     """
 
     name: str
@@ -48,6 +50,7 @@ class Table:
     flags: dict = field(default_factory=dict)
     footer: pd.DataFrame | None = None
     data: pd.DataFrame | None = None
+    section: str = ""
 
 
 def number(value, decimals: int | None) -> str:

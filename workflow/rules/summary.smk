@@ -35,6 +35,7 @@ rule make_tables:
         },
         conventions=SUITE.config["conventions"],
         published=SUITE.config["published"],
+        notes=protocol_notes(),
         version=version("summary"),
     script:
         "../../scripts/make_tables.py"
