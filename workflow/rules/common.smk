@@ -25,7 +25,7 @@ HEADS = {row["model"]: row for row in read_table(BASE / "config" / "heads.tsv")}
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
 # A local GPU is a resource that jobs take in turn; without one, they run side by side on the cores. On a cluster
-# the profile requests the GPU (profiles/slurm), because the submitting machine often has none.
+# a profile requests the GPU (set-resources), because the submitting machine often has none.
 LOCAL_GPU = 1 if shutil.which("nvidia-smi") else 0
 
 
