@@ -10,6 +10,7 @@ import torch
 import yaml
 
 from ssltransfer.config import read_table
+from ssltransfer.datasets.containers import read_cifar_batch
 from workflow import REPOSITORY, planned, snakemake, succeed
 
 PER_CLASS = 2
@@ -58,10 +59,10 @@ def copy_few(samples: Path, root: Path) -> None:
     source, target = samples / "cifar10/cifar-10-batches-py", root / "cifar10/cifar-10-batches-py"
     target.mkdir(parents=True)
     for file in source.iterdir():
-        batch = pickle.loads(file.read_bytes(), encoding="bytes")  # our own sample, read as Python 2 wrote it
-        if b"data" in batch:
-            rows = sorted(batch[b"labels"].index(label) for label in set(batch[b"labels"]))
-            batch = batch | {b"data": batch[b"data"][rows], b"labels": [batch[b"labels"][row] for row in rows]}
+        batch = read_cifar_batch(file)
+        if "data" in batch:
+            rows = sorted(batch["labels"].index(label) for label in set(batch["labels"]))
+            batch = batch | {"data": batch["data"][rows], "labels": [batch["labels"][row] for row in rows]}
         (target / file.name).write_bytes(pickle.dumps(batch, protocol=2))
     for name, folder, files, key, image in [
         ("dtd", "labels", ["train1.txt", "val1.txt", "test1.txt"], lambda line: line.split("/")[0], "images/{}"),

@@ -1,6 +1,5 @@
 # Needs: the merged config and the tables in config/.
 # Makes: SUITE (the validated suite), wildcard constraints, and the functions that answer the rules' questions.
-import os
 import shutil
 from pathlib import Path
 
