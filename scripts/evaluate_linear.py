@@ -14,12 +14,13 @@ with job(snakemake.log[0]):
     cost = Cost()
     settings = snakemake.params.settings
     index = read_index(snakemake.input.index)
+    labels = index.label_array(ignored="difficult" if settings.get("difficult") == "ignore" else None)
     split = make_split(index.split_array(), settings["validation_fraction"], settings["seed"])
     provenance = score_file.feature_provenance(snakemake.input.features)
     results = {
         norm: evaluate_linear(
             load_features(path, len(index)),
-            index.label_array(),
+            labels,
             split,
             len(index.classes),
             snakemake.params.metric,
@@ -41,9 +42,9 @@ with job(snakemake.log[0]):
         np.savez(
             temporary,
             test_scores=result.test_scores.astype(np.float32),
-            test_labels=index.label_array()[split.test],
+            test_labels=labels[split.test],
             validation_scores=result.validation_scores.astype(np.float32),
-            validation_labels=index.label_array()[split.val],
+            validation_labels=labels[split.val],
         )
     write_json(
         snakemake.output.score,

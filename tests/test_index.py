@@ -39,6 +39,16 @@ def test_label_arrays():
     assert np.array_equal(multi, [[True, True], [False, False], [False, True]])
 
 
+def test_labels_that_do_not_count():
+    marked = index(label=[[0], [], [1]], extra={"difficult": [[1], [], [0, 1]]})
+    assert marked.label_array().dtype == bool
+    array = marked.label_array(ignored="difficult")
+    assert array.dtype == np.int8
+    assert array.tolist() == [[1, -1], [0, 0], [-1, 1]]  # shown wins
+    assert index(label=[[0], [], [1]]).label_array(ignored="difficult").dtype == bool
+    assert index(extra={"difficult": [[1], [], [0]]}).label_array(ignored="difficult").tolist() == [0, 1, 1]
+
+
 @pytest.mark.parametrize(
     ("changes", "message"),
     [

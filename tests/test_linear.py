@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ssltransfer import linear
+from ssltransfer import linear, metrics
 from ssltransfer.errors import InputError
 from ssltransfer.splits import Split
 
@@ -60,11 +60,12 @@ def test_path_points_are_independent_of_the_path():
 def test_gradient_and_hessian_match_finite_differences():
     features, labels = sample(20, 5, 3)
     rng = np.random.default_rng(0)
-    for link, targets in [
-        (linear._Softmax, np.eye(3)[labels]),
-        (linear._Sigmoid, rng.integers(0, 2, (20, 3)).astype(float)),
+    for link in [
+        linear._Softmax(labels, np.arange(3)),
+        linear._Sigmoid(rng.random((20, 3)) < 0.5),
+        linear._Sigmoid(rng.integers(-1, 2, (20, 3))),
     ]:
-        problem = linear._Problem(features, targets, link)
+        problem = linear._Problem(features, link)
         params, direction = rng.normal(size=(2, problem.design.shape[1], 3)) * 0.3
         probabilities = link.probabilities(problem.design @ params)
         gradient = problem.gradient(params, probabilities, 0.7)
@@ -98,6 +99,59 @@ def test_multi_label_is_independent_binary_problems():
         model = LogisticRegression(C=2.0, tol=1e-10, max_iter=20000).fit(features.astype(float), labels[:, k])
         np.testing.assert_allclose(fit.weights[:, k], model.coef_[0], atol=1e-3)
         assert fit.bias[k] == pytest.approx(model.intercept_[0], abs=1e-2)
+
+
+def with_ignored_pairs(seed=2):
+    features, _ = sample()
+    rng = np.random.default_rng(seed)
+    labels = np.where(rng.random((80, 3)) < [0.5, 0.3, 0.2], 1, 0).astype(np.int8)
+    labels[rng.random((80, 3)) < 0.2] = -1
+    return features, labels
+
+
+@pytest.mark.parametrize("solver", linear.SOLVERS)
+def test_pairs_that_do_not_count_are_left_out(solver):
+    features, labels = with_ignored_pairs()
+    half = 2 if solver == "official" else 1  # of the penalty: a two-class softmax
+    fit = next(linear.SOLVERS[solver](features, labels, np.array([0.5 * half]), 3))
+    for k in range(3):
+        rows = labels[:, k] >= 0
+        model = LogisticRegression(C=2.0, tol=1e-10, max_iter=20000)
+        model.fit(features[rows].astype(float), labels[rows, k])
+        np.testing.assert_allclose(fit.weights[:, k], model.coef_[0], atol=1e-2 if half == 2 else 1e-3)
+        assert fit.bias[k] == pytest.approx(model.intercept_[0], abs=0.1 if half == 2 else 1e-2)
+
+
+def test_pairs_that_do_not_count_change_nothing_when_there_are_none():
+    features, labels = with_ignored_pairs()
+    plain, marked = only(features, labels > 0, 0.5, 3), only(features, (labels > 0).astype(np.int8), 0.5, 3)
+    assert (plain.weights == marked.weights).all()
+    assert plain.objective == marked.objective
+
+
+def test_class_without_a_pair_that_counts_is_never_predicted():
+    features, labels = with_ignored_pairs()
+    labels[:, 1] = np.where(labels[:, 1] == 0, -1, labels[:, 1])  # no negative left
+    labels[:, 2] = -1
+    assert only(features, labels, 0.5, 3).bias[1:].tolist() == [np.inf, -np.inf]
+
+
+def test_pairs_that_do_not_count_neither_select_nor_test():
+    features, labels = with_ignored_pairs()
+    split = Split(np.arange(40), np.arange(40, 60), np.arange(60, 80))
+    result = linear.evaluate_linear(features, labels, split, 3, "map11", np.array([0.1, 1.0, 10.0]))
+
+    def by_hand(rows, scores):
+        precisions = []
+        for label, score in zip(labels[rows].T, scores.T, strict=True):
+            counted = label >= 0
+            precisions.append(metrics.average_precision_11_point(label[counted] == 1, score[counted]))
+        return np.mean(precisions)
+
+    assert result.test == pytest.approx(by_hand(split.test, result.test_scores))
+    assert result.validation == pytest.approx(by_hand(split.val, result.validation_scores))
+    flipped = np.where(labels < 0, 1, labels)
+    assert linear.evaluate_linear(features, flipped, split, 3, "map11", np.array([1.0])).test != result.test
 
 
 def test_two_class_softmax_is_a_sigmoid_with_half_the_penalty():
@@ -198,12 +252,12 @@ def test_scores_are_those_of_the_fits():
     np.testing.assert_allclose(result.test_scores, result.final.scores(features[90:120]))
 
 
-@pytest.mark.parametrize("multi", [False, True])
-def test_certificate_is_recomputed_from_the_features(multi):
-    features, labels = sample()
-    if multi:
+@pytest.mark.parametrize("case", ["single", "multi", "ignored"])
+def test_certificate_is_recomputed_from_the_features(case):
+    features, labels = with_ignored_pairs() if case == "ignored" else sample()
+    if case == "multi":
         labels = labels[:, None] == np.arange(3)
-    for fit in linear.fit_path(features, labels, np.array([10, 0.1, 1e-3]), 5 if not multi else 3):
+    for fit in linear.fit_path(features, labels, np.array([10, 0.1, 1e-3]), 5 if case == "single" else 3):
         objective, gap, converged = linear.certify(features, labels, fit.penalty, fit.weights, fit.bias)
         assert converged
         assert objective == pytest.approx(fit.objective, rel=1e-9)

@@ -63,6 +63,16 @@ def test_absent_classes_do_not_count():
     assert metrics.mean_average_precision_11_point(positive, np.zeros((2, 2))) == pytest.approx(100)
 
 
+def test_pairs_that_do_not_count_are_not_ranked():
+    # First class, ranked: hit, (ignored), miss, hit. Recall 1/2 with precision 1, recall 1 with precision 2/3.
+    # Second class: nothing but ignored samples and a miss, so it has no average precision.
+    labels = np.array([[1, -1], [-1, -1], [0, 0], [1, -1]], np.int8)
+    scores = np.array([[0.9, 0.1], [0.8, 0.2], [0.7, 0.3], [0.1, 0.4]])
+    expected = 100 * (6 * 1 + 5 * 2 / 3) / 11
+    assert metrics.evaluate("map11", labels, scores) == pytest.approx(expected)
+    assert metrics.evaluate("map11", labels > 0, scores) < expected
+
+
 def test_no_positive_sample_at_all():
     with pytest.raises(InputError, match="needs a positive sample"):
         metrics.evaluate("map11", np.zeros((3, 2), bool), np.zeros((3, 2)))

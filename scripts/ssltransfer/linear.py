@@ -69,28 +69,27 @@ def tolerance(penalty: float) -> float:
 
 
 class _Softmax:
-    """Softmax cross-entropy of logits (n, k) against one-hot targets."""
+    """Softmax cross-entropy of logits (n, k) against classes (n,)."""
 
-    @staticmethod
-    def loss(logits: np.ndarray, targets: np.ndarray) -> float:
-        return float(np.sum(logsumexp(logits, axis=1) - np.sum(logits * targets, axis=1)))
+    def __init__(self, labels: np.ndarray, classes: np.ndarray) -> None:
+        self.targets = (labels[:, None] == classes).astype(np.float64)
 
-    @staticmethod
-    def probabilities(logits: np.ndarray) -> np.ndarray:
+    def first_bias(self) -> np.ndarray:
+        return np.log(_inside(self.targets.mean(axis=0)))
+
+    def loss(self, logits: np.ndarray) -> float:
+        return float(np.sum(logsumexp(logits, axis=1) - np.sum(logits * self.targets, axis=1)))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return softmax(logits, axis=1)
 
-    @staticmethod
-    def canonical(bias: np.ndarray) -> np.ndarray:
-        return bias - bias.mean()  # a shift common to all classes changes nothing
+    def residual(self, probabilities: np.ndarray) -> np.ndarray:
+        return probabilities - self.targets
 
-    @staticmethod
-    def bias_hessian(probabilities: np.ndarray) -> np.ndarray:
-        hessian = np.diag(probabilities.sum(axis=0)) - probabilities.T @ probabilities
-        # Any curvature along the common shift makes the matrix regular.
-        return hessian + np.trace(hessian) / len(hessian) ** 2
+    def curvature(self, probabilities: np.ndarray) -> np.ndarray:
+        return probabilities * (1 - probabilities)
 
-    @staticmethod
-    def curvature_times(probabilities: np.ndarray, direction: np.ndarray) -> np.ndarray:
+    def curvature_times(self, probabilities: np.ndarray, direction: np.ndarray) -> np.ndarray:
         # p * (u - p.u), with u measured from the likeliest class: where that class is nearly certain, the difference
         # of two numbers close to u would leave nothing but rounding errors.
         likeliest = probabilities.argmax(axis=1)[:, None]
@@ -98,29 +97,63 @@ class _Softmax:
         mean = np.einsum("nk,nk->n", probabilities, direction)[:, None]
         return probabilities * (direction - mean)
 
+    def bias_hessian(self, probabilities: np.ndarray) -> np.ndarray:
+        hessian = np.diag(probabilities.sum(axis=0)) - probabilities.T @ probabilities
+        # Any curvature along the common shift makes the matrix regular.
+        return hessian + np.trace(hessian) / len(hessian) ** 2
+
+    @staticmethod
+    def canonical(bias: np.ndarray) -> np.ndarray:
+        return bias - bias.mean()  # a shift common to all classes changes nothing
+
 
 class _Sigmoid:
-    """Independent sigmoid cross-entropies of logits (n, k) against 0/1 targets."""
+    """Independent sigmoid cross-entropies of logits (n, k) against labels (n, k); those below 0 do not count."""
 
-    @staticmethod
-    def loss(logits: np.ndarray, targets: np.ndarray) -> float:
-        return -float(np.sum(log_expit(np.where(targets > 0.5, logits, -logits))))
+    def __init__(self, labels: np.ndarray) -> None:
+        self.targets, self.counted = (labels > 0).astype(np.float64), (labels >= 0).astype(np.float32)
 
-    @staticmethod
-    def probabilities(logits: np.ndarray) -> np.ndarray:
+    def first_bias(self) -> np.ndarray:
+        share = _inside(self.targets.sum(axis=0) / self.counted.sum(axis=0, dtype=np.float64))
+        return np.log(share) - np.log1p(-share)
+
+    def loss(self, logits: np.ndarray) -> float:
+        return -float(np.sum(self.counted * log_expit(np.where(self.targets > 0.5, logits, -logits))))
+
+    def probabilities(self, logits: np.ndarray) -> np.ndarray:
         return expit(logits)
+
+    def residual(self, probabilities: np.ndarray) -> np.ndarray:
+        return self.counted * (probabilities - self.targets)
+
+    def curvature(self, probabilities: np.ndarray) -> np.ndarray:
+        return self.counted * probabilities * (1 - probabilities)
+
+    def curvature_times(self, probabilities: np.ndarray, direction: np.ndarray) -> np.ndarray:
+        return self.curvature(probabilities) * direction
+
+    def bias_hessian(self, probabilities: np.ndarray) -> np.ndarray:
+        return np.diag(np.sum(self.curvature(probabilities), axis=0))
 
     @staticmethod
     def canonical(bias: np.ndarray) -> np.ndarray:
         return bias
 
-    @staticmethod
-    def bias_hessian(probabilities: np.ndarray) -> np.ndarray:
-        return np.diag(np.sum(probabilities * (1 - probabilities), axis=0))
 
-    @staticmethod
-    def curvature_times(probabilities: np.ndarray, direction: np.ndarray) -> np.ndarray:
-        return probabilities * (1 - probabilities) * direction
+def _inside(share: np.ndarray) -> np.ndarray:
+    return np.clip(share, 1e-12, 1 - 1e-12)
+
+
+def _decided(labels: np.ndarray, classes: int) -> tuple[np.ndarray, np.ndarray, _Softmax | _Sigmoid]:
+    """Classes that the training data decides, the bias of the others in an array of all, and the loss."""
+    if labels.ndim == 1:
+        if labels.min() < 0 or labels.max() >= classes:
+            raise InputError(f"linear: labels must be in 0..{classes - 1}, found {labels.min()}..{labels.max()}")
+        decided = np.unique(labels)
+        return decided, np.full(classes, -np.inf), _Softmax(labels, decided)
+    present, absent = (labels > 0).any(axis=0), (labels == 0).any(axis=0)
+    decided = np.flatnonzero(present & absent)
+    return decided, np.where(present, np.inf, -np.inf), _Sigmoid(labels[:, decided])
 
 
 @dataclass(frozen=True)
@@ -137,8 +170,8 @@ class _Point:
 class _Problem:
     """The regression in an orthogonal basis of the centred features, the bias as a last, unpenalised row."""
 
-    def __init__(self, features: np.ndarray, targets: np.ndarray, link: type) -> None:
-        self.link, self.targets = link, targets
+    def __init__(self, features: np.ndarray, link: _Softmax | _Sigmoid) -> None:
+        self.link = link
         self.mean = features.mean(axis=0, dtype=np.float64)
         centred = features.astype(np.float64) - self.mean
         self.basis = _orthogonal_basis(centred)
@@ -150,10 +183,10 @@ class _Problem:
         return _Point(params, self.design @ params)
 
     def objective(self, point: _Point, penalty: float) -> float:
-        return self.link.loss(point.logits, self.targets) + 0.5 * penalty * float(np.sum(point.params[:-1] ** 2))
+        return self.link.loss(point.logits) + 0.5 * penalty * float(np.sum(point.params[:-1] ** 2))
 
     def gradient(self, params: np.ndarray, probabilities: np.ndarray, penalty: float) -> np.ndarray:
-        gradient = self.design.T @ (probabilities - self.targets)
+        gradient = self.design.T @ self.link.residual(probabilities)
         gradient[:-1] += penalty * params[:-1]
         return gradient
 
@@ -164,7 +197,7 @@ class _Problem:
         return product
 
     def hessian_diagonal(self, probabilities: np.ndarray, penalty: float) -> np.ndarray:
-        curvature = probabilities * (1 - probabilities)
+        curvature = self.link.curvature(probabilities)
         blocks = range(0, len(curvature), ROWS_AT_ONCE)
         diagonal = sum((self.design32[i : i + ROWS_AT_ONCE] ** 2).T @ curvature[i : i + ROWS_AT_ONCE] for i in blocks)
         diagonal[:-1] += penalty
@@ -205,15 +238,15 @@ class _Problem:
         """
         norm = np.linalg.norm(point.params[:-1])
         allowed = 1e-2 * tolerance(penalty) * penalty * norm / (1 + np.linalg.norm(self.mean))
-        loss = self.link.loss(point.logits, self.targets)
+        loss = self.link.loss(point.logits)
         shift = np.zeros(point.params.shape[1])
         for _ in range(MAX_NEWTON_STEPS):
             probabilities = self.link.probabilities(point.logits + shift)
-            gradient = np.sum(probabilities - self.targets, axis=0)
+            gradient = np.sum(self.link.residual(probabilities), axis=0)
             if np.linalg.norm(gradient) <= allowed:
                 break
             step = -linalg.lstsq(self.link.bias_hessian(probabilities), gradient)[0]
-            while (new_loss := self.link.loss(point.logits + (shift + step), self.targets)) > loss:
+            while (new_loss := self.link.loss(point.logits + (shift + step))) > loss:
                 step /= 2
                 if np.abs(step).max() < 1e-12:
                     break
@@ -284,7 +317,8 @@ def fit_path(features: np.ndarray, labels: np.ndarray, lambdas: np.ndarray, clas
     ----------
     features : ndarray, shape (n, d)
     labels : ndarray
-        (n,) of int in 0..classes-1, or (n, classes) of bool for independent binary problems.
+        (n,) of int in 0..classes-1, or (n, classes) of bool for independent binary problems; of int8, 1, 0 or -1,
+        if some pairs of a sample and a class (-1) do not count.
     lambdas : ndarray
         Penalties on the summed loss, > 0, in any order.
     classes : int
@@ -304,22 +338,10 @@ def fit_path(features: np.ndarray, labels: np.ndarray, lambdas: np.ndarray, clas
         raise InputError("linear: features hold values that are not finite")
     if np.min(lambdas) <= 0:
         raise InputError(f"linear: penalties must be positive, found {np.min(lambdas)}")
-    if labels.ndim == 1:
-        if labels.min() < 0 or labels.max() >= classes:
-            raise InputError(f"linear: labels must be in 0..{classes - 1}, found {labels.min()}..{labels.max()}")
-        decided = np.unique(labels)
-        undecided_bias = np.full(classes, -np.inf)
-        targets, link = (labels[:, None] == decided).astype(np.float64), _Softmax
-    else:
-        rate = labels.mean(axis=0)
-        decided = np.flatnonzero((rate > 0) & (rate < 1))
-        undecided_bias = np.where(rate > 0, np.inf, -np.inf)
-        targets, link = labels[:, decided].astype(np.float64), _Sigmoid
-
-    problem = _Problem(features, targets, link)
+    decided, undecided_bias, link = _decided(labels, classes)
+    problem = _Problem(features, link)
     params = np.zeros((problem.design.shape[1], len(decided)))
-    share = np.clip(targets.mean(axis=0), 1e-12, 1 - 1e-12)
-    params[-1] = np.log(share) - (np.log1p(-share) if link is _Sigmoid else 0)
+    params[-1] = link.first_bias()
     point, previous = problem.point(params), None
     for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1]:
         start = problem.better_start(point, previous, penalty)
@@ -344,12 +366,15 @@ def official_path(features: np.ndarray, labels: np.ndarray, lambdas: np.ndarray,
 
     for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1]:
         weights, bias = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
-        present = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0) & ~labels.all(axis=0))
-        for target, columns in [(labels, present)] if labels.ndim == 1 else [(labels[:, k], [k]) for k in present]:
+        decided, _, _ = _decided(labels, classes)
+        multi = labels.ndim == 1
+        for columns in [decided] if multi else decided[:, None]:
+            rows = slice(None) if multi else labels[:, columns[0]] >= 0
+            target = labels if multi else labels[rows, columns[0]] > 0
             model = LogisticRegression(C=(1 if len(columns) > 2 else 2) / penalty, tol=1e-4, max_iter=100)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate below says it in numbers
-                model.fit(features, target)
+                model.fit(features[rows], target)
             coefficients, intercept = model.coef_, model.intercept_
             if len(columns) == 2:  # scikit-learn keeps the difference of the two scores only
                 coefficients, intercept = (np.concatenate([-v, v]) / 2 for v in (coefficients, intercept))
@@ -374,10 +399,9 @@ def certify(
     """
     kept = np.isfinite(bias)
     logits = features.astype(np.float64) @ weights[:, kept] + bias[kept]
-    link = _Softmax if labels.ndim == 1 else _Sigmoid
-    targets = (labels[:, None] == np.flatnonzero(kept) if labels.ndim == 1 else labels[:, kept]).astype(np.float64)
-    objective = link.loss(logits, targets) + 0.5 * penalty * float(np.sum(weights**2))
-    gradient = features.T.astype(np.float64) @ (link.probabilities(logits) - targets) + penalty * weights[:, kept]
+    link = _Softmax(labels, np.flatnonzero(kept)) if labels.ndim == 1 else _Sigmoid(labels[:, kept])
+    objective = link.loss(logits) + 0.5 * penalty * float(np.sum(weights**2))
+    gradient = features.T.astype(np.float64) @ link.residual(link.probabilities(logits)) + penalty * weights[:, kept]
     slope, scale = float(np.linalg.norm(gradient)), penalty * float(np.linalg.norm(weights))
     return objective, slope**2 / (2 * penalty) / max(objective, 1e-300), bool(slope <= tolerance(penalty) * scale)
 
@@ -432,7 +456,7 @@ def evaluate_linear(
     features : ndarray of float32, shape (n, d)
         All rows of the data set.
     labels : ndarray
-        (n,) of int or (n, classes) of bool.
+        As for `fit_path`.
     split : Split
     classes : int
     metric : str

@@ -55,18 +55,23 @@ def average_precision_11_point(positive: np.ndarray, scores: np.ndarray) -> floa
     return 100.0 * float(np.mean(best_from_here[first]))
 
 
-def mean_average_precision_11_point(positive: np.ndarray, scores: np.ndarray) -> float:
+def mean_average_precision_11_point(labels: np.ndarray, scores: np.ndarray) -> float:
     """Mean of the 11-point average precision over the classes that have a positive sample, in percent.
 
     Parameters
     ----------
-    positive : ndarray of bool, shape (n, k)
+    labels : ndarray of bool or int8, shape (n, k)
+        A sample does not appear in the ranking of a class where its label is -1.
     scores : ndarray of float, shape (n, k)
     """
-    present = np.flatnonzero(positive.any(axis=0))
+    present = np.flatnonzero((labels > 0).any(axis=0))
     if len(present) == 0:
         raise InputError("mean average precision needs a positive sample of some class; found none")
-    return float(np.mean([average_precision_11_point(positive[:, k], scores[:, k]) for k in present]))
+
+    def average_precision(label: np.ndarray, score: np.ndarray) -> float:
+        return average_precision_11_point(label[label >= 0] > 0, score[label >= 0])
+
+    return float(np.mean([average_precision(labels[:, k], scores[:, k]) for k in present]))
 
 
 def evaluate(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
@@ -76,7 +81,7 @@ def evaluate(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
     ----------
     metric : {'top1', 'mean-per-class', 'map11'}
     labels : ndarray
-        (n,) of int; (n, k) of bool for ``map11``.
+        (n,) of int; (n, k) of bool, or of int8 with -1 for pairs that do not count, for ``map11``.
     scores : ndarray of float, shape (n, k)
         Decision values; the predicted class is the largest (the first one on ties).
     """

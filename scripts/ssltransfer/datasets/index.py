@@ -49,13 +49,22 @@ class Index:
         """Whether an image may show several classes."""
         return len(self.label) > 0 and not np.isscalar(self.label[0])
 
-    def label_array(self) -> np.ndarray:
-        """Labels as (n,) int64, or as (n, k) bool in a multi-label set."""
+    def label_array(self, ignored: str | None = None) -> np.ndarray:
+        """Labels as (n,) int64, or as (n, k) bool in a multi-label set.
+
+        Parameters
+        ----------
+        ignored : str, optional
+            An extra column that lists, for each image of a multi-label set, classes that count neither as present nor
+            as absent. If the index has it, the array is int8: 1, 0, or -1 for these.
+        """
         if not self.multi_label:
             return np.asarray(self.label, dtype=np.int64)
-        array = np.zeros((len(self), len(self.classes)), dtype=bool)
-        for row, labels in enumerate(self.label):
-            array[row, labels] = True
+        marked = self.extra.get(ignored)
+        array = np.zeros((len(self), len(self.classes)), dtype=bool if marked is None else np.int8)
+        for columns, value in ((marked, -1), (self.label, 1)):
+            for row, classes in enumerate(columns or ()):
+                array[row, classes] = value
         return array
 
     def split_array(self) -> np.ndarray:
