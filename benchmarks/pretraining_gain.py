@@ -28,7 +28,7 @@ from ssltransfer.datasets import shapes, textures  # noqa: E402
 from ssltransfer.features import extract_features  # noqa: E402
 from ssltransfer.images import parse_transform  # noqa: E402
 from ssltransfer.linear import evaluate_linear, lambda_grid  # noqa: E402
-from ssltransfer.pretraining.training import Recipe, pretrain  # noqa: E402
+from ssltransfer.pretraining.recipe import Recipe, pretrain  # noqa: E402
 from ssltransfer.splits import make_split  # noqa: E402
 
 ARCH, NORM, SEEDS = "resnet-1x1x1x1-w16", "imagenet", (0, 1, 2)

@@ -9,7 +9,7 @@ import numpy as np
 from ssltransfer.checkpoints.backbone_file import save_backbone
 from ssltransfer.datasets.index import read_index
 from ssltransfer.jobs import Cost, job, progress
-from ssltransfer.pretraining.training import Recipe, pretrain
+from ssltransfer.pretraining.recipe import Recipe, pretrain
 
 with job(snakemake.log[0]):
     cost = Cost()

@@ -18,6 +18,7 @@ ORDER = [
     {"errors", "files", "versions", "jobs", "device", "download", "backbones"},
     {"checkpoints", "datasets"},
     {"config", "images", "splits", "metrics"},
+    {"training"},
     {"pretraining"},
     {"features", "feature_file"},
     {"linear", "fewshot", "calibration"},

@@ -19,9 +19,10 @@ from ssltransfer.backbones import build_backbone
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
-from ssltransfer.pretraining import methods, training
+from ssltransfer.pretraining import methods
+from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
-from ssltransfer.pretraining.training import Recipe, batches, pretrain, schedule
+from ssltransfer.pretraining.recipe import Recipe, batches, pretrain, schedule
 
 ROOT = Path(__file__).parent.parent
 ARCH = "resnet-1x1x1x1-w2"
@@ -249,7 +250,7 @@ def test_an_interrupted_run_ends_with_the_same_weights(method, images, labels, t
             raise KeyboardInterrupt
         return augment(*args)
 
-    monkeypatch.setattr(training, "augment", interrupted)
+    monkeypatch.setattr(recipes, "augment", interrupted)
     with pytest.raises(KeyboardInterrupt):
         train(images, labels, tmp_path / "parts", chosen, save_seconds=0)
     monkeypatch.undo()
@@ -276,7 +277,7 @@ def test_the_state_of_another_run_is_left_alone(images, labels, tmp_path, caplog
         ({"head": {"hidden": 4, "output": 4}}, "head of method simclr: missing a required argument: 'temperature'"),
         ({"augmentation": {"blur": 1}}, "augmentation of method simclr: got an unexpected keyword argument 'blur'"),
         ({"batch_size": 41}, "test: batch_size is 41; write at most 40, the training images of shapes"),
-        ({"learning_rate": 1e30}, "the loss is (nan|inf) in epoch 1 of 3; write a learning_rate below 1e"),
+        ({"learning_rate": 1e30}, "the loss is (nan|inf) between steps 1 and 5; write a learning_rate below 1e"),
     ],
 )
 def test_impossible_recipes_are_one_line(changes, message, images, labels, tmp_path):

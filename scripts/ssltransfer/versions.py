@@ -42,7 +42,7 @@ COMPONENTS = {
     "images": Component(1, ("images.py", "datasets/containers.py")),
     "checkpoints": Component(1, ("checkpoints",)),
     "verification": Component(1, ("checkpoints/verify.py",)),
-    "pretraining": Component(1, ("pretraining", "backbones.py")),
+    "pretraining": Component(1, ("pretraining", "training.py", "backbones.py")),
     "features": Component(1, ("features.py", "backbones.py")),
     "linear": Component(1, ("linear.py", "metrics.py", "splits.py")),
     "calibration": Component(1, ("calibration.py",)),

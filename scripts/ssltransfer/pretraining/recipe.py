@@ -1,14 +1,11 @@
-"""The training loop that all methods share: seeded, resumable, on a GPU or on one CPU thread.
+"""Pretraining by a recipe: what the training engine is given for each method.
 
-No random state is carried from step to step: the order of an epoch depends on (seed, epoch) only, the views
-of a step on (seed, step). So an interrupted run needs only its weights to end as if nothing had happened.
+The order of an epoch depends on (seed, epoch) only, the views of a step on (seed, step).
 """
 
 import inspect
 import json
-import logging
 import math
-import time
 import zlib
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import asdict, dataclass, field
@@ -16,18 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from ssltransfer.backbones import build_backbone, normalise
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
-
-log = logging.getLogger("ssltransfer")
-
-LOG_SECONDS = 10
+from ssltransfer.training import train
 
 
 @dataclass(frozen=True)
@@ -128,28 +121,33 @@ def pretrain(
         return build_backbone(arch, recipe.seed).state_dict(), []
     check(recipe, labels, rows)
     strength = settings(recipe, "augmentation", Augmentation, **recipe.augmentation)
-    run = Run(recipe, arch, labels[rows])
-    state_file = part / "state.pt"
-    key = fingerprint(images, labels, rows, recipe, arch, norm)
-    run.resume(state_file, key)
-
+    method = build_method(recipe, arch, labels[rows])
     steps_per_epoch = len(rows) // recipe.batch_size
     steps = steps_per_epoch * recipe.epochs
-    saved = logged = time.monotonic()
-    for batch in progress(batches(rows, recipe, run.step), steps - run.step):
-        views = torch.from_numpy(images[batch]).to(run.device).repeat(run.method.views, 1, 1, 1)
-        views = normalise(augment(views, strength, generator(recipe.seed, run.step)), norm)
-        run.train(views, torch.from_numpy(labels[batch]).to(run.device), steps)
-        now = time.monotonic()
-        if run.step % steps_per_epoch == 0:
-            run.end_epoch(steps_per_epoch)
-            if now - logged > LOG_SECONDS or run.step == steps:
-                log.info("loss %.4f in epoch %d of %d", run.losses[-1], len(run.losses), recipe.epochs)
-                logged = now
-        if now - saved > save_seconds:
-            run.save(state_file, key)
-            saved = now
-    return {name: tensor.cpu() for name, tensor in run.method.backbone.state_dict().items()}, run.losses
+    device = choose_device()
+    method.to(device, memory_format=torch.channels_last)
+
+    def loss(batch: np.ndarray, step: int) -> Tensor:
+        views = torch.from_numpy(images[batch]).to(device).repeat(method.views, 1, 1, 1)
+        views = normalise(augment(views, strength, generator(recipe.seed, step)), norm)
+        return method(views, torch.from_numpy(labels[batch]).to(device))
+
+    losses = train(
+        method,
+        loss,
+        lambda first: batches(rows, recipe, first),
+        build_optimiser(method, recipe),
+        lambda step: schedule((step + 0.5) / steps, recipe.warmup),
+        steps,
+        part,
+        fingerprint(images, labels, rows, recipe, arch, norm),
+        where=recipe.where,
+        interval=steps_per_epoch,
+        progress=progress,
+        save_seconds=save_seconds,
+        after_step=lambda step: method.after_step(step / steps),
+    )
+    return {name: tensor.cpu() for name, tensor in method.backbone.state_dict().items()}, losses
 
 
 def check(recipe: Recipe, labels: np.ndarray, rows: np.ndarray) -> None:
@@ -177,81 +175,24 @@ def settings(recipe: Recipe, block: str, build: Callable, *arguments, **named):
     return build(*arguments, **named)
 
 
-class Run:
-    """Everything that changes while a recipe trains."""
+def build_method(recipe: Recipe, arch: str, labels: np.ndarray) -> nn.Module:
+    """Build the method of a recipe around a new backbone, both initialised from the recipe's seed."""
+    head = dict(recipe.head)
+    if recipe.method == "supervised":
+        head["classes"] = int(labels.max()) + 1
+    with torch.random.fork_rng(devices=[]):
+        torch.manual_seed(recipe.seed)
+        return settings(recipe, "head", METHODS[recipe.method], build_backbone(arch, recipe.seed), **head)
 
-    def __init__(self, recipe: Recipe, arch: str, labels: np.ndarray) -> None:
-        self.recipe = recipe
-        self.device = choose_device()
-        head = dict(recipe.head)
-        if recipe.method == "supervised":
-            head["classes"] = int(labels.max()) + 1
-        with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(recipe.seed)
-            self.method = settings(recipe, "head", METHODS[recipe.method], build_backbone(arch, recipe.seed), **head)
-        self.method.to(self.device, memory_format=torch.channels_last)
-        trained = [p for p in self.method.parameters() if p.requires_grad]
-        groups = [
-            {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
-            {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
-        ]
-        self.optimiser = torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
-        self.step = 0
-        self.losses: list[float] = []
-        self.epoch_loss = torch.zeros((), device=self.device)
 
-    def train(self, views: Tensor, labels: Tensor, steps: int) -> None:
-        """Take one of `steps` steps."""
-        for group in self.optimiser.param_groups:
-            group["lr"] = self.recipe.learning_rate * schedule((self.step + 0.5) / steps, self.recipe.warmup)
-        loss = self.method(views, labels)
-        self.optimiser.zero_grad()
-        loss.backward()
-        self.optimiser.step()
-        self.step += 1
-        self.method.after_step(self.step / steps)
-        self.epoch_loss += loss.detach()
-
-    def end_epoch(self, steps: int) -> None:
-        """Note the mean loss of an epoch of `steps` steps."""
-        self.check_loss()
-        self.losses.append(self.epoch_loss.item() / steps)
-        self.epoch_loss.zero_()
-
-    def check_loss(self) -> None:
-        """Raise an InputError if a loss of this epoch was not finite."""
-        if not math.isfinite(loss := self.epoch_loss.item()):
-            raise InputError(
-                f"{self.recipe.where}: the loss is {loss} in epoch {len(self.losses) + 1} of {self.recipe.epochs}; "
-                f"write a learning_rate below {self.recipe.learning_rate}"
-            )
-
-    def save(self, path: Path, key: str) -> None:
-        """Write the state; `key` names the run it belongs to."""
-        self.check_loss()
-        state = {
-            "key": key,
-            "method": self.method.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "losses": self.losses,
-            "epoch_loss": self.epoch_loss,
-        }
-        with replacing(path) as temporary:
-            torch.save(state, temporary)
-
-    def resume(self, path: Path, key: str) -> None:
-        """Read the state if there is one and it belongs to `key`."""
-        if not path.exists():
-            return
-        state = torch.load(path, map_location=self.device, weights_only=True)
-        if state["key"] != key:
-            log.info("%s is of other settings or images: starting from the beginning", path)
-            return
-        self.method.load_state_dict(state["method"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.losses, self.epoch_loss = state["step"], state["losses"], state["epoch_loss"]
-        log.info("resuming at step %d", self.step)
+def build_optimiser(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
+    """AdamW, without weight decay for biases and batch-norm parameters."""
+    trained = [p for p in method.parameters() if p.requires_grad]
+    groups = [
+        {"params": [p for p in trained if p.ndim > 1], "weight_decay": recipe.weight_decay},
+        {"params": [p for p in trained if p.ndim <= 1], "weight_decay": 0.0},
+    ]
+    return torch.optim.AdamW(groups, lr=recipe.learning_rate, fused=True)
 
 
 def schedule(progress: float, warmup: float) -> float:

@@ -1,0 +1,176 @@
+"""The training engine: the same losses however it is interrupted, and with however many loading processes."""
+
+import json
+import os
+import signal
+import time
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ssltransfer.errors import InputError
+from ssltransfer.training import load, save_curve, stream, train
+
+ROWS = np.arange(100, 123)
+CPU = torch.device("cpu")
+
+
+def example(row, step, random):
+    return torch.tensor([row, *random.normal(size=3)], dtype=torch.float32)
+
+
+def run(part, steps=10, key="key", lr=0.1, workers=0, precision="float32", before_step=lambda step: None, **options):
+    """A small regression whose examples, dropped units and order are all random."""
+    torch.manual_seed(0)
+    module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
+    kinds = []
+
+    def loss(batch, step):
+        before_step(step)
+        output = module(batch[:, 1:])
+        kinds.append(output.dtype)
+        return (output.squeeze(1) - batch[:, 0] / 100).square().mean()
+
+    losses = train(
+        module,
+        loss,
+        lambda first: load(
+            example, stream(ROWS, 5, 7, first, steps), seed=7, workers=workers, collate=torch.stack, device=CPU
+        ),
+        torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9),
+        lambda step: 1 - step / steps,
+        steps,
+        part,
+        key,
+        where="config: protocols.test",
+        interval=4,
+        precision=precision,
+        **options,
+    )
+    return losses, module.state_dict(), kinds
+
+
+def same(found, expected):
+    return found[0] == expected[0] and all(torch.equal(found[1][k], expected[1][k]) for k in expected[1])
+
+
+def test_losses_are_means_of_intervals_and_fall(tmp_path):
+    losses, *_ = run(tmp_path)
+    assert len(losses) == 3 and losses[-1] < losses[0]
+
+
+def test_the_learning_rate_follows_the_schedule(tmp_path):
+    module = nn.Linear(1, 1, bias=False)
+    nn.init.zeros_(module.weight)
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.5)
+    train(
+        module,
+        lambda batch, step: module.weight.sum(),
+        lambda first: range(first, 3),
+        optimiser,
+        lambda step: [1, 0.1, 0.01][step],
+        3,
+        tmp_path,
+        "key",
+        where="here",
+        interval=1,
+    )
+    assert module.weight.item() == pytest.approx(-0.5 * 1.11)
+
+
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, caplog):
+    whole = run(tmp_path / "whole")
+
+    def interrupt(step):
+        if step == 6:
+            raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", before_step=interrupt, save_seconds=0)
+    caplog.set_level("INFO")
+    assert same(run(tmp_path / "part"), whole)
+    assert "resuming at step 6" in caplog.text
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
+def test_a_killed_process_resumes_from_its_last_state(tmp_path):
+    """SIGKILL leaves no time for anything: what was saved before must be whole."""
+    whole = run(tmp_path / "whole", steps=300)
+    child = os.fork()
+    if child == 0:
+        run(tmp_path / "part", steps=300, before_step=lambda step: time.sleep(0.01), save_seconds=0)
+        os._exit(0)
+    while not (tmp_path / "part/state.pt").exists():
+        time.sleep(0.01)
+    time.sleep(0.2)
+    os.kill(child, signal.SIGKILL)
+    assert os.WIFSIGNALED(os.waitpid(child, 0)[1])
+    assert 0 < torch.load(tmp_path / "part/state.pt")["step"] < 300
+    assert same(run(tmp_path / "part", steps=300), whole)
+
+
+def test_sigterm_saves_the_state_and_ends_with_one_line(tmp_path):
+    whole = run(tmp_path / "whole")
+
+    def ask(step):
+        if step == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    with pytest.raises(InputError, match="protocols.test: asked to end at step 4 of 10; run again to go on"):
+        run(tmp_path / "part", before_step=ask)
+    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert same(run(tmp_path / "part"), whole)
+
+
+def test_the_end_of_a_slurm_job_is_seen_coming(tmp_path, monkeypatch):
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 30))
+    with pytest.raises(InputError, match="asked to end at step 1 of 10"):
+        run(tmp_path)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", str(int(time.time()) + 3600))
+    run(tmp_path)
+
+
+def test_the_state_of_another_run_is_left_alone(tmp_path, caplog):
+    expected = run(tmp_path / "clean")
+    run(tmp_path / "part", key="other", lr=0.01, save_seconds=0)
+    caplog.set_level("INFO")
+    assert same(run(tmp_path / "part"), expected)
+    assert "starting from the beginning" in caplog.text
+
+
+def test_a_loss_that_is_not_finite_is_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"protocols.test: the loss is (inf|nan) between steps 1 and 4; write a"):
+        run(tmp_path, lr=1e30)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_loading_processes_change_nothing(tmp_path):
+    assert same(run(tmp_path / "two", workers=2), run(tmp_path / "none"))
+
+
+def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):
+    losses, state, kinds = run(tmp_path / "mixed", precision="bfloat16")
+    exact, *_ = run(tmp_path / "exact")
+    assert set(kinds) == {torch.bfloat16} and {t.dtype for t in state.values()} == {torch.float32}
+    np.testing.assert_allclose(losses, exact, rtol=0.05)
+
+
+def test_a_stream_passes_over_all_rows_again_and_again():
+    steps = list(stream(ROWS, 5, 1, 0, 23))
+    assert [step for step, _ in steps] == list(range(23))
+    rows = np.concatenate([rows for _, rows in steps]).reshape(5, len(ROWS))
+    assert all(sorted(one) == list(ROWS) for one in rows) and not np.array_equal(rows[0], rows[1])
+    for (step, rows), (expected, wanted) in zip(stream(ROWS, 5, 1, 9, 23), steps[9:], strict=True):
+        assert step == expected and np.array_equal(rows, wanted)
+
+
+def test_a_batch_may_be_larger_than_the_data():
+    ((_, rows),) = stream(ROWS[:3], 8, 1, 0, 1)
+    assert len(rows) == 8 and set(rows) == set(ROWS[:3])
+
+
+def test_curves_are_json(tmp_path):
+    save_curve(tmp_path / "deep/curve.json", 4, [1.23456789, 0.5])
+    assert json.loads((tmp_path / "deep/curve.json").read_text()) == {"interval": 4, "losses": [1.23457, 0.5]}
