@@ -1,12 +1,23 @@
-"""Draw the figures of a suite from its tables."""
+"""Draw the figures of a suite from its tables, and from the pictures and losses that its jobs left."""
 
 from pathlib import Path
 
 from ssltransfer.explorer import explorer_data
-from ssltransfer.files import write_json
+from ssltransfer.files import read_json, write_json
+from ssltransfer.galleries import loss_figure, picture_grid
 from ssltransfer.jobs import job
-from ssltransfer.plots import save_figure, suite_figures
+from ssltransfer.picture_file import load_pictures
+from ssltransfer.plots import Canvas, save_figure, suite_figures
 from ssltransfer.summary import read_correlations, read_summary
+
+
+def by_task(paths: list[str]) -> dict[tuple[str, str], dict[str, Path]]:
+    """Sort .../{protocol}/{model}/{dataset}.* into (protocol, data set) -> model -> path."""
+    found: dict[tuple[str, str], dict[str, Path]] = {}
+    for path in map(Path, paths):
+        found.setdefault((path.parts[-3], path.stem), {})[path.parts[-2]] = path
+    return found
+
 
 with job(snakemake.log[0]):
     tables, folder = Path(snakemake.input.tables), Path(snakemake.output[0])
@@ -14,6 +25,21 @@ with job(snakemake.log[0]):
     summary, correlations = read_summary(tables), read_correlations(tables)
     for name, figure in suite_figures(summary, correlations):
         save_figure(figure, folder, name)
+    canvas, captions = Canvas(summary), {}
+    for (protocol, dataset), files in by_task(snakemake.input.pictures).items():
+        pictures = {model: load_pictures(path) for model, path in files.items()}
+        name = f"{snakemake.params.kinds[protocol]}-pictures-{protocol}-{dataset}"
+        captions[name] = next(iter(pictures.values())).caption
+        save_figure(picture_grid(canvas, pictures), folder, name)
+    curves = {
+        f"{protocol}, {summary.datasets.get(dataset, dataset)}": {
+            model: read_json(path) for model, path in files.items()
+        }
+        for (protocol, dataset), files in by_task(snakemake.input.curves).items()
+    }
+    if curves:
+        save_figure(loss_figure(canvas, curves), folder, "losses")
+    write_json(folder / "captions.json", captions)
     explorer = explorer_data(summary, correlations)
     if explorer:
         write_json(folder / "explorer.json", explorer)

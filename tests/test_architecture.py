@@ -22,7 +22,7 @@ ORDER = [
     {"pretraining"},
     {"features", "feature_file"},
     {"linear", "fewshot", "calibration"},
-    {"score_file"},
+    {"score_file", "picture_file"},
     {"scores"},
     {"correlation"},
     {"published", "ranking", "comparison"},
@@ -31,6 +31,7 @@ ORDER = [
     {"summary"},
     {"suite_tables"},
     {"plots"},
+    {"galleries"},
     {"explorer"},
     {"report"},
 ]

@@ -26,7 +26,14 @@ def shipped(path):
 def test_shipped_suites_are_valid(path):
     suite = load_suite(shipped(path), SCHEMAS, REPOSITORY)
     cells = list(suite.cells())
-    assert len(cells) == len(set(cells)) == len(suite.models) * sum(map(len, suite.config["tasks"].values()))
+    assert (
+        len(cells)
+        == len(set(cells))
+        == sum(
+            len(datasets) * len(suite.config["models_of"].get(protocol, suite.models))
+            for protocol, datasets in suite.config["tasks"].items()
+        )
+    )
     for protocol in suite.config["protocols"]:
         parse_transform(suite.settings(protocol).get("transform", "resize224"))
 
@@ -164,6 +171,11 @@ def test_max_suites_need_both_inputs(tmp_path):
     assert suite.norms("lin", "b") == ["imagenet", "none"]
 
 
+def test_a_protocol_may_run_on_some_of_the_models(tmp_path):
+    cells = set(load(tmp_path, lambda p: p["config"].update(models_of={"few": ["b"]})).cells())
+    assert cells == {Cell("lin", "a", "digits"), Cell("lin", "b", "digits"), Cell("few", "b", "digits")}
+
+
 def setting(protocol, **values):
     return lambda p: p["config"]["protocols"][protocol].update(values)
 
@@ -201,6 +213,8 @@ def row(table, name, **values):
             "tasks.lin: 'boxes' is detection; linear needs",
         ),
         (lambda p: p["config"]["tasks"].update(few=["boxes"]), "tasks.few: 'boxes' is detection; fewshot needs"),
+        (lambda p: p["config"].update(models_of={"knn": ["a"]}), "models_of.knn is no task; tasks are lin, few"),
+        (lambda p: p["config"].update(models_of={"few": ["c"]}), "models_of.few names model 'c'; models of suite 's'"),
         (lambda p: p["config"].update(allow_subset="yes"), "allow_subset: found 'yes', expected a value of type bool"),
         (lambda p: p["config"].update(on_error="ignore"), "on_error: found 'ignore', expected one of 'fail', 'skip'"),
         (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),

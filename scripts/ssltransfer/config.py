@@ -59,8 +59,9 @@ class Suite:
     def cells(self) -> Iterator[Cell]:
         """All scores of the suite, in the order of its tasks."""
         for protocol, names in self.config["tasks"].items():
+            models = self.config["models_of"].get(protocol, self.models)
             for dataset in names:
-                for model in self.models:
+                for model in models:
                     yield Cell(protocol, model, dataset)
 
     def settings(self, protocol: str) -> dict:
@@ -217,6 +218,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     _cross_check_datasets(suite, located("datasets"))
     _cross_check_tasks(suite)
     _cross_check_models(suite, models, located("models"))
+    _cross_check_models_of(suite)
     return suite
 
 
@@ -278,6 +280,18 @@ def _cross_check_tasks(suite: Suite) -> None:
                 raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; linear needs image labels")
             if suite.kind(protocol) == "linear" and row["test"] == 0:
                 raise InputError(f"config: tasks.{protocol}: {name!r} has no test part; linear needs one")
+
+
+def _cross_check_models_of(suite: Suite) -> None:
+    for protocol, models in suite.config["models_of"].items():
+        if protocol not in suite.config["tasks"]:
+            raise InputError(f"config: models_of.{protocol} is no task; tasks are {', '.join(suite.config['tasks'])}")
+        for model in models:
+            if model not in suite.models:
+                raise InputError(
+                    f"config: models_of.{protocol} names model {model!r}; models of suite {suite.name!r} are "
+                    f"{', '.join(suite.models)}"
+                )
 
 
 def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:

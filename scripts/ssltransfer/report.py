@@ -13,7 +13,8 @@ from ssltransfer.summary import read_summary
 
 TEMPLATES = Path(__file__).parents[2] / "workflow" / "report"
 
-#: Section -> what belongs there: (title, figures, beginnings of table names), in reading order.
+#: Section -> what belongs there: (title, figures, beginnings of table names), in reading order. A figure stands for
+#: itself and for those named after it with more words: ``normals-pictures`` for the pictures of all its protocols.
 SECTIONS = {
     "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
     "models": ("Which model?", ["mean-ranks", "radar"], ["mean-ranks", "fewshot-pairs"]),
@@ -23,16 +24,16 @@ SECTIONS = {
     "linear": ("Many-shot linear", ["scatter-linear"], []),
     "finetune": ("Many-shot finetuning", ["scatter-finetune"], []),
     "fewshot": ("Few-shot", ["scatter-fewshot"], []),
-    "detection": ("Detection", ["scatter-detection"], ["detection"]),
-    "normals": ("Surface normals", ["scatter-normals"], ["normals"]),
+    "detection": ("Detection", ["scatter-detection", "detection-pictures"], ["detection"]),
+    "normals": ("Surface normals", ["scatter-normals", "normals-pictures"], ["normals"]),
     "segmentation": ("Segmentation", ["scatter-segmentation"], ["segmentation"]),
     "properties": (
         "Properties of the features",
-        ["calibration", "properties"],
+        ["calibration", "properties", "inversion-pictures", "attention-pictures"],
         ["properties", "table9-correlations"],
     ),
     "statistics": ("Statistics", ["pairs"], ["correlations", "averages-check"]),
-    "training": ("Training of the published models", [], ["training-details"]),
+    "training": ("Training", ["losses"], ["training-details"]),
 }
 
 
@@ -43,12 +44,18 @@ def caption(name: str, suite: str) -> str:
     return Environment(autoescape=False).from_string(text).render(snakemake=wildcards).strip()
 
 
+def _named(folder: Path, name: str) -> list[str]:
+    """Names of the figures that an entry of `SECTIONS` stands for."""
+    return sorted(path.stem for pattern in (f"{name}.svg", f"{name}-*.svg") for path in folder.glob(pattern))
+
+
 def _figure(folder: Path, name: str, suite: str) -> dict:
     """Read a figure for inlining; as an image of its own its ids cannot clash with those of another."""
     svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
     points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    return {"name": name, "caption": caption(name, suite), "uri": uri, "width": round(points * 1.75)}
+    own = read_json(folder / "captions.json").get(name, "") if (folder / "captions.json").exists() else ""
+    return {"name": name, "caption": f"{caption(name, suite)} {own}".strip(), "uri": uri, "width": round(points * 1.75)}
 
 
 def _section_of(table: str) -> str | None:
@@ -66,7 +73,7 @@ def _sections(tables: Path, figures: Path, suite: str) -> list[dict]:
         section = {
             "id": key,
             "title": title,
-            "figures": [_figure(figures, n, suite) for n in figure_names if (figures / f"{n}.svg").exists()],
+            "figures": [_figure(figures, found, suite) for name in figure_names for found in _named(figures, name)],
             "tables": [t for t in found if (t["section"] or _section_of(t["name"])) == key],
         }
         if section["figures"] or section["tables"]:

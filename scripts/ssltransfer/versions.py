@@ -54,8 +54,8 @@ COMPONENTS = {
             *("tables.py", "summary.py", "suite_tables.py"),
         ),
     ),
-    "figures": Component(2, ("plots.py", "explorer.py")),
-    "report": Component(2, ("report.py",)),
+    "figures": Component(3, ("plots.py", "galleries.py", "explorer.py")),
+    "report": Component(3, ("report.py",)),
 }
 
 

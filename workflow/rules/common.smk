@@ -136,6 +136,23 @@ def suite_scores(wildcards):
     return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]
 
 
+# Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
+PICTURED = ("detection", "normals", "inversion", "attention")
+TRAINED = ("detection", "normals", "inversion")
+
+
+def suite_pictures(wildcards):
+    """The pictures that jobs of the suite made of their results."""
+    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in PICTURED and wildcards.suite == SUITE.name]
+    return [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells]
+
+
+def suite_curves(wildcards):
+    """The training losses of the suite's jobs."""
+    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in TRAINED and wildcards.suite == SUITE.name]
+    return [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells]
+
+
 PUBLISHED_MODELS = models_pretrained(here=False)
 
 

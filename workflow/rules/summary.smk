@@ -59,6 +59,8 @@ rule plot_figures:
     """Draw the figures of the suite."""
     input:
         tables="results/{suite}/tables",
+        pictures=suite_pictures,
+        curves=suite_curves,
     output:
         report(
             directory("results/{suite}/figures"),
@@ -74,6 +76,7 @@ rule plot_figures:
     conda:
         "../../envs/analysis.yaml"
     params:
+        kinds={protocol: SUITE.kind(protocol) for protocol in SUITE.config["tasks"]},
         version=version("figures"),
     script:
         "../../scripts/plot_figures.py"
