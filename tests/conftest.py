@@ -5,6 +5,8 @@ from pathlib import Path
 
 import pytest
 
+from workflow import succeed, workspace
+
 REPOSITORY = Path(__file__).parents[1]
 SAMPLES = REPOSITORY.parent / "shared" / "data"
 
@@ -23,3 +25,12 @@ def samples() -> Path:
     if not SAMPLES.is_dir():
         pytest.skip("the samples of the real data sets (../shared/data) are not on this machine")
     return SAMPLES
+
+
+@pytest.fixture(scope="session")
+def finished(tmp_path_factory) -> Path:
+    """A working directory in which the toy suite has run; tests must leave it as it was."""
+    folder = workspace(tmp_path_factory.mktemp("toy run"))
+    output = succeed(folder)
+    assert output.rstrip().splitlines()[-1] == "Report: results/toy/report.html"
+    return folder

@@ -1,5 +1,6 @@
 """Running the real workflow from tests: a working directory with its own config, and what a dry run plans."""
 
+import json
 import os
 import re
 import shutil
@@ -11,25 +12,27 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 
 
-def snakemake(folder: Path, *arguments: str, suite: str = "config.yaml") -> subprocess.CompletedProcess:
-    """Run Snakemake in `folder` on its config/`suite`; output is captured. `arguments` may give --cores."""
-    environment = {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
-    # The arguments first: a target that follows --configfile would be taken for another file.
-    command = [
-        *(
-            sys.executable,
-            "-m",
-            "snakemake",
-            *arguments,
-            "--snakefile",
-            str(REPOSITORY / "Snakefile"),
-            *([] if "--cores" in arguments else ["--cores", "2"]),
-        ),
-        *("--workflow-profile", str(REPOSITORY / "profiles" / "default"), "--configfile", f"config/{suite}"),
+def command(*arguments: str, suite: str = "config.yaml", profile: str = "default") -> list[str]:
+    """Return the command that runs the workflow on config/`suite`; `arguments` may give --cores and --jobs."""
+    given = {"--cores", "--jobs"} & set(arguments)
+    return [
+        # The arguments first: a target that follows --configfile would be taken for another file.
+        *(sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(REPOSITORY / "Snakefile")),
+        *([] if given else ["--cores", "2"]),
+        *("--workflow-profile", str(REPOSITORY / "profiles" / profile), "--configfile", f"config/{suite}"),
     ]
-    return subprocess.run(
-        command, cwd=folder, env=environment, text=True, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, check=False
-    )
+
+
+def environment() -> dict[str, str]:
+    """Return the variables that a run gets; compiled modules are kept, or every job would take twice as long."""
+    return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
+
+
+def snakemake(folder: Path, *arguments: str, suite: str = "config.yaml") -> subprocess.CompletedProcess:
+    """Run Snakemake in `folder`; output is captured."""
+    words = command(*arguments, suite=suite)
+    out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
+    return subprocess.run(words, cwd=folder, env=environment(), text=True, check=False, **out)
 
 
 def succeed(folder: Path, *arguments: str, suite: str = "config.yaml") -> str:
@@ -54,3 +57,11 @@ def workspace(folder: Path) -> Path:
     """Make `folder` a working directory with a copy of the toy configuration."""
     shutil.copytree(REPOSITORY / "tests" / "config", folder / "config")
     return folder
+
+
+def numbers(folder: Path, suite: str = "toy") -> dict[str, object]:
+    """Return everything that two runs must have in common: the tables as text, and the values of each score."""
+    tables = {path.name: path.read_text() for path in (folder / "results" / suite / "tables").glob("*.csv")}
+    scores = sorted((folder / "results" / "scores").rglob("*.json"))
+    assert tables and scores
+    return tables | {str(path.relative_to(folder)): json.loads(path.read_text())["values"] for path in scores}

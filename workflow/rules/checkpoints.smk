@@ -1,5 +1,6 @@
 # Needs: the `source` of each model with published weights; imagenet_val for the head check.
 # Makes: results/checkpoints/{model}.safetensors, and the table of the `checkpoints` target.
+# Fetching runs where Snakemake runs (localrule): compute nodes often have no way out to the internet.
 
 
 rule fetch_checkpoint:
@@ -12,6 +13,7 @@ rule fetch_checkpoint:
         "logs/fetch_checkpoint/{model}.log",
     wildcard_constraints:
         model=names(PUBLISHED_MODELS),
+    localrule: True
     conda:
         "../../envs/torch.yaml"
     params:
@@ -103,6 +105,7 @@ rule list_checkpoints:
         "results/{suite}/checkpoints.tsv",
     log:
         "logs/list_checkpoints/{suite}.log",
+    localrule: True
     conda:
         "../../envs/torch.yaml"
     params:

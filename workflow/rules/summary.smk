@@ -1,6 +1,7 @@
 # Needs: the score files of the suite.
 # Makes: results/{suite}/tables (scores.csv and everything made from it), figures and report.html; from the published
 # scores alone (resources/published) the same for the suites published-v1 and published-v2.
+# Seconds of work each, so they run where Snakemake runs (localrule) and wait in no queue.
 TITLES = {
     SUITE.name: SUITE.config.get("title", SUITE.name),
     "published-v1": "The paper's published numbers (first version)",
@@ -23,6 +24,7 @@ rule make_tables:
         ),
     log:
         "logs/make_tables/{suite}.log",
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -73,6 +75,7 @@ rule plot_figures:
         "logs/plot_figures/{suite}.log",
     wildcard_constraints:
         suite=names(TITLES),
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -97,6 +100,7 @@ rule write_report:
         "logs/write_report/{suite}.log",
     wildcard_constraints:
         suite=names(TITLES),
+    localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:

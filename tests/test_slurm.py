@@ -1,0 +1,128 @@
+"""The toy suite through a real SLURM of two nodes, one of which breaks down while it works."""
+
+import re
+import subprocess
+import sys
+import time
+import tomllib
+from datetime import datetime
+from importlib.util import find_spec
+
+import pytest
+
+from slurm import NODES, Unavailable, cluster
+from workflow import REPOSITORY, command, environment, numbers, workspace
+
+#: What a cluster without accounting needs, and one whose jobs take seconds.
+OPTIONS = [
+    *("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
+    *("--latency-wait", "10", "--jobs", "6"),
+]
+GPU_RULES = {"pretrain_model", "extract_features"}
+BROKEN = NODES[0]
+
+
+def plugin(folder):
+    """Install Snakemake's plugin beside the environment, which need not have the group `slurm`."""
+    if find_spec("snakemake_executor_plugin_slurm"):
+        return {}
+    lock = tomllib.loads((REPOSITORY / "uv.lock").read_text())
+    names = ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep", "throttler")
+    pins = [f"{p['name']}=={p['version']}" for p in lock["package"] if p["name"] in names]
+    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(folder)]
+    done = subprocess.run([*install, *pins], capture_output=True, text=True, check=False)
+    if done.returncode:
+        pytest.skip(f"Snakemake's plugin for SLURM cannot be installed: {' '.join(done.stderr.split())[-200:]}")
+    return {"PYTHONPATH": str(folder)}
+
+
+def rule(job):
+    return re.sub(r"^rule_|_wildcards_.*", "", job["Comment"])
+
+
+def wait_for(condition, run, seconds):
+    """Wait until `condition` holds; fail if the run ends or time is over."""
+    deadline = time.monotonic() + seconds
+    while not (found := condition()):
+        assert run.poll() is None, "the run ended early"
+        assert time.monotonic() < deadline, "the run takes too long"
+        time.sleep(0.3)
+    return found
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """Run the toy suite, break a node down in the middle, and keep what SLURM knows of all jobs."""
+    variables = environment() | plugin(tmp_path_factory.mktemp("plugin"))
+    folder = workspace(tmp_path_factory.mktemp("cluster run"))
+    words = command(*OPTIONS, profile="slurm")
+    try:
+        with cluster(tmp_path_factory.mktemp("slurm") / "cluster") as slurm, (folder / "output").open("w") as output:
+            variables |= slurm.environment | {k: v for k, v in variables.items() if k == "PYTHONPATH"}
+            started = subprocess.Popen(words, cwd=folder, env=variables, stdout=output, stderr=subprocess.STDOUT)
+            try:
+
+                def victim():
+                    """A job in its middle, once both nodes have finished one."""
+                    jobs = slurm.jobs()
+                    both = {job["NodeList"] for job in jobs if job["JobState"] == "COMPLETED"} == set(NODES)
+                    running = [job for job in jobs if job["JobState"] == "RUNNING" and job["NodeList"] == BROKEN]
+                    return both and next((job for job in running if rule(job) in GPU_RULES), None)
+
+                lost = wait_for(victim, started, 120)
+                time.sleep(2)
+                slurm.break_down(BROKEN)
+                wait_for(lambda: started.poll() is not None or True, started, 1)
+                started.wait(timeout=300)
+                jobs = slurm.jobs()
+            finally:
+                started.kill()
+                started.wait()
+    except Unavailable as reason:
+        pytest.skip(str(reason))
+    text = (folder / "output").read_text()
+    assert started.returncode == 0, text[-5000:]
+    return folder, jobs, lost, text
+
+
+def test_jobs_ran_on_both_nodes(run):
+    _, jobs, _, _ = run
+    completed = [job for job in jobs if job["JobState"] == "COMPLETED"]
+    assert {job["NodeList"] for job in completed} == set(NODES)
+
+
+def test_gpus_are_asked_for_where_they_are_used_and_never_shared(run):
+    _, jobs, _, _ = run
+    spans = {node: [] for node in NODES}
+    for job in jobs:
+        assert (job.get("TresPerJob") == "gres:gpu:1") == (rule(job) in GPU_RULES), job
+        if rule(job) in GPU_RULES:
+            spans[job["NodeList"]].append([datetime.fromisoformat(job[key]) for key in ("StartTime", "EndTime")])
+    for used in map(sorted, spans.values()):
+        assert used
+        assert all(first[1] <= second[0] for first, second in zip(used, used[1:], strict=False))
+
+
+def test_every_job_has_its_memory_and_time(run):
+    _, jobs, _, _ = run
+    for job in jobs:
+        assert job["TimeLimit"] != "UNLIMITED"
+        assert job["MinMemoryNode"] not in ("0", ""), job
+
+
+def test_a_lost_node_loses_nothing(run, finished):
+    folder, jobs, lost, _ = run
+    again = [job for job in jobs if job["Comment"] == lost["Comment"]]
+    assert [job["JobState"] for job in again] == ["NODE_FAIL", "COMPLETED"]
+    assert [job["NodeList"] for job in again] == list(NODES)
+    assert int(again[1]["TimeLimit"].split(":")[0]) >= int(again[0]["TimeLimit"].split(":")[0])
+    assert numbers(folder) == numbers(finished)
+
+
+def test_nothing_is_left_to_do_here(run):
+    """The local profile agrees that everything is done, so a report can be redrawn without the cluster."""
+    folder, _, _, _ = run
+    done = subprocess.run(
+        command("--dry-run"), cwd=folder, env=environment(), capture_output=True, text=True, check=True
+    )
+    assert "Nothing to be done" in done.stdout + done.stderr
