@@ -20,7 +20,7 @@ PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontr
 MARK = "SSLTRANSFER_TEST_CLUSTER"
 
 
-class Unavailable(Exception):
+class UnavailableError(Exception):
     """Why there can be no SLURM on this machine."""
 
 
@@ -29,14 +29,14 @@ def install() -> None:
     if not missing():
         return
     if shutil.which("apt-get") is None:
-        raise Unavailable(f"{', '.join(missing())} not found, and no apt-get to install {', '.join(PACKAGES)}")
+        raise UnavailableError(f"{', '.join(missing())} not found, and no apt-get to install {', '.join(PACKAGES)}")
     environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
     for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
         done = subprocess.run(
             ["apt-get", "-qq", *command], env=environment, capture_output=True, text=True, timeout=300
         )
         if done.returncode:
-            raise Unavailable(f"apt-get {command[0]} failed: {' '.join(done.stderr.split())[-200:]}")
+            raise UnavailableError(f"apt-get {command[0]} failed: {' '.join(done.stderr.split())[-200:]}")
 
 
 def missing() -> list[str]:
@@ -92,9 +92,9 @@ def remove_leftovers() -> None:
         return
     owner = re.match(rf"# {MARK} (\d+) (.*)\n", CONFIGURATION.read_text())
     if owner is None:
-        raise Unavailable(f"{CONFIGURATION} exists: this machine belongs to a cluster")
+        raise UnavailableError(f"{CONFIGURATION} exists: this machine belongs to a cluster")
     if Path("/proc", owner[1]).exists():
-        raise Unavailable("another test runs its cluster on this machine")
+        raise UnavailableError("another test runs its cluster on this machine")
     clean_up(owner[1], Path(owner[2]))
 
 
@@ -203,11 +203,11 @@ def cluster(folder: Path) -> Iterator[Cluster]:
 
     Raises
     ------
-    Unavailable
+    UnavailableError
         If this machine cannot have one.
     """
     if os.geteuid() != 0:
-        raise Unavailable("only root can start SLURM's daemons")
+        raise UnavailableError("only root can start SLURM's daemons")
     install()
     remove_leftovers()
     made = Cluster(folder)
