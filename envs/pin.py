@@ -10,10 +10,13 @@ from packaging.requirements import Requirement
 
 PYTHON = "3.12"
 ANALYSIS = [
-    "jinja2", "jsonschema", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml", "scikit-image",
-    "scikit-learn", "scipy", "tqdm",
+    "jinja2", "jsonschema", "markupsafe", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml",
+    "scikit-image", "scikit-learn", "scipy", "tqdm",
 ]  # fmt: skip
-TORCH = ["google-crc32c", "numpy", "pooch", "pyarrow", "requests", "safetensors", "torch", "torchvision", "tqdm"]
+TORCH = [
+    "google-crc32c", "numpy", "pillow", "pooch", "pyarrow", "requests", "safetensors", "scipy", "torch", "torchvision",
+    "tqdm",
+]  # fmt: skip
 ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH}
 
 

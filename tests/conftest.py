@@ -17,6 +17,7 @@ os.environ.setdefault("OMP_NUM_THREADS", "1")
 def pytest_addoption(parser):
     parser.addoption("--record-versions", action="store_true", help="record the hashes of the code with its versions")
     parser.addoption("--foreign", action="store_true", help="install TensorFlow and haiku, and let them write files")
+    parser.addoption("--environments", action="store_true", help="install every conda environment's packages anew")
 
 
 @pytest.fixture(scope="session")
