@@ -2,8 +2,7 @@
 
 from pathlib import Path
 
-import numpy as np
-
+from ssltransfer.array_file import ArrayFile
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.device import choose_device
 from ssltransfer.features import extract_features
@@ -16,7 +15,7 @@ with job(snakemake.log[0]):
     device = choose_device(snakemake.threads)
     params = snakemake.params.features
     if prepared := snakemake.input.get("images"):
-        images = np.load(prepared, mmap_mode="r", allow_pickle=False)
+        images = ArrayFile(prepared)
     else:
         # Readers of the original images, which most jobs do without.
         from ssltransfer.datasets import Source, image_root

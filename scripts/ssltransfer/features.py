@@ -1,14 +1,17 @@
 """Frozen features (paper section 3.1): one pass of a backbone over prepared images."""
 
 from collections.abc import Callable, Iterable
+from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
 
+from ssltransfer.array_file import ArrayFile
 from ssltransfer.backbones import ResNet, normalise
 from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
+from ssltransfer.fused import fuse
 
 
 @torch.inference_mode()
@@ -23,13 +26,14 @@ def extract_features(
 ) -> None:
     """Write the pooled features of all images to a .npy file.
 
-    Memory is bounded by the batch: images are read from and features written to memory-mapped files.
+    Memory is bounded by the batch. While the device computes a batch, the next one is read and the last one written.
 
     Parameters
     ----------
     backbone : ResNet
-        In evaluation mode (running batch-norm statistics).
-    images : ndarray of uint8, shape (n, h, w, 3)
+        Used in evaluation mode (running batch-norm statistics).
+    images : array of uint8, shape (n, h, w, 3)
+        Anything with a length whose slices are arrays: an `ArrayFile`, `images.DecodedImages`, an ndarray.
     norm : {'imagenet', 'none'}
     output : Path
         Becomes float32 (n, d), row i from image i.
@@ -44,13 +48,32 @@ def extract_features(
     InputError
         If a feature is not finite.
     """
-    backbone = backbone.to(device, memory_format=torch.channels_last)
-    with replacing(output) as temporary:
-        shape = (len(images), backbone.num_features)
-        features = np.lib.format.open_memmap(temporary, mode="w+", dtype=np.float32, shape=shape)
-        for start in progress(range(0, len(images), batch_size)):
-            batch = torch.from_numpy(np.array(images[start : start + batch_size])).to(device)
-            features[start : start + batch_size] = backbone(normalise(batch, norm)).float().cpu().numpy()
-            if not np.isfinite(features[start : start + batch_size]).all():
+    backbone = fuse(backbone, device)
+    on_gpu = device.type == "cuda"
+
+    def read(start: int) -> torch.Tensor:
+        batch = torch.from_numpy(np.asarray(images[start : start + batch_size]))
+        return batch.pin_memory() if on_gpu else batch
+
+    with replacing(output) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+        file = ArrayFile.create(temporary, (len(images), backbone.num_features), np.float32)
+
+        def write(start: int, features: torch.Tensor) -> None:
+            values = features.cpu().numpy()
+            if not np.isfinite(values).all():
                 raise InputError(f"{output}: features of rows {start}.. are not finite; is the checkpoint sound?")
-        features.flush()
+            file.write(start, values)
+
+        starts = range(0, len(images), batch_size)
+        ahead = reader.submit(read, 0)
+        written: Future | None = None
+        for start in progress(starts):
+            batch = ahead.result().to(device, non_blocking=True)
+            ahead = reader.submit(read, start + batch_size)
+            features = backbone(normalise(batch, norm)).float()
+            if written is not None:
+                written.result()
+            written = writer.submit(write, start, features)
+        if written is not None:
+            written.result()
+        file.flush()

@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
+from ssltransfer.array_file import ArrayFile
 from ssltransfer.datasets.containers import open_rows
 from ssltransfer.datasets.index import split_reference
 from ssltransfer.errors import InputError
@@ -218,18 +219,16 @@ def prepare_images(
     size, _ = parse_transform(transform, source)
     part = output.with_name(f"{output.name}.part")
     record = _read_record(part, [references, transform, source, version("images")])
-    array = np.lib.format.open_memmap(
-        part / "images.npy",
-        mode="r+" if record["done"] else "w+",
-        dtype=np.uint8,
-        shape=(len(references), size, size, 3),
-    )
+    if record["done"]:
+        array = ArrayFile(part / "images.npy", "r+")
+    else:
+        array = ArrayFile.create(part / "images.npy", (len(references), size, size, 3), np.uint8)
     problems: dict[int, str] = {}
 
     def prepare(rows: list[int]) -> int:
         for row in rows:
             try:
-                array[row] = images.decode(row)
+                array.write(row, images.decode(row)[None])
             except InputError as error:
                 problems[row] = str(error)
         return len(rows)
