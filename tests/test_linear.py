@@ -2,7 +2,9 @@ import numpy as np
 import pytest
 from sklearn.linear_model import LogisticRegression
 
-from ssltransfer import linear, metrics
+from ssltransfer import linear, logistic, metrics
+from ssltransfer.arrays import NUMPY
+from ssltransfer.design import Design
 from ssltransfer.errors import InputError
 from ssltransfer.splits import Split
 
@@ -16,7 +18,7 @@ def sample(n=80, d=12, k=4, seed=0):
 
 
 def only(features, labels, penalty, classes):
-    return next(linear.fit_path(features, labels, np.array([penalty]), classes))
+    return next(logistic.fit_path(features, labels, np.array([penalty]), classes))
 
 
 def reference_objective(features, labels, penalty, classes):
@@ -49,7 +51,7 @@ def test_optimum_equals_scikit_learn(penalty, shape):
 
 def test_path_points_are_independent_of_the_path():
     features, labels = sample()
-    path = {fit.penalty: fit for fit in linear.fit_path(features, labels, np.logspace(-6, 5, 12), 4)}
+    path = {fit.penalty: fit for fit in logistic.fit_path(features, labels, np.logspace(-6, 5, 12), 4)}
     assert list(path) == sorted(path, reverse=True)
     for fit in path.values():
         assert fit.converged
@@ -61,13 +63,13 @@ def test_gradient_and_hessian_match_finite_differences():
     features, labels = sample(20, 5, 3)
     rng = np.random.default_rng(0)
     for link in [
-        linear._Softmax(labels, np.arange(3)),
-        linear._Sigmoid(rng.random((20, 3)) < 0.5),
-        linear._Sigmoid(rng.integers(-1, 2, (20, 3))),
+        logistic._Softmax(labels, np.arange(3), NUMPY),
+        logistic._Sigmoid(rng.random((20, 3)) < 0.5, NUMPY),
+        logistic._Sigmoid(rng.integers(-1, 2, (20, 3)), NUMPY),
     ]:
-        problem = linear._Problem(features, link)
-        params, direction = rng.normal(size=(2, problem.design.shape[1], 3)) * 0.3
-        probabilities = link.probabilities(problem.design @ params)
+        problem = logistic._Problem(Design(features, NUMPY), link, NUMPY)
+        params, direction = rng.normal(size=(2, problem.design.columns, 3)) * 0.3
+        probabilities = link.probabilities(problem.point(params).logits)
         gradient = problem.gradient(params, probabilities, 0.7)
         step = 1e-5
 
@@ -79,15 +81,16 @@ def test_gradient_and_hessian_match_finite_differences():
 
         def gradient_at(length, problem=problem, params=params, direction=direction, link=link):
             moved = params + length * direction
-            return problem.gradient(moved, link.probabilities(problem.design @ moved), 0.7)
+            return problem.gradient(moved, link.probabilities(problem.point(moved).logits), 0.7)
 
         curvature = (gradient_at(step) - gradient_at(-step)) / (2 * step)
-        product = problem.hessian_times(probabilities, direction, 0.7)
+        weighing = link.weighing(probabilities)
+        product = problem.hessian_times(weighing, direction, 0.7, "float64")
         np.testing.assert_allclose(product, curvature, rtol=1e-5, atol=1e-6)
         basis = np.zeros_like(params)
         basis[2, 1] = 1
         diagonal = problem.hessian_diagonal(probabilities, 0.7)[2, 1]
-        assert diagonal == pytest.approx(problem.hessian_times(probabilities, basis, 0.7)[2, 1])
+        assert diagonal == pytest.approx(problem.hessian_times(weighing, basis, 0.7, "float64")[2, 1], rel=1e-5)
 
 
 def test_multi_label_is_independent_binary_problems():
@@ -257,8 +260,8 @@ def test_certificate_is_recomputed_from_the_features(case):
     features, labels = with_ignored_pairs() if case == "ignored" else sample()
     if case == "multi":
         labels = labels[:, None] == np.arange(3)
-    for fit in linear.fit_path(features, labels, np.array([10, 0.1, 1e-3]), 5 if case == "single" else 3):
-        objective, gap, converged = linear.certify(features, labels, fit.penalty, fit.weights, fit.bias)
+    for fit in logistic.fit_path(features, labels, np.array([10, 0.1, 1e-3]), 5 if case == "single" else 3):
+        objective, gap, converged = logistic.certify(features, labels, fit.penalty, fit.weights, fit.bias)
         assert converged
         assert objective == pytest.approx(fit.objective, rel=1e-9)
         assert gap == pytest.approx(fit.gap, rel=1e-3, abs=1e-12)
@@ -266,17 +269,17 @@ def test_certificate_is_recomputed_from_the_features(case):
 
 def test_official_path_is_scikit_learns_hundred_iterations():
     features, labels = sample(300, 40, 4)
-    ours = {fit.penalty: fit for fit in linear.fit_path(features, labels, np.array([10.0, 1e-5]), 4)}
-    for fit in linear.official_path(features, labels, np.array([10.0, 1e-5]), 4):
+    ours = {fit.penalty: fit for fit in logistic.fit_path(features, labels, np.array([10.0, 1e-5]), 4)}
+    for fit in logistic.official_path(features, labels, np.array([10.0, 1e-5]), 4):
         assert fit.objective >= ours[fit.penalty].objective * (1 - 1e-4)
         assert fit.newton_steps <= 100
         if fit.penalty == 10.0:
             assert fit.objective == pytest.approx(ours[10.0].objective, rel=1e-3)
     multi = labels[:, None] == np.arange(4)
-    halved = next(linear.official_path(features, multi, np.array([2.0]), 4))
+    halved = next(logistic.official_path(features, multi, np.array([2.0]), 4))
     exact = only(features, multi, 1.0, 4)
-    at_half, _, _ = linear.certify(features, multi, 1.0, halved.weights, halved.bias)
-    at_full, _, _ = linear.certify(features, multi, 2.0, halved.weights, halved.bias)
+    at_half, _, _ = logistic.certify(features, multi, 1.0, halved.weights, halved.bias)
+    at_full, _, _ = logistic.certify(features, multi, 2.0, halved.weights, halved.bias)
     assert at_half == pytest.approx(exact.objective, rel=1e-2)
     assert at_full > 1.01 * only(features, multi, 2.0, 4).objective
 

@@ -1,0 +1,67 @@
+"""Arrays of numpy, or of torch on a GPU, for code that runs on either.
+
+What both call by the same name is reached through `xp`, the module; this class holds what differs. torch is not
+imported here: whoever has found a GPU (`ssltransfer.device`) hands it in.
+"""
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+from types import ModuleType
+
+import numpy as np
+
+
+@dataclass(frozen=True)
+class Arrays:
+    """Where arrays live.
+
+    Attributes
+    ----------
+    xp : module
+        numpy or torch.
+    device : torch.device, optional
+    """
+
+    xp: ModuleType = np
+    device: object = None
+
+    def place(self, values: np.ndarray, dtype: str = "float64") -> np.ndarray:
+        """Bring a numpy array to the device."""
+        if self.xp is np:
+            return np.asarray(values, dtype)
+        return self.xp.tensor(values, device=self.device).to(getattr(self.xp, dtype))
+
+    def cast(self, array: np.ndarray, dtype: str) -> np.ndarray:
+        """Change the type of an array where it is."""
+        return self.xp.asarray(array, dtype=getattr(self.xp, dtype))
+
+    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+        """Return an uninitialised float64 array."""
+        return np.empty(shape) if self.xp is np else self.xp.empty(shape, dtype=self.xp.float64, device=self.device)
+
+    def numpy(self, array: np.ndarray) -> np.ndarray:
+        """Bring an array back."""
+        return array if self.xp is np else array.cpu().numpy()
+
+    def memory(self) -> int:
+        """Bytes that this process may use: free ones of the GPU, else the machine's or its control group's."""
+        if getattr(self.device, "type", "cpu") == "cuda":
+            return self.xp.cuda.mem_get_info(self.device)[0]
+        return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits()])
+
+
+def _group_limits() -> list[int]:
+    """Memory limits of the control groups (version 2) that this process is in; schedulers and containers set them."""
+    try:
+        group = next(line[4:] for line in Path("/proc/self/cgroup").read_text().splitlines() if line[:3] == "0::")
+    except (OSError, StopIteration):
+        return []
+    root = Path("/sys/fs/cgroup")
+    place = root / group
+    files = [folder / "memory.max" for folder in (place, *place.parents) if folder.is_relative_to(root)]
+    limits = [file.read_text().strip() for file in files if file.is_file()]
+    return [int(limit) for limit in limits if limit.isdigit()]
+
+
+NUMPY = Arrays()
