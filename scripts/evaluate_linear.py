@@ -4,6 +4,7 @@ import numpy as np
 
 from ssltransfer import score_file
 from ssltransfer.datasets.index import read_index
+from ssltransfer.device import choose_arrays
 from ssltransfer.feature_file import load_features
 from ssltransfer.files import replacing, write_json
 from ssltransfer.jobs import Cost, job, log, package_versions
@@ -16,6 +17,7 @@ with job(snakemake.log[0]):
     index = read_index(snakemake.input.index)
     labels = index.label_array(ignored="difficult" if settings.get("difficult") == "ignore" else None)
     split = make_split(index.split_array(), settings["validation_fraction"], settings["seed"])
+    arrays = choose_arrays()
     provenance = score_file.feature_provenance(snakemake.input.features)
     results = {
         norm: evaluate_linear(
@@ -26,6 +28,7 @@ with job(snakemake.log[0]):
             snakemake.params.metric,
             lambda_grid(**settings["lambdas"]),
             settings.get("solver", "converged"),
+            arrays,
         )
         for norm, path in zip(provenance, snakemake.input.features, strict=True)
     }

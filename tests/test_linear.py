@@ -1,12 +1,21 @@
+import os
+import subprocess
+import sys
+
 import numpy as np
 import pytest
+import torch
+from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
+from threadpoolctl import threadpool_limits
 
-from ssltransfer import linear, logistic, metrics
-from ssltransfer.arrays import NUMPY
+from ssltransfer import design, device, linear, logistic, metrics
+from ssltransfer.arrays import NUMPY, Arrays
 from ssltransfer.design import Design
+from ssltransfer.device import choose_arrays
 from ssltransfer.errors import InputError
 from ssltransfer.splits import Split
+from workflow import REPOSITORY
 
 
 def sample(n=80, d=12, k=4, seed=0):
@@ -301,3 +310,182 @@ def test_grid_of_the_paper():
     assert grid[0] == pytest.approx(1e-6)
     assert grid[-1] == pytest.approx(1e5)
     np.testing.assert_allclose(np.diff(np.log10(grid)), 0.25)
+
+
+def problems():
+    """Single-label (tall, wide) and multi-label data, with a name each."""
+    yield "tall", *sample(), 4
+    yield "wide", *sample(30, 50), 4
+    yield "missing-class", sample()[0], np.where(sample()[1] == 2, 0, sample()[1]), 5
+    yield "binary", *with_ignored_pairs(), 3
+
+
+PROBLEMS = [pytest.param(*values, id=name) for name, *values in problems()]
+PATH = np.array([1e3, 1.0, 1e-2, 1e-6])
+
+
+def agree(fits, others):
+    """Both certified, so objectives agree to the gap and weights to twice the tolerance."""
+    for fit, other in zip(fits, others, strict=True):
+        assert fit.converged
+        assert other.converged
+        assert fit.penalty == other.penalty
+        assert fit.objective == pytest.approx(other.objective, rel=1e-6 if fit.penalty >= 1e-2 else 1e-4)
+        distance = np.linalg.norm(fit.weights - other.weights)
+        assert distance <= 2 * logistic.tolerance(fit.penalty) * np.linalg.norm(fit.weights)
+        infinite = ~np.isfinite(fit.bias)
+        assert (fit.bias[infinite] == other.bias[infinite]).all()
+
+
+@pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
+def test_torch_agrees_with_numpy(features, labels, classes):
+    on_torch = Arrays(torch, torch.device("cpu"))
+    numpy_fits = list(logistic.fit_path(features, labels, PATH, classes))
+    torch_fits = list(logistic.fit_path(features, labels, PATH, classes, on_torch))
+    agree(torch_fits, numpy_fits)
+    assert isinstance(torch_fits[0].weights, np.ndarray)
+    assert torch_fits[0].weights.dtype == np.float64
+
+
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
+@pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
+@pytest.mark.parametrize("share", [0.25, 0.0], ids=["resident", "streamed"])
+def test_gpu_agrees_with_cpu(features, labels, classes, share, monkeypatch):
+    monkeypatch.setattr(design, "RESIDENT_SHARE", share)
+    on_gpu = choose_arrays()
+    assert on_gpu.device.type == "cuda"
+    agree(
+        logistic.fit_path(features, labels, PATH, classes, on_gpu), logistic.fit_path(features, labels, PATH, classes)
+    )
+
+
+@pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
+@pytest.mark.parametrize("module", [np, torch], ids=["numpy", "torch"])
+def test_streamed_path_equals_the_one_in_memory(features, labels, classes, module, monkeypatch, tmp_path):
+    np.save(tmp_path / "features.npy", features)
+    mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
+    arrays = Arrays(module, torch.device("cpu"))
+    in_memory = list(logistic.fit_path(features, labels, PATH, classes, arrays))
+    monkeypatch.setattr(design, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(design, "BLOCK", 7 * features.shape[1])  # blocks of seven rows
+    assert Design(mapped, arrays).streamed
+    agree(logistic.fit_path(mapped, labels, PATH, classes, arrays), in_memory)
+
+
+@pytest.mark.parametrize("precision", ["float64", "float32"])
+@pytest.mark.parametrize("shape", [(80, 12), (30, 50)], ids=["tall", "wide"])
+def test_streamed_products_are_those_of_the_explicit_matrix(precision, shape, monkeypatch):
+    features, _ = sample(*shape)
+    matrices = [Design(features, NUMPY)]
+    monkeypatch.setattr(design, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(design, "BLOCK", 7 * features.shape[1])
+    matrices.append(Design(features, NUMPY))
+    basis = matrices[0].basis
+    assert np.abs(basis.T @ basis - np.eye(basis.shape[1])).max() < 1e-10
+    explicit = np.column_stack([(features - features.mean(axis=0, dtype=float)) @ basis, np.ones(len(features))])
+    rng = np.random.default_rng(0)
+    params = rng.normal(size=(explicit.shape[1], 3)).astype(precision)
+    values = rng.normal(size=(len(features), 3)).astype(precision)
+    close = {"rtol": 0, "atol": 1e-9 if precision == "float64" else 1e-3}
+    for matrix in matrices:
+        np.testing.assert_allclose(matrix.times(params, precision), explicit @ params, **close)
+        np.testing.assert_allclose(matrix.transposed_times(values, precision), explicit.T @ values, **close)
+        gram = matrix.weighted_gram_times(params, lambda rows, products: values[rows] * products, precision)
+        np.testing.assert_allclose(gram, explicit.T @ (values * (explicit @ params)), **close)
+        squares = matrix.squared_transposed_times(values.astype(np.float32))
+        np.testing.assert_allclose(squares, (explicit**2).T @ values, rtol=0, atol=1e-3)
+
+
+def test_evaluation_from_a_memory_map_in_blocks(monkeypatch, tmp_path):
+    features, labels = sample(120)
+    split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
+    grid = linear.lambda_grid(1e-2, 1e2, 5)
+    expected = linear.evaluate_linear(features, labels, split, 4, "top1", grid)
+    np.save(tmp_path / "features.npy", features)
+    monkeypatch.setattr(design, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(design, "BLOCK", 7 * 12)
+    found = linear.evaluate_linear(np.load(tmp_path / "features.npy", mmap_mode="r"), labels, split, 4, "top1", grid)
+    assert (found.penalty, found.test, found.validation) == (expected.penalty, expected.test, expected.validation)
+    np.testing.assert_allclose(found.test_scores, expected.test_scores, atol=1e-2)
+
+
+def test_large_matrices_are_streamed():
+    class Small(Arrays):
+        def memory(self):
+            return 12 * 80 * 12 * 4 - 1  # a quarter of it is one byte too little
+
+    features, _ = sample()
+    assert Design(features, Small()).streamed
+    assert not Design(features, NUMPY).streamed
+    assert 0 < NUMPY.memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+
+
+def test_number_of_threads_does_not_matter():
+    features, labels = sample(600, 300, 10)
+    paths = []
+    for threads in (1, 2):
+        with threadpool_limits(threads):
+            paths.append(list(logistic.fit_path(features, labels, PATH, 10)))
+    agree(*paths)
+
+
+def test_known_optimum():
+    """Samples at -1 and 1 of two classes: by symmetry b = 0, W = (-w, w), F = 2 log(1 + exp(-2 w)) + w^2."""
+    fit = only(np.array([[-1.0], [1.0]]), np.array([0, 1]), 1.0, 2)
+    w = brentq(lambda w: 2 * w - 4 / (1 + np.exp(2 * w)), 0, 1, xtol=1e-14)
+    np.testing.assert_allclose(fit.weights, [[-w, w]], rtol=2e-3)
+    np.testing.assert_allclose(fit.bias, 0, atol=1e-3)
+    assert fit.objective == pytest.approx(2 * np.log1p(np.exp(-2 * w)) + w**2, rel=1e-6)
+
+
+def test_one_penalty_equals_the_same_point_of_a_path():
+    features, labels = sample()
+    agree(
+        [only(features, labels, 1e-2, 4)],
+        [f for f in logistic.fit_path(features, labels, PATH, 4) if f.penalty == 1e-2],
+    )
+    split = Split(np.arange(40), np.arange(40, 60), np.arange(60, 80))
+    result = linear.evaluate_linear(features, labels, split, 4, "top1", linear.lambda_grid(1.0, 1.0, 1))
+    assert result.penalty == 1.0
+    assert len(result.curve) == 1
+
+
+@pytest.mark.parametrize("absent_from", ["train", "val"])
+@pytest.mark.parametrize("metric", ["top1", "mean-per-class", "map11"])
+def test_class_missing_from_a_part(absent_from, metric):
+    features, labels = sample(160)
+    rows = np.arange(160)
+    split = Split(rows[:80], rows[80:120], rows[120:])
+    part = getattr(split, absent_from)
+    split = Split(**{**vars(split), absent_from: part[labels[part] != 2]})
+    target = labels[:, None] == np.arange(4) if metric == "map11" else labels
+    for solver in linear.SOLVERS:
+        result = linear.evaluate_linear(features, target, split, 4, metric, np.array([0.1, 1.0]), solver)
+        assert np.isfinite([result.test, result.validation]).all()
+        assert np.isfinite(result.final.weights).all()
+        if absent_from == "train" and metric != "map11":
+            assert not (result.validation_scores.argmax(axis=1) == 2).any()
+
+
+def test_one_sample_a_class_of_each_problem():
+    features, _ = sample(5, 12, 5)
+    assert only(features, np.eye(5, dtype=bool), 1e-3, 5).converged
+    fit = only(features, np.arange(5), 1e-6, 5)
+    assert fit.converged
+    assert (fit.scores(features).argmax(axis=1) == np.arange(5)).all()
+
+
+def test_evaluation_on_cached_features_imports_no_torch_without_gpu():
+    code = (
+        "import sys; import ssltransfer.linear, ssltransfer.device as device; device.shutil.which = lambda name: None; "
+        "assert device.choose_arrays().xp.__name__ == 'numpy'; assert 'torch' not in sys.modules"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY / "scripts")
+
+
+def test_a_driver_without_a_usable_gpu_means_numpy(monkeypatch):
+    monkeypatch.setattr(device.shutil, "which", lambda name: f"/usr/bin/{name}")
+    monkeypatch.setattr(device, "choose_device", lambda: torch.device("cpu"))
+    assert device.choose_arrays() is NUMPY
+    monkeypatch.setattr(device, "choose_device", lambda: torch.device("cuda"))
+    assert device.choose_arrays() == Arrays(torch, torch.device("cuda"))

@@ -44,7 +44,7 @@ COMPONENTS = {
     "verification": Component(1, ("checkpoints/verify.py",)),
     "pretraining": Component(1, ("pretraining", "training.py", "backbones.py")),
     "features": Component(2, ("features.py", "fused.py", "backbones.py")),
-    "linear": Component(1, ("linear.py", "metrics.py", "splits.py")),
+    "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),
     "calibration": Component(1, ("calibration.py",)),
     "fewshot": Component(1, ("fewshot.py",)),
     "summary": Component(

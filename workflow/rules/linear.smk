@@ -15,7 +15,9 @@ rule evaluate_linear:
     wildcard_constraints:
         protocol=names(protocols_of_kind("linear")),
     conda:
-        "../../envs/analysis.yaml"
+        "../../envs/torch.yaml"
+    resources:
+        gpu=LOCAL_GPU,
     params:
         settings=lambda w: SUITE.settings(w.protocol),
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],
