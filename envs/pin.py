@@ -14,8 +14,8 @@ ANALYSIS = [
     "scikit-image", "scikit-learn", "scipy", "tqdm",
 ]  # fmt: skip
 TORCH = [
-    "google-crc32c", "numpy", "pillow", "pooch", "pyarrow", "requests", "safetensors", "scikit-learn", "scipy",
-    "torch", "torchvision", "tqdm",
+    "google-crc32c", "lpips", "numpy", "pillow", "pooch", "pyarrow", "requests", "safetensors", "scikit-image",
+    "scikit-learn", "scipy", "torch", "torchvision", "tqdm",
 ]  # fmt: skip
 ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH}
 

@@ -25,7 +25,7 @@ with job(snakemake.log[0]):
     summary, correlations = read_summary(tables), read_correlations(tables)
     for name, figure in suite_figures(summary, correlations):
         save_figure(figure, folder, name)
-    canvas, captions = Canvas(summary), {}
+    canvas, captions = Canvas(summary), dict(snakemake.params.notes)
     for (protocol, dataset), files in by_task(snakemake.input.pictures).items():
         pictures = {model: load_pictures(path) for model, path in files.items()}
         name = f"{snakemake.params.kinds[protocol]}-pictures-{protocol}-{dataset}"

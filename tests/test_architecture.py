@@ -24,6 +24,8 @@ ORDER = [
     {"design"},
     {"logistic"},
     {"linear", "fewshot", "calibration"},
+    {"attention"},
+    {"inversion"},
     {"score_file", "picture_file"},
     {"scores"},
     {"correlation"},

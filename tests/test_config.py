@@ -220,6 +220,16 @@ def row(table, name, **values):
         (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),
         (row("datasets", "boxes", metric="top1"), "row 'boxes': metric 'top1' does not fit task 'detection'"),
         (row("datasets", "pool", source="original:eurosat/ms"), "row 'pool': source 'original:eurosat/ms' is unknown"),
+        (row("datasets", "boxes", source="one-of:cars"), "row 'boxes': source names data set 'cars', which has no row"),
+        (row("datasets", "boxes", source="one-of:multi"), "row 'boxes': source names 'multi', which has no images of"),
+        (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(att={"kind": "attention", "size": 64, "mask": 10, "stride": 2}),
+                p["config"]["tasks"].update(att=["digits"]),
+            ),
+            "tasks.att: 'digits' is single-label; attention needs a data set of task images",
+        ),
         (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
         (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
         (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),

@@ -26,6 +26,14 @@ def test_resize_is_torchvisions_to_the_byte(width, height):
     assert np.array_equal(np.asarray(apply(image)), np.asarray(expected))
 
 
+def test_stretch_loses_the_aspect_ratio_and_nothing_else():
+    image = Image.fromarray(np.random.default_rng(0).integers(0, 256, (40, 90, 3), dtype=np.uint8))
+    size, apply = parse_transform("stretch33")
+    expected = image.resize((33, 33), Image.Resampling.BICUBIC)
+    assert size == 33
+    np.testing.assert_array_equal(np.asarray(apply(image)), np.asarray(expected))
+
+
 def test_square257_is_torchvisions_to_the_byte():
     from torchvision.transforms import CenterCrop, Compose, InterpolationMode, Resize
 

@@ -16,8 +16,14 @@ from jsonschema.exceptions import ValidationError, best_match
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
 
-METRICS = {"single-label": ("top1", "mean-per-class"), "multi-label": ("map11",), "detection": ("",), "normals": ("",)}
-"""Metrics of the linear protocol that fit each task of `datasets.tsv`; the last two have none."""
+METRICS = {
+    "single-label": ("top1", "mean-per-class"),
+    "multi-label": ("map11",),
+    "detection": ("",),
+    "normals": ("",),
+    "images": ("",),
+}
+"""Metrics of the linear protocol that fit each task of `datasets.tsv`; the last three have none."""
 NORMS = ("imagenet", "none")
 
 
@@ -232,6 +238,21 @@ def _cross_check_datasets(suite: Suite, path: Path) -> None:
             raise InputError(f"{path}, row {name!r}: {error}") from None
         if source.kind == "column" and source.name not in suite.datasets:
             raise InputError(f"{path}, row {name!r}: source names data set {source.name!r}, which has no row")
+        if source.kind == "one-of":
+            _check_members(suite, source.name, f"{path}, row {name!r}")
+
+
+def _check_members(suite: Suite, text: str, where: str) -> None:
+    try:
+        members, _ = dataset_sources.parse_members(text)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    for member in members:
+        if member.dataset not in suite.datasets:
+            raise InputError(f"{where}: source names data set {member.dataset!r}, which has no row")
+        kind = dataset_sources.parse_source(suite.datasets[member.dataset]["source"]).kind
+        if kind in ("one-of", "column"):
+            raise InputError(f"{where}: source names {member.dataset!r}, which has no images of its own ({kind})")
 
 
 def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -> None:
@@ -276,6 +297,11 @@ def _cross_check_tasks(suite: Suite) -> None:
                 )
             if suite.kind(protocol) == "calibration":
                 _check_calibration(suite, protocol, row)
+            if suite.kind(protocol) in ("inversion", "attention") and row["task"] != "images":
+                raise InputError(
+                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {suite.kind(protocol)} needs a data set of "
+                    "task images, such as one of source one-of:NAME,NAME,..."
+                )
             if suite.kind(protocol) == "linear" and row["task"] not in ("single-label", "multi-label"):
                 raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; linear needs image labels")
             if suite.kind(protocol) == "linear" and row["test"] == 0:

@@ -28,7 +28,7 @@ from ssltransfer.versions import version
 
 log = logging.getLogger(__name__)
 
-TRANSFORM_PATTERN = re.compile(r"resize(\d+)|square257")
+TRANSFORM_PATTERN = re.compile(r"(resize|stretch)(\d+)|square257")
 
 # The official few-shot code reads the images of this data set as squares, before any transform.
 SQUARE_FIRST = {"chestx": 256}
@@ -105,6 +105,7 @@ def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Im
     """Return the side of the result and the function for the name of a transform.
 
     ``resizeN``: shorter side N (bicubic, antialiased), centre crop N x N.
+    ``stretchN``: N x N (bicubic, antialiased, aspect ratio lost), no crop.
     ``square257``: the official few-shot code's 257 x 257 square (bilinear, aspect ratio lost), centre crop 224.
     That code reads ChestX as a square of 256 pixels first (bicubic, Pillow's default since version 7).
 
@@ -116,10 +117,12 @@ def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Im
     """
     match = TRANSFORM_PATTERN.fullmatch(transform)
     if match is None:
-        raise InputError(f"transform {transform!r} is unknown; write resizeN or square257")
+        raise InputError(f"transform {transform!r} is unknown; write resizeN, stretchN or square257")
     if transform == "square257":
         return 224, lambda image: _square257(image, SQUARE_FIRST.get(source))
-    size = int(match.group(1))
+    size = int(match[2])
+    if match[1] == "stretch":
+        return size, lambda image: image.resize((size, size), Image.Resampling.BICUBIC)
     return size, lambda image: _resize_and_crop(image, size)
 
 

@@ -17,6 +17,7 @@ class Component(NamedTuple):
 
 COMPONENTS = {
     "digits": Component(1, ("datasets/digits.py", "datasets/generated.py")),
+    "photographs": Component(1, ("datasets/photographs.py", "datasets/textures.py", "datasets/generated.py")),
     "shapes": Component(1, ("datasets/shapes.py", "datasets/solids.py", "datasets/generated.py")),
     "textures": Component(1, ("datasets/textures.py", "datasets/generated.py")),
     "aircraft": Component(1, ("datasets/aircraft.py", "datasets/layout.py")),
@@ -38,6 +39,7 @@ COMPONENTS = {
     "voc_detection": Component(1, ("datasets/voc_detection.py", "datasets/voc.py", "datasets/layout.py")),
     "folder": Component(1, ("datasets/folder.py", "datasets/layout.py")),
     "table": Component(1, ("datasets/table.py", "datasets/layout.py")),
+    "one_of": Component(1, ("datasets/one_of.py",)),
     "index": Component(1, ("datasets/index.py",)),
     "images": Component(1, ("images.py", "array_file.py", "datasets/containers.py")),
     "checkpoints": Component(1, ("checkpoints",)),
@@ -47,6 +49,7 @@ COMPONENTS = {
     "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),
     "calibration": Component(1, ("calibration.py",)),
     "fewshot": Component(1, ("fewshot.py",)),
+    "attention": Component(1, ("attention.py", "fused.py")),
     "summary": Component(
         2,
         (

@@ -7,7 +7,7 @@ from snakemake.exceptions import WorkflowError
 
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, READ, parse_source
+from ssltransfer.datasets import ORIGINAL, READ, parse_members, parse_source
 from ssltransfer.errors import InputError
 from ssltransfer.versions import version
 
@@ -49,7 +49,7 @@ wildcard_constraints:
     model=names(SUITE.models),
     dataset=names(SUITE.datasets),
     protocol=names(SUITE.config["protocols"]),
-    transform=r"resize\d+|square257",
+    transform=r"(resize|stretch)\d+|square257",
     norm="imagenet|none",
     suite=SUITE.name,
 
@@ -80,6 +80,17 @@ def index_params(wildcards):
         "on_error": SUITE.config["on_error"],
         "versions": [version("index")] + ([version(source.indexer)] if source.kind != "column" else []),
     }
+
+
+def sampled_datasets(wildcards):
+    """The data sets that the images of a one-of data set are chosen from."""
+    return [member.dataset for member in parse_members(source_of(wildcards).name)[0]]
+
+
+def sample_params(wildcards):
+    """As `index_params`, with the sources of the data sets that are chosen from."""
+    sources = [list(parse_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
+    return index_params(wildcards) | {"sources": sources, "images": version("images")}
 
 
 def index_input(wildcards):
@@ -121,14 +132,34 @@ def feature_files(wildcards):
     ]
 
 
+def attention_images(wildcards):
+    """The images in the square frame that the masks of an attention protocol slide over."""
+    settings = SUITE.settings(wildcards.protocol)
+    frame = settings["size"] + 2 * (settings["mask"] - 1)
+    return f"results/datasets/{wildcards.dataset}/stretch{frame}.npy"
+
+
 def protocol_notes():
     """What captions have to say about the settings block of a protocol."""
     biased = "Biased: each model's input normalisation was chosen on the test score, as in the paper's first version."
-    return {
+    notes = {
         protocol: biased
         for protocol in SUITE.config["tasks"]
         if SUITE.settings(protocol).get("normalisation") == "test-max"
     }
+    if looked := property_notes():
+        notes["properties"] = looked
+    return notes
+
+
+def property_notes():
+    """What the table and the figure of the feature properties have to say where settings are not the paper's."""
+    notes = []
+    for protocol in SUITE.config["tasks"]:
+        settings = SUITE.settings(protocol)
+        if settings["kind"] == "attention" and settings["stride"] > 1:
+            notes.append(f"Attention: an approximation, masks in steps of {settings['stride']} pixels.")
+    return " ".join(notes)
 
 
 def suite_scores(wildcards):

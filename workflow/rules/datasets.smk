@@ -90,6 +90,27 @@ rule relabel_dataset:
         "../../scripts/relabel_dataset.py"
 
 
+rule sample_images:
+    """Choose one image of each of several data sets."""
+    input:
+        lambda wildcards: [f"results/datasets/{name}/index.parquet" for name in sampled_datasets(wildcards)],
+    output:
+        index="results/datasets/{dataset}/index.parquet",
+        originals=directory("results/datasets/{dataset}/originals"),
+    log:
+        "logs/sample_images/{dataset}.log",
+    wildcard_constraints:
+        dataset=names(datasets_of_kind("one-of")),
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        data_root=SUITE.config["data_root"],
+    params:
+        index=sample_params,
+    script:
+        "../../scripts/sample_images.py"
+
+
 rule prepare_images:
     """Decode, resize and crop the images of a data set once for all models."""
     input:

@@ -80,6 +80,7 @@ rule plot_figures:
         "../../envs/analysis.yaml"
     params:
         kinds={protocol: SUITE.kind(protocol) for protocol in SUITE.config["tasks"]},
+        notes=lambda w: {"properties": property_notes() if w.suite == SUITE.name else ""},
         version=version("figures"),
     script:
         "../../scripts/plot_figures.py"

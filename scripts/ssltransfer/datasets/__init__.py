@@ -4,6 +4,7 @@ An indexer is a module with ``index(root) -> Index``, a generator one with ``gen
 `source` column of `datasets.tsv` names it (`parse_source`).
 """
 
+import re
 from importlib import import_module
 from pathlib import Path
 from types import ModuleType
@@ -18,6 +19,7 @@ class Source(NamedTuple):
     ``original:NAME`` or ``original:NAME/VARIANT``: the folder NAME below the data root, read by the module NAME.
     ``generated:NAME``: made by the module NAME.
     ``column:DATASET/COLUMN``: the images of another data set, labelled by another column of its index.
+    ``one-of:NAME,NAME,...``: one image of each of several data sets (`parse_members`, `one_of`).
     ``folder:PATH``, ``csv:PATH``: a user's images; PATH starts from the data root, unless it is absolute.
 
     Attributes
@@ -35,7 +37,7 @@ class Source(NamedTuple):
     @property
     def indexer(self) -> str:
         """The module that makes the index, and the component whose version covers it."""
-        return {"folder": "folder", "csv": "table"}.get(self.kind, self.name)
+        return {"folder": "folder", "csv": "table", "one-of": "one_of"}.get(self.kind, self.name)
 
 
 #: Original data sets and the variants of each.
@@ -58,7 +60,7 @@ ORIGINAL: dict[str, tuple[str, ...]] = {
     "voc2007": (),
     "voc_detection": (),
 }
-GENERATED = ("digits", "shapes", "textures")
+GENERATED = ("digits", "photographs", "shapes", "textures")
 READ = ("original", "folder", "csv")
 """Kinds of data sets that are read from the data root."""
 
@@ -69,7 +71,7 @@ DOWNLOADS = Path("resources/datasets")
 def parse_source(source: str) -> Source:
     """Parse the `source` of a row of `datasets.tsv`; InputError if it has none of the forms above."""
     kind, _, rest = source.partition(":")
-    if kind in ("folder", "csv") and rest:
+    if kind in ("folder", "csv", "one-of") and rest:
         return Source(kind, rest)
     name, slash, variant = rest.partition("/")
     known = {
@@ -81,9 +83,34 @@ def parse_source(source: str) -> Source:
         originals = ", ".join("/".join((name, *variants)) for name, variants in ORIGINAL.items())
         raise InputError(
             f"source {source!r} is unknown; write original:NAME ({originals}), generated:NAME "
-            f"({', '.join(GENERATED)}), column:DATASET/COLUMN, folder:PATH or csv:PATH"
+            f"({', '.join(GENERATED)}), column:DATASET/COLUMN, one-of:NAME,NAME,..., folder:PATH or "
+            "csv:PATH"
         )
     return Source(kind, name, variant)
+
+
+class Member(NamedTuple):
+    """A data set of a ``one-of`` source, and the image of it that is wanted (empty: a draw)."""
+
+    dataset: str
+    image: str
+
+
+def parse_members(text: str) -> tuple[list[Member], int]:
+    """Read what stands behind ``one-of:``: the members and the seed.
+
+    Raises
+    ------
+    InputError
+        If it has another form than ``NAME,NAME=IMAGE,...`` with ``@SEED`` or nothing behind it, or names a data set
+        twice.
+    """
+    match = re.fullmatch(r"([^@]+?)(?:@(\d+))?", text)
+    members = [Member(*part.strip().partition("=")[::2]) for part in match[1].split(",")] if match else []
+    names = [member.dataset for member in members]
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise InputError(f"source 'one-of:{text}': write one-of:NAME,NAME=IMAGE,... with every data set once")
+    return members, int(match[2] or 0)
 
 
 def load(source: Source) -> ModuleType:

@@ -1,0 +1,130 @@
+"""Occlusion attention: recomputing what a mask changes against the plain loop, on one full-size image.
+
+Both run in this process on the same fused, channels-last ResNet-50, in float32 and in turn: after every group of
+windows a batch of the plain loop. The groups are a regular sample of all groups (borders and middle in proportion),
+so their mean stands for the whole image. Prints the ratio beside the bound that operation counts set, and the
+largest difference between the values of both.
+
+    uv run python benchmarks/attention.py [--threads N] [--sample N] [--arch ARCH]
+"""
+
+import argparse
+import sys
+import time
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
+
+from ssltransfer.attention import GroupSpans, Occluder, Scan
+from ssltransfer.backbones import build_backbone
+from ssltransfer.device import choose_device
+from ssltransfer.fused import fuse
+
+
+def image(frame: int) -> np.ndarray:
+    """A photograph of scikit-image, stretched to the frame."""
+    from PIL import Image
+
+    from ssltransfer.datasets.textures import load_photograph
+
+    return np.asarray(load_photograph("cat").resize((frame, frame), Image.Resampling.BICUBIC))
+
+
+def operations(occluder: Occluder, groups: list[GroupSpans], last: str) -> tuple[float, float]:
+    """Multiplications a mask: of the whole network, and with windows from the stem up to the stage `last`."""
+    masks = sum(len(group.starts) for group in groups)
+
+    def window(span) -> float:
+        """Mean size of a square window; rows and columns are independent and alike."""
+        mean = sum(len(group.starts) * (span(group)[1] - span(group)[0]) for group in groups) / masks
+        return mean**2
+
+    def cost(conv: nn.Conv2d) -> int:
+        return conv.in_channels * conv.out_channels * conv.kernel_size[0] ** 2
+
+    layers = occluder.layers
+    whole = cost(occluder.backbone.conv1) * layers[0].out ** 2
+    part = cost(occluder.backbone.conv1) * window(lambda group: group.stem)
+    stages = [number for number in "1234" for _ in getattr(occluder.backbone, f"layer{number}")]
+    for number, (block, conv) in enumerate(zip(occluder.blocks, layers[2:], strict=True)):
+        pieces = [
+            (block.conv1, conv.size, lambda group, n=number: group.blocks[n].inside),
+            (block.conv2, conv.out, lambda group, n=number: group.blocks[n].out),
+            (block.conv3, conv.out, lambda group, n=number: group.blocks[n].out),
+        ]
+        if block.downsample is not None:
+            pieces.append((block.downsample[0], conv.out, lambda group, n=number: group.blocks[n].shortcut))
+        for module, size, span in pieces:
+            whole += cost(module) * size**2
+            part += cost(module) * (window(span) if stages[number] <= last else size**2)
+    return whole, part
+
+
+def sampled(groups: list[GroupSpans], count: int) -> list[GroupSpans]:
+    """`count` groups of one axis, each in the middle of a stretch of the same length."""
+    return [groups[int((i + 0.5) * len(groups) / count)] for i in range(count)]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--threads", type=int, default=1)
+    parser.add_argument("--sample", type=int, default=6, help="groups along each axis")
+    parser.add_argument("--arch", default="resnet50")
+    parser.add_argument("--run", type=int, help="masks along each side of a group")
+    arguments = parser.parse_args()
+    device = choose_device(arguments.threads)
+    run = arguments.run or (16 if device.type == "cuda" else 8)
+    scan = Scan(224)
+    occluder = Occluder(fuse(build_backbone(arguments.arch, seed=0), device), image(scan.frame), "imagenet", scan)
+
+    def timed(function) -> tuple[float, torch.Tensor]:
+        start = time.perf_counter()
+        result = function().cpu()
+        return time.perf_counter() - start, result
+
+    whole = (0, scan.size)
+
+    def plain(rows: GroupSpans, columns: GroupSpans) -> torch.Tensor:
+        covered = occluder.covered(rows.starts, columns.starts, (whole, whole))
+        features = occluder.backbone.feature_map(covered).mean(dim=(2, 3)).double()
+        return ((features - occluder.clean.double()).square().sum(1) / occluder.spread).sqrt()
+
+    seconds = {"windows": 0.0, "plain loop": 0.0}
+    masks, worst, errors = 0, 0.0, []
+    with torch.inference_mode():
+        chosen = sampled(occluder.groups(run), arguments.sample)
+        plain(chosen[0], chosen[0])
+        occluder.group_errors(chosen[0], chosen[0])
+        for rows in chosen:
+            for columns in chosen:
+                first, ours = timed(lambda r=rows, c=columns: occluder.group_errors(r, c))
+                second, theirs = timed(lambda r=rows, c=columns: plain(r, c))
+                seconds["windows"] += first
+                seconds["plain loop"] += second
+                masks += len(ours)
+                worst = max(worst, float((ours - theirs).abs().max()))
+                errors.append(float(theirs.mean()))
+    single = occluder.groups(1)
+    bounds = {}
+    for title, groups in (("single masks", single), (f"groups of {run} x {run}", occluder.groups(run))):
+        for last, name in (("2", "up to layer2"), ("4", "all layers")):
+            full, part = operations(occluder, groups, last)
+            bounds[f"{title}, {name}"] = full / part
+    print(
+        f"{arguments.arch}, {device.type}, {torch.get_num_threads()} threads, {masks} of {len(scan.starts) ** 2} masks"
+    )
+    for name, value in seconds.items():
+        each = value / masks
+        print(f"{name}: {1000 * each:.2f} ms a mask, {each * len(scan.starts) ** 2 / 60:.1f} minutes an image")
+    print(f"ratio: {seconds['plain loop'] / seconds['windows']:.2f}")
+    for name, value in bounds.items():
+        print(f"bound by operation count, {name}: {value:.2f}")
+    print(f"largest difference of errors: {worst:.1e} (their mean: {np.mean(errors):.3f})")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,75 @@
+"""Occlusion attention of a model on the images of a data set."""
+
+import json
+import shutil
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer import score_file
+from ssltransfer.attention import Occluder, Scan, attention_map, diffusion, overlay, scan_images
+from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
+from ssltransfer.datasets.index import read_index
+from ssltransfer.device import choose_device
+from ssltransfer.download import file_hash
+from ssltransfer.files import replacing, write_json
+from ssltransfer.fused import fuse
+from ssltransfer.jobs import Cost, job, log, package_versions, progress
+from ssltransfer.picture_file import save_pictures
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    params, output = snakemake.params, snakemake.output
+    settings, part = params.settings, Path(f"{output.score}.part")
+    device = choose_device(snakemake.threads)
+    scan = Scan(settings["size"], settings["mask"], settings["stride"])
+    options = {name: settings[name] for name in ("fill", "view", "feature") if name in settings}
+    index = read_index(snakemake.input.index)
+    names = [index.classes[label] for label in index.label]
+    images = np.load(snakemake.input.images, allow_pickle=False)
+    backbone = fuse(load_backbone(snakemake.input.checkpoint, params.arch), device)
+    key = json.dumps(
+        [dict(settings), params.arch, params.norm, params.version, file_hash(Path(snakemake.input.checkpoint))]
+    )
+    errors = scan_images(
+        lambda image: Occluder(backbone, image, params.norm, scan, **options),
+        images,
+        part,
+        key,
+        16 if device.type == "cuda" else 8,
+        lambda groups, total: progress(groups, "groups of masks", total),
+    )
+    maps = np.stack([attention_map(values, scan) for values in errors])
+    values = [diffusion(attention) for attention in maps]
+    warnings = []
+    if scan.stride > 1:
+        warnings.append(f"approximation: masks in steps of {scan.stride}, not at every position")
+        log.warning(warnings[0])
+    with replacing(output.maps) as temporary:
+        np.savez(temporary, images=np.array(names), attention=maps.astype(np.float32))
+    seen = images[:, scan.margin : scan.margin + scan.size, scan.margin : scan.margin + scan.size]
+    coloured = np.stack([overlay(image, attention) for image, attention in zip(seen, maps, strict=True)])
+    steps = "every position" if scan.stride == 1 else f"every {scan.stride}th position, an approximation"
+    save_pictures(
+        output.pictures,
+        names,
+        {"image": seen},
+        {"attention": coloured},
+        f"Mask of {scan.mask} x {scan.mask} pixels at {steps}, on images of {scan.size} pixels.",
+    )
+    write_json(
+        output.score,
+        dict(snakemake.wildcards.items())
+        | {
+            "kind": "attention",
+            "values": [score_file.percent("attentive-diffusion", float(np.mean(values)))],
+            "settings": dict(settings),
+            "preprocessing": {"transform": f"stretch{scan.frame}", "norm": params.norm},
+            "checkpoint": score_file.decode(read_provenance(snakemake.input.checkpoint)),
+            "details": {"masks": len(scan.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
+            "warnings": warnings,
+            "versions": package_versions("torch", "numpy") | {"protocol": params.version},
+            "cost": cost.report() | {"device": device.type},
+        },
+    )
+    shutil.rmtree(part, ignore_errors=True)

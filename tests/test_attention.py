@@ -1,0 +1,216 @@
+"""Occlusion attention: the frame, the error, the maps, and windows that give the values of the plain loop."""
+
+import numpy as np
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ssltransfer.attention import (
+    Occluder,
+    Scan,
+    attention_map,
+    diffusion,
+    layer,
+    overlay,
+    relative_error,
+    scan_images,
+)
+from ssltransfer.backbones import SameConv2d, SameMaxPool2d, build_backbone
+from ssltransfer.errors import InputError
+from ssltransfer.fused import fuse
+
+torch.set_num_threads(1)
+
+
+def network(arch, seed=0):
+    """A random network whose normalisation layers do something."""
+    backbone = build_backbone(arch, seed).eval()
+    generator = torch.Generator().manual_seed(seed)
+    for module in backbone.modules():
+        if isinstance(module, torch.nn.BatchNorm2d):
+            shape = module.weight.shape
+            module.weight.data = torch.rand(shape, generator=generator) + 0.5
+            module.bias.data = torch.randn(shape, generator=generator)
+            module.running_mean = 0.3 * torch.randn(shape, generator=generator)
+            module.running_var = torch.rand(shape, generator=generator) + 0.5
+    return backbone
+
+
+def picture(scan, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (scan.frame, scan.frame, 3), dtype=np.uint8)
+
+
+def test_every_pixel_of_the_paper_is_covered_by_100_of_54289_masks():
+    scan = Scan(224)
+    assert (scan.frame, len(scan.starts) ** 2) == (242, 54_289)
+    covers = scan.coverage()
+    counts = np.outer(covers.sum(1), covers.sum(1))
+    assert counts.shape == (224, 224)
+    assert (counts == 100).all()
+
+
+@given(size=st.integers(5, 40), mask=st.integers(1, 12), data=st.data())
+@settings(max_examples=30, deadline=None)
+def test_no_pixel_stays_bare(size, mask, data):
+    scan = Scan(size, mask, data.draw(st.integers(1, mask)))
+    assert scan.coverage().sum(1).min() >= 1
+    constant = attention_map(np.full((len(scan.starts),) * 2, 0.25), scan)
+    np.testing.assert_allclose(constant, 0.25, rtol=1e-12)
+
+
+def test_a_stride_that_leaves_pixels_bare_is_refused():
+    with pytest.raises(InputError, match="stride 11 of the mask: write 1 to 10"):
+        Scan(64, 10, 11)
+
+
+def test_a_map_is_the_mean_over_the_masks_that_cover_a_pixel():
+    scan = Scan(7, 3)
+    errors = np.random.default_rng(0).random((len(scan.starts),) * 2)
+    found = attention_map(errors, scan)
+    for row in range(7):
+        for column in range(7):
+            expected = np.mean([errors[r, c] for r in range(row, row + 3) for c in range(column, column + 3)])
+            assert found[row, column] == pytest.approx(expected, rel=1e-12)
+
+
+def test_diffusion_of_known_maps():
+    half = np.zeros((10, 10))
+    half[:, :5] = 1
+    assert diffusion(half) == 50
+    assert diffusion(np.eye(10)) == 10
+    assert diffusion(1 - np.eye(10)) == 90
+    assert diffusion(np.full((8, 8), 0.5)) == 0
+    assert diffusion(7 * half + 3) == 50
+
+
+def test_the_error_knows_neither_scale_nor_offset():
+    clean, changed = torch.randn(2048), torch.randn(5, 2048)
+    error = relative_error(changed, clean)
+    by_hand = ((changed - clean) ** 2).sum(1) / ((clean - clean.mean()) ** 2).sum()
+    torch.testing.assert_close(error, by_hand.sqrt().double(), rtol=1e-5, atol=0)
+    for scale in (1e-3, 7.0, 1e4):
+        torch.testing.assert_close(relative_error(scale * changed, scale * clean), error, rtol=1e-5, atol=0)
+        torch.testing.assert_close(relative_error(changed + scale, clean + scale), error, rtol=1e-2, atol=0)
+    assert relative_error(clean[None], clean) == 0
+
+
+@pytest.mark.parametrize(
+    ("module", "size"),
+    [
+        (torch.nn.Conv2d(1, 1, 7, 2, 3), 31),
+        (torch.nn.Conv2d(1, 1, 3, 2, 1), 14),
+        (torch.nn.Conv2d(1, 1, 1, 2), 9),
+        (torch.nn.MaxPool2d(3, 2, 1), 12),
+        (SameConv2d(1, 1, 3, 2), 14),
+        (SameConv2d(1, 1, 7, 2), 30),
+        (SameMaxPool2d(3, 2), 13),
+    ],
+)
+def test_affected_and_needed_rows_are_those_that_a_layer_shows(module, size):
+    geometry = layer(module, size)
+    if isinstance(module, torch.nn.Conv2d):
+        torch.nn.init.ones_(module.weight)
+        torch.nn.init.zeros_(module.bias)
+    for low in range(size):
+        for high in range(low + 1, min(low + 4, size) + 1):
+            x = torch.zeros(1, 1, size, size)
+            x[0, 0, low:high] = 1
+            seen = np.flatnonzero(module(x)[0, 0].sum(1).detach().numpy())
+            first, behind = geometry.affected((low, high))
+            assert list(seen) == list(range(first, behind))
+            if len(seen):
+                start, stop = geometry.needed((first, behind))
+                assert stop - start == (len(seen) - 1) * geometry.stride + geometry.kernel
+                # A window lies within what its outputs see, unless the layer skips rows.
+                assert start <= low < high <= stop or geometry.kernel < geometry.stride
+
+
+@pytest.mark.parametrize(
+    ("arch", "size", "mask", "stride", "view", "feature"),
+    [
+        ("resnet-1x1x1x1-w4", 33, 5, 1, "crop", "pooled"),
+        ("resnet-3x4x6x3-w2", 64, 10, 3, "crop", "pooled"),
+        ("resnet-2x1x3x1-w4", 96, 10, 6, "crop", "map"),
+        ("resnet-1x2x1x2-w4", 50, 7, 2, "frame", "pooled"),
+        ("resnet-1x2x2x1-w4-same", 61, 7, 3, "crop", "pooled"),
+        ("resnet-2x1x1x2-w4-samepool", 64, 10, 5, "frame", "map"),
+        ("resnet50", 64, 10, 10, "crop", "pooled"),
+    ],
+)
+@pytest.mark.parametrize("run", [3, 8])
+def test_windows_give_the_values_of_the_plain_loop(arch, size, mask, stride, view, feature, run):
+    scan = Scan(size, mask, stride)
+    occluder = Occluder(fuse(network(arch)), picture(scan), "imagenet", scan, "grey", view, feature)
+    plain = occluder.plain_errors()
+    assert plain.max() > 1e-3
+    np.testing.assert_allclose(occluder.errors(run), plain, rtol=1e-4, atol=2e-6)
+
+
+def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
+    """Cover the frame, cut out the image, normalise it, pass it through the unfused network."""
+    scan, backbone = Scan(40, 6, 4), network("resnet-1x1x1x1-w4")
+    frame = picture(scan).astype(np.float64)
+    occluder = Occluder(fuse(backbone), picture(scan), "imagenet", scan, "white")
+    mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
+
+    def feature(pixels):
+        seen = (pixels[5:45, 5:45] / 255 - mean) / std
+        with torch.inference_mode():
+            return backbone(torch.tensor(seen, dtype=torch.float32).permute(2, 0, 1)[None])
+
+    clean = feature(frame)[0]
+    found = occluder.plain_errors()
+    for row, top in enumerate(scan.starts):
+        for column, left in enumerate(scan.starts):
+            covered = frame.copy()
+            covered[top : top + 6, left : left + 6] = 255
+            expected = relative_error(feature(covered), clean)
+            assert found[row, column] == pytest.approx(float(expected), rel=1e-3, abs=2e-6)
+
+
+def test_the_mean_colour_is_zero_to_the_network():
+    scan = Scan(32, 4)
+    occluder = Occluder(fuse(network("resnet-1x1x1x1-w4")), picture(scan), "imagenet", scan)
+    torch.testing.assert_close(occluder.fill, torch.zeros(1, 3, 1, 1), rtol=0, atol=1e-6)
+    plain = Occluder(fuse(network("resnet-1x1x1x1-w4")), picture(scan), "none", scan)
+    torch.testing.assert_close(plain.fill.flatten(), torch.tensor([0.485, 0.456, 0.406]))
+
+
+def test_fusing_changes_nothing_but_rounding():
+    backbone = network("resnet-1x2x1x1-w8-same")
+    images = torch.rand(2, 3, 64, 64)
+    with torch.inference_mode():
+        torch.testing.assert_close(fuse(backbone)(images), backbone(images), rtol=1e-4, atol=1e-5)
+    assert any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())
+
+
+def test_finished_images_are_not_measured_again(tmp_path):
+    scan = Scan(32, 8, 8)
+    images = np.stack([picture(scan, seed) for seed in range(2)])
+    backbone, asked = fuse(network("resnet-1x1x1x1-w4")), []
+
+    def occluder(image):
+        asked.append(image[0, 0, 0])
+        if len(asked) == 2:
+            raise KeyboardInterrupt
+        return Occluder(backbone, image, "imagenet", scan)
+
+    def scanned(key):
+        return scan_images(occluder, images, tmp_path, key, 8, lambda groups, total: groups)
+
+    with pytest.raises(KeyboardInterrupt):
+        scanned("key")
+    assert scanned("key").shape == (2, len(scan.starts), len(scan.starts))
+    assert len(asked) == 3  # the first image was not measured again
+    scanned("another")
+    assert len(asked) == 5
+
+
+def test_overlay_is_dark_where_attention_is_low():
+    image = np.full((4, 4, 3), 128, np.uint8)
+    attention = np.arange(16.0).reshape(4, 4)
+    drawn = overlay(image, attention)
+    assert drawn.dtype == np.uint8
+    assert (np.diff(drawn.mean(axis=2).ravel()) >= 0).all()
+    assert overlay(image, np.zeros((4, 4))).shape == (4, 4, 3)
