@@ -10,11 +10,11 @@ from packaging.requirements import Requirement
 
 PYTHON = "3.12"
 ANALYSIS = [
-    "jinja2", "jsonschema", "markupsafe", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml",
+    "h5py", "jinja2", "jsonschema", "markupsafe", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml",
     "scikit-image", "scikit-learn", "scipy", "tqdm",
 ]  # fmt: skip
 TORCH = [
-    "google-crc32c", "lpips", "numpy", "pillow", "pooch", "pyarrow", "requests", "safetensors", "scikit-image",
+    "google-crc32c", "h5py", "lpips", "numpy", "pillow", "pooch", "pyarrow", "requests", "safetensors", "scikit-image",
     "scikit-learn", "scipy", "torch", "torchvision", "tqdm",
 ]  # fmt: skip
 ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH}

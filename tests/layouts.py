@@ -6,6 +6,7 @@ import json
 import pickle
 from pathlib import Path
 
+import h5py
 import numpy as np
 from PIL import Image
 from scipy.io import savemat
@@ -178,6 +179,22 @@ def nyuv2(root):
     (metadata / "all_normals.pklz").write_bytes(gzip.compress(pickle.dumps(content, protocol=4)))
     words = np.tile([[0.0, 0.0, 1.0]], (40, 1))
     savemat(metadata / "vocab40.mat", {"vocabs": np.array([[{"normals": np.array([[words]], object)}]], object)})
+    nyuv2_labelled(root)
+
+
+def nyuv2_labelled(root):
+    """Frames 1 to 3 of the labelled file; 2 and 3 train. All normals point right; one pixel has no depth, one NaN."""
+    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+    depth = np.full((3, 4, 6), 2.5, np.float32)
+    depth[:, 0, 0], depth[:, 1, 2] = 0, np.nan
+    with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as file:
+        file["images"] = frames.transpose(0, 3, 2, 1)
+        file["rawDepths"] = depth.transpose(0, 2, 1)
+    savemat(root / "splits.mat", {"trainNdxs": np.array([[2], [3]]), "testNdxs": np.array([[1]])})
+    for split, number in (("train", 2), ("train", 3), ("test", 1)):
+        path = root / "nyu_normals_gt" / split / f"{number:05d}.png"
+        path.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (6, 4), (128, 127, 255)).save(path)
 
 
 def pets(root):

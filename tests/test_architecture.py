@@ -23,7 +23,7 @@ ORDER = [
     {"features", "feature_file"},
     {"design"},
     {"logistic"},
-    {"linear", "fewshot", "calibration"},
+    {"linear", "fewshot", "calibration", "normals"},
     {"attention"},
     {"inversion"},
     {"score_file", "picture_file"},

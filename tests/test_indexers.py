@@ -7,6 +7,7 @@ import pickle
 import shutil
 from pathlib import Path
 
+import h5py
 import layouts
 import numpy as np
 import pytest
@@ -106,8 +107,8 @@ REAL = {  # classes and (train, val, test), counted independently of the indexer
 
 @pytest.mark.parametrize(("name", "variant"), VARIANTS)
 def test_real_samples(samples, name, variant):
-    if not (samples / name).is_dir():
-        pytest.skip(f"no sample of {name}")
+    if not (samples / name).is_dir() or (name, variant) not in REAL:
+        pytest.skip(f"no sample of {name} {variant}")
     index = build(name, samples / name, variant)
     assert (len(index.classes), counts(index)) == REAL[name, variant]
 
@@ -249,6 +250,56 @@ def test_normals(tmp_path):
         assert np.array_equal(normals[valid], np.tile([0.0, 0.0, 1.0], (20, 1)))
     with pytest.raises(InputError, match="frame 000009 is missing"):
         nyuv2.read_normals(tmp_path, "surfacenormal_metadata/all_normals.pklz#000009")
+
+
+def test_normals_of_the_labelled_file(tmp_path):
+    layouts.nyuv2(tmp_path)
+    index = build("nyuv2", tmp_path, "labelled")
+    assert index.image == [f"nyu_depth_v2_labeled.mat#{row}" for row in (1, 2, 0)]
+    assert index.split == ["train", "train", "test"]
+    frames = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
+    assert np.array_equal(read_image(tmp_path, index.image[2]), frames[0])
+    normals, valid = nyuv2.read_normals(tmp_path, index.extra["normals"][2])
+    assert np.argwhere(~valid).tolist() == [[0, 0], [1, 2]], "no depth and NaN"
+    np.testing.assert_allclose(normals, np.tile([1.0, 0.0, 0.0], (4, 6, 1)), atol=0.005)
+
+
+def test_the_crop_of_full_frames_is_the_toolboxs(tmp_path):
+    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
+        file["rawDepths"] = np.ones((1, 640, 480), np.float32)
+    Image.new("RGB", (640, 480), (0, 127, 127)).save(tmp_path / "00001.png")
+    normals, valid = nyuv2.read_normals(tmp_path, "00001.png")
+    rows, columns = np.nonzero(valid)
+    assert (rows.min(), rows.max(), columns.min(), columns.max()) == (44, 470, 40, 600)
+    assert valid.sum() == 427 * 561 and (normals[..., 2] > 0.99).all()
+
+
+def test_colours_of_real_normals_decode_to_the_official_ones(samples):
+    """In the sample both are of one frame; this fixes the meaning and the sign of all three channels."""
+    root = samples / "nyuv2"
+    decoded = nyuv2.decode_colours(root / "normal_png_original/000003_normal_nyu_normals_gt.png")
+    normals, valid = nyuv2.read_normals(root, "surfacenormal_metadata/000003.mat")
+    cosine = (decoded[valid] * normals[valid]).sum(axis=-1) / np.linalg.norm(normals[valid], axis=-1)
+    assert np.degrees(np.arccos(np.clip(cosine, -1, 1))).max() < 1
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda root: savemat(root / "splits.mat", {"trainNdxs": [[4]]}), "trainNdxs holds 4; .* has 3 frames"),
+        (lambda root: (root / "nyu_normals_gt/test/00001.png").unlink(), "test/00001.png is missing"),
+        (lambda root: (root / "nyu_depth_v2_labeled.mat").write_bytes(b"no"), "is not a MATLAB 7.3 file"),
+        (
+            lambda root: h5py.File(root / "nyu_depth_v2_labeled.mat", "w").close(),
+            "variable 'images' is missing; found none",
+        ),
+    ],
+)
+def test_wrong_labelled_files_are_one_line(tmp_path, change, message):
+    layouts.nyuv2(tmp_path)
+    change(tmp_path)
+    with pytest.raises(InputError, match=message):
+        build("nyuv2", tmp_path, "labelled")
 
 
 def test_normals_of_real_samples(samples):

@@ -85,9 +85,10 @@ class Suite:
 
     def norms(self, protocol: str, model: str) -> list[str]:
         """Input normalisations under which a model is evaluated."""
-        if self.settings(protocol)["normalisation"] == "per-model":
+        normalisation = self.settings(protocol)["normalisation"]
+        if normalisation == "per-model":
             return [self.models[model]["norm"]]
-        return list(NORMS)
+        return [normalisation] if normalisation in NORMS else list(NORMS)
 
     def recipe(self, model: str) -> dict | None:
         """The pretraining recipe of a model, or None if its weights are published ones."""
@@ -304,6 +305,8 @@ def _cross_check_tasks(suite: Suite) -> None:
                 )
             if suite.kind(protocol) == "linear" and row["task"] not in ("single-label", "multi-label"):
                 raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; linear needs image labels")
+            if suite.kind(protocol) == "normals":
+                _check_normals(suite, protocol, row)
             if suite.kind(protocol) == "linear" and row["test"] == 0:
                 raise InputError(f"config: tasks.{protocol}: {name!r} has no test part; linear needs one")
 
@@ -326,3 +329,16 @@ def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.of: {of!r} is no linear protocol of this suite")
     if row["test"] == 0:
         raise InputError(f"config: tasks.{protocol}: {row['dataset']!r} has no test part; calibration needs one")
+
+
+def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
+    original, generated = row["source"].startswith("original:nyuv2"), row["source"] == "generated:shapes"
+    if not original and not generated:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} has no surface normals; write a data set with source "
+            "original:nyuv2, original:nyuv2/labelled or generated:shapes"
+        )
+    if row["train"] == 0 or row["test"] == 0:
+        raise InputError(f"config: tasks.{protocol}: {row['dataset']!r} needs a training and a test part")
+    if generated and suite.settings(protocol)["targets"] != "kmeans":
+        raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")

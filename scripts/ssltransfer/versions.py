@@ -50,6 +50,8 @@ COMPONENTS = {
     "calibration": Component(1, ("calibration.py",)),
     "fewshot": Component(1, ("fewshot.py",)),
     "attention": Component(1, ("attention.py", "fused.py")),
+    "known-normals": Component(1, ("normals/truth.py",)),
+    "normals": Component(1, ("normals", "training.py", "backbones.py", "images.py")),
     "summary": Component(
         2,
         (

@@ -37,6 +37,10 @@ def datasets_of_kind(kind):
     return [d for d, row in SUITE.datasets.items() if parse_source(row["source"]).kind == kind]
 
 
+def datasets_of_task(task):
+    return [d for d, row in SUITE.datasets.items() if row["task"] == task]
+
+
 def models_pretrained(here):
     return [model for model in SUITE.models if (SUITE.recipe(model) is not None) == here]
 
@@ -137,6 +141,28 @@ def attention_images(wildcards):
     settings = SUITE.settings(wildcards.protocol)
     frame = settings["size"] + 2 * (settings["mask"] - 1)
     return f"results/datasets/{wildcards.dataset}/stretch{frame}.npy"
+
+
+def normals_params(wildcards):
+    """What the array of normals depends on, beside the data."""
+    source = source_of(wildcards)
+    return {"source": list(source), "versions": [version("known-normals"), version(source.indexer)]}
+
+
+def normals_input(wildcards):
+    """Index, known normals, and the images of a generated data set (others are read where they lie)."""
+    folder = f"results/datasets/{wildcards.dataset}"
+    files = {"index": f"{folder}/index.parquet", "normals": f"{folder}/normals.npy"}
+    if source_of(wildcards).kind == "generated":
+        files["originals"] = f"{folder}/originals.npy"
+    return files
+
+
+def normals_network(wildcards):
+    """Backbone, images and input normalisation of a network for surface normals."""
+    (norm,) = SUITE.norms(wildcards.protocol, wildcards.model)
+    arch = SUITE.models[wildcards.model]["arch"]
+    return {"arch": arch, "norm": norm, "source": list(source_of(wildcards))}
 
 
 def protocol_notes():

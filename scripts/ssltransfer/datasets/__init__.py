@@ -54,7 +54,7 @@ ORIGINAL: dict[str, tuple[str, ...]] = {
     "flowers": (),
     "food101": (),
     "isic": (),
-    "nyuv2": (),
+    "nyuv2": ("labelled",),
     "pets": (),
     "sun397": (),
     "voc2007": (),

@@ -1,7 +1,8 @@
-"""Files that hold many images: arrays (.npy) and CIFAR's pickled batches; and pickles read without running code."""
+"""Files that hold many images: arrays (.npy, MATLAB 7.3) and CIFAR's batches; and pickles read without running code."""
 
 import gzip
 import io
+import os
 import pickle
 from functools import lru_cache
 from pathlib import Path
@@ -101,9 +102,62 @@ def cifar_index(folder: Path, files: dict[str, list[str]], meta: str, label_key:
     return concatenate(parts, classes)
 
 
+class MatlabRows:
+    """An array of a MATLAB 7.3 file (HDF5) along its last axis there, read a row at a time.
+
+    Parameters
+    ----------
+    path : Path
+    name : str
+        Of the variable.
+
+    Raises
+    ------
+    InputError
+        If the file is missing or damaged, or has no such variable.
+    """
+
+    def __init__(self, path: Path, name: str) -> None:
+        import h5py
+
+        try:
+            file = h5py.File(path, "r")
+        except FileNotFoundError:
+            raise missing(path) from None
+        except OSError as error:
+            raise InputError(f"{path} is not a MATLAB 7.3 file that can be read: {error}") from None
+        if name not in file:
+            raise InputError(f"{path}: variable {name!r} is missing; found {', '.join(file) or 'none'}")
+        self._array = file[name]
+
+    def __len__(self) -> int:
+        return len(self._array)
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """One row; its axes are in MATLAB's order, (h, w) or (h, w, 3)."""
+        return self._array[row].T
+
+
+def matlab_rows(path: Path, name: str) -> MatlabRows:
+    """Open an array of a MATLAB 7.3 file once a process: HDF5 files cannot be shared between them."""
+    return _matlab_rows(path, name, os.getpid())
+
+
 @lru_cache(maxsize=8)
-def open_rows(path: Path) -> np.ndarray:
-    """Open a container as uint8 (n, h, w, 3), or (n, h, w) if grey; .npy files are memory-mapped."""
+def _matlab_rows(path: Path, name: str, process: int) -> MatlabRows:
+    return MatlabRows(path, name)
+
+
+def open_rows(path: Path) -> np.ndarray | MatlabRows:
+    """Open a container as uint8 (n, h, w, 3), or (n, h, w) if grey.
+
+    Files that end with .npy are memory-mapped; of MATLAB files the variable ``images`` is read a row at a time.
+    """
+    return matlab_rows(path, "images") if path.suffix == ".mat" else _open_rows(path)
+
+
+@lru_cache(maxsize=8)
+def _open_rows(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
         return np.load(path, mmap_mode="r", allow_pickle=False)
     data = read_cifar_batch(path).get("data")

@@ -6,7 +6,14 @@
 - ``surfacenormal_metadata/vocab40.mat``: the code words.
 - ``surfacenormal_metadata/all_normals.pklz``, or a file ``NNNNNN.mat`` a frame: normals and valid pixels.
 
-Normals point right, up and towards the camera, with length 1; they are 0 where nothing is known.
+Variant ``labelled`` reads what the data set's authors and those of the normals published:
+
+- ``nyu_depth_v2_labeled.mat`` (MATLAB 7.3): the frames and their raw depth, in metres.
+- ``splits.mat``: numbers of the training and test frames, from 1.
+- ``nyu_normals_gt/{train,test}/NNNNN.png``: normals as colours. They are dense; a pixel counts where the raw depth is
+  known and the usual crop of the data set lets it.
+
+Normals point right (x), up (y) and towards the camera (z), with length 1; they are 0 where nothing is known.
 """
 
 import json
@@ -14,8 +21,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
-from ssltransfer.datasets.containers import read_pickle
+from ssltransfer.datasets.containers import matlab_rows, read_pickle
 from ssltransfer.datasets.index import Index, concatenate
 from ssltransfer.datasets.layout import missing, read_mat, read_text
 from ssltransfer.errors import InputError
@@ -23,14 +31,21 @@ from ssltransfer.errors import InputError
 METADATA = "surfacenormal_metadata"
 ALL_NORMALS = f"{METADATA}/all_normals.pklz"
 CODES = 40
+LABELLED = "nyu_depth_v2_labeled.mat"
+COLOURS = "nyu_normals_gt"
+FULL = (480, 640)
+CROP = (slice(44, 471), slice(40, 601))
+"""Rows and columns of a full frame in which depth and image overlap (the data set's toolbox)."""
 
 
-def index(root: Path) -> Index:
+def index(root: Path, variant: str = "") -> Index:
     """Index the official train and test lists.
 
     An image has no label. Extra columns: ``normals``, what `read_normals` reads, and ``codes``, the image of code
     words ("" if there is none).
     """
+    if variant == "labelled":
+        return _index_labelled(root)
     parts, normals, codes = {}, [], []
     for split in ("train", "test"):
         path = root / METADATA / f"{split}_SN{CODES}.json"
@@ -45,6 +60,23 @@ def index(root: Path) -> Index:
         raise missing(root / ALL_NORMALS)
     found = concatenate(parts, classes=[])
     found.extra |= {"normals": normals, "codes": codes}
+    return found
+
+
+def _index_labelled(root: Path) -> Index:
+    count = len(matlab_rows(root / LABELLED, "images"))
+    parts, normals = {}, []
+    for split in ("train", "test"):
+        numbers = read_mat(root / "splits.mat", f"{split}Ndxs").ravel().astype(int).tolist()
+        if wrong := [number for number in numbers if not 1 <= number <= count]:
+            raise InputError(f"{root / 'splits.mat'}: {split}Ndxs holds {wrong[0]}; {LABELLED} has {count} frames")
+        for number in numbers:
+            normals.append(f"{COLOURS}/{split}/{number:05d}.png")
+            if not (root / normals[-1]).is_file():
+                raise missing(root / normals[-1])
+        parts[split] = [f"{LABELLED}#{number - 1}" for number in numbers], [[] for _ in numbers]
+    found = concatenate(parts, classes=[])
+    found.extra |= {"normals": normals, "codes": [""] * len(normals)}
     return found
 
 
@@ -89,6 +121,8 @@ def read_normals(root: Path, reference: str) -> tuple[np.ndarray, np.ndarray]:
     """
     file, _, number = reference.partition("#")
     path = root / file
+    if path.suffix == ".png":
+        return decode_colours(path), _depth_mask(root / LABELLED, int(path.stem) - 1)
     if number:
         normals, valid, rows = _all_normals(path)
         if number not in rows:
@@ -99,6 +133,33 @@ def read_normals(root: Path, reference: str) -> tuple[np.ndarray, np.ndarray]:
     if normals.ndim != 3 or valid.shape != normals.shape[:2]:
         raise InputError(f"{path}: nx {normals.shape[:-1]} and depthValid {valid.shape} must be images of one size")
     return normals, valid > 0
+
+
+def decode_colours(path: Path) -> np.ndarray:
+    """Decode an image of ``nyu_normals_gt``, float32 (h, w, 3): red is away from the camera, green down, blue right."""
+    try:
+        with Image.open(path) as image:
+            if image.mode != "RGB":
+                raise ValueError(f"mode {image.mode}, expected RGB")
+            red, green, blue = np.moveaxis(np.asarray(image, np.float32) / 127.5 - 1, -1, 0)
+    except FileNotFoundError:
+        raise missing(path) from None
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"normals {path} cannot be read: {error}") from None
+    normals = np.stack([blue, -green, -red], axis=-1)
+    # Eight bits a component leave lengths within a few percent of 1.
+    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 0.5)
+
+
+def _depth_mask(path: Path, row: int) -> np.ndarray:
+    """Mask of the pixels with a depth, within the crop."""
+    depth = matlab_rows(path, "rawDepths")[row]
+    mask = np.isfinite(depth) & (depth > 0)
+    if mask.shape == FULL:
+        inside = np.zeros(FULL, bool)
+        inside[CROP] = True
+        mask &= inside
+    return mask
 
 
 @lru_cache(maxsize=1)

@@ -1,0 +1,80 @@
+"""Measure the angular errors of the predicted surface normals of a model."""
+
+import csv
+import json
+
+import numpy as np
+
+from ssltransfer import score_file
+from ssltransfer.checkpoints.backbone_file import read_provenance
+from ssltransfer.datasets import Source, image_root
+from ssltransfer.datasets.index import read_index
+from ssltransfer.device import choose_device
+from ssltransfer.files import replacing, write_json
+from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS
+from ssltransfer.normals.fitting import draw, evaluate
+from ssltransfer.normals.frames import Frames
+from ssltransfer.normals.network import load_network
+from ssltransfer.normals.pictures import CAPTION
+from ssltransfer.normals.truth import open_normals
+from ssltransfer.picture_file import save_pictures
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    settings, params = snakemake.params.settings, snakemake.params.network
+    device = choose_device(snakemake.threads)
+    root = image_root(Source(*params["source"]), snakemake.resources.data_root, snakemake.input.index)
+    index = read_index(snakemake.input.index)
+    network, words = load_network(snakemake.input.checkpoint, params["arch"], snakemake.input.trained, settings)
+    normals = open_normals(snakemake.input.normals, len(index))
+    frames = Frames(root, index.image, normals, words, settings["longest"])
+    test = np.flatnonzero(index.split_array() == "test")
+    errors = evaluate(
+        network,
+        frames,
+        test,
+        settings["test_size"],
+        params["norm"],
+        device,
+        lambda batches, total: progress(batches, "batches", total),
+    )
+    shares = [f"within-{threshold:g}" for threshold in THRESHOLDS]
+    with replacing(snakemake.output.images) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "pixels", "mean-angle", "median-angle", *shares])
+        for row, image in zip(test, errors.images, strict=True):
+            known = [image["mean"], image["median"], *image["within"]] if image["pixels"] else [""] * (2 + len(shares))
+            table.writerow([index.image[row], image["pixels"], *known])
+    columns, reference, panels = draw(network, frames, test, settings["test_size"], params["norm"], device)
+    save_pictures(snakemake.output.pictures, columns, reference, panels, CAPTION)
+    provenance = read_provenance(snakemake.input.trained)
+    write_json(
+        snakemake.output.score,
+        dict(snakemake.wildcards.items())
+        | {
+            "kind": "normals",
+            "values": [
+                {"metric": "mean-angle", "setting": "", "value": errors.mean(), "unit": "degrees"},
+                {"metric": "median-angle", "setting": "", "value": errors.median(), "unit": "degrees"},
+                *(score_file.percent(name, value) for name, value in zip(shares, errors.within(), strict=True)),
+            ],
+            "settings": dict(settings),
+            "preprocessing": {
+                "shorter_side": settings["test_size"],
+                "interpolation": "bilinear",
+                "norm": params["norm"],
+                "normalisation": settings["normalisation"],
+            },
+            "checkpoint": score_file.decode(read_provenance(snakemake.input.checkpoint)),
+            "details": {
+                "images": {"train": index.split.count("train"), "test": len(test)},
+                "pixels": errors.pixels,
+                "empty_images": sum(image["pixels"] == 0 for image in errors.images),
+                "median_tolerance": MEDIAN_TOLERANCE,
+                "training": {"device": provenance["device"], "cost": json.loads(provenance["cost"])},
+            },
+            "versions": package_versions("torch", "numpy") | {"protocol": snakemake.params.version},
+            "cost": cost.report(),
+        },
+    )
