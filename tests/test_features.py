@@ -1,11 +1,13 @@
 import numpy as np
 import pytest
 import torch
+from torch import nn
 
-from ssltransfer.backbones import build_backbone, normalise
+from ssltransfer.backbones import ResNet, build_backbone, normalise
 from ssltransfer.errors import InputError
 from ssltransfer.feature_file import load_features
 from ssltransfer.features import extract_features
+from ssltransfer.fused import fuse, pack
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -26,6 +28,31 @@ def test_features_equal_the_plain_forward_pass(tmp_path, images):
     with torch.inference_mode():
         expected = backbone()(normalise(torch.from_numpy(images), "imagenet"))
     np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])
+@pytest.mark.parametrize("faster", [fuse, pack])
+def test_faster_forms_compute_the_same(faster, arch):
+    plain = build_backbone(arch, seed=0).eval()
+    generator = torch.Generator().manual_seed(0)
+    for module in plain.modules():
+        if isinstance(module, nn.BatchNorm2d):
+            module.running_mean.normal_(generator=generator)
+            module.running_var.uniform_(0.5, 2, generator=generator)
+            nn.init.uniform_(module.weight, 0.5, 2, generator=generator)
+            nn.init.normal_(module.bias, generator=generator)
+    state = {name: tensor.clone() for name, tensor in plain.state_dict().items()}
+    for size in (32, 49):
+        x = torch.rand(3, 3, size, size, generator=generator)
+        with torch.inference_mode():
+            torch.testing.assert_close(faster(plain)(x), plain(x), rtol=1e-4, atol=1e-4)
+    assert all(torch.equal(state[name], tensor) for name, tensor in plain.state_dict().items())
+
+
+def test_a_cpu_uses_its_own_layout():
+    if not torch.backends.mkldnn.is_available():
+        pytest.skip("torch was built without oneDNN")
+    assert not isinstance(pack(backbone()), ResNet) and isinstance(pack(build_backbone(f"{ARCH}-same")), ResNet)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11])

@@ -11,7 +11,7 @@ from ssltransfer.array_file import ArrayFile
 from ssltransfer.backbones import ResNet, normalise
 from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
-from ssltransfer.fused import fuse
+from ssltransfer.fused import pack
 
 
 @torch.inference_mode()
@@ -46,9 +46,13 @@ def extract_features(
     Raises
     ------
     InputError
-        If a feature is not finite.
+        If a weight or a feature is not finite.
     """
-    backbone = fuse(backbone, device)
+    # Looked at before, because some kernels turn what is no number into zero.
+    for name, tensor in backbone.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{output}: values of {name} are not finite; is the checkpoint sound?")
+    network = pack(backbone, device)
     on_gpu = device.type == "cuda"
 
     def read(start: int) -> torch.Tensor:
@@ -70,7 +74,7 @@ def extract_features(
         for start in progress(starts):
             batch = ahead.result().to(device, non_blocking=True)
             ahead = reader.submit(read, start + batch_size)
-            features = backbone(normalise(batch, norm)).float()
+            features = network(normalise(batch, norm))
             if written is not None:
                 written.result()
             written = writer.submit(write, start, features)
