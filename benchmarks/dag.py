@@ -1,0 +1,95 @@
+"""Seconds of a dry run, before anything ran and after everything did: `uv run python benchmarks/dag.py`.
+
+The suites are paper-v1 as it is, and larger ones with the same protocols in the same proportions. "Everything did" is all outputs as empty files, with the records that a real run leaves (Snakemake's `--touch` writes them).
+"""
+
+import csv
+import re
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+SIZES = [(14, 25), (28, 25), (56, 25), (100, 40)]
+REPEATS = 3
+# Snakemake rests a tenth of a second at each output that it touches.
+QUICK_TOUCH = ("-c", "import snakemake.cli, snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; snakemake.cli.main()")
+
+
+def snakemake(folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "snakemake")) -> tuple[str, float]:
+    """Run Snakemake in `folder`; return what it printed and the seconds it took."""
+    command = [sys.executable, *program, *arguments, "--snakefile", str(REPOSITORY / "Snakefile")]
+    command += ["--cores", "1000" if "--touch" in arguments else "2", "--workflow-profile", str(REPOSITORY / "profiles/default")]
+    start = time.perf_counter()
+    done = subprocess.run(
+        [*command, "--configfile", "suite.yaml"], cwd=folder, text=True, stdout=-1, stderr=-2, check=False
+    )
+    if done.returncode:
+        sys.exit(done.stdout[-3000:])
+    return done.stdout, time.perf_counter() - start
+
+
+def write_suite(folder: Path, models: int, tasks: int) -> None:
+    """Write a suite with the settings blocks of paper-v1 for this many models and tasks."""
+    suite = yaml.safe_load((REPOSITORY / "config/paper-v1.yaml").read_text())
+    shares = {protocol: round(len(names) * tasks / 25) for protocol, names in suite["tasks"].items()}
+    shares["linear-v1"] += tasks - sum(shares.values())
+    blocks = {protocol: suite["protocols"][protocol] for protocol in suite["tasks"]}
+    linear, few = ([f"set-{kind}{i}" for i in range(shares[f"{kind}-v1"])] for kind in ("linear", "fewshot"))
+    names = {"linear-v1": linear, "fewshot-v1": few, "calibration-v1": linear[: shares["calibration-v1"]]}
+    suite |= {"suite": "large", "tasks": names, "protocols": blocks, "models": "models.tsv", "datasets": "datasets.tsv"}
+    (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    for table, ids, changes in (
+        ("models", [f"model-{i}" for i in range(models)], {"suites": "large", "source": "https://example.org/net.pth"}),
+        ("datasets", linear + few, {"metric": "top1", "test": "100"}),
+    ):
+        with (REPOSITORY / "config" / f"{table}.tsv").open() as file:
+            rows = list(csv.DictReader(file, delimiter="\t"))
+        pattern = next(row for row in rows if row.get("dataset") == "dtd" or row.get("model") == "swav")
+        with (folder / f"{table}.tsv").open("w") as file:
+            writer = csv.DictWriter(file, list(pattern), delimiter="\t")
+            writer.writeheader()
+            for name in ids:
+                source = {} if table == "models" else {"source": f"folder:{name}"}
+                writer.writerow(pattern | changes | source | {table.removesuffix("s"): name})
+
+
+def finish(folder: Path) -> None:
+    """Make every output, empty, and let Snakemake record it as made."""
+    plan, _ = snakemake(folder, "--dry-run")
+    for outputs in re.findall(r"^    output: (.*)$", plan, re.MULTILINE):
+        for output in outputs.split(", "):
+            path = folder / output
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.touch() if path.suffix else path.mkdir()
+    snakemake(folder, "--touch", "--forceall", "--quiet", "all", "--scheduler", "greedy", program=QUICK_TOUCH)
+
+
+def measure(models: int, tasks: int) -> tuple[int, float, float]:
+    """Return the number of jobs and the seconds of both dry runs."""
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        write_suite(folder, models, tasks)
+        empty = [snakemake(folder, "--dry-run", "--quiet", "rules") for _ in range(REPEATS)]
+        jobs = int(re.search(r"^total\s+(\d+)", empty[0][0], re.MULTILINE)[1]) - 1  # without the target itself
+        finish(folder)
+        finished = [snakemake(folder, "--dry-run") for _ in range(REPEATS)]
+        assert all("Nothing to be done" in text for text, _ in finished)
+        return jobs, *(statistics.median(seconds for _, seconds in runs) for runs in (empty, finished))
+
+
+def main() -> None:
+    """Print the table."""
+    print("| models | tasks | jobs | nothing there, s | everything there, s |\n| --- | --- | --- | --- | --- |")
+    for models, tasks in SIZES:
+        jobs, empty, finished = measure(models, tasks)
+        print(f"| {models} | {tasks} | {jobs:,} | {empty:.1f} | {finished:.1f} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
