@@ -1,6 +1,7 @@
 """Seconds of a dry run, before anything ran and after everything did: `uv run python benchmarks/dag.py`.
 
-The suites are paper-v1 as it is, and larger ones with the same protocols in the same proportions. "Everything did" is all outputs as empty files, with the records that a real run leaves (Snakemake's `--touch` writes them).
+The suites are like paper-v1, with its protocols in their proportions. After everything did: all outputs are there, as
+empty files, and so are the records that a real run leaves (Snakemake's `--touch` writes them).
 """
 
 import csv
@@ -18,13 +19,21 @@ REPOSITORY = Path(__file__).parents[1]
 SIZES = [(14, 25), (28, 25), (56, 25), (100, 40)]
 REPEATS = 3
 # Snakemake rests a tenth of a second at each output that it touches.
-QUICK_TOUCH = ("-c", "import snakemake.cli, snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; snakemake.cli.main()")
+QUICK_TOUCH = (
+    "-c",
+    "import snakemake.cli, snakemake.executors.touch as t; t.Executor.SLEEPING_TIME = 0; snakemake.cli.main()",
+)
 
 
 def snakemake(folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "snakemake")) -> tuple[str, float]:
     """Run Snakemake in `folder`; return what it printed and the seconds it took."""
     command = [sys.executable, *program, *arguments, "--snakefile", str(REPOSITORY / "Snakefile")]
-    command += ["--cores", "1000" if "--touch" in arguments else "2", "--workflow-profile", str(REPOSITORY / "profiles/default")]
+    command += [
+        "--cores",
+        "1000" if "--touch" in arguments else "2",
+        "--workflow-profile",
+        str(REPOSITORY / "profiles/default"),
+    ]
     start = time.perf_counter()
     done = subprocess.run(
         [*command, "--configfile", "suite.yaml"], cwd=folder, text=True, stdout=-1, stderr=-2, check=False

@@ -24,12 +24,20 @@ def rules():
 
 RULES = rules()
 #: Megabytes of input for 100,000 images: pixels, features, or an index that lists them.
-LARGEST = {"extract_features": 15_000, "pretrain_model": 15_000, "prepare_images": 5, "index_dataset": 1}
+LARGEST = {
+    "extract_features": 15_000,
+    "pretrain_model": 15_000,
+    "prepare_images": 5,
+    "prepare_normals": 5,
+    "index_dataset": 1,
+}
 JOBS = {name for name, body in RULES.items() if "script:" in body and "localrule: True" not in body}
 
 
 def test_every_rule_that_is_submitted_has_its_resources():
     assert {"extract_features", "generate_shapes"} <= JOBS and "fetch_head" not in JOBS  # the parser works
+    lines = re.findall(r"^  (\w+):", (REPOSITORY / "profiles/slurm/profile.yaml").read_text(), re.MULTILINE)
+    assert max(lines.count(name) for name in JOBS - set(PROFILES["slurm"]["set-threads"])) <= 1  # YAML takes the last
     assert set(REQUESTS) == JOBS, "profiles/slurm/profile.yaml: a line for each rule that is not a localrule, no other"
     for rule, request in REQUESTS.items():
         assert {"mem_mb", "runtime"} <= set(request) <= {"mem_mb", "runtime", "gpu"}, rule

@@ -19,7 +19,7 @@ OPTIONS = [
     *("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
     *("--latency-wait", "10", "--jobs", "6"),
 ]
-GPU_RULES = {"pretrain_model", "extract_features"}
+GPU_RULES = {"pretrain_model", "extract_features", "evaluate_linear"}
 BROKEN = NODES[0]
 
 
