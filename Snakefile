@@ -24,6 +24,7 @@ include: "workflow/rules/calibration.smk"
 include: "workflow/rules/fewshot.smk"
 include: "workflow/rules/attention.smk"
 include: "workflow/rules/normals.smk"
+include: "workflow/rules/detection.smk"
 include: "workflow/rules/summary.smk"
 
 

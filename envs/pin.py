@@ -1,6 +1,7 @@
 """Rewrite the pip blocks of the environments with the versions of uv.lock: `uv run python envs/pin.py`.
 
-Conda supplies Python only; everything else has exactly the version that the driver environment has.
+Conda supplies Python only (and detectron2, which is not on the package index, with all that it is built against);
+everything else has exactly the version that the driver environment has.
 """
 
 import subprocess
@@ -11,13 +12,16 @@ from packaging.requirements import Requirement
 PYTHON = "3.12"
 ANALYSIS = [
     "h5py", "jinja2", "jsonschema", "markupsafe", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml",
-    "scikit-image", "scikit-learn", "scipy", "tqdm",
+    "safetensors", "scikit-image", "scikit-learn", "scipy", "tqdm",
 ]  # fmt: skip
 TORCH = [
     "google-crc32c", "h5py", "lpips", "numpy", "pillow", "pooch", "pyarrow", "requests", "safetensors", "scikit-image",
     "scikit-learn", "scipy", "torch", "torchvision", "tqdm",
 ]  # fmt: skip
-ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH}
+# What detectron2 is built against comes with it from conda, so that both fit together.
+DETECTRON2 = ["h5py", "pyarrow", "safetensors", "scipy", "tqdm"]
+ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH, "detectron2": DETECTRON2}
+CONDA = {"detectron2": ["detectron2=0.6", "numpy", "pillow", "pytorch", "torchvision"]}
 
 
 def locked_versions() -> dict[str, str]:
@@ -42,10 +46,11 @@ def main() -> None:
     versions = locked_versions()
     for name, packages in ENVIRONMENTS.items():
         pins = "".join(f"      - {package}=={versions[package]}\n" for package in packages)
+        conda = "".join(f"  - {package}\n" for package in CONDA.get(name, []))
         Path(__file__).with_name(f"{name}.yaml").write_text(
             "# Written by envs/pin.py from uv.lock.\n"
             "channels:\n  - conda-forge\n  - nodefaults\n"
-            f"dependencies:\n  - python={PYTHON}\n  - pip\n  - pip:\n{pins}"
+            f"dependencies:\n  - python={PYTHON}\n{conda}  - pip\n  - pip:\n{pins}"
         )
 
 

@@ -23,7 +23,7 @@ ORDER = [
     {"features", "feature_file"},
     {"design"},
     {"logistic"},
-    {"linear", "fewshot", "calibration", "normals"},
+    {"linear", "fewshot", "calibration", "normals", "detection"},
     {"attention"},
     {"inversion"},
     {"score_file", "picture_file"},

@@ -27,11 +27,19 @@ DATASETS = [*ORIGINAL, *GENERATED, "folder", "table"]
 
 
 def dependencies(path):
-    """The versions of Python and of the packages that an environment pins, and its packages from conda."""
+    """The versions of Python and of the packages that an environment pins."""
     entries = yaml.safe_load(path.read_text())["dependencies"]
     pins = next(entry["pip"] for entry in entries if isinstance(entry, dict))
     python = next(entry.partition("=")[2] for entry in entries if str(entry).startswith("python="))
     return python, dict(pin.split("==") for pin in pins)
+
+
+def from_conda(path):
+    """Packages, by their names on the index, that an environment takes from conda beside Python and pip."""
+    entries = [
+        entry.partition("=")[0] for entry in yaml.safe_load(path.read_text())["dependencies"] if str(entry) == entry
+    ]
+    return {"torch" if name == "pytorch" else name for name in entries} - {"python", "pip"}
 
 
 def scripts_of(path):
@@ -96,12 +104,13 @@ def foreign(script):
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
 def test_environments_list_what_their_scripts_import(path):
     _, pins = dependencies(path)
+    listed = set(pins) | from_conda(path)
     distributions = packages_distributions()
     missing = [
         f"{script}: {name} (imported by {where})"
         for script in scripts_of(path)
         for name, where in foreign(script).items()
-        if not {re.sub(r"[-_.]+", "-", d).lower() for d in distributions.get(name, [name])} & set(pins)
+        if not {re.sub(r"[-_.]+", "-", d).lower() for d in distributions.get(name, [name])} & listed
     ]
     assert not missing, f"{path.name} lacks what these scripts import: {'; '.join(missing)}"
 
@@ -136,6 +145,8 @@ def interpreter(version):
 def test_scripts_import_in_their_environment(path, request, tmp_path):
     if not request.config.getoption("--environments") or not shutil.which("uv"):
         pytest.skip("needs uv and the option --environments, which installs every environment anew")
+    if conda := from_conda(path):
+        pytest.skip(f"{', '.join(sorted(conda))}: from conda alone")
     version, pins = dependencies(path)
     if (python := interpreter(version)) is None:
         pytest.skip(f"no Python {version} on this machine")

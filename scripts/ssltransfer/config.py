@@ -25,6 +25,8 @@ METRICS = {
 }
 """Metrics of the linear protocol that fit each task of `datasets.tsv`; the last three have none."""
 NORMS = ("imagenet", "none")
+WITH_BOXES = ("generated:shapes",)
+"""Sources of other tasks whose index has boxes besides."""
 
 
 @dataclass(frozen=True)
@@ -307,8 +309,12 @@ def _cross_check_tasks(suite: Suite) -> None:
                 raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; linear needs image labels")
             if suite.kind(protocol) == "normals":
                 _check_normals(suite, protocol, row)
-            if suite.kind(protocol) == "linear" and row["test"] == 0:
-                raise InputError(f"config: tasks.{protocol}: {name!r} has no test part; linear needs one")
+            if suite.kind(protocol) == "detection" and row["task"] != "detection" and row["source"] not in WITH_BOXES:
+                raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; detection needs boxes")
+            if suite.kind(protocol) in ("linear", "detection") and row["test"] == 0:
+                raise InputError(
+                    f"config: tasks.{protocol}: {name!r} has no test part; {suite.kind(protocol)} needs one"
+                )
 
 
 def _cross_check_models_of(suite: Suite) -> None:

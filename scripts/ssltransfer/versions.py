@@ -52,6 +52,15 @@ COMPONENTS = {
     "attention": Component(1, ("attention.py", "fused.py")),
     "known-normals": Component(1, ("normals/truth.py",)),
     "normals": Component(1, ("normals", "training.py", "backbones.py", "images.py")),
+    "detector": Component(
+        1,
+        (
+            *("detection/objects.py", "detection/inputs.py", "detection/settings.py", "detection/training.py"),
+            *("detection/torchvision_backend.py", "detection/detectron2_backend.py", "detection/detection_file.py"),
+            *("training.py", "backbones.py"),
+        ),
+    ),
+    "detection": Component(1, ("detection/evaluation.py", "detection/pictures.py")),
     "summary": Component(
         2,
         (

@@ -1,0 +1,85 @@
+"""Evaluate the detections of a model on a data set."""
+
+import numpy as np
+from safetensors import safe_open
+
+from ssltransfer import score_file
+from ssltransfer.datasets import Source, image_root
+from ssltransfer.datasets.index import read_index
+from ssltransfer.detection.detection_file import load_detections
+from ssltransfer.detection.evaluation import THRESHOLDS, evaluate, written
+from ssltransfer.detection.objects import read_annotations, voc_objects
+from ssltransfer.detection.pictures import SHOWN, draw, examples
+from ssltransfer.detection.settings import describe, read_settings
+from ssltransfer.files import write_json
+from ssltransfer.images import read_image
+from ssltransfer.jobs import Cost, job, log, package_versions
+from ssltransfer.picture_file import save_pictures
+
+COLUMNS, SIDE = 8, 192
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    settings = read_settings(snakemake.params.settings)
+    index = read_index(snakemake.input.index)
+    annotations = read_annotations(index, snakemake.wildcards.dataset)
+    rows = np.flatnonzero(index.split_array() == "test")
+    detections = load_detections(snakemake.input.predictions)
+    objects = voc_objects(annotations, rows)
+    result = evaluate(written(detections), objects, len(index.classes), settings.rule)
+    with safe_open(snakemake.input.trained, framework="numpy") as file:
+        trained = score_file.decode(file.metadata())
+
+    to_find = np.bincount(objects.label[~objects.difficult], minlength=len(index.classes))
+    warnings = [trained["scaling"]] if trained["scaling"] else []
+    if absent := [index.classes[k] for k in np.flatnonzero(to_find == 0)]:
+        warnings.append(f"no test image shows an object of {', '.join(absent)}; counted as 0, as detectron2 does")
+    for warning in warnings:
+        log.warning(warning)
+
+    shown = examples(rows, np.array([len(annotations.label[row]) for row in rows]), COLUMNS)
+    root = image_root(Source(*snakemake.params.source), snakemake.resources.data_root, snakemake.input.index)
+    truth, found = [], []
+    for row in shown:
+        image = read_image(root, index.image[row])
+        truth.append(draw(image, annotations.box[row], annotations.label[row], index.classes, SIDE))
+        sure = (detections.image == row) & (detections.score > SHOWN)
+        boxes, labels, scores = (column[sure] for column in (detections.box, detections.label, detections.score))
+        found.append(draw(image, boxes, labels, index.classes, SIDE, scores))
+    empty = np.empty((0, SIDE, SIDE, 3), np.uint8)
+    save_pictures(
+        snakemake.output.pictures,
+        [str(row) for row in shown],
+        {"Ground truth": np.array(truth) if truth else empty},
+        {"Detections": np.array(found) if found else empty},
+        f"Boxes with scores above {SHOWN}, in percent.",
+    )
+    metrics = {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75}
+    write_json(
+        snakemake.output.score,
+        dict(snakemake.wildcards.items())
+        | {
+            "kind": "detection-frozen" if settings.trained == "frozen" else "detection-finetune",
+            "values": [score_file.percent(metric, value) for metric, value in metrics.items()],
+            "settings": dict(snakemake.params.settings),
+            "preprocessing": {"norm": trained["norm"], "sides": describe(settings.sides)},
+            "checkpoint": trained["checkpoint"],
+            "details": {
+                "images": {"train": index.split.count("train"), "test": len(rows)},
+                "objects": int(to_find.sum()),
+                "detections": len(detections),
+                "schedule": trained["schedule"],
+                "per_class": {
+                    name: {"objects": int(to_find[k]), "ap": float(result.per_class[:, k].mean())}
+                    | {f"ap{t:.0%}"[:-1]: float(result.per_class[THRESHOLDS.index(t), k]) for t in (0.5, 0.75)}
+                    for k, name in enumerate(index.classes)
+                },
+                "training_cost": trained["cost"],
+            },
+            "warnings": warnings,
+            "versions": trained["versions"]
+            | package_versions("numpy")
+            | {"protocol": f"{trained['versions']['protocol']}.{snakemake.params.version}"},
+            "cost": cost.report(),
+        },
+    )

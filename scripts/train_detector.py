@@ -1,0 +1,59 @@
+"""Train a detector on a model's backbone and detect the objects of the test images."""
+
+import json
+import shutil
+from pathlib import Path
+
+from safetensors.torch import save_file
+
+from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
+from ssltransfer.datasets import Source, image_root
+from ssltransfer.datasets.index import read_index
+from ssltransfer.detection.detection_file import save_detections
+from ssltransfer.detection.objects import read_annotations
+from ssltransfer.detection.settings import describe, read_settings
+from ssltransfer.detection.training import build_detector, detect, train_detector
+from ssltransfer.files import replacing
+from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.training import save_curve
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    params, output = snakemake.params, snakemake.output
+    name = f"{snakemake.wildcards.protocol}, {snakemake.wildcards.dataset}"
+    part = Path(f"{output.trained}.part")
+    settings = read_settings(params.settings)
+    index = read_index(snakemake.input.index)
+    annotations = read_annotations(index, snakemake.wildcards.dataset)
+    root = image_root(Source(*params.source), snakemake.resources.data_root, snakemake.input.index)
+    provenance = read_provenance(snakemake.input.checkpoint)
+    backbone = load_backbone(snakemake.input.checkpoint, params.arch)
+    detector = build_detector(backbone, params.arch, len(index.classes), params.norm, settings)
+    losses, interval = train_detector(
+        detector,
+        index,
+        annotations,
+        root,
+        settings,
+        part,
+        about=json.dumps([params.arch, params.norm, params.version, provenance]),
+        where=name,
+        workers=snakemake.threads - 1,
+        progress=lambda batches, total: progress(batches, "training", total),
+    )
+    seconds = cost.report()["seconds"]
+    detections = detect(detector, index, root, settings, lambda batches, total: progress(batches, "detecting", total))
+    save_detections(output.predictions, detections)
+    save_curve(output.curve, interval, losses)
+    about = {
+        "checkpoint": json.dumps(provenance),
+        "norm": params.norm,
+        "settings": json.dumps(describe(settings)),
+        "schedule": json.dumps(describe(settings.used)),
+        "scaling": settings.scaling,
+        "versions": json.dumps(package_versions("torch", "torchvision", "detectron2") | {"protocol": params.version}),
+        "cost": json.dumps(cost.report() | {"iterations_per_second": round(settings.used.iterations / seconds, 2)}),
+    }
+    with replacing(output.trained) as temporary:
+        save_file({key: t.cpu().contiguous() for key, t in detector.state_dict().items()}, temporary, metadata=about)
+    shutil.rmtree(part, ignore_errors=True)

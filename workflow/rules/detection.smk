@@ -1,0 +1,71 @@
+# Needs: results/checkpoints/{model}.safetensors, the index of a data set with boxes, and its original images.
+# Makes: results/trained/{protocol}/{model}/{dataset}.safetensors (the detector), its detections on the test images
+# (results/predictions), its losses (results/curves); from the detections score and pictures.
+
+
+def detection_protocols(backend):
+    return [p for p in protocols_of_kind("detection") if SUITE.settings(p)["backend"] == backend]
+
+
+rule train_detector:
+    """Train a detector on a model's backbone and detect the objects of the test images."""
+    input:
+        index=index_file,
+        checkpoint="results/checkpoints/{model}.safetensors",
+    output:
+        trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
+        predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
+        curve="results/curves/{protocol}/{model}/{dataset}.json",
+    log:
+        "logs/train_detector/{protocol}/{model}/{dataset}.log",
+    wildcard_constraints:
+        protocol=names(detection_protocols("torchvision")),
+    conda:
+        "../../envs/torch.yaml"
+    # All but one load images, which keeps a GPU busy; on a CPU, training takes one thread and most of the time.
+    threads: 8 if LOCAL_GPU else 1
+    resources:
+        gpu=LOCAL_GPU,
+        data_root=SUITE.config["data_root"],
+    params:
+        settings=lambda w: SUITE.settings(w.protocol),
+        arch=lambda w: SUITE.models[w.model]["arch"],
+        norm=lambda w: SUITE.models[w.model]["norm"],
+        source=lambda w: list(source_of(w)),
+        version=version("detector"),
+    script:
+        "../../scripts/train_detector.py"
+
+
+use rule train_detector as train_detectron2 with:
+    log:
+        "logs/train_detectron2/{protocol}/{model}/{dataset}.log",
+    wildcard_constraints:
+        protocol=names(detection_protocols("detectron2")),
+    conda:
+        "../../envs/detectron2.yaml"
+
+
+rule evaluate_detection:
+    """Evaluate the detections of a model on a data set."""
+    input:
+        index=index_file,
+        predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
+        trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
+    output:
+        score="results/scores/{protocol}/{model}/{dataset}.json",
+        pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
+    log:
+        "logs/evaluate_detection/{protocol}/{model}/{dataset}.log",
+    wildcard_constraints:
+        protocol=names(protocols_of_kind("detection")),
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        data_root=SUITE.config["data_root"],
+    params:
+        settings=lambda w: SUITE.settings(w.protocol),
+        source=lambda w: list(source_of(w)),
+        version=version("detection"),
+    script:
+        "../../scripts/evaluate_detection.py"
