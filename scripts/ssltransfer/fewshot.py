@@ -88,35 +88,34 @@ def sample_episodes(
     return order[first[chosen][:, :, None] + picks]
 
 
-def episode_accuracy(features: np.ndarray, episodes: np.ndarray, shot: int, chunk: int = 50) -> np.ndarray:
+def episode_accuracy(features: np.ndarray, episodes: np.ndarray, shot: int) -> np.ndarray:
     """Classify the queries of all episodes by their nearest class mean (squared Euclidean distance).
+
+    One episode at a time: its features fit into the processor's cache, which makes this several times as fast as
+    working on many at once.
 
     Parameters
     ----------
     features : ndarray of float32, shape (n, d)
     episodes : ndarray of int, shape (episodes, ways, shot + queries)
     shot : int
-    chunk : int
-        Episodes in memory at once.
 
     Returns
     -------
     ndarray of int64, shape (episodes,)
         Correct queries of each episode; ties go to the first class.
     """
-    correct = []
-    for start in range(0, len(episodes), chunk):
-        rows = episodes[start : start + chunk]
-        support = features[rows[:, :, :shot]].astype(np.float64)
-        query = features[rows[:, :, shot:]].astype(np.float64)
-        count, ways, queries, dimension = query.shape
-        centroids = support.mean(axis=2)
+    _, ways, total = episodes.shape
+    truth = np.repeat(np.arange(ways), total - shot)
+    correct = np.empty(len(episodes), dtype=np.int64)
+    for number, rows in enumerate(episodes):
+        support = features.take(rows[:, :shot].ravel(), axis=0).reshape(ways, shot, -1)
+        centroids = support.mean(axis=1, dtype=np.float64)
+        queries = features.take(rows[:, shot:].ravel(), axis=0).astype(np.float64)
         # |q - c|^2 without |q|^2, which is the same for all classes
-        products = query.reshape(count, ways * queries, dimension) @ centroids.transpose(0, 2, 1)
-        distances = np.sum(centroids**2, axis=2)[:, None, :] - 2 * products
-        truth = np.repeat(np.arange(ways), queries)
-        correct.append(np.sum(distances.argmin(axis=2) == truth, axis=1))
-    return np.concatenate(correct)
+        distances = np.sum(centroids**2, axis=1) - 2 * (queries @ centroids.T)
+        correct[number] = np.sum(distances.argmin(axis=1) == truth)
+    return correct
 
 
 def evaluate_fewshot(
