@@ -64,15 +64,6 @@ def test_interval_by_hand():
     assert result.half_width == pytest.approx(1.96 * np.std([40, 60, 80]) / np.sqrt(3))
 
 
-def test_chunks_do_not_matter():
-    labels = labels_of([30] * 6)
-    features = np.random.default_rng(1).normal(size=(180, 8)).astype(np.float32)
-    episodes = fewshot.sample_episodes(labels, "x", 5, 15, 5, 23, 0)
-    results = [fewshot.episode_accuracy(features, episodes, 5, chunk) for chunk in (1, 10, 100)]
-    assert (results[0] == results[1]).all()
-    assert (results[0] == results[2]).all()
-
-
 def test_shots_that_are_too_many_are_left_out_with_the_reason():
     possible, left_out = fewshot.possible_shots(labels_of([40, 65, 65, 70, 80]), [5, 20, 50], queries=15, ways=5)
     assert possible == [5, 20]
