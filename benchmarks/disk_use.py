@@ -29,7 +29,7 @@ def kept(suite, name: str) -> tuple[int, int]:
     used = {
         (settings["transform"], len(suite.norms(protocol, next(iter(suite.models)))))
         for protocol, datasets in suite.config["tasks"].items()
-        if "transform" in (settings := suite.settings(protocol)) and name in datasets
+        if {"transform", "normalisation"} <= set(settings := suite.settings(protocol)) and name in datasets
     }
     row = suite.datasets[name]
     count = row["train"] + row["val"] + row["test"]

@@ -40,6 +40,8 @@ UNITS = {
     "distance": (0.0, math.inf),
     "degrees": (0.0, 180.0),
     "levels^2": (0.0, 255.0**2),
+    "decibels": (0.0, math.inf),
+    "similarity": (-1.0, 1.0),
 }
 
 
@@ -95,6 +97,8 @@ METRICS = {
     "mse-red": Metric("MSE red", "levels^2", -1, logit=False, decimals=0),
     "mse-green": Metric("MSE green", "levels^2", -1, logit=False, decimals=0),
     "mse-blue": Metric("MSE blue", "levels^2", -1, logit=False, decimals=0),
+    "psnr": Metric("PSNR", "decibels", logit=False),
+    "ssim": Metric("SSIM", "similarity", logit=False),
     "attentive-diffusion": Metric("Attentive diffusion", better=0),
 }
 

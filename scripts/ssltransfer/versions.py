@@ -49,6 +49,8 @@ COMPONENTS = {
     "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),
     "calibration": Component(1, ("calibration.py",)),
     "fewshot": Component(1, ("fewshot.py",)),
+    "inversion": Component(1, ("inversion.py", "fused.py")),
+    "likeness": Component(1, ("likeness.py",)),
     "attention": Component(1, ("attention.py", "fused.py")),
     "known-normals": Component(1, ("normals/truth.py",)),
     "normals": Component(1, ("normals", "training.py", "backbones.py", "images.py")),

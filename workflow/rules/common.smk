@@ -9,6 +9,7 @@ from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ, parse_members, parse_source
 from ssltransfer.errors import InputError
+from ssltransfer.trunks import TRUNKS
 from ssltransfer.versions import version
 
 BASE = Path(workflow.basedir)
@@ -136,6 +137,19 @@ def feature_files(wildcards):
     ]
 
 
+def inversion_images(wildcards):
+    return f"results/datasets/{wildcards.dataset}/{SUITE.settings(wildcards.protocol)['transform']}.npy"
+
+
+def trunk_manifests(wildcards):
+    """The fetched networks of the LPIPS distances that a protocol asks for."""
+    return [f"results/lpips/{trunk}.json" for trunk in SUITE.settings(wildcards.protocol)["lpips"]]
+
+
+def trunk_source(wildcards):
+    return SUITE.config["lpips_trunks"].get(wildcards.trunk, TRUNKS[wildcards.trunk].source)
+
+
 def attention_images(wildcards):
     """The images in the square frame that the masks of an attention protocol slide over."""
     settings = SUITE.settings(wildcards.protocol)
@@ -183,6 +197,8 @@ def property_notes():
     notes = []
     for protocol in SUITE.config["tasks"]:
         settings = SUITE.settings(protocol)
+        if settings["kind"] == "inversion" and settings["steps"] < 3000:
+            notes.append(f"Inversion: {settings['steps']} iterations, where the paper has 3000.")
         if settings["kind"] == "attention" and settings["stride"] > 1:
             notes.append(f"Attention: an approximation, masks in steps of {settings['stride']} pixels.")
     return " ".join(notes)

@@ -1,0 +1,69 @@
+"""Compare images reconstructed from the features of a model with the originals."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer import likeness
+from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.device import choose_device
+from ssltransfer.files import read_json, write_json
+from ssltransfer.jobs import Cost, job, log, package_versions
+from ssltransfer.picture_file import save_pictures
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    params, settings = snakemake.params, snakemake.params.settings
+    device = choose_device(snakemake.threads)
+    with np.load(snakemake.input.inverted, allow_pickle=False) as stored:
+        images, names = stored["images"], stored["names"].tolist()
+        provenance = json.loads(str(stored["provenance"]))
+    pixels = np.load(snakemake.input.originals, allow_pickle=False)
+    originals = pixels / 255
+    found, warnings = {}, []
+    for trunk, path in zip(settings["lpips"], snakemake.input.get("trunks", []), strict=True):
+        manifest = read_json(path)
+        if reason := manifest.get("absent"):
+            warnings.append(f"lpips-{trunk} is missing, its network cannot be had: {reason}")
+            log.warning(warnings[-1])
+            continue
+        (weights,) = manifest_files(manifest, Path(f"resources/lpips/{trunk}"))
+        found[f"lpips-{trunk}"] = "distance", likeness.Perceptual(trunk, weights, device)(images, originals)
+    colours = likeness.colour_errors(images, originals)
+    for channel, values in zip(("red", "green", "blue"), colours.T, strict=True):
+        found[f"mse-{channel}"] = "levels^2", values
+    found["psnr"] = "decibels", likeness.signal_to_noise(images, originals)
+    found["ssim"] = "similarity", likeness.structural_similarity(images, originals)
+    outputs = "a sigmoid" if settings["output"] == "sigmoid" else "clipping"
+    save_pictures(
+        snakemake.output.pictures,
+        names,
+        {"image": pixels},
+        {"reconstruction": np.rint(255 * images).astype(np.uint8)},
+        f"{settings['steps']} iterations, images of {pixels.shape[1]} pixels, bounded by {outputs}.",
+    )
+    write_json(
+        snakemake.output.score,
+        dict(snakemake.wildcards.items())
+        | {
+            "kind": "inversion",
+            "values": [
+                {"metric": metric, "setting": "", "value": float(values.mean()), "unit": unit}
+                for metric, (unit, values) in found.items()
+            ],
+            "settings": dict(settings),
+            "preprocessing": {"transform": settings["transform"], "norm": provenance["norm"]},
+            "checkpoint": provenance["checkpoint"],
+            "details": {
+                "images": {
+                    name: {metric: float(values[row]) for metric, (_, values) in found.items()}
+                    for row, name in enumerate(names)
+                },
+                "cost_of_inversion": provenance["cost"],
+            },
+            "warnings": warnings,
+            "versions": package_versions("torch", "numpy", "scikit-image", "lpips") | {"protocol": params.version},
+            "cost": cost.report(),
+        },
+    )

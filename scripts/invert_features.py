@@ -1,0 +1,58 @@
+"""Reconstruct the images of a data set from the features of a model."""
+
+import json
+import shutil
+from dataclasses import fields
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
+from ssltransfer.datasets.index import read_index
+from ssltransfer.device import choose_device
+from ssltransfer.download import file_hash
+from ssltransfer.files import replacing
+from ssltransfer.fused import fuse
+from ssltransfer.inversion import Inversion, batch_size, invert
+from ssltransfer.jobs import Cost, job, progress
+from ssltransfer.score_file import decode
+from ssltransfer.training import save_curve
+
+with job(snakemake.log[0]):
+    cost = Cost()
+    params, output = snakemake.params, snakemake.output
+    part = Path(f"{output.images}.part")
+    device = choose_device()
+    index = read_index(snakemake.input.index)
+    names = [index.classes[label] for label in index.label]
+    names = [f"{name} {row}" if names.count(name) > 1 else name for row, name in enumerate(names)]
+    known = {field.name for field in fields(Inversion)}
+    settings = Inversion(
+        **{
+            name: tuple(value) if isinstance(value, list) else value
+            for name, value in params.settings.items()
+            if name in known
+        }
+    )
+    images, interval, losses = invert(
+        fuse(load_backbone(snakemake.input.checkpoint, params.arch), device),
+        np.load(snakemake.input.images, allow_pickle=False),
+        names,
+        params.norm,
+        settings,
+        device,
+        part,
+        json.dumps([params.arch, params.norm, params.version, file_hash(Path(snakemake.input.checkpoint))]),
+        where=f"protocol {snakemake.wildcards.protocol}",
+        batch_size=batch_size(settings, device),
+        progress=lambda steps, total: progress(steps, "steps", total),
+    )
+    save_curve(output.curve, interval, losses)
+    provenance = {
+        "checkpoint": decode(read_provenance(snakemake.input.checkpoint)),
+        "norm": params.norm,
+        "cost": cost.report() | {"device": device.type},
+    }
+    with replacing(output.images) as temporary:
+        np.savez(temporary, images=images, names=np.array(names), provenance=np.array(json.dumps(provenance)))
+    shutil.rmtree(part, ignore_errors=True)

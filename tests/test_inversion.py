@@ -1,0 +1,236 @@
+"""Feature inversion: the deep image prior, batches that share nothing, resuming, and what a reconstruction is worth."""
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from ssltransfer.backbones import build_backbone
+from ssltransfer.errors import InputError
+from ssltransfer.fused import fuse
+from ssltransfer.inversion import Convolution, Halving, Inversion, Painter, Pixels, batch_size, invert
+
+torch.set_num_threads(1)
+CPU = torch.device("cpu")
+TINY = Inversion(canvas=32, steps=12, learning_rate=1e-2, channels=(6, 8), kernels=(5, 3), skip=2, inputs=4)
+NAMES = ["cat", "rocket", "moon"]
+
+
+def pictures(count=3, size=32):
+    return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
+
+
+def run(tmp_path, names=NAMES, images=None, settings=TINY, backbone=None, **more):
+    backbone = backbone or fuse(build_backbone("resnet-1x1x1x1-w4", 0))
+    images = pictures(len(names)) if images is None else images
+    more = {"where": "protocol p", "batch_size": 3} | more
+    return invert(backbone, images, names, "imagenet", settings, CPU, tmp_path, "key", **more)
+
+
+class Reference(nn.Module):
+    """The network as Ulyanov et al. describe it, for one image, one layer after another."""
+
+    def __init__(self, channels, kernels, skip, inputs):
+        super().__init__()
+
+        def block(*layers, width):
+            return nn.Sequential(*layers, nn.BatchNorm2d(width), nn.LeakyReLU(0.2))
+
+        self.scales = nn.ModuleList()
+        for number, (width, kernel) in enumerate(zip(channels, kernels, strict=True)):
+            before = channels[number - 1] if number else inputs
+            behind = channels[number + 1] if number + 1 < len(channels) else width
+            half = kernel // 2
+            scale = nn.Module()
+            scale.skip = block(nn.Conv2d(before, skip, 1), width=skip)
+            scale.first = block(nn.Conv2d(before, width, kernel, padding=half), nn.AvgPool2d(2), width=width)
+            scale.second = block(nn.Conv2d(width, width, kernel, padding=half), width=width)
+            scale.joined = nn.BatchNorm2d(skip + behind)
+            scale.up = block(nn.Conv2d(skip + behind, width, kernel, padding=half), width=width)
+            scale.last = block(nn.Conv2d(width, width, 1), width=width)
+            self.scales.append(scale)
+        self.last = nn.Conv2d(channels[0], 3, 1)
+
+    def forward(self, x, number=0):
+        if number == len(self.scales):
+            return x
+        scale = self.scales[number]
+        deep = self.forward(scale.second(scale.first(x)), number + 1)
+        joined = torch.cat([scale.skip(x), nn.Upsample(scale_factor=2, mode="nearest")(deep)], dim=1)
+        x = scale.last(scale.up(scale.joined(joined)))
+        return self.last(x) if number == 0 else x
+
+
+def convolutions(module):
+    """Convolutions in the order in which they run."""
+    found = []
+
+    def visit(scales, number):
+        scale = scales[number]
+        found.extend([scale.skip[0], scale.first[0], scale.second[0]])
+        if number + 1 < len(scales):
+            visit(scales, number + 1)
+        found.extend([scale.up[0], scale.last[0]])
+
+    visit(module.scales, 0)
+    return [*found, module.last]
+
+
+def test_the_network_is_the_deep_image_prior_layer_by_layer():
+    """Values and gradients, for each of two images beside each other."""
+    settings = Inversion(canvas=32, channels=(6, 8, 5), kernels=(7, 5, 3), skip=2, inputs=4)
+    painter = Painter(["a", "b"], settings)
+    found = painter()
+    weights = torch.randn(2, 3, 32, 32)
+    (found * weights).sum().backward()
+    ours = [module for module in painter.modules() if isinstance(module, Convolution)]
+    for image in range(2):
+        reference = Reference(settings.channels, settings.kernels, 2, 4)
+        theirs = convolutions(reference)
+        assert len(theirs) == len(ours)
+        for own, other in zip(ours, theirs, strict=True):
+            other.weight.data = own.weight.data.chunk(2)[image].clone()
+            other.bias.data = own.bias.data.chunk(2)[image].clone()
+        expected = reference(painter.noise.chunk(2, dim=1)[image])
+        torch.testing.assert_close(found[image : image + 1], expected, rtol=1e-3, atol=1e-5)
+        (expected * weights[image]).sum().backward()
+        for own, other in zip(ours, theirs, strict=True):
+            torch.testing.assert_close(own.weight.grad.chunk(2)[image], other.weight.grad, rtol=1e-2, atol=1e-3)
+
+
+@pytest.mark.parametrize("kernel", [1, 3, 7])
+def test_halving_is_a_convolution_and_the_mean_of_its_results(kernel):
+    ours = Halving(1, 3, 5, kernel)
+    x = torch.randn(1, 3, 16, 16)
+    expected = nn.functional.avg_pool2d(nn.functional.conv2d(x, ours.weight, ours.bias, padding=kernel // 2), 2)
+    torch.testing.assert_close(ours(x), expected)
+
+
+def test_the_papers_network_has_the_size_of_the_original():
+    """Parameters of `skip` with the paper's settings, counted by hand over its layers."""
+    settings = Inversion()
+    expected, before = 16 * 3 + 3, 32
+    for number, (width, kernel) in enumerate(zip(settings.channels, settings.kernels, strict=True)):
+        joined = 4 + (settings.channels[number + 1] if number < 5 else width)
+        for inputs, outputs, size in [
+            (before, 4, 1), (before, width, kernel), (width, width, kernel), (joined, width, kernel), (width, width, 1),
+        ]:  # fmt: skip
+            expected += inputs * outputs * size**2 + outputs + 2 * outputs
+        expected += 2 * joined
+        before = width
+    with torch.device("meta"):
+        counted = sum(parameter.numel() for parameter in _shape(settings).parameters())
+    assert counted == expected
+
+
+def _shape(settings):
+    from ssltransfer.inversion import Scale
+
+    return nn.ModuleList([Scale(1, settings, 0), Convolution(1, settings.channels[0], 3, 1)])
+
+
+def test_noise_and_weights_are_those_of_the_protocol():
+    painter = Painter(["a", "b"], Inversion(canvas=128))
+    assert painter.noise.shape == (1, 64, 128, 128)
+    assert painter.noise.min() >= 0 and 0.0999 < painter.noise.max() < 0.1
+    assert not torch.equal(*painter.noise.chunk(2, dim=1))
+    first = painter.body.down[0][0]
+    for part in first.weight.data.chunk(2):
+        bound = (32 * 49) ** -0.5
+        assert part.abs().max() < bound
+        assert part.std() == pytest.approx(bound / 3**0.5, rel=0.02)
+
+
+def test_an_image_does_not_depend_on_its_company(tmp_path):
+    """On a CPU to the bit: alone, in another order, beside others, in batches of other sizes."""
+    together, _, _ = run(tmp_path / "together")
+    for batch in (1, 2):
+        again, _, _ = run(tmp_path / f"by {batch}", batch_size=batch)
+        np.testing.assert_array_equal(again, together)
+    alone, _, _ = run(tmp_path / "alone", names=["rocket"], images=pictures()[1:2])
+    np.testing.assert_array_equal(alone[0], together[1])
+    other, _, _ = run(tmp_path / "turned", names=NAMES[::-1], images=pictures()[::-1].copy())
+    np.testing.assert_array_equal(other, together[::-1])
+
+
+def test_the_loss_falls(tmp_path):
+    settings = Inversion(canvas=32, steps=60, learning_rate=1e-2, channels=(8, 8), kernels=(5, 3), skip=2, inputs=8)
+    images, interval, losses = run(tmp_path, settings=settings)
+    assert len(losses) == 60 // interval
+    assert losses[-1] < 0.2 * losses[0]
+    assert images.shape == (3, 32, 32, 3) and images.dtype == np.float32
+    assert images.min() >= 0 and images.max() <= 1
+
+
+class Linear(nn.Module):
+    """A backbone that keeps everything: an invertible linear map of the pixels."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(3, 3))[0][:, :, None, None], requires_grad=False)
+
+    def feature_map(self, x):
+        return nn.functional.conv2d(x, self.weight)
+
+
+@pytest.mark.parametrize("output", ["sigmoid", "linear"])
+def test_a_linear_backbone_gives_the_image_back(tmp_path, output):
+    ramp = np.linspace(30, 220, 16)
+    image = np.stack([np.add.outer(ramp, ramp) / 2, np.tile(ramp, (16, 1)), np.tile(ramp[::-1], (16, 1)).T], axis=-1)
+    settings = Inversion(
+        canvas=16, steps=600, learning_rate=1e-2, channels=(16, 16), kernels=(3, 3), skip=4, inputs=16, output=output
+    )
+    found, _, losses = run(
+        tmp_path, names=["ramp"], images=image[None].astype(np.uint8), settings=settings, backbone=Linear()
+    )
+    assert losses[-1] < 1e-3 * losses[0]
+    assert np.abs(255 * found[0] - image.astype(np.uint8)).mean() < 3  # grey levels
+
+
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path):
+    whole, _, losses = run(tmp_path / "whole", batch_size=2)
+    steps = []
+
+    def stop(iterable, total):
+        for step in iterable:
+            steps.append(step)
+            if len(steps) == TINY.steps + 5:  # in the second batch
+                raise KeyboardInterrupt
+            yield step
+
+    with pytest.raises(KeyboardInterrupt):
+        run(tmp_path / "part", batch_size=2, progress=stop)
+    assert len(list((tmp_path / "part").glob("*.npz"))) == 1
+    counted = []
+    again, _, same = run(tmp_path / "part", batch_size=2, progress=lambda steps, total: counted.append(total) or steps)
+    assert counted == [TINY.steps]  # the first batch was not inverted again
+    np.testing.assert_array_equal(again, whole)
+    assert same == losses
+
+
+def test_pixels_are_bounded_and_normalised_as_asked():
+    painted = 4 * torch.randn(2, 3, 8, 8)
+    mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
+    bounded = Pixels("imagenet", "sigmoid", 6, CPU)
+    image = torch.sigmoid(painted)[:, :, :6, :6]
+    torch.testing.assert_close(bounded.network_input(painted), (image - mean) / std)
+    torch.testing.assert_close(bounded.image(painted), image.permute(0, 2, 3, 1))
+    free = Pixels("imagenet", "linear", 8, CPU)
+    assert free.network_input(painted) is not None
+    torch.testing.assert_close(free.network_input(painted), painted)
+    torch.testing.assert_close(free.image(painted), (painted * std + mean).clamp(0, 1).permute(0, 2, 3, 1))
+    torch.testing.assert_close(Pixels("none", "linear", 8, CPU).image(painted), painted.clamp(0, 1).permute(0, 2, 3, 1))
+
+
+def test_wrong_settings_are_one_line(tmp_path):
+    with pytest.raises(InputError, match=r"canvas 100: write a multiple of 64 \(halved at every scale\), not 64"):
+        Inversion(canvas=100)
+    with pytest.raises(InputError, match=r"kernels \[4, 3\]: write an odd size for each of channels"):
+        Inversion(canvas=32, channels=(4, 4), kernels=(4, 3))
+    with pytest.raises(InputError, match=r"protocol p: images of \(40, 40\) pixels do not fit into a canvas of 32"):
+        run(tmp_path, names=["a"], images=pictures(1, 40))
+
+
+def test_batches_are_small_on_a_cpu():
+    assert batch_size(Inversion(), CPU) == 4
+    assert batch_size(Inversion(), torch.device("cuda")) >= 15
