@@ -4,8 +4,9 @@ For each shape, our certified path over 45 penalties; then, at nine of them, sci
 (float64, cold, its tolerances off) until its objective is within 1e-6 of ours (1e-4 below lambda 0.01), at most `--cap`
 seconds a point: a capped point counts as "at least". scikit-learn's time for 45 points is interpolated from its nine
 (linear in log lambda). Both run on the same cores; ours runs before and after scikit-learn's points, and the mean
-counts, so that a change of the machine's load meets both. Where there is a GPU, ours runs there. `--features FILE.npz` (arrays
-`features` and `labels`) takes real features instead. At most 20 minutes with the defaults on two cores.
+counts, so that a change of the machine's load meets both. Where there is a GPU, ours runs there.
+`--features FILE.npz` (arrays `features` and `labels`) takes real features instead. At most 20 minutes with the
+defaults on two cores.
 """
 
 import argparse

@@ -4,6 +4,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
+from sklearn.calibration import calibration_curve
 from sklearn.metrics import brier_score_loss, log_loss
 
 from ssltransfer import calibration
@@ -37,6 +38,17 @@ def test_ece_equals_torchmetrics():
         assert calibration.expected_calibration_error(probabilities, labels) == pytest.approx(
             100 * float(expected), abs=1e-4
         )
+
+
+def test_reliability_diagram_equals_scikit_learn():
+    logits, labels = sample(n=2000)
+    probabilities = softmax(logits, axis=1)
+    diagram = calibration.reliability_diagram(probabilities, labels)
+    right = probabilities.argmax(axis=1) == labels
+    accuracy, confidence = calibration_curve(right, probabilities.max(axis=1), n_bins=calibration.BINS)
+    filled = diagram.counts > 0
+    np.testing.assert_allclose(diagram.accuracy[filled], accuracy, atol=1e-12)
+    np.testing.assert_allclose(diagram.confidence[filled], confidence, atol=1e-12)
 
 
 @given(st.integers(0, 1000), st.integers(1, 30))

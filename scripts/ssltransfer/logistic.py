@@ -384,13 +384,15 @@ def official_path(
 
     Parameters and results are those of `fit_path`, but `arrays` does nothing; many points of weak penalties are not
     converged. Binary problems are two-class softmaxes in that software, which equal a sigmoid with half the penalty.
+    Its version (0.22) computed in float64 and held the gradient of the summed loss against the tolerance, where newer
+    ones take that of the mean.
     """
     import warnings
 
     from sklearn.exceptions import ConvergenceWarning
     from sklearn.linear_model import LogisticRegression
 
-    features = features[:]
+    features = features[:].astype(np.float64)
     for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1].tolist():
         weights, bias = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
         decided = _decided(labels, classes)
@@ -398,7 +400,8 @@ def official_path(
         for columns in [decided] if multi else decided[:, None]:
             rows = slice(None) if multi else labels[:, columns[0]] >= 0
             target = labels if multi else labels[rows, columns[0]] > 0
-            model = LogisticRegression(C=(1 if len(columns) > 2 else 2) / penalty, tol=1e-4, max_iter=100)
+            strength = (1 if len(columns) > 2 else 2) / penalty
+            model = LogisticRegression(C=strength, tol=1e-4 / len(target), max_iter=100)
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", ConvergenceWarning)  # the certificate below says it in numbers
                 model.fit(features[rows], target)
