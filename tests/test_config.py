@@ -161,6 +161,12 @@ def test_a_valid_suite(tmp_path):
     assert suite.config["allow_subset"] is False
 
 
+def test_input_of_normals_is_per_model_or_the_same_for_all(tmp_path):
+    for normalisation, expected in (("per-model", ["none"]), ("imagenet", ["imagenet"])):
+        change = normals(dataset="scenes", targets="kmeans", normalisation=normalisation)
+        assert load(tmp_path, change).norms("nor", "b") == expected
+
+
 def test_booleans_may_come_from_the_command_line(tmp_path):
     suite = load(tmp_path, lambda p: p["config"].update(allow_subset="true", keep_images="false"))
     assert suite.config["allow_subset"] is True and suite.config["keep_images"] is False
@@ -182,6 +188,19 @@ def setting(protocol, **values):
 
 def row(table, name, **values):
     return lambda p: p[table][name].update(values)
+
+
+def normals(dataset, **values):
+    """A protocol of kind normals, as in the paper's suite but for `values`, on a data set; `scenes` has normals."""
+    block = shipped(REPOSITORY / "config/paper-v2.yaml")["protocols"]["normals"] | values
+    scenes = DATASETS["digits"] | {"dataset": "scenes", "source": "generated:shapes"}
+
+    def change(parts):
+        parts["datasets"]["scenes"] = scenes
+        parts["config"]["protocols"]["nor"] = block
+        parts["config"]["tasks"]["nor"] = [dataset]
+
+    return change
 
 
 @pytest.mark.parametrize(
@@ -230,6 +249,11 @@ def row(table, name, **values):
             ),
             "tasks.att: 'digits' is single-label; attention needs a data set of task images",
         ),
+        (normals(dataset="digits"), "tasks.nor: 'digits' has no surface normals; write a data set with source orig"),
+        (normals(dataset="scenes"), "protocols.nor.targets: 'scenes' has no code words; write kmeans"),
+        (normals(dataset="scenes", targets="nearest"), "nor.targets: found 'nearest', expected one of 'kmeans', 'voc"),
+        (normals(dataset="scenes", batch_size=1), "nor.batch_size: found 1, expected at least 2"),
+        (normals(dataset="scenes", frozen="none"), "nor.frozen: found 'none', expected one of 'all', 'first-four'"),
         (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
         (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
         (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),

@@ -413,7 +413,11 @@ NORMAL = f"{META}/000007.mat"
         ("voc_detection", voc_xml(("dog", ("", 1, 4, 9), 0)), "000001.xml, object 1: could not convert"),
         ("voc_detection", voc_xml(head=ENTITY), "000001.xml is not an annotation: document type 'a' found"),
         ("voc_detection", edit("VOCdevkit/VOC2007/Annotations/000001.xml", "</annot", "<x"), "is not an annotation"),
-        ("nyuv2", edit(f"{META}/test_SN40.json", '"img"', '"image"'), r"is not a list of objects with the key 'img'"),
+        (
+            "nyuv2",
+            edit(f"{META}/test_SN40.json", '"img"', '"image"'),
+            r"is not a list of objects with the keys 'img' and",
+        ),
         ("nyuv2", edit(f"{META}/test_SN40.json", "[{", "{"), "is not a list of objects"),
         ("nyuv2", remove(f"{META}/all_normals.pklz"), "all_normals.pklz is missing"),
         ("cifar10", lambda root: layouts.cifar_batch(root / "cifar-10-batches-py/data_batch_2"), "'labels' is missing"),

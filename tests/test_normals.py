@@ -6,6 +6,7 @@ import signal
 import time
 from pathlib import Path
 
+import layouts
 import numpy as np
 import pytest
 import torch
@@ -18,6 +19,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.backbones import build_backbone
+from ssltransfer.datasets import nyuv2
 from ssltransfer.errors import InputError
 from ssltransfer.normals import codes, pictures, truth
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
@@ -565,6 +567,24 @@ def test_loading_processes_and_other_settings(tmp_path, scenes):
     half = train(scenes, tmp_path / "d", {"precision": "bfloat16"})
     assert {p.dtype for p in half[0].trained.parameters()} == {torch.float32}
     np.testing.assert_allclose(half[1], whole[1], rtol=0.1)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_frames_of_the_labelled_file_train_with_loading_processes(tmp_path):
+    """HDF5 files cannot be shared with a forked process; each opens its own."""
+    layouts.nyuv2_labelled(tmp_path)
+    index = nyuv2.index(tmp_path, "labelled")
+    known = ((name, *nyuv2.read_normals(tmp_path, name)) for name in index.extra["normals"])
+    assert truth.write_normals(known, 3, tmp_path / "normals.npy") == {"pixels": 72, "valid": 66, "zero": 0, "empty": 0}
+    frames = Frames(tmp_path, index.image, truth.open_normals(tmp_path / "normals.npy", 3), np.eye(3), 1000)
+    chosen = SETTINGS | {"batch_size": 2, "epochs": 2, "epoch_steps": 2}
+    common = {"where": "here", "device": CPU}
+    losses = [
+        fit(network(chosen, 3), frames, np.arange(2), chosen, "none", tmp_path / str(n), "x", workers=n, **common)
+        for n in (0, 2)
+    ]
+    assert losses[0] == losses[1]
+    assert evaluate(network(chosen, 3), frames, np.array([2]), 16, "none", CPU).pixels == 22
 
 
 def test_too_few_images_are_one_line(tmp_path, scenes):

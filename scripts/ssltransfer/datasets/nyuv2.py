@@ -49,13 +49,13 @@ def index(root: Path, variant: str = "") -> Index:
     parts, normals, codes = {}, [], []
     for split in ("train", "test"):
         path = root / METADATA / f"{split}_SN{CODES}.json"
-        names = _frames(path)
-        for name in names:
+        records = _frames(path)
+        for name, labels in records:
             number = name.split("_")[0]
-            single, code = f"{METADATA}/{number}.mat", f"all_images/{number}_SN{CODES}.png"
+            single, code = f"{METADATA}/{number}.mat", f"all_images/{labels}"
             normals.append(single if (root / single).is_file() else f"{ALL_NORMALS}#{number}")
             codes.append(code if (root / code).is_file() else "")
-        parts[split] = [f"all_images/{name}" for name in names], [[] for _ in names]
+        parts[split] = [f"all_images/{name}" for name, _ in records], [[] for _ in records]
     if any(reference.startswith(ALL_NORMALS) for reference in normals) and not (root / ALL_NORMALS).is_file():
         raise missing(root / ALL_NORMALS)
     found = concatenate(parts, classes=[])
@@ -80,11 +80,12 @@ def _index_labelled(root: Path) -> Index:
     return found
 
 
-def _frames(path: Path) -> list[str]:
+def _frames(path: Path) -> list[tuple[str, str]]:
+    """Image and image of labels of each frame."""
     try:
-        return [str(record["img"]) for record in json.loads(read_text(path))]
+        return [(str(record["img"]), str(record["segm"])) for record in json.loads(read_text(path))]
     except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is not a list of objects with the key 'img': {error!r}") from None
+        raise InputError(f"{path} is not a list of objects with the keys 'img' and 'segm': {error!r}") from None
 
 
 def read_code_words(root: Path) -> np.ndarray:

@@ -209,7 +209,8 @@ ORIGINS: dict[str, Origin] = {
     "nyuv2": Origin(
         "https://github.com/linusericsson/ssl-transfer/tree/main/surface-normal-estimation",
         "all_images/NNNNNN_rgb.jpg (the frames of nyu_depth_v2_labeled.mat), surfacenormal_metadata/ (unpacked from "
-        "https://dl.fbaipublicfiles.com/fair_self_supervision_benchmark/nyuv2_surfacenormal_metadata.zip)",
+        "https://dl.fbaipublicfiles.com/fair_self_supervision_benchmark/nyuv2_surfacenormal_metadata.zip); for variant "
+        "labelled nyu_depth_v2_labeled.mat, splits.mat and nyu_normals_gt/{train,test}/NNNNN.png",
         reason="its frames are published as one MATLAB array, not as images",
     ),
     "pets": Origin(
