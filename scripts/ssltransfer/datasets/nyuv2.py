@@ -81,11 +81,11 @@ def _index_labelled(root: Path) -> Index:
 
 
 def _frames(path: Path) -> list[tuple[str, str]]:
-    """Image and image of labels of each frame."""
+    """Image and image of labels ("" if the list names none) of each frame."""
     try:
-        return [(str(record["img"]), str(record["segm"])) for record in json.loads(read_text(path))]
-    except (json.JSONDecodeError, TypeError, KeyError) as error:
-        raise InputError(f"{path} is not a list of objects with the keys 'img' and 'segm': {error!r}") from None
+        return [(str(record["img"]), str(record.get("segm", ""))) for record in json.loads(read_text(path))]
+    except (json.JSONDecodeError, TypeError, KeyError, AttributeError) as error:
+        raise InputError(f"{path} is not a list of objects with the key 'img': {error!r}") from None
 
 
 def read_code_words(root: Path) -> np.ndarray:
