@@ -416,7 +416,7 @@ NORMAL = f"{META}/000007.mat"
         (
             "nyuv2",
             edit(f"{META}/test_SN40.json", '"img"', '"image"'),
-            r"is not a list of objects with the keys 'img' and",
+            r"is not a list of objects with the key 'img'",
         ),
         ("nyuv2", edit(f"{META}/test_SN40.json", "[{", "{"), "is not a list of objects"),
         ("nyuv2", remove(f"{META}/all_normals.pklz"), "all_normals.pklz is missing"),
