@@ -60,8 +60,8 @@ def workspace(folder: Path) -> Path:
 
 
 def numbers(folder: Path, suite: str = "toy") -> dict[str, object]:
-    """Return everything that two runs must have in common: the tables as text, and the values of each score."""
+    """Return all that two runs must have in common: the suite's tables as text, and the values of every score."""
     tables = {path.name: path.read_text() for path in (folder / "results" / suite / "tables").glob("*.csv")}
     scores = sorted((folder / "results" / "scores").rglob("*.json"))
-    assert tables and scores
+    assert scores
     return tables | {str(path.relative_to(folder)): json.loads(path.read_text())["values"] for path in scores}

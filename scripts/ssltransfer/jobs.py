@@ -1,6 +1,7 @@
 """What every job does around its work: one-line errors, a log file, progress, and its own cost."""
 
 import contextlib
+import errno
 import logging
 import platform
 import resource
@@ -12,32 +13,46 @@ from importlib.metadata import PackageNotFoundError, version
 
 from tqdm import tqdm
 
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, first_line
 
 log = logging.getLogger("ssltransfer")
+
+#: Trouble with the machine and not with the code, so that a traceback would say nothing.
+MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
 def job(log_file: str) -> Iterator[None]:
     """Run a job: log to a file, and turn an error into one line on stderr and exit code 1.
 
-    The traceback of anything but an `InputError` goes to the log.
+    The traceback of anything but an `InputError`, a full disk or a missing permission goes to the log.
     """
-    logging.basicConfig(
-        format="%(asctime)s %(message)s",
-        level=logging.INFO,
-        filename=log_file,
-        filemode="w",
-        encoding="utf-8",
-    )
+    logging.raiseExceptions = False  # a full disk takes no log, either
     try:
+        logging.basicConfig(
+            format="%(asctime)s %(message)s",
+            level=logging.INFO,
+            filename=log_file,
+            filemode="w",
+            encoding="utf-8",
+        )
         yield
     except InputError as error:
         log.error("%s", error)
         sys.exit(f"Error: {error}")
     except Exception as error:
+        if _machine(error):
+            text = f"{first_line(error)} (is there space, and may it be written?)"
+            log.error("%s", text)
+            sys.exit(f"Error: {text}")
         log.error("%s", traceback.format_exc())
         sys.exit(f"Error: {type(error).__name__}: {error} (traceback in {log_file})")
+
+
+def _machine(error: Exception) -> bool:
+    """Whether an error is trouble with the machine; some libraries say so in words only (the last is numpy's)."""
+    words = ("No space left on device", "Disk quota exceeded", "requested and")
+    return (isinstance(error, OSError) and error.errno in MACHINE) or any(word in str(error) for word in words)
 
 
 def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
