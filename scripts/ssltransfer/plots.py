@@ -49,6 +49,13 @@ FIXED_SHADES = {"supervised": (BLACK, BLACK), "none": (GREY, GREY)}
 FIRST_MARKER = {"supervised": 13, "none": 6}
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
 
+#: Bars of the colour errors: label, colour, and a hatch that tells them apart in grey.
+CHANNELS = {
+    "mse-red": ("red", VERMILLION, ""),
+    "mse-green": ("green", GREEN, "////"),
+    "mse-blue": ("blue", BLUE, ""),
+}
+
 #: One figure of small scatters for each of these sets of kinds.
 SCATTERS = {
     "calibration": ("calibration",),
@@ -417,10 +424,10 @@ def domain_figure(canvas: Canvas, scores: pd.DataFrame, pretrained_on: dict[str,
 
 
 def properties_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:
-    """Fig. 4: perceptual distance and colour error (boxes: self-supervised models), attentive diffusion."""
+    """Figs 4 and 5: perceptual distance and attentive diffusion (boxes: self-supervised models), colour errors."""
     groups = [
         ("Perceptual distance (LPIPS)", ["lpips-alexnet", "lpips-vgg", "lpips-squeezenet"], "LPIPS "),
-        ("Colour error (MSE, grey levels²)", ["mse-red", "mse-green", "mse-blue"], "MSE "),
+        ("Colour error (MSE, grey levels²)", list(CHANNELS), "MSE "),
         ("Attentive diffusion (%)", ["attentive-diffusion"], ""),
     ]
     by_metric = {task[-1]: matrix[task] for task in matrix.columns if task[1] in ("inversion", "attention")}
@@ -430,17 +437,39 @@ def properties_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:
         return None
     shown = [m for m in canvas.models if any(pd.notna(values[m]) for values in by_metric.values())]
     with mpl.rc_context(STYLE):
-        widths = [len(metrics) + 0.6 for _, metrics, _ in drawn]
+        colours = [metrics[0] in CHANNELS for _, metrics, _ in drawn]
+        widths = [
+            max(2.4, 0.3 * len(shown)) if bars else len(metrics) + 0.6
+            for bars, (_, metrics, _) in zip(colours, drawn, strict=True)
+        ]
         figure = canvas.figure(1.5 + 0.85 * sum(widths), max(2.6, 0.165 * len(shown) + 0.3))
         axes = figure.subplots(1, len(drawn), squeeze=False, gridspec_kw={"width_ratios": widths})[0]
-        for ax, (title, metrics, cut) in zip(axes, drawn, strict=True):
+        for ax, bars, (title, metrics, cut) in zip(axes, colours, drawn, strict=True):
+            ax.set_title(title)
+            if bars:
+                _colour_bars(ax, {metric: by_metric[metric][shown] for metric in metrics}, canvas)
+                continue
             for i, metric in enumerate(metrics):
                 _box(ax, i, by_metric[metric][shown], canvas)
             ax.set_xticks(range(len(metrics)), [METRICS[m].label.removeprefix(cut) for m in metrics])
             ax.set_xlim(-0.6, len(metrics) - 0.4)
-            ax.set_title(title)
         canvas.legend(figure, shown)
     return figure
+
+
+def _colour_bars(ax, values: dict[str, pd.Series], canvas: Canvas) -> None:
+    """Draw a bar for each channel of each model."""
+    models = next(iter(values.values())).index
+    for number, (metric, series) in enumerate(values.items()):
+        name, colour, hatch = CHANNELS[metric]
+        places = np.arange(len(models)) + 0.27 * (number - 1)
+        ax.bar(places, series, 0.25, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name, zorder=2)
+    ax.set_xticks(range(len(models)), [canvas.labels[m] for m in models], rotation=60, ha="right", fontsize=6)
+    ax.tick_params(axis="x", length=0, pad=1)
+    ax.set_xlim(-0.6, len(models) - 0.4)
+    ax.set_ylim(0, 1.12 * max(series.max() for series in values.values()))
+    ax.legend(loc="upper center", ncols=3, fontsize=6, handlelength=1, columnspacing=1)
+    ax.grid(axis="y", linewidth=0.3, color="#DDDDDD", zorder=0)
 
 
 def _box(ax, position: int, values: pd.Series, canvas: Canvas) -> None:
