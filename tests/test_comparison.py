@@ -32,6 +32,23 @@ def tables(suite):
     return {table.name: table for table in all_tables(suite, correlate_summary(suite), [], FOLDER)}
 
 
+def test_properties_of_a_few_images_stand_beside_the_papers_averages():
+    published = published_scores(FOLDER, "v2")
+    own = published[(published["model"] == "byol") & published["kind"].isin(["inversion", "attention"])]
+    own = own.assign(source="measured", dataset="fifteen-images", value=own["value"] + 0.01)
+    scores = pd.concat([own, published], ignore_index=True)
+    found = compare(scores, 1.0)
+    assert len(found) == 7 and set(found["verdict"]) == {"not stated"}
+    np.testing.assert_allclose(found["difference"], 0.01)
+    suite = summarise(scores, published_models(FOLDER), LABELS, {}, "v2")
+    correlations = correlate_summary(suite)
+    table = next(t for t in all_tables(suite, correlations, [], FOLDER) if t.name == "properties")
+    assert (table.cells.shape[0], len(table.footer.columns)) == (14, table.cells.shape[1])
+    assert table.flags["InsDis", table.cells.columns[-1]] == "published"
+    assert ("BYOL", table.cells.columns[-1]) not in table.flags
+    assert table.footer.iloc[0, -1] == pytest.approx(0.09, abs=0.02)  # attentive diffusion, as printed
+
+
 def test_cells_agree_inside_the_stated_interval(suite):
     found = compare(suite.scores, rerun_spread(FOLDER))
     assert set(found["model"]) == {"byol"}

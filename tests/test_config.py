@@ -186,6 +186,27 @@ def setting(protocol, **values):
     return lambda p: p["config"]["protocols"][protocol].update(values)
 
 
+LOOKS = {
+    "attention": {"kind": "attention", "size": 64, "mask": 10, "stride": 2},
+    "inversion": {
+        "kind": "inversion", "transform": "resize64", "canvas": 64, "steps": 5, "learning_rate": 0.01,
+        "channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4, "noise": 0.1, "output": "sigmoid", "lpips": [],
+        "seed": 0,
+    },
+}  # fmt: skip
+
+
+def look(kind, dataset, **values):
+    """Add a protocol that looks at the images of a data set, which may be `pool`."""
+
+    def change(p):
+        p["datasets"]["pool"].update(task="images", metric="")
+        p["config"]["protocols"]["see"] = LOOKS[kind] | values
+        p["config"]["tasks"]["see"] = [dataset]
+
+    return change
+
+
 def row(table, name, **values):
     return lambda p: p[table][name].update(values)
 
@@ -242,18 +263,24 @@ def normals(dataset, **values):
         (row("datasets", "boxes", source="one-of:cars"), "row 'boxes': source names data set 'cars', which has no row"),
         (row("datasets", "boxes", source="one-of:multi"), "row 'boxes': source names 'multi', which has no images of"),
         (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
-        (
-            lambda p: (
-                p["config"]["protocols"].update(att={"kind": "attention", "size": 64, "mask": 10, "stride": 2}),
-                p["config"]["tasks"].update(att=["digits"]),
-            ),
-            "tasks.att: 'digits' is single-label; attention needs a data set of task images",
-        ),
         (normals(dataset="digits"), "tasks.nor: 'digits' has no surface normals; write a data set with source orig"),
         (normals(dataset="scenes"), "protocols.nor.targets: 'scenes' has no code words; write kmeans"),
         (normals(dataset="scenes", targets="nearest"), "nor.targets: found 'nearest', expected one of 'kmeans', 'voc"),
         (normals(dataset="scenes", batch_size=1), "nor.batch_size: found 1, expected at least 2"),
         (normals(dataset="scenes", frozen="none"), "nor.frozen: found 'none', expected one of 'all', 'first-four'"),
+        (look("attention", "pool", stride=11), "protocols.see.stride: found 11, expected at most the mask 10"),
+        (look("attention", "digits"), "tasks.see: 'digits' is single-label; attention needs a data set of task images"),
+        (look("inversion", "pool", kernels=[3, 4]), r"see.kernels: found \[3, 4\], expected an odd size for each of"),
+        (look("inversion", "pool", kernels=[3]), r"see.kernels: found \[3\], expected an odd size for each of"),
+        (
+            look("inversion", "pool", canvas=66),
+            "see.canvas: found 66, expected a multiple of 4 .* no less than the .* 64",
+        ),
+        (
+            look("inversion", "pool", canvas=32),
+            "see.canvas: found 32, expected a multiple of 4 .* no less than the .* 64",
+        ),
+        (look("inversion", "pool", lpips=["resnet"]), r"see.lpips.0: found 'resnet', expected one of 'alexnet'"),
         (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
         (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
         (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),

@@ -6,7 +6,6 @@ import torch
 from torch import nn
 
 from ssltransfer.backbones import build_backbone
-from ssltransfer.errors import InputError
 from ssltransfer.fused import fuse
 from ssltransfer.inversion import Convolution, Halving, Inversion, Painter, Pixels, batch_size, invert
 
@@ -220,15 +219,6 @@ def test_pixels_are_bounded_and_normalised_as_asked():
     torch.testing.assert_close(free.network_input(painted), painted)
     torch.testing.assert_close(free.image(painted), (painted * std + mean).clamp(0, 1).permute(0, 2, 3, 1))
     torch.testing.assert_close(Pixels("none", "linear", 8, CPU).image(painted), painted.clamp(0, 1).permute(0, 2, 3, 1))
-
-
-def test_wrong_settings_are_one_line(tmp_path):
-    with pytest.raises(InputError, match=r"canvas 100: write a multiple of 64 \(halved at every scale\), not 64"):
-        Inversion(canvas=100)
-    with pytest.raises(InputError, match=r"kernels \[4, 3\]: write an odd size for each of channels"):
-        Inversion(canvas=32, channels=(4, 4), kernels=(4, 3))
-    with pytest.raises(InputError, match=r"protocol p: images of \(40, 40\) pixels do not fit into a canvas of 32"):
-        run(tmp_path, names=["a"], images=pictures(1, 40))
 
 
 def test_batches_are_small_on_a_cpu():

@@ -300,11 +300,8 @@ def _cross_check_tasks(suite: Suite) -> None:
                 )
             if suite.kind(protocol) == "calibration":
                 _check_calibration(suite, protocol, row)
-            if suite.kind(protocol) in ("inversion", "attention") and row["task"] != "images":
-                raise InputError(
-                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {suite.kind(protocol)} needs a data set of "
-                    "task images, such as one of source one-of:NAME,NAME,..."
-                )
+            if suite.kind(protocol) in ("inversion", "attention"):
+                _check_look(suite, protocol, row)
             if suite.kind(protocol) == "linear" and row["task"] not in ("single-label", "multi-label"):
                 raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; linear needs image labels")
             if suite.kind(protocol) == "normals":
@@ -335,6 +332,30 @@ def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.of: {of!r} is no linear protocol of this suite")
     if row["test"] == 0:
         raise InputError(f"config: tasks.{protocol}: {row['dataset']!r} has no test part; calibration needs one")
+
+
+def _check_look(suite: Suite, protocol: str, row: dict) -> None:
+    settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
+    if row["task"] != "images":
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} is {row['task']}; {settings['kind']} needs a data set of "
+            "task images, such as one of source one-of:NAME,NAME,..."
+        )
+    if settings["kind"] == "attention":
+        if settings["stride"] > settings["mask"]:
+            raise InputError(
+                f"{where}.stride: found {settings['stride']}, expected at most the mask {settings['mask']}"
+            )
+        return
+    canvas, factor = settings["canvas"], 2 ** len(settings["channels"])
+    size = int(settings["transform"].removeprefix("resize"))
+    if len(settings["kernels"]) != len(settings["channels"]) or any(kernel % 2 == 0 for kernel in settings["kernels"]):
+        raise InputError(f"{where}.kernels: found {settings['kernels']}, expected an odd size for each of channels")
+    if canvas % factor or canvas == factor or canvas < size:
+        raise InputError(
+            f"{where}.canvas: found {canvas}, expected a multiple of {factor} (halved at every scale) above {factor}, "
+            f"and no less than the image's {size}"
+        )
 
 
 def _check_normals(suite: Suite, protocol: str, row: dict) -> None:

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssltransfer.backbones import NORMALISATIONS, ResNet
-from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
 from ssltransfer.training import train
 
@@ -37,12 +36,12 @@ class Inversion:
     ----------
     canvas : int
         Side of what a network paints, of which the top left corner of the image's size is used. A multiple of
-        2 ** scales, more than that itself.
+        2 ** scales, more than that itself, and no less than the image.
     steps : int
         Iterations of Adam.
     learning_rate : float
     channels, kernels : tuple of int
-        Channels and kernel size of each scale, the finest first.
+        Channels and (odd) kernel size of each scale, the finest first.
     skip : int
         Channels of the skip branches.
     inputs : int
@@ -64,15 +63,6 @@ class Inversion:
     noise: float = 0.1
     output: str = "sigmoid"
     seed: int = 0
-
-    def __post_init__(self) -> None:
-        factor = 2 ** len(self.channels)
-        if len(self.kernels) != len(self.channels) or any(kernel % 2 == 0 for kernel in self.kernels):
-            raise InputError(f"kernels {list(self.kernels)}: write an odd size for each of channels")
-        if self.canvas % factor or self.canvas == factor:
-            raise InputError(
-                f"canvas {self.canvas}: write a multiple of {factor} (halved at every scale), not {factor}"
-            )
 
 
 def batch_size(settings: Inversion, device: torch.device) -> int:
@@ -264,8 +254,6 @@ def invert(
     losses : list of float
         Mean over the images of the mean squared error of the feature map.
     """
-    if images.shape[1] != images.shape[2] or images.shape[1] > settings.canvas:
-        raise InputError(f"{where}: images of {images.shape[1:3]} pixels do not fit into a canvas of {settings.canvas}")
     interval = max(1, min(INTERVAL, settings.steps // 50))
 
     def fit(module: nn.Module, loss: Callable, batches: Callable, optimiser: torch.optim.Optimizer, work: str) -> list:

@@ -199,6 +199,8 @@ def property_notes():
         settings = SUITE.settings(protocol)
         if settings["kind"] == "inversion" and settings["steps"] < 3000:
             notes.append(f"Inversion: {settings['steps']} iterations, where the paper has 3000.")
+        if settings["kind"] == "inversion" and not settings["lpips"]:
+            notes.append("LPIPS is not measured: its networks would have to be downloaded.")
         if settings["kind"] == "attention" and settings["stride"] > 1:
             notes.append(f"Attention: an approximation, masks in steps of {settings['stride']} pixels.")
     return " ".join(notes)
