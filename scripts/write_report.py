@@ -1,9 +1,9 @@
 """Write the self-contained report of a suite."""
 
-from ssltransfer.jobs import job, package_versions
+from ssltransfer.files import read_json
+from ssltransfer.jobs import job
+from ssltransfer.provenance import summarise
 from ssltransfer.report import write_report
-
-PACKAGES = ("numpy", "scipy", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
 
 with job(snakemake.log[0]):
     write_report(
@@ -12,5 +12,5 @@ with job(snakemake.log[0]):
         snakemake.params.title,
         snakemake.input.tables,
         snakemake.input.figures,
-        package_versions(*PACKAGES),
+        summarise(read_json(snakemake.input.provenance)),
     )

@@ -49,7 +49,7 @@ ORDER = [
     {"plots"},
     {"galleries"},
     {"explorer"},
-    {"report"},
+    {"report", "provenance"},
 ]
 RANK = {room: rank for rank, rooms in enumerate(ORDER) for room in rooms}
 MODULES = sorted(PACKAGE.rglob("*.py"))

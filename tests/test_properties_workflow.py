@@ -88,6 +88,6 @@ def test_second_run_plans_nothing_and_a_step_more_only_the_inversion(finished):
     suite = json.loads(json.dumps(SUITE))
     suite["protocols"]["look-inversion"]["steps"] = 5
     (finished / "config/more.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
-    summary = {("make_tables", ""), ("plot_figures", ""), ("write_report", ""), ("all", "")}
+    summary = {("make_tables", ""), ("plot_figures", ""), ("write_provenance", ""), ("write_report", ""), ("all", "")}
     jobs = {("invert_features", "look-random"), ("evaluate_inversion", "look-random")} | summary
     assert set(planned(finished, suite="more.yaml")) == jobs

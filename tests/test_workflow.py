@@ -10,7 +10,7 @@ import pytest
 
 from workflow import REPOSITORY, numbers, planned, snakemake, succeed, workspace
 
-SUMMARY = {("make_tables", ""): 1, ("plot_figures", ""): 1, ("write_report", ""): 1, ("all", ""): 1}
+SUMMARY = {(rule, ""): 1 for rule in ("make_tables", "plot_figures", "write_provenance", "write_report", "all")}
 
 
 @pytest.fixture

@@ -2,7 +2,9 @@
 
 import contextlib
 import errno
+import json
 import logging
+import os
 import platform
 import resource
 import sys
@@ -10,6 +12,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
 
 from tqdm import tqdm
 
@@ -25,8 +28,10 @@ MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 def job(log_file: str) -> Iterator[None]:
     """Run a job: log to a file, and turn an error into one line on stderr and exit code 1.
 
-    The traceback of anything but an `InputError`, a full disk or a missing permission goes to the log.
+    The traceback of anything but an `InputError`, a full disk or a missing permission goes to the log. The last line
+    of the log of a finished job is its cost (see `ssltransfer.provenance`).
     """
+    cost = Cost()
     logging.raiseExceptions = False  # a full disk takes no log, either
     try:
         logging.basicConfig(
@@ -37,6 +42,7 @@ def job(log_file: str) -> Iterator[None]:
             encoding="utf-8",
         )
         yield
+        log.info("cost %s", json.dumps(cost.report() | {"machine": machine()}))
     except InputError as error:
         log.error("%s", error)
         sys.exit(f"Error: {error}")
@@ -80,6 +86,20 @@ class Cost:
             "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "machine": platform.machine(),
         }
+
+
+def machine() -> str:
+    """Describe the machine: processor, cores, memory, and the GPU if this job used one."""
+    names = []
+    with contextlib.suppress(OSError):
+        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
+        names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
+    memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
+    parts = [next(iter(names), platform.machine()), f"{os.cpu_count()} cores", f"{memory:.0f} GiB"]
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.cuda.is_initialized():
+        parts.append(torch.cuda.get_device_name())
+    return ", ".join(parts)
 
 
 def package_versions(*packages: str) -> dict[str, str]:

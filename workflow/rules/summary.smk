@@ -86,10 +86,28 @@ rule plot_figures:
         "../../scripts/plot_figures.py"
 
 
+rule write_provenance:
+    """Write down versions, machines, inputs and wall time of the suite."""
+    input:
+        tables="results/{suite}/tables",
+    output:
+        "results/{suite}/provenance.json",
+    log:
+        "logs/write_provenance/{suite}.log",
+    wildcard_constraints:
+        suite=names(TITLES),
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    script:
+        "../../scripts/write_provenance.py"
+
+
 rule write_report:
     """Write the self-contained report of the suite."""
     input:
         tables="results/{suite}/tables",
+        provenance="results/{suite}/provenance.json",
         figures="results/{suite}/figures",
     output:
         report(
