@@ -276,6 +276,24 @@ def test_certificate_is_recomputed_from_the_features(case):
         assert gap == pytest.approx(fit.gap, rel=1e-3, abs=1e-12)
 
 
+@pytest.mark.parametrize("multi", [False, True])
+def test_certificate_bounds_the_distance_of_any_solution(multi):
+    features, labels = sample()
+    labels = labels[:, None] == np.arange(4) if multi else labels
+    rng = np.random.default_rng(0)
+    for penalty in PATH:
+        fit = only(features, labels, penalty, 4)
+        for weights, bias in [
+            (fit.weights, fit.bias + [1, 0, 0, 0]),
+            (fit.weights + 0.1 * rng.normal(size=fit.weights.shape), fit.bias),
+            (0 * fit.weights, 0 * fit.bias),
+        ]:
+            objective, gap, converged = logistic.certify(features, labels, penalty, weights, bias)
+            assert not converged
+            assert objective - fit.objective <= gap * objective
+        assert logistic.certify(features, labels, penalty, fit.weights, fit.bias)[2]
+
+
 def test_official_path_is_scikit_learns_hundred_iterations():
     features, labels = sample(300, 40, 4)
     ours = {fit.penalty: fit for fit in logistic.fit_path(features, labels, np.array([10.0, 1e-5]), 4)}

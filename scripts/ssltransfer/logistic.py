@@ -251,30 +251,10 @@ class _Problem:
         return self.arrays.cast(step, "float64") * scale
 
     def optimise_bias(self, point: _Point, penalty: float) -> _Point:
-        """Minimise over the bias alone, by Newton's method.
-
-        Only with the optimal bias does the gradient of the weights bound the distance to the optimum. No matrix product
-        with the features is needed, so this costs little.
-        """
-        allowed = 1e-2 * tolerance(penalty) * penalty * self.norm(point.params[:-1]) / (1 + self.norm(self.design.mean))
-        loss = self.loss.loss(point.logits)
-        shift = np.zeros(point.params.shape[1])
-        logits = point.logits
-        for _ in range(MAX_NEWTON_STEPS):
-            probabilities = self.loss.probabilities(logits)
-            gradient = self.arrays.numpy(self.loss.residual(probabilities).sum(axis=0))
-            if np.linalg.norm(gradient) <= allowed:
-                break
-            step = -_solve(self.arrays.numpy(self.loss.bias_hessian(probabilities)), gradient)
-            while (new_loss := self.loss.loss(point.logits + self.arrays.place(shift + step))) > loss:
-                step /= 2
-                if np.abs(step).max() < 1e-12:
-                    break
-            if new_loss >= loss:  # rounding level
-                break
-            shift, loss = shift + step, new_loss
-            logits = point.logits + self.arrays.place(shift)
-        return _Point(self.xp.concatenate([point.params[:-1], point.params[-1:] + self.arrays.place(shift)]), logits)
+        """Minimise over the bias alone; no matrix product with the features is needed, so this costs little."""
+        allowed = _bias_tolerance(penalty, self.norm(point.params[:-1]), self.norm(self.design.mean))
+        shift = self.arrays.place(_bias_shift(self.loss, point.logits, allowed, self.arrays))
+        return _Point(self.xp.concatenate([point.params[:-1], point.params[-1:] + shift]), point.logits + shift)
 
     def minimise(self, start: np.ndarray, penalty: float) -> tuple[_Point, float, float, bool, int]:
         """Minimise from parameters `start`; returns (point, objective, gap bound, converged, Newton steps)."""
@@ -317,6 +297,34 @@ class _Problem:
         weights = self.design.basis @ params[:-1]
         bias = params[-1] - self.design.mean @ weights
         return self.arrays.numpy(weights), self.loss.canonical(self.arrays.numpy(bias))
+
+
+def _bias_tolerance(penalty: float, weights: float, mean: float) -> float:
+    """Gradient of the bias that does not show in the certificate; of weights and mean feature, the norms."""
+    return 1e-2 * tolerance(penalty) * penalty * weights / (1 + mean)
+
+
+def _bias_shift(loss: _Softmax | _Sigmoid, logits: np.ndarray, allowed: float, arrays: Arrays) -> np.ndarray:
+    """Return what to add to the bias (k,) to minimise the loss over it, by Newton's method.
+
+    Only with the optimal bias does the gradient of the weights bound the distance to the optimum.
+    """
+    value, shift, shifted = loss.loss(logits), np.zeros(logits.shape[1]), logits
+    for _ in range(MAX_NEWTON_STEPS):
+        probabilities = loss.probabilities(shifted)
+        gradient = arrays.numpy(loss.residual(probabilities).sum(axis=0))
+        if np.linalg.norm(gradient) <= allowed:
+            break
+        step = -_solve(arrays.numpy(loss.bias_hessian(probabilities)), gradient)
+        while (new_value := loss.loss(logits + arrays.place(shift + step))) > value:
+            step /= 2
+            if np.abs(step).max() < 1e-12:
+                break
+        if new_value >= value:  # rounding level
+            break
+        shift, value = shift + step, new_value
+        shifted = logits + arrays.place(shift)
+    return shift
 
 
 def _solve(hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
@@ -417,6 +425,8 @@ def certify(
 ) -> tuple[float, float, bool]:
     """Objective, relative gap bound and convergence of any solution, computed from the features themselves.
 
+    The bound is that of the same weights with their optimal bias, plus what the given bias costs more.
+
     Parameters
     ----------
     features, labels
@@ -428,9 +438,13 @@ def certify(
     kept = np.flatnonzero(np.isfinite(bias))
     weights, bias = weights[:, kept], bias[kept]
     logits = np.concatenate([rows.astype(np.float64) @ weights + bias for _, rows in blocks(features)])
-    loss = _loss(labels, kept, NUMPY)
-    objective = loss.loss(logits) + 0.5 * penalty * float(np.sum(weights**2))
-    residual = loss.residual(loss.probabilities(logits))
+    loss, norm = _loss(labels, kept, NUMPY), float(np.linalg.norm(weights))
+    mean = np.linalg.norm(sum(rows.sum(axis=0, dtype=np.float64) for _, rows in blocks(features)) / len(features))
+    objective = loss.loss(logits) + 0.5 * penalty * norm**2
+    shifted = logits + _bias_shift(loss, logits, _bias_tolerance(penalty, norm, float(mean)), NUMPY)
+    residual = loss.residual(loss.probabilities(shifted))
     gradient = sum(block.T.astype(np.float64) @ residual[rows] for rows, block in blocks(features)) + penalty * weights
-    slope, scale = float(np.linalg.norm(gradient)), penalty * float(np.linalg.norm(weights))
-    return objective, _relative_gap(slope, penalty, objective), slope <= tolerance(penalty) * scale
+    slope = float(np.linalg.norm(gradient))
+    excess = (loss.loss(logits) - loss.loss(shifted)) / max(objective, 1e-300)
+    converged = slope <= tolerance(penalty) * penalty * norm and excess <= tolerance(penalty) ** 2
+    return objective, excess + _relative_gap(slope, penalty, objective), converged
