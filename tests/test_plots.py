@@ -1,10 +1,12 @@
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_suite import MODELS, suite
+from synthetic_suite import MODELS, scores, suite
 
 from ssltransfer.correlation import correlations
 from ssltransfer.plots import model_styles, save_figure, suite_figures
+from ssltransfer.scores import tidy
+from ssltransfer.summary import summarise
 
 
 def figures(summary):
@@ -57,3 +59,23 @@ def test_equal_scores_are_drawn():
     summary.scores["value"] = np.where(summary.scores["dataset"] == "digits", 50.0, summary.scores["value"])
     summary.scores[["low", "high"]] = np.nan
     assert "transfer" in figures(summary)
+
+
+def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():
+    """Figure 3 of the paper: plain mean of the ECE of all data sets, a panel for each way to scale."""
+    rows = [
+        {"model": row["model"], "protocol": "cal", "kind": "calibration", "dataset": dataset, "setting": setting}
+        | {"metric": "ece", "value": error + i + 2 * (setting == "linear"), "source": "measured"}
+        for i, row in enumerate(MODELS)
+        for dataset, error in (("digits", 1.0), ("textures", 9.0))
+        for setting in ("linear", "linear-scaled")
+    ]
+    names = {"digits": "Digits", "textures": "Textures", "shapes": "Shapes"}
+    summary = summarise(pd.concat([scores(), tidy(rows)]), MODELS, names, {}, "v2")
+    figure = figures(summary)["calibration"]
+    drawn = {axes.get_title().split("\n")[0]: axes for axes in figure.axes if axes.get_title()}
+    assert sorted(drawn) == ["ECE Linear", "ECE Linear, scaled"]
+    for title, shift in (("ECE Linear", 2), ("ECE Linear, scaled", 0)):
+        heights = [line.get_ydata()[0] for line in drawn[title].lines if len(line.get_ydata()) == 1]
+        means = np.array([5.0 + i + shift for i in range(len(MODELS))])
+        assert sorted(heights) == pytest.approx(np.log(means / (100 - means)))
