@@ -1,8 +1,8 @@
 """Feature inversion of full-size images on ResNet-50: seconds a step, memory, operations, and what 3000 steps take.
 
 One process, the protocol's settings, float32, in turn: several images at once as `invert` does it, the same with
-grouped convolutions, and one image alone, also with the network layer by layer (each convolution and the mean behind it
-apart).
+grouped convolutions, and one image alone, also with the network layer by layer: means behind convolutions and maps of
+double size made for themselves.
 
     uv run python benchmarks/inversion.py [--images N] [--steps N] [--threads N]
 """
@@ -20,20 +20,28 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
+from ssltransfer import inversion
 from ssltransfer.backbones import build_backbone
 from ssltransfer.device import choose_device
 from ssltransfer.fused import fuse
-from ssltransfer.inversion import Convolution, Halving, Inversion, Painter, Pixels
+from ssltransfer.inversion import Inversion, Painter, Pixels
 
 
-def grouped(module: Convolution, x: torch.Tensor, weight: torch.Tensor) -> torch.Tensor:
-    """Stand-in for `Convolution._convolve`: grouped on any device."""
-    return functional.conv2d(x, weight, module.bias, module.stride, module.padding, groups=module.groups)
+def grouped(x, weight, bias, images, padding, stride=1) -> torch.Tensor:
+    """Stand-in for `side_by_side`: grouped on any device."""
+    return functional.conv2d(x, weight, bias, stride, padding, groups=images)
 
 
-def apart(module: Halving, x: torch.Tensor) -> torch.Tensor:
+def mean_apart(module: inversion.Halving, x: torch.Tensor) -> torch.Tensor:
     """Stand-in for `Halving.forward`: the convolution, then the mean of 2 x 2."""
-    return functional.avg_pool2d(functional.conv2d(x, module.weight, module.bias, padding=module.padding), 2)
+    half = module.kernel_size[0] // 2
+    return functional.avg_pool2d(inversion.side_by_side(x, module.weight, module.bias, module.groups, half), 2)
+
+
+def joined(module: inversion.Doubling, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+    """Stand-in for `Doubling.forward` of one image: double the coarse map, join both, convolve."""
+    x = torch.cat([fine, functional.interpolate(coarse, scale_factor=2.0, mode="nearest")], dim=1)
+    return functional.conv2d(x, module.weight, module.bias, padding=module.kernel_size[0] // 2)
 
 
 def stepper(backbone: nn.Module, names: list[str], settings: Inversion, device: torch.device):
@@ -81,15 +89,15 @@ def main() -> None:
         step()
         seconds.setdefault(name, []).append((time.perf_counter() - begin) / count)
 
-    ours = Convolution._convolve, Halving.forward
+    ours = inversion.side_by_side, inversion.Halving.forward, inversion.Doubling.forward
     for _ in range(arguments.steps):
         timed(f"{len(names)} images at once", several, len(names))
         timed("1 image", single, 1)
-        Convolution._convolve = grouped
+        inversion.side_by_side = grouped
         timed(f"{len(names)} images, grouped convolutions", several, len(names))
-        Convolution._convolve, Halving.forward = ours[0], apart
+        inversion.side_by_side, inversion.Halving.forward, inversion.Doubling.forward = ours[0], mean_apart, joined
         timed("1 image, layer by layer", single, 1)
-        Halving.forward = ours[1]
+        inversion.side_by_side, inversion.Halving.forward, inversion.Doubling.forward = ours
     print(f"{device.type}, {torch.get_num_threads()} threads, {settings.canvas} x {settings.canvas} canvas, ResNet-50")
     print(f"operations: {counter.get_total_flops() / 1e9:.1f} GFLOP an image and step")
     for name, found in seconds.items():

@@ -70,26 +70,28 @@ def batch_size(settings: Inversion, device: torch.device) -> int:
     return 16 if device.type == "cuda" else max(1, 2**18 // settings.canvas**2)
 
 
-class Convolution(nn.Conv2d):
-    """One convolution an image, side by side: (1, images * inputs, h, w) to (1, images * outputs, h, w).
+def side_by_side(x: Tensor, weight: Tensor, bias: Tensor | None, images: int, padding: int, stride: int = 1) -> Tensor:
+    """Convolve the channels of each image with kernels of its own: (1, images * inputs, h, w) and so on.
 
-    On a GPU one grouped convolution. On a CPU one after another, because grouped ones are slower there (twice, with
-    channels that are no multiple of 16) and round differently with their number.
+    On a GPU one grouped convolution. On a CPU one after another, which is no slower there (twice as fast where channels
+    are no multiple of 16) and rounds alike for any number of images.
     """
+    if x.is_cuda:
+        return functional.conv2d(x, weight, bias, stride, padding, groups=images)
+    biases = [None] * images if bias is None else bias.chunk(images)
+    parts = zip(x.chunk(images, 1), weight.chunk(images), biases, strict=True)
+    return torch.cat([functional.conv2d(*part, stride, padding) for part in parts], dim=1)
 
-    def __init__(self, images: int, inputs: int, outputs: int, kernel: int, stride: int = 1) -> None:
-        padding = kernel // 2
-        super().__init__(images * inputs, images * outputs, kernel, stride, padding, groups=images)
+
+class Convolution(nn.Conv2d):
+    """One convolution an image, side by side: (1, images * inputs, h, w) to (1, images * outputs, h, w)."""
+
+    def __init__(self, images: int, inputs: int, outputs: int, kernel: int) -> None:
+        super().__init__(images * inputs, images * outputs, kernel, groups=images)
 
     def forward(self, x: Tensor) -> Tensor:
         """Convolve each image's channels with its own kernels."""
-        return self._convolve(x, self.weight)
-
-    def _convolve(self, x: Tensor, weight: Tensor) -> Tensor:
-        if x.is_cuda:
-            return functional.conv2d(x, weight, self.bias, self.stride, self.padding, groups=self.groups)
-        parts = zip(*(t.chunk(self.groups, axis) for t, axis in ((x, 1), (weight, 0), (self.bias, 0))), strict=True)
-        return torch.cat([functional.conv2d(*part, self.stride, self.padding) for part in parts], dim=1)
+        return side_by_side(x, self.weight, self.bias, self.groups, self.kernel_size[0] // 2)
 
 
 class Halving(Convolution):
@@ -98,18 +100,50 @@ class Halving(Convolution):
     The mean of four shifted kernels is a kernel one larger; the result is the same at a third of the operations.
     """
 
-    def __init__(self, images: int, inputs: int, outputs: int, kernel: int) -> None:
-        super().__init__(images, inputs, outputs, kernel, stride=2)
-
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, images * inputs, h, w) to (1, images * outputs, h / 2, w / 2)."""
-        return self._convolve(x, functional.avg_pool2d(functional.pad(self.weight, [1] * 4), 2, 1))
+        weight = functional.avg_pool2d(functional.pad(self.weight, [1] * 4), 2, 1)
+        return side_by_side(x, weight, self.bias, self.groups, self.kernel_size[0] // 2, stride=2)
+
+
+class Doubling(Convolution):
+    """A convolution of a fine map joined with a coarse one in double size (nearest), which is never made.
+
+    Every other output sees the coarse pixels in the same way: four small kernels on the coarse map, whose results are
+    interleaved, do the work of the large one.
+
+    Parameters
+    ----------
+    images, fine, coarse, outputs, kernel : int
+        `fine` and `coarse` are the channels of the two maps.
+    """
+
+    def __init__(self, images: int, fine: int, coarse: int, outputs: int, kernel: int) -> None:
+        super().__init__(images, fine + coarse, outputs, kernel)
+        half = kernel // 2
+        # Output 2 i + phase meets, with entry n of its kernel, the coarse pixel i + (phase + n - half) // 2.
+        met = [[(phase + n - half) // 2 for n in range(kernel)] for phase in (0, 1)]
+        taps = functional.one_hot(torch.tensor(met) - min(map(min, met)))
+        self.register_buffer("taps", taps.transpose(1, 2).float(), persistent=False)
+        self.fine = fine
+
+    def forward(self, fine: Tensor, coarse: Tensor) -> Tensor:
+        """Map (1, images * fine, 2 h, 2 w) and (1, images * coarse, h, w) to (1, images * outputs, 2 h, 2 w)."""
+        own, other = self.weight.split([self.fine, self.weight.shape[1] - self.fine], dim=1)
+        phases = torch.einsum("ayn,bxm,ocnm->oabcyx", self.taps, self.taps, other).flatten(0, 2)
+        coarse = side_by_side(coarse, phases, None, self.groups, phases.shape[2] // 2)
+        fine = side_by_side(fine, own, self.bias, self.groups, self.kernel_size[0] // 2)
+        return fine + functional.pixel_shuffle(coarse, 2)
 
 
 def _normalised(images: int, channels: int, *before: nn.Module) -> nn.Sequential:
     """Layers, then batch normalisation over the pixels of each image, then LeakyReLU."""
-    norm = nn.BatchNorm2d(images * channels, track_running_stats=False)
-    return nn.Sequential(*before, norm, nn.LeakyReLU(0.2, inplace=True))
+    return nn.Sequential(*before, _normalisation(images * channels), nn.LeakyReLU(0.2, inplace=True))
+
+
+def _normalisation(channels: int) -> nn.BatchNorm2d:
+    """Batch normalisation that always uses the pixels at hand; in a batch of one, channels of images do not mix."""
+    return nn.BatchNorm2d(channels, track_running_stats=False)
 
 
 class Scale(nn.Module):
@@ -117,7 +151,6 @@ class Scale(nn.Module):
 
     def __init__(self, images: int, settings: Inversion, number: int) -> None:
         super().__init__()
-        self.images = images
         channels, kernel = settings.channels[number], settings.kernels[number]
         inputs = settings.channels[number - 1] if number else settings.inputs
         self.skip = _normalised(images, settings.skip, Convolution(images, inputs, settings.skip, 1))
@@ -127,18 +160,19 @@ class Scale(nn.Module):
         )
         last = number + 1 == len(settings.channels)
         self.deeper = nn.Identity() if last else Scale(images, settings, number + 1)
-        joined = settings.skip + (channels if last else settings.channels[number + 1])
+        coarse = channels if last else settings.channels[number + 1]
+        # The values of the coarse map, and so their normalisation, do not change when its size is doubled.
+        self.norms = nn.ModuleList(_normalisation(images * width) for width in (settings.skip, coarse))
+        self.join = Doubling(images, settings.skip, coarse, channels, kernel)
         self.up = nn.Sequential(
-            nn.BatchNorm2d(images * joined, track_running_stats=False),
-            _normalised(images, channels, Convolution(images, joined, channels, kernel)),
+            _normalised(images, channels),
             _normalised(images, channels, Convolution(images, channels, channels, 1)),
         )
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (1, images * inputs, h, w) to (1, images * channels, h, w)."""
-        coarse = functional.interpolate(self.deeper(self.down(x)), scale_factor=2.0, mode="nearest")
-        parts = [part.unflatten(1, (self.images, -1)) for part in (self.skip(x), coarse)]
-        return self.up(torch.cat(parts, dim=2).flatten(1, 2))
+        coarse = self.deeper(self.down(x))
+        return self.up(self.join(self.norms[0](self.skip(x)), self.norms[1](coarse)))
 
 
 class Painter(nn.Module):
