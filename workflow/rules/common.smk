@@ -12,7 +12,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.trunks import TRUNKS
 from ssltransfer.versions import version
 
-BASE = Path(workflow.basedir)
+# Not workflow.basedir, which is the other workflow's where this one is used as a module.
+BASE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
 
 try:
     SUITE = load_suite(config, BASE / "workflow" / "schemas", BASE)

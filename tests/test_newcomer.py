@@ -1,0 +1,134 @@
+"""The step-by-step pages of docs/ in a fresh clone: their commands run as they are printed, on the toy suite."""
+
+import os
+import re
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+import yaml
+from layouts import picture
+
+from ssltransfer.backbones import build_backbone
+from workflow import REPOSITORY, environment
+
+#: The pages speak of the demo suite; the same steps with the toy suite take seconds.
+TOY = {
+    "tiny-simclr": "toy-simclr",
+    "linear-r32": "toy-linear",
+    "fewshot-r32": "toy-fewshot",
+    "resize32": "resize16",
+    "resnet50": "resnet-1x1x1x1-w4",
+    "shapes": "digits",
+    "results/demo": "results/toy",
+    "\\tdemo\\t": "\\ttoy\\t",
+    "episodes: 600": "episodes: 20",
+}
+
+
+def blocks(page, data):
+    """Kind and text of the fenced blocks of a page."""
+    text = (REPOSITORY / "docs" / f"{page}.md").read_text()
+    for old, new in (TOY | {"/data/": f"{data}/"}).items():
+        text = text.replace(old, new)
+    return re.findall(r"^```(\w+)\n(.*?)^```$", text, re.MULTILINE | re.DOTALL)
+
+
+def clone(folder, finished=None):
+    """A clone with the toy suite in place of the demo suite, in which the suite has run if `finished` is given."""
+    listed = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
+    for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
+        if name and (REPOSITORY / name).is_file() and not name.startswith(("tests/", "docs/images/")):
+            target = folder / name
+            target.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy(REPOSITORY / name, target)
+    shutil.copytree(REPOSITORY / "tests/config", folder / "config", dirs_exist_ok=True)
+    for name in ("results", ".snakemake/metadata") if finished else ():
+        shutil.copytree(finished / name, folder / name, copy_function=shutil.copy2, dirs_exist_ok=True)
+    return folder
+
+
+def merge(old, new):
+    """The old settings with the new ones in their places."""
+    return old | {k: merge(old.get(k, {}), v) if isinstance(v, dict) else v for k, v in new.items()}
+
+
+def follow(page, folder, data):
+    """Do what a page says; returns what its last command prints."""
+    # The environment of this test stands for the one that uv would make.
+    variables = environment() | {"UV_PROJECT_ENVIRONMENT": sys.prefix, "UV_NO_SYNC": "1"}
+    output = ""
+    for kind, text in blocks(page, data):
+        if kind == "bash":
+            done = subprocess.run(
+                ["bash", "-ec", text], cwd=folder, env=variables, capture_output=True, text=True, check=False
+            )
+            output = done.stdout + done.stderr
+            assert done.returncode == 0, output[-4000:]
+        elif kind == "yaml":
+            suite = folder / "config/config.yaml"
+            merged = merge(yaml.safe_load(suite.read_text()), yaml.safe_load(text))
+            suite.write_text(yaml.safe_dump(merged, sort_keys=False))
+        elif kind == "python":
+            (folder / "Snakefile").write_text(text)
+    return output
+
+
+def table(folder):
+    return (folder / "results/toy/tables/scores.csv").read_text()
+
+
+def test_add_a_model(finished, tmp_path):
+    folder = clone(tmp_path / "clone", finished)
+    torch.save(build_backbone("resnet-1x1x1x1-w4").state_dict(), tmp_path / "my-net.pth")
+    output = follow("add-a-model", folder, tmp_path)
+    assert "Report: results/toy/report.html" in output and "rule pretrain_model" not in output
+    assert table(folder).count("my-net,") == 2 + 1 + 3  # linear, few-shot, calibration
+    assert "My net" in (folder / "results/toy/report.html").read_text()
+
+
+def test_add_a_dataset(finished, tmp_path):
+    folder = clone(tmp_path / "clone", finished)
+    for split, count in (("train", 4), ("test", 2)):
+        for name in ("robin", "wren", "tit"):
+            for i in range(count):
+                picture(tmp_path / "birds" / split / name / f"{i}.jpg", seed=i)
+    follow("add-a-dataset", folder, tmp_path)
+    assert table(folder).count(",birds,") == 3
+
+
+def test_run_one_protocol(tmp_path):
+    folder = clone(tmp_path / "clone")
+    output = follow("run-one-protocol", folder, tmp_path)
+    assert re.fullmatch(r"\[\{'metric': 'top1', .*'unit': 'percent'\}\]\n", output)
+    scores = {str(path.relative_to(folder / "results/scores")) for path in folder.glob("results/scores/*/*/*.json")}
+    assert scores == {f"toy-{kind}/toy-simclr/digits.json" for kind in ("linear", "fewshot")}
+
+
+def test_change_settings(finished, tmp_path):
+    folder = clone(tmp_path / "clone", finished)
+    output = follow("change-settings", folder, tmp_path)
+    assert "extract_features" not in output
+    assert table(folder).count(",fewshot-ten-ways,") == 3
+
+
+def test_use_as_a_module(finished, tmp_path):
+    clone(tmp_path / "project/ssltransfer")
+    folder = tmp_path / "project"
+    for name in ("results", ".snakemake/metadata"):
+        shutil.copytree(finished / name, folder / name, copy_function=shutil.copy2)
+    shutil.rmtree(folder / "results/toy")
+    (folder / "results/scores/toy-fewshot/toy-random/digits.json").unlink()
+    output = follow("use-as-a-module", folder, tmp_path)
+    assert "rule transfer_evaluate_fewshot" in output and "rule transfer_extract_features" not in output, output
+    assert (folder / "best-model.txt").read_text().startswith("model,protocol,kind\ntoy-")
+
+
+@pytest.mark.parametrize("page", sorted(path.name for path in (REPOSITORY / "docs").glob("*.md")))
+def test_links_lead_somewhere(page):
+    text = (REPOSITORY / "docs" / page).read_text()
+    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
+        assert Path(os.path.normpath(REPOSITORY / "docs" / target)).exists(), target
