@@ -4,8 +4,10 @@ import ast
 import hashlib
 import json
 import re
+import runpy
 
 import pytest
+import yaml
 
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
@@ -122,3 +124,25 @@ def test_changed_code_has_a_decided_version(request):
         "scripts/ssltransfer/versions.py; then record the decision with: "
         "uv run pytest tests/test_architecture.py --record-versions"
     )
+
+
+def test_the_paper_is_gone_through_with_names_that_exist():
+    text = (REPOSITORY / "docs/protocols.md").read_text().partition("## Inputs")[0]
+    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")][2:]
+    assert len(rows) == 18
+    rules = "".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
+    blocks = [yaml.safe_load((REPOSITORY / f"config/paper-{v}.yaml").read_text())["protocols"] for v in ("v1", "v2")]
+    for row in rows:
+        for name in re.findall(r"\w+_\w+", row[4]):
+            assert f"rule {name}:" in rules
+        for name in re.findall(r"`(.+?)`", row[5]):
+            assert (PACKAGE / name).exists()
+        for name in re.findall(r"`(.+?)`", row[6]):
+            assert any(name in block for block in blocks), name
+        for name in re.findall(r"`(test_.+?)`", row[8]):
+            assert (REPOSITORY / "tests" / name).exists()
+
+
+def test_the_graphs_are_drawn_from_the_code():
+    page = runpy.run_path(str(REPOSITORY / "docs/draw_structure.py"))["page"]()
+    assert (REPOSITORY / "docs/structure.md").read_text() == page, "run: python docs/draw_structure.py"
