@@ -100,3 +100,26 @@ def test_a_model_of_the_users_own_is_a_highlighted_row(suite, tables):
     assert linear.flags["SwAV", ("", "Cars")] == "published"
     assert ("BYOL", ("", "Cars")) not in linear.flags
     assert suite.matrix.loc["mine"].notna().sum() == 50
+
+
+def test_detection_stands_next_to_the_published_tables():
+    # A protocol of any name: its kind decides which columns of Table 3 (v1) or Table 4 (v2) it belongs to.
+    for version in ("v1", "v2"):
+        published = published_scores(FOLDER, version)
+        rows = published[published["kind"].str.startswith("detection") & (published["model"] == "swav")]
+        own = rows.assign(source="measured", protocol=rows["kind"] + "-torchvision", value=rows["value"] + 1)
+        scores = pd.concat([own, own.assign(model="mine"), published], ignore_index=True)
+        found = summarise(scores, merge_models(published_models(FOLDER), [OWN]), LABELS, {}, version)
+        tables = {table.name: table for table in all_tables(found, correlate_summary(found), [], FOLDER)}
+        table = tables["detection"].cells
+        assert list(table.columns) == [
+            (f"Detection ({trained})", metric)
+            for trained in ("frozen", "finetune")
+            for metric in ("AP", "AP50", "AP75")
+        ]
+        assert len(table) == 14 + 1 and table.loc["SwAV"].equals(table.loc["Mine"].rename("SwAV"))
+        for trained in ("frozen", "finetune"):
+            beside = tables[f"comparison-detection-{trained}-torchvision"].cells
+            assert beside.index.tolist() == ["SwAV"]
+            assert beside.xs("difference", axis=1, level=1).to_numpy() == pytest.approx(np.ones((1, 3)))
+            assert beside["AP50"].loc["SwAV", "measured"] == table.loc["SwAV", (f"Detection ({trained})", "AP50")]

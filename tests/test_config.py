@@ -182,6 +182,11 @@ def test_a_protocol_may_run_on_some_of_the_models(tmp_path):
     assert cells == {Cell("lin", "a", "digits"), Cell("lin", "b", "digits"), Cell("few", "b", "digits")}
 
 
+def detection(datasets, **changes):
+    block = {"kind": "detection", "backend": "torchvision", "trained": "frozen", "seed": 0} | changes
+    return lambda p: (p["config"]["protocols"].update(det=block), p["config"]["tasks"].update(det=datasets))
+
+
 def setting(protocol, **values):
     return lambda p: p["config"]["protocols"][protocol].update(values)
 
@@ -253,6 +258,12 @@ def normals(dataset, **values):
             "tasks.lin: 'boxes' is detection; linear needs",
         ),
         (lambda p: p["config"]["tasks"].update(few=["boxes"]), "tasks.few: 'boxes' is detection; fewshot needs"),
+        (detection(["digits"]), "tasks.det: 'digits' is single-label; detection needs boxes"),
+        (detection(["boxes"], trained="all"), "det.trained: found 'all', expected one of 'frozen', 'finetune'"),
+        (detection(["boxes"], backend="mmdet"), "det.backend: found 'mmdet', expected one of 'torchvision'"),
+        (detection(["boxes"], length=0), "det.length: found 0, expected more than 0"),
+        (detection(["boxes"], network={"anchors": [8]}), "det.network.anchors: found"),
+        (detection(["boxes"], schedule={"epochs": 3}), "det.schedule: unknown key 'epochs'; known are batch_size"),
         (lambda p: p["config"].update(models_of={"knn": ["a"]}), "models_of.knn is no task; tasks are lin, few"),
         (lambda p: p["config"].update(models_of={"few": ["c"]}), "models_of.few names model 'c'; models of suite 's'"),
         (lambda p: p["config"].update(allow_subset="yes"), "allow_subset: found 'yes', expected a value of type bool"),

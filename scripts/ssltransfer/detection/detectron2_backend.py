@@ -131,8 +131,11 @@ class Detector(nn.Module):
         for image, boxes, labels in zip(batch["image"], batch["boxes"], batch["labels"], strict=True):
             objects = Instances(tuple(image.shape[1:]), gt_boxes=Boxes(boxes), gt_classes=labels)
             inputs.append({"image": image, "instances": objects})
-        with EventStorage():
-            return self.network(inputs)
+        try:
+            with EventStorage():
+                return self.network(inputs)
+        except FloatingPointError:
+            raise InputError("detectron2 met proposals that are not finite; write a lower learning_rate") from None
 
     def detect(self, images: list[Tensor]) -> list[tuple[Tensor, Tensor, Tensor]]:
         """Detect objects in images uint8 (3, h, w): boxes (k, 4), scores (k,) falling, and labels (k,) of each."""

@@ -25,11 +25,21 @@ RATIOS = (0.5, 1.0, 2.0)
 LEVELS = ("p2", "p3", "p4", "p5")
 
 
+class ConstantBatchNorm2d(FrozenBatchNorm2d):
+    """The constant affine map of a batch norm, in one pass over the data where torchvision's class makes two."""
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, c, h, w) to the same shape."""
+        return functional.batch_norm(
+            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
+        )
+
+
 def freeze_batch_norm(module: nn.Module) -> None:
     """Replace every batch norm below a module by its constant affine map."""
     for name, child in module.named_children():
         if isinstance(child, nn.BatchNorm2d):
-            frozen = FrozenBatchNorm2d(child.num_features, child.eps)
+            frozen = ConstantBatchNorm2d(child.num_features, child.eps)
             frozen.load_state_dict(child.state_dict())
             setattr(module, name, frozen)
         else:
@@ -80,6 +90,15 @@ class Anchors(AnchorGenerator):
         return [torch.cat(anchors)] * len(image_list.image_sizes)
 
 
+class ProposalHead(RPNHead):
+    """The head of the proposal network; what it says of boxes stays float32 in mixed precision."""
+
+    def forward(self, x: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
+        """Return objectness and box regression of each level."""
+        objectness, regression = super().forward(x)
+        return [t.float() for t in objectness], [t.float() for t in regression]
+
+
 class Proposer(RegionProposalNetwork):
     """The proposal network with an L1 loss, normalised by the wanted number of samples."""
 
@@ -90,9 +109,9 @@ class Proposer(RegionProposalNetwork):
         wanted = self.fg_bg_sampler.batch_size_per_image * len(labels)
         target = torch.cat(regression_targets)
         classify = functional.binary_cross_entropy_with_logits(
-            objectness.flatten()[sampled].float(), torch.cat(labels)[sampled], reduction="sum"
+            objectness.flatten()[sampled], torch.cat(labels)[sampled], reduction="sum"
         )
-        locate = functional.l1_loss(pred_bbox_deltas[positive].float(), target[positive], reduction="sum")
+        locate = functional.l1_loss(pred_bbox_deltas[positive], target[positive], reduction="sum")
         return classify / wanted, locate / wanted
 
 
@@ -113,9 +132,8 @@ class Pooler(nn.Module):
         pooled = maps["p2"].new_zeros(len(rois), maps["p2"].shape[1], *self.output_size)
         for i, name in enumerate(LEVELS):
             rows = torch.where(level == i)[0]
-            pooled = pooled.index_put(
-                (rows,), roi_align(maps[name], rois[rows], self.output_size, 1 / STRIDES[i], 0, True).to(pooled.dtype)
-            )
+            found = roi_align(maps[name], rois[rows], self.output_size, 1 / STRIDES[i], 0, True)
+            pooled.index_put_((rows,), found.to(pooled.dtype))
         return pooled
 
 
@@ -162,7 +180,7 @@ class Detector(nn.Module):
         before_train, before_test, after = net.proposals
         self.rpn = Proposer(
             Anchors(tuple((side,) for side in net.anchors), (RATIOS,) * len(net.anchors)),
-            RPNHead(net.channels, len(RATIOS)),
+            ProposalHead(net.channels, len(RATIOS)),
             fg_iou_thresh=0.7,
             bg_iou_thresh=0.3,
             batch_size_per_image=net.samples[0],
