@@ -662,6 +662,6 @@ def test_panels_fit_together(scenes):
     for panel in (reference | panels).values():
         assert panel.dtype == np.uint8 and panel.shape == (3, 32, 40, 3)
     unknown = ~scenes.normals[[0, 5, 11]].any(axis=-1)
-    for panel in (reference["Known normals"], panels["Error, 0° to 60°"]):
+    for panel in (reference["Ground truth"], panels["Error"]):
         assert (panel[unknown] == 128).all() and not (panel[~unknown] == 128).all()
     assert Path(scenes.images[0]).suffix == ".png"

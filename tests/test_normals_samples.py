@@ -99,8 +99,8 @@ def test_known_normals_are_those_of_the_files(folder, samples):
 def test_pictures_show_images_truth_prediction_and_error(folder):
     pictures = load_pictures(folder / "results/pictures/real-normals/net/nyuv2.npz")
     assert pictures.columns == ["000433_rgb", "000464_rgb", "900004_rgb"]
-    assert list(pictures.reference) == ["Image", "Known normals"]
-    assert list(pictures.panels) == ["Prediction", "Error, 0° to 60°"]
+    assert list(pictures.reference) == ["Image", "Ground truth"]
+    assert list(pictures.panels) == ["Prediction", "Error"]
 
 
 def test_overfitting_real_frames_reaches_less_than_ten_degrees(folder, samples, tmp_path):

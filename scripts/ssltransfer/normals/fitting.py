@@ -12,13 +12,14 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssltransfer import training
+from ssltransfer.datasets.index import split_reference
 from ssltransfer.errors import InputError
 from ssltransfer.images import read_image
 from ssltransfer.normals.angles import AngularErrors, angles
 from ssltransfer.normals.codes import IGNORE
 from ssltransfer.normals.frames import Frames, collate, network_input, resized
 from ssltransfer.normals.network import NormalsNetwork, decode, parameter_groups
-from ssltransfer.normals.pictures import WORST, error_colours, normal_colours, thin
+from ssltransfer.normals.pictures import error_colours, normal_colours, thin
 from ssltransfer.normals.truth import decode as decode_truth
 
 log = logging.getLogger("ssltransfer")
@@ -239,7 +240,12 @@ def draw(
     errors = np.full(known.shape, np.nan)
     errors[known] = angles(predicted[known], truth[known])
     images = np.stack([np.asarray(read_image(frames.root, frames.images[row])) for row in some])
-    reference = {"Image": images, "Known normals": normal_colours(truth, known)}
-    panels = {"Prediction": normal_colours(predicted), f"Error, 0° to {WORST:.0f}°": error_colours(errors)}
-    columns = [Path(frames.images[row]).stem if "#" not in frames.images[row] else frames.images[row] for row in some]
+    reference = {"Image": images, "Ground truth": normal_colours(truth, known)}
+    panels = {"Prediction": normal_colours(predicted), "Error": error_colours(errors)}
+    columns = [_name(frames.images[row]) for row in some]
     return columns, *({title: thin(panel, side) for title, panel in some.items()} for some in (reference, panels))
+
+
+def _name(reference: str) -> str:
+    container, row = split_reference(reference)
+    return Path(container).stem if row is None else f"#{row}"

@@ -7,8 +7,8 @@ WORST = 60.0
 """Angular error, in degrees, from which on the scale is white."""
 
 CAPTION = (
-    "Normals: red grows to the right, green upwards, blue towards the camera. Angular errors: from dark at 0° to white "
-    f"at {WORST:.0f}° and more. Grey: no normal is known; such pixels neither train nor count."
+    "Red grows with the normal's x (right), green with y (up), blue with z (towards the camera). Errors: dark at 0°, "
+    f"white from {WORST:.0f}° on."
 )
 
 # Dark to bright in even steps of lightness, so that it also reads in grey.
