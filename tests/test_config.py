@@ -217,12 +217,12 @@ def row(table, name, **values):
 
 
 def normals(dataset, **values):
-    """A protocol of kind normals, as in the paper's suite but for `values`, on a data set; `scenes` has normals."""
+    """A protocol of kind normals, as in the paper's suite but for `values`; `scenes` and `frames` have normals."""
     block = shipped(REPOSITORY / "config/paper-v2.yaml")["protocols"]["normals"] | values
-    scenes = DATASETS["digits"] | {"dataset": "scenes", "source": "generated:shapes"}
 
     def change(parts):
-        parts["datasets"]["scenes"] = scenes
+        for name, source in (("scenes", "generated:shapes"), ("frames", "original:nyuv2/labelled")):
+            parts["datasets"][name] = DATASETS["digits"] | {"dataset": name, "source": source}
         parts["config"]["protocols"]["nor"] = block
         parts["config"]["tasks"]["nor"] = [dataset]
 
@@ -276,6 +276,7 @@ def normals(dataset, **values):
         (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
         (normals(dataset="digits"), "tasks.nor: 'digits' has no surface normals; write a data set with source orig"),
         (normals(dataset="scenes"), "protocols.nor.targets: 'scenes' has no code words; write kmeans"),
+        (normals(dataset="frames"), "protocols.nor.targets: 'frames' has no code words; write kmeans"),
         (normals(dataset="scenes", targets="nearest"), "nor.targets: found 'nearest', expected one of 'kmeans', 'voc"),
         (normals(dataset="scenes", batch_size=1), "nor.batch_size: found 1, expected at least 2"),
         (normals(dataset="scenes", frozen="none"), "nor.frozen: found 'none', expected one of 'all', 'first-four'"),

@@ -4,6 +4,7 @@ import os
 import re
 import signal
 import time
+from dataclasses import replace
 from pathlib import Path
 
 import layouts
@@ -19,13 +20,14 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.backbones import build_backbone
+from ssltransfer.checkpoints.backbone_file import save_backbone
 from ssltransfer.datasets import nyuv2
 from ssltransfer.errors import InputError
 from ssltransfer.normals import codes, pictures, truth
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
 from ssltransfer.normals.fitting import cell_loss, draw, evaluate, fit, predict, schedule
 from ssltransfer.normals.frames import Frames, collate, network_input, read_labels, resized
-from ssltransfer.normals.network import NormalsNetwork, PyramidPooling, decode, dilate, parameter_groups
+from ssltransfer.normals.network import NormalsNetwork, PyramidPooling, decode, dilate, load_network, parameter_groups
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -368,9 +370,12 @@ def test_wrong_images_of_labels_are_one_line(tmp_path, scenes, image, message):
         drawn.labels(0, 32, 40)
 
 
-def test_missing_images_of_labels_are_one_line(tmp_path):
+def test_missing_images_of_labels_are_one_line(tmp_path, scenes):
     with pytest.raises(InputError, match="labels .*none.png are missing"):
         read_labels(tmp_path / "none.png")
+    drawn = replace(scenes, codes=["labels.png"] * 7 + [""] * 5)
+    with pytest.raises(InputError, match=r"test.targets: images, but 7.png has no image of labels \(3 of 10 training"):
+        train(drawn, tmp_path / "part")
 
 
 # Images
@@ -475,6 +480,21 @@ def test_frozen_parts_stay_as_they_are_and_others_do_not(tmp_path, scenes):
         changed = {name.partition(".")[0] for name in start if not torch.equal(start[name], after[name])}
         assert changed == moved
         assert {name.partition(".")[0] for name in trained.trained.state_dict()} == {"head"} | moved
+
+
+@pytest.mark.parametrize("frozen", ["all", "first-four"])
+def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
+    chosen = SETTINGS | {"frozen": frozen}
+    save_backbone(build_backbone(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
+    trained, _ = train(scenes, tmp_path / "part", {"frozen": frozen})
+    save_backbone(trained.learnt(scenes.words), tmp_path / "learnt.safetensors", {})
+    files = tmp_path / "backbone.safetensors", ARCH, tmp_path / "learnt.safetensors"
+    loaded, words = load_network(*files, chosen)
+    assert np.array_equal(words, scenes.words)
+    found, expected = (predict(n.eval(), scenes, np.arange(3), 32, "none", CPU) for n in (loaded, trained))
+    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # the memory is laid out differently
+    with pytest.raises(InputError, match=r"learnt.safetensors is no network of these settings"):
+        load_network(*files, chosen | {"channels": 9})
 
 
 def test_training_mode_reaches_what_is_trained_alone():

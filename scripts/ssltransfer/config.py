@@ -367,5 +367,5 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
         )
     if row["train"] == 0 or row["test"] == 0:
         raise InputError(f"config: tasks.{protocol}: {row['dataset']!r} needs a training and a test part")
-    if generated and suite.settings(protocol)["targets"] != "kmeans":
+    if not row["source"] == "original:nyuv2" and suite.settings(protocol)["targets"] != "kmeans":
         raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")

@@ -106,6 +106,11 @@ def fit(
         raise InputError(
             f"{where}: batch_size is {settings['batch_size']}; write at most {len(rows)}, the training images"
         )
+    if unlabelled := [row for row in rows if frames.codes and not frames.codes[row]]:
+        raise InputError(
+            f"{where}.targets: images, but {frames.images[unlabelled[0]]} has no image of labels ({len(unlabelled)} of "
+            f"{len(rows)} training images); write vocabulary"
+        )
     steps, interval, rate = schedule(settings, len(rows))
     seed, sides = settings["seed"], settings["sizes"]
     network.to(device, memory_format=torch.channels_last).train()
