@@ -82,12 +82,13 @@ def main() -> None:
     several = stepper(backbone, names, settings, device)
     several()
     peaks[len(names)] = memory()
-    seconds: dict[str, list[float]] = {}
+    seconds: dict[str, list[tuple[float, float]]] = {}
 
     def timed(name: str, step, count: int) -> None:
-        begin = time.perf_counter()
+        begin = time.perf_counter(), time.process_time()
         step()
-        seconds.setdefault(name, []).append((time.perf_counter() - begin) / count)
+        ends = time.perf_counter(), time.process_time()
+        seconds.setdefault(name, []).append(tuple((b - a) / count for a, b in zip(begin, ends, strict=True)))
 
     ours = inversion.side_by_side, inversion.Halving.forward, inversion.Doubling.forward
     for _ in range(arguments.steps):
@@ -101,9 +102,12 @@ def main() -> None:
     print(f"{device.type}, {torch.get_num_threads()} threads, {settings.canvas} x {settings.canvas} canvas, ResNet-50")
     print(f"operations: {counter.get_total_flops() / 1e9:.1f} GFLOP an image and step")
     for name, found in seconds.items():
-        median = sorted(found)[len(found) // 2]
-        hours = median * settings.steps / 3600
-        print(f"{name}: {median:.3f} s an image and step; extrapolated to {settings.steps} steps: {hours:.2f} hours")
+        clock, processor = (sorted(values)[len(found) // 2] for values in zip(*found, strict=True))
+        minutes = processor * settings.steps / 60
+        print(
+            f"{name}: {clock:.3f} s an image and step on the clock, {processor:.3f} of processor time; "
+            f"{settings.steps} steps, extrapolated: {minutes:.0f} minutes"
+        )
     print(f"peak memory, MiB: {start:.0f} with the backbone, " + ", ".join(f"{v:.0f} at {k}" for k, v in peaks.items()))
 
 
