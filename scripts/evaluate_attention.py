@@ -9,7 +9,7 @@ import numpy as np
 from ssltransfer import score_file
 from ssltransfer.attention import Occluder, Scan, attention_map, diffusion, overlay, scan_images
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
-from ssltransfer.datasets.index import read_index
+from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.download import file_hash
 from ssltransfer.files import replacing, write_json
@@ -24,8 +24,7 @@ with job(snakemake.log[0]):
     device = choose_device(snakemake.threads)
     scan = Scan(settings["size"], settings["mask"], settings["stride"])
     options = {name: settings[name] for name in ("fill", "view", "feature") if name in settings}
-    index = read_index(snakemake.input.index)
-    names = [index.classes[label] for label in index.label]
+    names = image_names(read_index(snakemake.input.index))
     images = np.load(snakemake.input.images, allow_pickle=False)
     backbone = fuse(load_backbone(snakemake.input.checkpoint, params.arch), device)
     key = json.dumps(

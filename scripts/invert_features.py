@@ -8,7 +8,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
-from ssltransfer.datasets.index import read_index
+from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.download import file_hash
 from ssltransfer.files import replacing
@@ -24,8 +24,6 @@ with job(snakemake.log[0]):
     part = Path(f"{output.images}.part")
     device = choose_device()
     index = read_index(snakemake.input.index)
-    names = [index.classes[label] for label in index.label]
-    names = [f"{name} {row}" if names.count(name) > 1 else name for row, name in enumerate(names)]
     known = {field.name for field in fields(Inversion)}
     settings = Inversion(
         **{
@@ -37,7 +35,7 @@ with job(snakemake.log[0]):
     images, interval, losses = invert(
         fuse(load_backbone(snakemake.input.checkpoint, params.arch), device),
         np.load(snakemake.input.images, allow_pickle=False),
-        names,
+        image_names(index),
         params.norm,
         settings,
         device,
@@ -54,5 +52,7 @@ with job(snakemake.log[0]):
         "cost": cost.report() | {"device": device.type},
     }
     with replacing(output.images) as temporary:
-        np.savez(temporary, images=images, names=np.array(names), provenance=np.array(json.dumps(provenance)))
+        np.savez(
+            temporary, images=images, names=np.array(image_names(index)), provenance=np.array(json.dumps(provenance))
+        )
     shutil.rmtree(part, ignore_errors=True)

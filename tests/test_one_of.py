@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 
 from ssltransfer.datasets import Member, parse_members, parse_source, photographs
-from ssltransfer.datasets.index import Index, check_index
+from ssltransfer.datasets.index import Index, check_index, image_names
 from ssltransfer.datasets.one_of import choose
 from ssltransfer.errors import InputError
 
@@ -41,6 +41,12 @@ def test_a_named_image_is_taken_and_a_wrong_name_is_one_line():
         InputError, match=r"one-of: a has no image 'x\.png'; write one as in its index, such as '0\.png'"
     ):
         choose(Member("a", "x.png"), index(), 0)
+
+
+def test_names_of_images_tell_them_apart():
+    assert image_names(Index(["a.jpg", "b.jpg"], ["test"] * 2, [1, 0], ["cat", "dog"])) == ["dog", "cat"]
+    assert image_names(Index(["x/a.jpg", "x/b.jpg"], ["test"] * 2, [0, 0], ["x"])) == ["a", "b"]
+    assert image_names(Index(["x/a.jpg", "y/a.jpg"], ["test"] * 2, [0, 0], ["x"])) == ["a 0", "a 1"]
 
 
 def test_photographs_are_whole_and_in_colour():

@@ -5,7 +5,7 @@ import os
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
+from pathlib import Path, PurePosixPath
 
 import numpy as np
 import pyarrow as pa
@@ -182,6 +182,14 @@ def select(index: Index, rows: Sequence[int]) -> Index:
 
     extra = {column: chosen(values) for column, values in index.extra.items()}
     return Index(chosen(index.image), chosen(index.split), chosen(index.label), index.classes, extra)
+
+
+def image_names(index: Index) -> list[str]:
+    """Name each image of a small data set: its class if that tells all apart, else its file, else that with its row."""
+    names = [index.classes[label] for label in index.label] if not index.multi_label else list(index.image)
+    if len(set(names)) < len(names):
+        names = [PurePosixPath(image).stem for image in index.image]
+    return [f"{name} {row}" if names.count(name) > 1 else name for row, name in enumerate(names)]
 
 
 def split_reference(reference: str) -> tuple[str, int | None]:
