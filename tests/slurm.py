@@ -164,8 +164,15 @@ class Cluster:
         self.command("slurmctld", "-c")
         for node in NODES:
             self.command("slurmd", "-N", node)
+        self.wait_for_nodes()
+
+    def wait_for_nodes(self) -> None:
+        """Wait until no node is down."""
+        folder = self.folder
         deadline = time.monotonic() + 30
-        while set(self.command("sinfo", "--noheader", "--Node", "--format=%T", check=False).split()) != {"idle"}:
+        while not (states := self.command("sinfo", "--noheader", "--Node", "--format=%T", check=False).split()) or any(
+            state.startswith(("down", "unknown", "future")) or state.endswith("*") for state in states
+        ):
             if time.monotonic() > deadline:
                 logs = "\n".join(path.read_text()[-1500:] for path in folder.glob("*.log"))
                 raise RuntimeError(f"the nodes do not come up:\n{logs}")
@@ -185,6 +192,12 @@ class Cluster:
         steps = [process for process, (job, step) in work.items() if step and job in running]
         end([daemon, *steps, *(process for process, (job, step) in work.items() if not step and job in running)])
         self.command("scontrol", "update", f"nodename={node}", "state=down", "reason=test")
+
+    def repair(self, node: str) -> None:
+        """Start a broken node again."""
+        self.command("slurmd", "-N", node)
+        self.command("scontrol", "update", f"nodename={node}", "state=resume")
+        self.wait_for_nodes()
 
 
 def _job_of(process: int) -> tuple[str, bool]:

@@ -1,0 +1,79 @@
+"""Kill a run with all its jobs again and again, and compare what it makes at last with a run that nobody touched.
+
+`uv run python benchmarks/faults.py` does so with the demo suite; `--folder tests/config` with the toy suite,
+`--models tiny-random,tiny-simclr` with some of the models.
+"""
+
+import argparse
+import csv
+import shutil
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import yaml
+
+REPOSITORY = Path(__file__).parents[1]
+sys.path.append(str(REPOSITORY / "tests"))
+
+import faults  # noqa: E402
+
+from workflow import command, numbers, succeed  # noqa: E402
+
+
+def workspace(folder: Path, source: Path, models: list[str]) -> Path:
+    """Make a working directory with the configuration in `source`, for these models (all, if none are named)."""
+    shutil.copytree(source, folder / "config")
+    if models:
+        path = folder / "config/config.yaml"
+        suite = yaml.safe_load(path.read_text())
+        chosen = {name: [m for m in of if m in models] for name, of in suite.get("models_of", {}).items()}
+        path.write_text(yaml.safe_dump(suite | ({"models_of": chosen} if chosen else {}), sort_keys=False))
+        table = folder / "config/models.tsv"
+        rows = list(csv.reader(table.read_text().splitlines(), delimiter="\t"))
+        kept = [rows[0], *(row for row in rows[1:] if row[0] in models)]
+        table.write_text("".join("\t".join(row) + "\n" for row in kept))
+    return folder
+
+
+def main() -> None:
+    """Print a row for each kill, and whether the numbers are the same."""
+    parser = argparse.ArgumentParser()
+    parser.add_argument("--folder", type=Path, default=REPOSITORY / "config")
+    parser.add_argument("--models", default="")
+    parser.add_argument("--kills", type=int, default=10)
+    parser.add_argument("--seed", type=int, default=1)
+    given = parser.parse_args()
+    models = [model for model in given.models.split(",") if model]
+    suite = yaml.safe_load((given.folder / "config.yaml").read_text())["suite"]
+    with tempfile.TemporaryDirectory() as name:
+        untouched = workspace(Path(name) / "untouched", given.folder, models)
+        began = time.monotonic()
+        succeed(untouched)
+        seconds = time.monotonic() - began
+        expected = numbers(untouched, suite)
+        print(f"Not interrupted: {seconds:.0f} s. {len(expected)} tables and scores.\n")
+        print(
+            "| kill | seconds after a start | jobs that ran | results there, all of them whole |\n" + "| --- " * 4 + "|"
+        )
+        count = turn = 0
+        while count < given.kills:
+            turn += 1
+            folder = workspace(Path(name) / f"killed-{turn}", given.folder, models)
+            left = given.kills - count
+            for kill in faults.interrupt(command(), folder, left, 2 * seconds / left, given.seed + turn):
+                count += 1
+                ran = ", ".join(kill.rules) or "none: planning, or between two jobs"
+                print(f"| {count} | {kill.seconds:.1f} | {ran} | {kill.files} |", flush=True)
+            found = numbers(folder, suite)
+            different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+            print(
+                f"| | run {turn} completed | {'differ: ' + ', '.join(different) if different else 'all identical'} | |"
+            )
+            if different:
+                sys.exit(1)
+
+
+if __name__ == "__main__":
+    main()
