@@ -41,3 +41,9 @@ onsuccess:
     if Path(SUITE_REPORT).exists():
         # Snakemake still prints after this; the place of the report is to be the last line.
         atexit.register(print, f"Report: {SUITE_REPORT}", file=sys.stderr)
+
+
+onerror:
+    if any(job.rule.name == "list_checkpoints" for job in workflow.dag.jobs):
+        # With --keep-going: the list of what could be had; made anew when the rest is there.
+        list_what_is_there()

@@ -17,7 +17,7 @@ import yaml
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "tests"))
 
-import faults  # noqa: E402
+from interruptions import interrupt  # noqa: E402
 
 from workflow import command, numbers, succeed  # noqa: E402
 
@@ -62,7 +62,7 @@ def main() -> None:
             turn += 1
             folder = workspace(Path(name) / f"killed-{turn}", given.folder, models)
             left = given.kills - count
-            for kill in faults.interrupt(command(), folder, left, 2 * seconds / left, given.seed + turn):
+            for kill in interrupt(command(), folder, left, 2 * seconds / left, given.seed + turn):
                 count += 1
                 ran = ", ".join(kill.rules) or "none: planning, or between two jobs"
                 print(f"| {count} | {kill.seconds:.1f} | {ran} | {kill.files} |", flush=True)

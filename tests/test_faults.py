@@ -6,7 +6,7 @@ import shutil
 import subprocess
 import time
 
-import faults
+import interruptions
 import numpy as np
 import pytest
 
@@ -18,7 +18,7 @@ TARGETS = [f"results/scores/toy-{kind}/toy-simclr/digits.json" for kind in ("lin
 
 def test_killed_runs_end_with_the_same_numbers(finished, tmp_path):
     folder = workspace(tmp_path / "killed")
-    kills = list(faults.interrupt(command(*TARGETS), folder, 3, 8.0, seed=1))
+    kills = list(interruptions.interrupt(command(*TARGETS), folder, 3, 8.0, seed=1))
     assert kills and any(kill.rules for kill in kills)
     ours, theirs = numbers(folder), numbers(finished)
     assert set(ours) == set(TARGETS)
@@ -29,7 +29,7 @@ def test_killed_runs_end_with_the_same_numbers(finished, tmp_path):
 def test_a_left_lock_is_explained_and_a_second_run_refused(tmp_path):
     folder = workspace(tmp_path / "two runs")
     words = command("results/datasets/digits/resize16.npy")
-    first = faults.start(words, folder)
+    first = interruptions.start(words, folder)
     try:
         while not list((folder / ".snakemake/locks").glob("*.lock")):
             assert first.poll() is None
@@ -38,12 +38,27 @@ def test_a_left_lock_is_explained_and_a_second_run_refused(tmp_path):
         assert second.returncode == 1
         assert "Directory cannot be locked" in second.stderr
     finally:
-        faults.kill(first)
+        interruptions.kill(first)
     again = snakemake(folder, "results/datasets/digits/resize16.npy")
     assert again.returncode == 1
     assert "It can be removed with the --unlock argument" in " ".join(again.stdout.split())
-    faults.unlock(words, folder)
+    interruptions.unlock(words, folder)
     succeed(folder, "results/datasets/digits/resize16.npy")
+
+
+def test_checkpoints_are_listed_though_one_is_missing(finished, tmp_path):
+    folder = workspace(tmp_path / "missing")
+    shutil.copytree(finished / "results", folder / "results", copy_function=shutil.copy2)
+    table = folder / "config/models.tsv"
+    table.write_text(
+        table.read_text() + "net\tNet\tnone\tresnet50\tfile:no.pth\ttorchvision\t\timagenet\t\ttoy\tMIT\t\n"
+    )
+    done = snakemake(folder, "checkpoints", "--keep-going")
+    assert done.returncode == 1
+    rows = [line.split("\t")[:2] for line in (folder / "results/toy/checkpoints.tsv").read_text().splitlines()]
+    assert [row[0] for row in rows] == ["model", "toy-random", "toy-simclr", "toy-supervised", "net"]
+    assert rows[-1][1].startswith("missing") and rows[1][1] == "pretrain:toy-random"
+    assert "list_checkpoints" in snakemake(folder, "checkpoints", "--dry-run").stdout
 
 
 @contextlib.contextmanager

@@ -92,15 +92,19 @@ rule verify_checkpoint:
         "../../scripts/verify_checkpoint.py"
 
 
+CHECKPOINTS = [f"results/checkpoints/{model}.safetensors" for model in SUITE.models]
+VERIFICATIONS = [
+    f"results/verification/{model}.json"
+    for model in PUBLISHED_MODELS
+    if model in HEADS and SUITE.config.get("imagenet_val")
+]
+
+
 rule list_checkpoints:
     """List the converted checkpoints of the suite and what is known of each."""
     input:
-        checkpoints=[f"results/checkpoints/{model}.safetensors" for model in SUITE.models],
-        verifications=[
-            f"results/verification/{model}.json"
-            for model in PUBLISHED_MODELS
-            if model in HEADS and SUITE.config.get("imagenet_val")
-        ],
+        checkpoints=CHECKPOINTS,
+        verifications=VERIFICATIONS,
     output:
         "results/{suite}/checkpoints.tsv",
     log:

@@ -9,6 +9,7 @@ from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ, parse_members, parse_source
 from ssltransfer.errors import InputError
+from ssltransfer.files import read_json
 from ssltransfer.trunks import TRUNKS
 from ssltransfer.versions import version
 
@@ -256,3 +257,13 @@ def recipe_files(wildcards):
         "index": f"{folder}/index.parquet",
         "images": f"{images}/{recipe['transform']}.npy",
     }
+
+
+def list_what_is_there():
+    """Write the list of checkpoints though some are missing."""
+    from ssltransfer.checkpoints.listing import list_checkpoints, write_listing
+
+    verified = {Path(path).stem: read_json(path) for path in VERIFICATIONS if Path(path).is_file()}
+    heads = [model for model in PUBLISHED_MODELS if model in HEADS]
+    table = list_checkpoints(map(Path, CHECKPOINTS), verified, heads)
+    write_listing(table, Path(f"results/{SUITE.name}/checkpoints.tsv"))

@@ -1,10 +1,13 @@
 """The table of a suite's checkpoints: what was fetched, converted and proved."""
 
 import json
+import sys
 from collections.abc import Iterable
 from pathlib import Path
 
 from safetensors import safe_open
+
+from ssltransfer.files import replacing
 
 COLUMNS = ["model", "source", "sha256", "tensors", "left out", "forward", "head check"]
 
@@ -15,7 +18,7 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
     Parameters
     ----------
     paths : iterable of Path
-        Backbone files.
+        Backbone files; of one that is missing, only that is said.
     verified : dict of str to dict
         Results of `verify.imagenet_top1` by model.
     heads : list of str
@@ -28,6 +31,9 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
     """
     rows = [COLUMNS]
     for path in paths:
+        if not path.is_file():
+            rows.append([path.stem, "missing, see logs/fetch_checkpoint and logs/convert_checkpoint", *["-"] * 5])
+            continue
         with safe_open(path, framework="numpy") as file:
             metadata, tensors = file.metadata() or {}, len(file.keys())
         files = json.loads(metadata.get("files", "{}"))
@@ -44,6 +50,15 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
             ]
         )
     return rows
+
+
+def write_listing(table: list[list[str]], path: Path) -> None:
+    """Write the table to a file and, aligned, to stderr."""
+    with replacing(path) as temporary:
+        temporary.write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    for row in table:
+        print("  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)), file=sys.stderr)
 
 
 def _head_check(model: str, verified: dict[str, dict], heads: list[str]) -> str:
