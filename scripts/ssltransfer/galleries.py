@@ -36,16 +36,19 @@ def picture_grid(canvas: Canvas, pictures: dict[str, Pictures]) -> Figure:
     pixels = min(rows[0][1].shape[2], PAGE_PIXELS // columns)
     mosaic, centres = _mosaic([images for _, images in rows], pixels)
     with mpl.rc_context(STYLE):
-        label_inches = 0.95
+        label_inches = max(0.95, 0.075 * max(len(line) for label, _ in rows for line in label.split("\n")))
         inches = min(PAGE_INCHES - label_inches, 1.6 * columns)
         height = inches * mosaic.shape[0] / mosaic.shape[1]
-        figure = canvas.figure(inches + label_inches, height + 0.3)
+        many = columns > 8
+        figure = canvas.figure(inches + label_inches, height + (0.6 if many else 0.3))
         ax = figure.add_subplot()
         ax.imshow(mosaic, interpolation="none")
         ax.set_yticks(centres, [label for label, _ in rows], fontsize=6.5)
         step = mosaic.shape[1] / columns
         names = [name if len(name) <= 14 else f"{name[:13]}…" for name in first.columns]
-        ax.set_xticks([step * (i + 0.5) for i in range(columns)], names, fontsize=6 if columns > 8 else 7)
+        slanted = {"fontsize": 6, "rotation": 35, "ha": "left", "rotation_mode": "anchor"}
+        places = [step * (i + (0.3 if many else 0.5)) for i in range(columns)]
+        ax.set_xticks(places, names, **slanted if many else {"fontsize": 7})
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)

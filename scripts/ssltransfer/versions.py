@@ -70,7 +70,7 @@ COMPONENTS = {
             *("tables.py", "summary.py", "suite_tables.py"),
         ),
     ),
-    "figures": Component(4, ("plots.py", "galleries.py", "explorer.py")),
+    "figures": Component(5, ("plots.py", "galleries.py", "explorer.py")),
     "report": Component(3, ("report.py",)),
 }
 
