@@ -439,11 +439,11 @@ def test_large_matrices_are_streamed():
 
 
 def test_number_of_threads_does_not_matter():
-    features, labels = sample(600, 300, 10)
+    features, labels = sample(300, 200, 5)
     paths = []
     for threads in (1, 2):
         with threadpool_limits(threads):
-            paths.append(list(logistic.fit_path(features, labels, PATH, 10)))
+            paths.append(list(logistic.fit_path(features, labels, PATH, 5)))
     agree(*paths)
 
 
