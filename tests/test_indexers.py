@@ -274,6 +274,16 @@ def test_the_crop_of_full_frames_is_the_toolboxs(tmp_path):
     assert valid.sum() == 427 * 561 and (normals[..., 2] > 0.99).all()
 
 
+def test_colours_that_are_no_normals_decode_to_zero(tmp_path):
+    picture = Image.new("RGB", (3, 1), (128, 127, 255))
+    picture.putpixel((1, 0), (0, 0, 0))
+    picture.putpixel((2, 0), (127, 127, 127))
+    picture.save(tmp_path / "colours.png")
+    np.testing.assert_allclose(
+        nyuv2.decode_colours(tmp_path / "colours.png")[0], [[1, 0, 0], [0] * 3, [0] * 3], atol=0.01
+    )
+
+
 def test_colours_of_real_normals_decode_to_the_official_ones(samples):
     """In the sample both are of one frame; this fixes the meaning and the sign of all three channels."""
     root = samples / "nyuv2"

@@ -137,7 +137,10 @@ def read_normals(root: Path, reference: str) -> tuple[np.ndarray, np.ndarray]:
 
 
 def decode_colours(path: Path) -> np.ndarray:
-    """Decode an image of ``nyu_normals_gt``, float32 (h, w, 3): red is away from the camera, green down, blue right."""
+    """Decode an image of ``nyu_normals_gt``, float32 (h, w, 3): red is away from the camera, green down, blue right.
+
+    Zero where a colour is no unit vector.
+    """
     try:
         with Image.open(path) as image:
             if image.mode != "RGB":
@@ -148,8 +151,9 @@ def decode_colours(path: Path) -> np.ndarray:
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"normals {path} cannot be read: {error}") from None
     normals = np.stack([blue, -green, -red], axis=-1)
-    # Eight bits a component leave lengths within a few percent of 1.
-    return normals / np.maximum(np.linalg.norm(normals, axis=-1, keepdims=True), 0.5)
+    length = np.linalg.norm(normals, axis=-1, keepdims=True)
+    # Eight bits a component leave lengths near 1; plain grey or black is a place without a normal.
+    return np.where(np.abs(length - 1) < 0.2, normals / np.maximum(length, 0.8), 0)
 
 
 def _depth_mask(path: Path, row: int) -> np.ndarray:
