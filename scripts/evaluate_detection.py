@@ -9,7 +9,7 @@ from ssltransfer.datasets.index import read_index
 from ssltransfer.detection.detection_file import load_detections
 from ssltransfer.detection.evaluation import THRESHOLDS, evaluate, written
 from ssltransfer.detection.objects import read_annotations, voc_objects
-from ssltransfer.detection.pictures import SHOWN, draw, examples
+from ssltransfer.detection.pictures import SHOWN, draw, examples, short_name
 from ssltransfer.detection.settings import describe, read_settings
 from ssltransfer.files import write_json
 from ssltransfer.images import read_image
@@ -49,7 +49,7 @@ with job(snakemake.log[0]):
     empty = np.empty((0, SIDE, SIDE, 3), np.uint8)
     save_pictures(
         snakemake.output.pictures,
-        [str(row) for row in shown],
+        [short_name(index.image[row]) for row in shown],
         {"Ground truth": np.array(truth) if truth else empty},
         {"Detections": np.array(found) if found else empty},
         f"Boxes with scores above {SHOWN}, in percent.",

@@ -41,7 +41,6 @@ with job(snakemake.log[0]):
         workers=snakemake.threads - 1,
         progress=lambda batches, total: progress(batches, "training", total),
     )
-    seconds = cost.report()["seconds"]
     detections = detect(detector, index, root, settings, lambda batches, total: progress(batches, "detecting", total))
     save_detections(output.predictions, detections)
     save_curve(output.curve, interval, losses)
@@ -52,7 +51,7 @@ with job(snakemake.log[0]):
         "schedule": json.dumps(describe(settings.used)),
         "scaling": settings.scaling,
         "versions": json.dumps(package_versions("torch", "torchvision", "detectron2") | {"protocol": params.version}),
-        "cost": json.dumps(cost.report() | {"iterations_per_second": round(settings.used.iterations / seconds, 2)}),
+        "cost": json.dumps(cost.report()),
     }
     with replacing(output.trained) as temporary:
         save_file({key: t.cpu().contiguous() for key, t in detector.state_dict().items()}, temporary, metadata=about)

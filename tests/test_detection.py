@@ -22,7 +22,7 @@ from ssltransfer.detection.detection_file import load_detections, save_detection
 from ssltransfer.detection.evaluation import Detections, evaluate, written
 from ssltransfer.detection.inputs import TrainingImages, image_sizes, oriented_stream, scaled_size, uniform_batches
 from ssltransfer.detection.objects import check_inside, read_annotations, voc_objects
-from ssltransfer.detection.pictures import draw, examples
+from ssltransfer.detection.pictures import draw, examples, short_name
 from ssltransfer.detection.settings import Schedule, Settings, Sides, describe, read_settings
 from ssltransfer.detection.training import build_detector, detect, train_detector
 from ssltransfer.errors import InputError
@@ -401,6 +401,7 @@ def test_boxes_are_drawn():
     assert (picture[60, [20, 79]] != 0).any(axis=1).all() and (picture[60, [19, 21, 78, 80]] == 0).all()
     assert examples(np.arange(10), np.arange(10) % 2, 3).tolist() == [1, 5, 9]
     assert examples(np.arange(2), np.zeros(2, int), 3).tolist() == []
+    assert [short_name(name) for name in ("originals.npy#31", "VOC2007/JPEGImages/000004.jpg")] == ["31", "000004"]
 
 
 # Bad input

@@ -59,7 +59,7 @@ COMPONENTS = {
         (
             *("detection/objects.py", "detection/inputs.py", "detection/settings.py", "detection/training.py"),
             *("detection/torchvision_backend.py", "detection/detectron2_backend.py", "detection/detection_file.py"),
-            *("training.py", "backbones.py"),
+            *("training.py", "backbones.py", "images.py", "checkpoints/detectron2.py"),
         ),
     ),
     "detection": Component(1, ("detection/evaluation.py", "detection/pictures.py")),
