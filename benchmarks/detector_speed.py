@@ -20,8 +20,8 @@ from ssltransfer.detection.training import build_detector
 SMALL = Network(64, 128, (12, 20, 32, 44, 60), (60, 60, 40), (64, 32), 32)
 CASES = [
     # arch, images a batch, their size, network, rounds
-    ("resnet-1x1x1x1-w16", 16, (64, 64), SMALL, 20),
-    ("resnet50", 2, (320, 480), Network(), 5),
+    ("resnet-1x1x1x1-w16", 16, (64, 64), SMALL, 12),
+    ("resnet50", 2, (224, 320), Network(), 3),
 ]
 TRAINED = ("frozen", "finetune")
 

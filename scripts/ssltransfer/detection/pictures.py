@@ -51,8 +51,8 @@ def draw(
     square = Image.new("RGB", (side, side), "white")
     left, top = (side - size[0]) // 2, (side - size[1]) // 2
     square.paste(image.resize(size, Image.Resampling.BICUBIC), (left, top))
-    pen, font, colours = ImageDraw.Draw(square), ImageFont.load_default(side // 20 + 2), palette(len(classes))
-    width = max(1, side // 100)
+    pen, font, colours = ImageDraw.Draw(square), ImageFont.load_default(side // 14 + 2), palette(len(classes))
+    width = max(1, side // 64)
     for number in range(len(boxes)):
         box = boxes[number] * scale + (left, top, left, top)
         colour = colours[labels[number]]
