@@ -1,7 +1,7 @@
 """Kill a run with all its jobs again and again, and compare what it makes at last with a run that nobody touched.
 
 `uv run python benchmarks/faults.py` does so with the demo suite; `--folder tests/config` with the toy suite,
-`--models tiny-random,tiny-simclr` with some of the models.
+`--models tiny-random,tiny-simclr` with some of the models. `--single` compares with a run on one core, too.
 """
 
 import argparse
@@ -37,11 +37,20 @@ def workspace(folder: Path, source: Path, models: list[str]) -> Path:
     return folder
 
 
+def compare(expected: dict, found: dict) -> str:
+    """Say that two runs have the same numbers; end the benchmark if they do not."""
+    different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
+    if different:
+        sys.exit(f"These differ: {', '.join(different)}")
+    return "identical tables and scores"
+
+
 def main() -> None:
     """Print a row for each kill, and whether the numbers are the same."""
     parser = argparse.ArgumentParser()
     parser.add_argument("--folder", type=Path, default=REPOSITORY / "config")
     parser.add_argument("--models", default="")
+    parser.add_argument("--single", action="store_true")
     parser.add_argument("--kills", type=int, default=10)
     parser.add_argument("--seed", type=int, default=1)
     given = parser.parse_args()
@@ -54,9 +63,12 @@ def main() -> None:
         seconds = time.monotonic() - began
         expected = numbers(untouched, suite)
         print(f"Not interrupted: {seconds:.0f} s. {len(expected)} tables and scores.\n")
-        print(
-            "| kill | seconds after a start | jobs that ran | results there, all of them whole |\n" + "| --- " * 4 + "|"
-        )
+        if given.single:
+            folder = workspace(Path(name) / "one core", given.folder, models)
+            succeed(folder, "--cores", "1")
+            print(f"On one core: {compare(expected, numbers(folder, suite))}.\n", flush=True)
+        print("| kill | seconds after a start | jobs that ran | results there, all of them whole |")
+        print("| --- | --- | --- | --- |")
         count = turn = 0
         while count < given.kills:
             turn += 1
@@ -66,13 +78,7 @@ def main() -> None:
                 count += 1
                 ran = ", ".join(kill.rules) or "none: planning, or between two jobs"
                 print(f"| {count} | {kill.seconds:.1f} | {ran} | {kill.files} |", flush=True)
-            found = numbers(folder, suite)
-            different = sorted(key for key in expected.keys() | found.keys() if expected.get(key) != found.get(key))
-            print(
-                f"| | run {turn} completed | {'differ: ' + ', '.join(different) if different else 'all identical'} | |"
-            )
-            if different:
-                sys.exit(1)
+            print(f"| | completed: {compare(expected, numbers(folder, suite))} | | |")
 
 
 if __name__ == "__main__":

@@ -196,7 +196,8 @@ class Cluster:
     def repair(self, node: str) -> None:
         """Start a broken node again."""
         self.command("slurmd", "-N", node)
-        self.command("scontrol", "update", f"nodename={node}", "state=resume")
+        # Refused where the daemon's own message was quicker (ReturnToService).
+        self.command("scontrol", "update", f"nodename={node}", "state=resume", check=False)
         self.wait_for_nodes()
 
 
