@@ -184,7 +184,10 @@ class Linear(nn.Module):
 
     def __init__(self):
         super().__init__()
-        self.weight = nn.Parameter(torch.linalg.qr(torch.randn(3, 3))[0][:, :, None, None], requires_grad=False)
+        self.weight = nn.Parameter(
+            torch.linalg.qr(torch.randn(3, 3, generator=torch.Generator().manual_seed(0)))[0][:, :, None, None],
+            requires_grad=False,
+        )
 
     def feature_map(self, x):
         return nn.functional.conv2d(x, self.weight)
@@ -201,7 +204,8 @@ def test_a_linear_backbone_gives_the_image_back(tmp_path, output):
         tmp_path, names=["ramp"], images=image[None].astype(np.uint8), settings=settings, backbone=Linear()
     )
     assert losses[-1] < 1e-3 * losses[0]
-    assert np.abs(255 * found[0] - image.astype(np.uint8)).mean() < 3  # grey levels
+    levels = np.abs(255 * found[0] - image.astype(np.uint8))
+    assert levels.mean() < 0.5 and levels.max() < 4  # that is, to the grey level
 
 
 def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path):
