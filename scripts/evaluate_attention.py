@@ -48,13 +48,13 @@ with job(snakemake.log[0]):
         np.savez(temporary, images=np.array(names), attention=maps.astype(np.float32))
     seen = images[:, scan.margin : scan.margin + scan.size, scan.margin : scan.margin + scan.size]
     coloured = np.stack([overlay(image, attention) for image, attention in zip(seen, maps, strict=True)])
-    steps = "every position" if scan.stride == 1 else f"every {scan.stride}th position, an approximation"
+    steps = "at every position" if scan.stride == 1 else f"in steps of {scan.stride} pixels, an approximation"
     save_pictures(
         output.pictures,
         names,
         {"image": seen},
         {"attention": coloured},
-        f"Mask of {scan.mask} x {scan.mask} pixels at {steps}, on images of {scan.size} pixels.",
+        f"Mask of {scan.mask} x {scan.mask} pixels {steps}, on images of {scan.size} pixels.",
     )
     write_json(
         output.score,
