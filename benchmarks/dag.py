@@ -1,7 +1,7 @@
 """Seconds of a dry run, before anything ran and after everything did: `uv run python benchmarks/dag.py`.
 
-The suites are like paper-v1, with its protocols in their proportions. After everything did: all outputs are there, as
-empty files, and so are the records that a real run leaves (Snakemake's `--touch` writes them).
+The paper's suites as they are, and larger ones with its cells in their proportions. After everything did: all
+outputs are there, as empty files, and so are the records that a real run leaves (Snakemake's `--touch` writes them).
 """
 
 import csv
@@ -17,7 +17,8 @@ from typing import NamedTuple
 import yaml
 
 REPOSITORY = Path(__file__).parents[1]
-SIZES = [(14, 25), (28, 25), (56, 25), (100, 40)]
+SUITES = ("paper-v1", "paper-v2")
+SIZES = [(50, 40), (100, 40)]
 REPEATS = 2
 # Snakemake rests a tenth of a second at each output that it touches.
 QUICK_TOUCH = (
@@ -38,7 +39,9 @@ def processor_seconds() -> float:
     return usage.ru_utime + usage.ru_stime
 
 
-def snakemake(folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "snakemake")) -> tuple[str, Seconds]:
+def snakemake(
+    folder: Path, suite: Path, *arguments: str, program: tuple[str, ...] = ("-m", "snakemake")
+) -> tuple[str, Seconds]:
     """Run Snakemake in `folder`; return what it printed and what it took."""
     command = [sys.executable, *program, *arguments, "--snakefile", str(REPOSITORY / "Snakefile")]
     command += [
@@ -49,7 +52,7 @@ def snakemake(folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "
     ]
     start, used = time.perf_counter(), processor_seconds()
     done = subprocess.run(
-        [*command, "--configfile", "suite.yaml"], cwd=folder, text=True, stdout=-1, stderr=-2, check=False
+        [*command, "--configfile", str(suite)], cwd=folder, text=True, stdout=-1, stderr=-2, check=False
     )
     if done.returncode:
         sys.exit(done.stdout[-3000:])
@@ -57,15 +60,13 @@ def snakemake(folder: Path, *arguments: str, program: tuple[str, ...] = ("-m", "
 
 
 def write_suite(folder: Path, models: int, tasks: int) -> None:
-    """Write a suite with the settings blocks of paper-v1 for this many models and tasks."""
-    suite = yaml.safe_load((REPOSITORY / "config/paper-v1.yaml").read_text())
-    shares = {protocol: round(len(names) * tasks / 25) for protocol, names in suite["tasks"].items()}
-    shares["linear-v1"] += tasks - sum(shares.values())
-    blocks = {protocol: suite["protocols"][protocol] for protocol in suite["tasks"]}
-    linear, few = ([f"set-{kind}{i}" for i in range(shares[f"{kind}-v1"])] for kind in ("linear", "fewshot"))
-    names = {"linear-v1": linear, "fewshot-v1": few, "calibration-v1": linear[: shares["calibration-v1"]]}
-    suite |= {"suite": "large", "tasks": names, "protocols": blocks, "models": "models.tsv", "datasets": "datasets.tsv"}
-    (folder / "suite.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
+    """Write a suite with settings blocks of paper-v2 for this many models and tasks, and as many calibrations."""
+    suite = yaml.safe_load((REPOSITORY / "config/paper-v2.yaml").read_text())
+    linear, few = ([f"set-{kind}{i}" for i in range(tasks // 2)] for kind in ("linear", "fewshot"))
+    names = {"linear": linear, "fewshot": few, "calibration": linear}
+    blocks = {protocol: suite["protocols"][protocol] for protocol in names}
+    suite = {"suite": "large", "tasks": names, "protocols": blocks, "models": "models.tsv", "datasets": "datasets.tsv"}
+    (folder / "large.yaml").write_text(yaml.safe_dump(suite, sort_keys=False))
     for table, ids, changes in (
         ("models", [f"model-{i}" for i in range(models)], {"suites": "large", "source": "https://example.org/net.pth"}),
         ("datasets", linear + few, {"metric": "top1", "test": "100"}),
@@ -81,41 +82,43 @@ def write_suite(folder: Path, models: int, tasks: int) -> None:
                 writer.writerow(pattern | changes | source | {table.removesuffix("s"): name})
 
 
-def finish(folder: Path) -> None:
+def finish(folder: Path, suite: Path) -> None:
     """Make every output, empty, and let Snakemake record it as made."""
-    plan, _ = snakemake(folder, "--dry-run")
+    plan, _ = snakemake(folder, suite, "--dry-run")
     for outputs in re.findall(r"^    output: (.*)$", plan, re.MULTILINE):
         for output in outputs.split(", "):
             path = folder / output
             path.parent.mkdir(parents=True, exist_ok=True)
-            path.touch() if path.suffix else path.mkdir()
-    snakemake(folder, "--touch", "--forceall", "--quiet", "all", "--scheduler", "greedy", program=QUICK_TOUCH)
+            path.touch() if path.suffix else path.mkdir(exist_ok=True)
+    options = ("--touch", "--forceall", "--quiet", "all", "--scheduler", "greedy")
+    snakemake(folder, suite, *options, program=QUICK_TOUCH)
 
 
-def measure(models: int, tasks: int) -> tuple[int, Seconds, Seconds]:
+def measure(folder: Path, suite: Path) -> tuple[int, Seconds, Seconds]:
     """Return the number of jobs and the smallest times of both dry runs."""
-    with tempfile.TemporaryDirectory() as name:
-        folder = Path(name)
-        write_suite(folder, models, tasks)
-        empty = [snakemake(folder, "--dry-run", "--quiet", "rules") for _ in range(REPEATS)]
-        jobs = int(re.search(r"^total\s+(\d+)", empty[0][0], re.MULTILINE)[1]) - 1  # without the target itself
-        finish(folder)
-        finished = [snakemake(folder, "--dry-run") for _ in range(REPEATS)]
-        assert all("Nothing to be done" in text for text, _ in finished)
-        return jobs, *(Seconds(*map(min, zip(*(took for _, took in runs), strict=True))) for runs in (empty, finished))
+    empty = [snakemake(folder, suite, "--dry-run", "--quiet", "rules") for _ in range(REPEATS)]
+    jobs = int(re.search(r"^total\s+(\d+)", empty[0][0], re.MULTILINE)[1]) - 1  # without the target itself
+    finish(folder, suite)
+    finished = [snakemake(folder, suite, "--dry-run") for _ in range(REPEATS)]
+    assert all("Nothing to be done" in text for text, _ in finished)
+    return jobs, *(Seconds(*map(min, zip(*(took for _, took in runs), strict=True))) for runs in (empty, finished))
 
 
 def main() -> None:
     """Print the table."""
-    print(
-        "| models | tasks | jobs | nothing there, s (processor) | everything there, s (processor) |\n"
-        + "| --- " * 5
-        + "|"
-    )
-    for models, tasks in SIZES:
-        jobs, *both = measure(models, tasks)
+    print("| suite | jobs | nothing there, s (processor) | everything there, s (processor) |")
+    print("| --- | --- | --- | --- |")
+    for case in (*SUITES, *SIZES):
+        with tempfile.TemporaryDirectory() as name:
+            folder = Path(name)
+            if isinstance(case, str):
+                title, suite = f"{case}, 14 models", REPOSITORY / "config" / f"{case}.yaml"
+            else:
+                title, suite = f"{case[0]} models, {case[1]} tasks, {case[1] // 2} calibrations", Path("large.yaml")
+                write_suite(folder, *case)
+            jobs, *both = measure(folder, suite)
         times = " | ".join(f"{took.wall:.1f} ({took.processor:.1f})" for took in both)
-        print(f"| {models} | {tasks} | {jobs:,} | {times} |", flush=True)
+        print(f"| {title} | {jobs:,} | {times} |", flush=True)
 
 
 if __name__ == "__main__":
