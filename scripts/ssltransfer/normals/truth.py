@@ -10,6 +10,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.array_file import ArrayFile
 from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
 from ssltransfer.normals.codes import IGNORE, SAMPLES, check_words, fit_words, nearest
@@ -47,10 +48,10 @@ def write_normals(frames: Iterable[tuple[str, np.ndarray, np.ndarray]], count: i
         for row, (where, normals, valid) in enumerate(frames):
             encoded, zero = encode(where, normals, valid)
             if array is None:
-                array = np.lib.format.open_memmap(temporary, "w+", np.int16, (count, *encoded.shape))
+                array = ArrayFile.create(temporary, (count, *encoded.shape), np.int16)
             if encoded.shape != array.shape[1:]:
-                raise InputError(f"{where}: {size(encoded)} pixels; the images before it have {size(array[0])}")
-            array[row] = encoded
+                raise InputError(f"{where}: {size(encoded)} pixels; the images before it have {size(array[0:1][0])}")
+            array.write(row, encoded[None])
             known = int(encoded.any(axis=-1).sum())
             for name, value in zip(counts, (valid.size, known, zero, known == 0), strict=True):
                 counts[name] += int(value)
