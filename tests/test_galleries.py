@@ -1,9 +1,12 @@
 """Grids of pictures and loss curves, drawn from the files that jobs leave."""
 
+import xml.etree.ElementTree as ET
+
 import numpy as np
 import pytest
 from synthetic_suite import suite
 
+from ssltransfer.detection.detection_file import load_detections
 from ssltransfer.errors import InputError
 from ssltransfer.galleries import loss_figure, picture_grid
 from ssltransfer.picture_file import Pictures, load_pictures, save_pictures
@@ -43,6 +46,25 @@ def test_a_file_of_something_else_is_one_line(tmp_path):
     np.savez(tmp_path / "a.npz", scores=np.zeros(3))
     with pytest.raises(InputError, match=r"a\.npz holds no pictures"):
         load_pictures(tmp_path / "a.npz")
+
+
+@pytest.mark.parametrize("load", [load_pictures, load_detections])
+@pytest.mark.parametrize("size", [0, 100, 900])
+def test_a_damaged_file_is_one_line(load, size, tmp_path):
+    first = pictures()
+    save_pictures(tmp_path / "a.npz", first.columns, first.reference, first.panels)
+    (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:size])
+    with pytest.raises(InputError, match=r"a\.npz holds no (pictures|detections)"):
+        load(tmp_path / "a.npz")
+
+
+def test_names_are_no_formulas_and_no_control_characters(tmp_path):
+    names = [r"$\frac{$", "$a$", "two\nlines\x01"]
+    shown = Pictures(names, {"Image": flat(0, 3)}, {"A $": flat(0, 3), "B $": flat(0, 3)})
+    figure = picture_grid(Canvas(suite()), {"simclr": shown})
+    assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [r"$\frac{$", "$a$", "two?lines?"]
+    save_figure(figure, tmp_path, "pictures")
+    ET.parse(tmp_path / "pictures.svg")
 
 
 def test_a_grid_has_the_shared_rows_first_and_then_each_model_in_table_order():

@@ -1,3 +1,5 @@
+import re
+
 import numpy as np
 import pytest
 from hypothesis import given, settings
@@ -129,6 +131,29 @@ def test_unreadable_images_are_one_line(tmp_path):
             read_image(tmp_path, name)
         assert name in str(error.value)
         assert "\n" not in str(error.value)
+
+
+def test_rows_that_are_no_images_are_one_line(tmp_path):
+    np.save(tmp_path / "float.npy", np.zeros((1, 4, 4, 3), np.float32))
+    np.save(tmp_path / "two.npy", np.zeros((2, 4, 4, 3), np.uint8))
+    for reference in ("float.npy#0", "two.npy#2", "none.npy#0", f"two.npy#{10**30}", "two.npy#²"):
+        with pytest.raises(InputError, match=re.escape(reference)) as error:
+            read_image(tmp_path, reference)
+        assert "\n" not in str(error.value)
+
+
+def test_extreme_images_are_refused(tmp_path):
+    """Some bytes of PNG; resized, they would be gigabytes."""
+    Image.new("L", (1, 10_000)).save(tmp_path / "bomb.png")
+    with pytest.raises(InputError, match=r"bomb\.png cannot be read: 1 x 10000 pixels"):
+        read_image(tmp_path, "bomb.png")
+
+
+def test_no_other_program_reads_an_image(tmp_path, monkeypatch):
+    monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was called"))
+    (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
+    with pytest.raises(InputError, match="cannot identify image file"):
+        read_image(tmp_path, "a.jpg")
 
 
 @pytest.fixture

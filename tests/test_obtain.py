@@ -119,3 +119,18 @@ def test_damaged_archives(tmp_path, name):
     (tmp_path / name).write_bytes(whole[: len(whole) // 2])
     with pytest.raises(InputError, match="cannot be unpacked|is not an archive"):
         unpack(tmp_path / name, tmp_path / "folder")
+
+
+@pytest.mark.parametrize("change", [(60, b"\xff" * 20), (6, b"\x01"), (8, b"\x63")])
+def test_damaged_and_encrypted_members(tmp_path, change):
+    """Wrong bytes within a member, the flag of an encrypted one, an unknown compression."""
+    with zipfile.ZipFile(tmp_path / "a.zip", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("x", b"".join(i.to_bytes(2) for i in range(5000)))
+    content = bytearray((tmp_path / "a.zip").read_bytes())
+    place, wrong = change
+    directory = content.rfind(b"PK\x01\x02") + 2
+    for start in (place, directory + place) if place < 10 else (place,):
+        content[start : start + len(wrong)] = wrong
+    (tmp_path / "a.zip").write_bytes(content)
+    with pytest.raises(InputError, match=r"a\.zip cannot be unpacked"):
+        unpack(tmp_path / "a.zip", tmp_path / "folder")

@@ -62,6 +62,7 @@ def test_tidy_table_survives_the_csv(tmp_path):
         ({"values": [VALUE | {"value": None}]}, r"values\[0\].value"),
         ({"values": [VALUE | {"value": "71"}]}, r"values\[0\].value"),
         ({"values": [VALUE | {"value": 171.0}]}, r"values\[0\].value: 171.0 found, percent lies within 0 to 100"),
+        ({"values": [{"metric": "psnr", "setting": "", "unit": "decibels", "value": 10**400}]}, "lies within 0 to inf"),
         ({"values": [VALUE | {"unit": "fraction"}]}, r"values\[0\].unit: 'fraction' found, top1 is in percent"),
         ({"values": [VALUE | {"metric": "f1"}]}, r"values\[0\].metric: 'f1' is unknown"),
         ({"values": [VALUE | {"low": 1.0}]}, "low and high come together"),
@@ -77,7 +78,7 @@ def test_wrong_file_gives_one_line_with_file_and_key(tmp_path, changes, message)
     assert "\n" not in str(caught.value)
 
 
-@pytest.mark.parametrize("text", ["{", "", '{"model": NaN}', '{"model": Infinity}'])
+@pytest.mark.parametrize("text", ["{", "", '{"model": NaN}', '{"model": Infinity}', "[" * 100_000])
 def test_broken_json_and_nan_are_refused(tmp_path, text):
     path = tmp_path / "broken.json"
     path.write_text(text)

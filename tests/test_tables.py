@@ -83,6 +83,10 @@ def test_latex_text():
     assert latex_text("50% ± 2_a ~{x}") == r"50\% $\pm$ 2\_a \textasciitilde{}\{x\}"
 
 
+def test_latex_takes_no_label_for_an_argument():
+    assert latex_text("[5mm] *mine*") == "{[}5mm] {*}mine{*}"
+
+
 def test_latex_marks_and_shape():
     lines = to_latex(table({"a": [1.0, 2.0], "b": [4.0, 3.0]})).splitlines()
     assert lines[0] == r"\begin{tabular}{lrr}"

@@ -10,7 +10,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, first_line
+
+
+def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
+    """Read all arrays of an npz file; InputError if it is damaged, no such file, or holds anything but plain arrays."""
+    try:
+        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+            return dict(arrays)
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"{path} holds no {what} of this workflow ({first_line(error)}); delete it") from None
 
 
 class ArrayFile:

@@ -4,6 +4,7 @@ Only the standard library, PyYAML and jsonschema are imported, because every job
 """
 
 import csv
+import re
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -113,6 +114,9 @@ def read_table(path: Path) -> list[dict[str, str]]:
     lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
         raise InputError(f"{path} is empty; the first line names the columns")
+    for number, line in lines:
+        if wrong := re.search(r"[\x00-\x08\x0e-\x1f\x7f]", line):
+            raise InputError(f"{path}, line {number}: control character {wrong[0]!r} found; take it out")
     rows = list(csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE))
     header = rows[0]
     for (number, _), row in zip(lines, rows, strict=True):

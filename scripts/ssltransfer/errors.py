@@ -11,3 +11,8 @@ class InputError(ValueError):
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, or its type if it has none."""
     return (str(error).splitlines() or [type(error).__name__])[0]
+
+
+def one_line(error: Exception) -> str:
+    """Return an error's message without line ends, which names of files may hold."""
+    return " ".join(str(error).split())

@@ -5,6 +5,7 @@ import math
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import LogFormatter
 from PIL import Image
 
 from ssltransfer.picture_file import Pictures
@@ -45,7 +46,9 @@ def picture_grid(canvas: Canvas, pictures: dict[str, Pictures]) -> Figure:
         ax.imshow(mosaic, interpolation="none")
         ax.set_yticks(centres, [label for label, _ in rows], fontsize=6.5)
         step = mosaic.shape[1] / columns
-        names = [name if len(name) <= 14 else f"{name[:13]}…" for name in first.columns]
+        # What cannot be printed, such as a line end in a file name, would spoil the svg.
+        columns_shown = ("".join(c if c.isprintable() else "?" for c in name) for name in first.columns)
+        names = [name if len(name) <= 14 else f"{name[:13]}…" for name in columns_shown]
         slanted = {"fontsize": 6, "rotation": 35, "ha": "left", "rotation_mode": "anchor"}
         places = [step * (i + (0.3 if many else 0.5)) for i in range(columns)]
         ax.set_xticks(places, names, **slanted if many else {"fontsize": 7})
@@ -69,6 +72,13 @@ def _mosaic(rows: list[np.ndarray], width: int) -> tuple[np.ndarray, list[float]
         centres.append(top + height / 2)
         top += len(sheet)
     return np.concatenate(sheets), centres
+
+
+class _Plain(LogFormatter):
+    """Labels the ticks that matplotlib would, as plain numbers instead of formulas."""
+
+    def __call__(self, x: float, pos: int | None = None) -> str:
+        return f"{x:g}" if super().__call__(x, pos) else ""
 
 
 def loss_figure(canvas: Canvas, curves: dict[str, dict[str, dict]]) -> Figure:
@@ -98,6 +108,8 @@ def loss_figure(canvas: Canvas, curves: dict[str, dict[str, dict]]) -> Figure:
             ax.set_ylabel("Training loss")
             if min(min(curve["losses"], default=1) for curve in models.values()) > 0:
                 ax.set_yscale("log")
+                ax.yaxis.set_major_formatter(_Plain())
+                ax.yaxis.set_minor_formatter(_Plain())
         for ax in grid[len(curves) :]:
             ax.set_visible(False)
         canvas.legend(figure, [model for model in canvas.models if model in shown])

@@ -33,6 +33,12 @@ TRANSFORM_PATTERN = re.compile(r"(resize|stretch)(\d+)|square257")
 # The official few-shot code reads the images of this data set as squares, before any transform.
 SQUARE_FIRST = {"chestx": 256}
 
+# PIL reads far more, some through other programs (Ghostscript for EPS, whatever the file is called).
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+
+# An image of one pixel by a million is a small file; with the shorter side resized it would fill the memory.
+MAX_RATIO = 200
+
 # Rows between two records of how far a pass has come, and rows that a worker takes at a time.
 BLOCK = 2048
 CHUNK = 16
@@ -51,10 +57,12 @@ def read_image(root: Path, reference: str) -> Image.Image:
     """
     path = root / reference
     container, row = split_reference(reference)
-    if row is not None and not path.is_file():
-        return Image.fromarray(np.ascontiguousarray(open_rows(root / container)[row])).convert("RGB")
     try:
-        with Image.open(path) as image:
+        if row is not None and not path.is_file():
+            return Image.fromarray(np.ascontiguousarray(open_rows(root / container)[row])).convert("RGB")
+        with Image.open(path, formats=FORMATS) as image:
+            if max(image.size) > MAX_RATIO * min(image.size):
+                raise ValueError(f"{image.width} x {image.height} pixels; one side is over {MAX_RATIO} times the other")
             if image.mode == "F":
                 raise ValueError("floating-point pixels have no defined range")
             if image.mode.startswith("I"):
@@ -62,6 +70,8 @@ def read_image(root: Path, reference: str) -> Image.Image:
             image.load()
             # Converting RGB to RGB would copy all pixels.
             return image if image.mode == "RGB" else image.convert("RGB")
+    except InputError:  # of the container
+        raise
     except FileNotFoundError:
         raise InputError(f"image {path} is missing") from None
     except Exception as error:  # a damaged file can raise nearly anything

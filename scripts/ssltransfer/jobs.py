@@ -16,7 +16,7 @@ from pathlib import Path
 
 from tqdm import tqdm
 
-from ssltransfer.errors import InputError, first_line
+from ssltransfer.errors import InputError, first_line, one_line
 
 log = logging.getLogger("ssltransfer")
 
@@ -44,15 +44,15 @@ def job(log_file: str) -> Iterator[None]:
         yield
         log.info("cost %s", json.dumps(cost.report() | {"machine": machine()}))
     except InputError as error:
-        log.error("%s", error)
-        sys.exit(f"Error: {error}")
+        log.error("%s", one_line(error))
+        sys.exit(f"Error: {one_line(error)}")
     except Exception as error:
         if _machine(error):
             text = f"{first_line(error)} (is there space, and may it be written?)"
             log.error("%s", text)
             sys.exit(f"Error: {text}")
         log.error("%s", traceback.format_exc())
-        sys.exit(f"Error: {type(error).__name__}: {error} (traceback in {log_file})")
+        sys.exit(f"Error: {type(error).__name__}: {one_line(error)} (traceback in {log_file})")
 
 
 def _machine(error: Exception) -> bool:

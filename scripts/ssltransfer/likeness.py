@@ -9,6 +9,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
+from ssltransfer.checkpoints.torch_file import load_tensors
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.trunks import TRUNKS
 
@@ -58,7 +59,7 @@ class Perceptual:
             warnings.simplefilter("ignore")  # it asks torchvision in a way that is deprecated
             self.model = LPIPS(net=TRUNKS[trunk].net, version="0.1", pnet_rand=True, verbose=False)
         try:
-            state = torch.load(weights, map_location="cpu", weights_only=True)
+            state = load_tensors(Path(weights), ())
             # Its slices keep the numbers of torchvision's layers: slice2.3.weight is features.3.weight.
             own = self.model.net.state_dict()
             self.model.net.load_state_dict({key: state[f"features.{key.partition('.')[2]}"] for key in own})

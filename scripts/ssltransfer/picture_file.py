@@ -5,6 +5,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.array_file import load_arrays
 from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
 
@@ -61,10 +62,10 @@ def save_pictures(
 
 def load_pictures(path: str | Path) -> Pictures:
     """Read what `save_pictures` wrote; InputError if the file is something else."""
+    file = load_arrays(path, "pictures")
     try:
-        with np.load(path, allow_pickle=False) as file:
-            reference = {str(title): file[f"reference_{i}"] for i, title in enumerate(file["reference_titles"])}
-            panels = {str(title): file[f"panel_{i}"] for i, title in enumerate(file["panel_titles"])}
-            return Pictures([str(name) for name in file["columns"]], reference, panels, str(file["caption"]))
-    except (KeyError, ValueError, OSError) as error:
+        reference = {str(title): file[f"reference_{i}"] for i, title in enumerate(file["reference_titles"])}
+        panels = {str(title): file[f"panel_{i}"] for i, title in enumerate(file["panel_titles"])}
+        return Pictures([str(name) for name in file["columns"]], reference, panels, str(file["caption"]))
+    except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} holds no pictures of this workflow ({error}); delete it") from None

@@ -68,6 +68,7 @@ SCATTERS = {
 }
 
 STYLE = {
+    "text.parse_math": False,  # a dollar in a label or a file name is no formula
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,

@@ -14,7 +14,7 @@ from pathlib import Path
 from ssltransfer.config import read_table
 from ssltransfer.files import read_json
 
-COST = re.compile(r" cost (\{.*\})$")
+COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
 REPOSITORY = Path(__file__).parents[2]
 
 

@@ -18,6 +18,7 @@ source    ``measured``, ``published-v1`` or ``published-v2``
 
 import json
 import math
+import sys
 from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cache
@@ -163,7 +164,7 @@ def read_score(path: str | Path) -> dict:
     path = Path(path)
     try:
         score = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as a score file: {error}") from error
     for problem in _validator().iter_errors(score):
         where = problem.json_path.removeprefix("$.")
@@ -185,7 +186,7 @@ def _check_value(where: str, value: dict) -> None:
     if value["unit"] != metric.unit:
         raise InputError(f"{where}.unit: {value['unit']!r} found, {value['metric']} is in {metric.unit}")
     smallest, largest = UNITS[metric.unit]
-    if not smallest <= value["value"] <= largest:
+    if not smallest <= value["value"] <= min(largest, sys.float_info.max):
         raise InputError(
             f"{where}.value: {value['value']} found, {metric.unit} lies within {smallest:g} to {largest:g}"
         )

@@ -142,6 +142,8 @@ _LATEX = {
     "\\": r"\textbackslash{}",
     "~": r"\textasciitilde{}",
     "^": r"\textasciicircum{}",
+    "[": "{[}",  # would be an argument of the line end before it
+    "*": "{*}",
     "–": "--",
     "±": r"$\pm$",
     "°": r"$^\circ$",

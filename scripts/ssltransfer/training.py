@@ -22,7 +22,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import replacing, write_json
 
 log = logging.getLogger("ssltransfer")
@@ -169,8 +169,12 @@ class _Run:
         """Read the state if there is one and it belongs to this run."""
         if not self.path.exists():
             return
-        state = torch.load(self.path, map_location=self.total.device, weights_only=True)
-        if state["key"] != self.key:
+        try:
+            state = torch.load(self.path, map_location=self.total.device, weights_only=True)
+            key = state["key"]
+        except Exception as error:  # a damaged file can raise nearly anything
+            raise InputError(f"{self.path} is no saved state ({first_line(error)}); delete it to begin anew") from None
+        if key != self.key:
             log.info("%s is of other settings or images: starting from the beginning", self.path)
             return
         self.module.load_state_dict(state["module"])

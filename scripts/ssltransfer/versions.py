@@ -15,6 +15,8 @@ class Component(NamedTuple):
     modules: tuple[str, ...]
 
 
+CONTAINERS = ("datasets/containers.py", "checkpoints/untrusted.py")
+
 COMPONENTS = {
     "digits": Component(1, ("datasets/digits.py", "datasets/generated.py")),
     "photographs": Component(1, ("datasets/photographs.py", "datasets/textures.py", "datasets/generated.py")),
@@ -24,15 +26,15 @@ COMPONENTS = {
     "caltech101": Component(1, ("datasets/caltech101.py", "datasets/layout.py")),
     "cars": Component(1, ("datasets/cars.py", "datasets/layout.py")),
     "chestx": Component(1, ("datasets/chestx.py", "datasets/layout.py")),
-    "cifar10": Component(1, ("datasets/cifar10.py", "datasets/containers.py")),
-    "cifar100": Component(1, ("datasets/cifar100.py", "datasets/containers.py")),
+    "cifar10": Component(1, ("datasets/cifar10.py", *CONTAINERS)),
+    "cifar100": Component(1, ("datasets/cifar100.py", *CONTAINERS)),
     "cropdiseases": Component(1, ("datasets/cropdiseases.py", "datasets/layout.py")),
     "dtd": Component(1, ("datasets/dtd.py", "datasets/layout.py")),
     "eurosat": Component(1, ("datasets/eurosat.py", "datasets/layout.py")),
     "flowers": Component(1, ("datasets/flowers.py", "datasets/layout.py")),
     "food101": Component(1, ("datasets/food101.py", "datasets/layout.py")),
     "isic": Component(1, ("datasets/isic.py", "datasets/layout.py")),
-    "nyuv2": Component(1, ("datasets/nyuv2.py", "datasets/containers.py", "datasets/layout.py")),
+    "nyuv2": Component(1, ("datasets/nyuv2.py", *CONTAINERS, "datasets/layout.py")),
     "pets": Component(1, ("datasets/pets.py", "datasets/layout.py")),
     "sun397": Component(1, ("datasets/sun397.py", "datasets/layout.py")),
     "voc2007": Component(1, ("datasets/voc2007.py", "datasets/voc.py", "datasets/layout.py")),
@@ -41,7 +43,7 @@ COMPONENTS = {
     "table": Component(1, ("datasets/table.py", "datasets/layout.py")),
     "one_of": Component(1, ("datasets/one_of.py",)),
     "index": Component(1, ("datasets/index.py",)),
-    "images": Component(1, ("images.py", "array_file.py", "datasets/containers.py")),
+    "images": Component(1, ("images.py", "array_file.py", *CONTAINERS)),
     "checkpoints": Component(1, ("checkpoints",)),
     "verification": Component(1, ("checkpoints/verify.py",)),
     "pretraining": Component(1, ("pretraining", "training.py", "backbones.py")),

@@ -107,7 +107,7 @@ def _entries(modules: Any, where: str) -> Iterator[tuple[str, str, Any]]:
 
 def _tensor(value: Any, path: Path) -> torch.Tensor:
     """Float array in torch's layout: HWIO kernels become OIHW, singleton axes of batch norms go."""
-    if not isinstance(value, PickledArray) or value.array is None:
+    if not isinstance(value, PickledArray) or value.array is None or value.array.dtype.kind != "f":
         raise InputError(f"{path}: found {type(value).__name__} where an array of floats is expected")
     array = value.array
     if array.ndim == 4:

@@ -5,11 +5,14 @@ published checkpoints hold. numpy's own unpickling is not used: it believes what
 follows raw pointers out of a crafted one.
 """
 
+import gzip
 import math
 import pickle
 import pickletools
+import re
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
+from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from reprlib import Repr
@@ -22,8 +25,14 @@ from ssltransfer.errors import InputError, first_line
 _REPR = Repr()
 _REPR.maxstring = _REPR.maxother = 120
 
+_PLAIN = re.compile(r"b1|[iu][1248]|f[248]|[SU][1-9]\d{0,3}")
+"""Types of arrays that are read, as numpy pickles them: numbers, and text of a fixed length."""
+
 MAX_TUPLES = 50_000
 """Hashing nested tuples recurses without a check; at about 150,000 levels Python crashes."""
+
+MEMO_GAP = 1000
+"""Writers number the objects of a pickle in turn, from 0 or 1, some with gaps."""
 
 MAX_UNPACKING = 10
 """Weights hardly compress; what unpacks to more than so many times its size is no checkpoint."""
@@ -47,7 +56,7 @@ def check_pickle(file: BinaryIO) -> None:
     for opcode, argument, _ in pickletools.genops(file):
         if opcode.name in ("PUT", "BINPUT", "LONG_BINPUT", "MEMOIZE"):
             # The unpickler's memo is an array: storing at a high index fills gigabytes.
-            if argument is not None and argument > stored:
+            if argument is not None and argument > stored + MEMO_GAP:
                 raise ValueError(f"memo entry {argument} follows {stored} entries")
             stored += 1
         elif opcode.name.startswith("TUPLE") or opcode.name == "FROZENSET":
@@ -89,33 +98,44 @@ class _FrozenDict(dict):
 
 
 class _Kind(Record):
-    """Stand-in for `numpy.dtype`: plain numbers only, whose byte order comes as state."""
+    """Stand-in for `numpy.dtype`: numbers and text, whose byte order comes as state."""
 
     order = "<"
 
     def __setstate__(self, state: Any) -> None:
-        self.order = ">" if isinstance(state, tuple) and ">" in state[1:2] else "<"
+        self.order = ">" if isinstance(state, tuple) and (">" in state[1:2] or b">" in state[1:2]) else "<"
 
     def dtype(self) -> np.dtype | None:
         code = self.arguments[0] if self.arguments else None
-        return np.dtype(self.order + code) if code in ("f2", "f4", "f8") else None
+        code = code.decode("latin1") if isinstance(code, bytes) else code  # of Python 2
+        return np.dtype(self.order + code) if isinstance(code, str) and _PLAIN.fullmatch(code) else None
 
 
 class PickledArray(Record):
-    """Stand-in for `numpy.ndarray`; `array` is its value, None unless it holds floating-point numbers."""
+    """Stand-in for `numpy.ndarray`; `array` is its value, None unless it holds numbers or text."""
 
     array: np.ndarray | None = None
 
     def __setstate__(self, state: Any) -> None:
         _, shape, kind, column_major, content = state
+        if isinstance(content, list) and all(isinstance(item, (str, bytes)) for item in content):
+            self.array = np.array(content)
+            return
         dtype = kind.dtype() if isinstance(kind, _Kind) else None
-        if dtype is None or not isinstance(content, bytes):
+        if dtype is None or not isinstance(content, (bytes, bytearray)):
             return
         if not all(isinstance(size, int) and size >= 0 for size in shape) or len(shape) > 8:
             raise pickle.UnpicklingError("an array has no usable shape")
         if math.prod(shape) * dtype.itemsize != len(content):
             raise pickle.UnpicklingError(f"an array has {len(content)} bytes, its shape needs another number")
         self.array = np.frombuffer(content, dtype).reshape(shape, order="F" if column_major else "C")
+
+
+def _from_buffer(content: Any, kind: Any, shape: Any, order: Any) -> PickledArray:
+    """Stand-in for the helper of numpy that makes an array in protocol 5."""
+    array = PickledArray()
+    array.__setstate__((1, shape, kind, order == "F", content))
+    return array
 
 
 def _rebuild_array(reconstruct: Any, arguments: Any, state: Any, *_: Any) -> PickledArray:
@@ -144,6 +164,7 @@ def _encode(text: str, encoding: str) -> bytes:
 INERT: dict[str, Any] = {
     **{f"numpy.{core}.multiarray._reconstruct": PickledArray for core in ("core", "_core")},
     **{f"numpy.{core}.multiarray.scalar": Record for core in ("core", "_core")},
+    **{f"numpy.{core}.numeric._frombuffer": _from_buffer for core in ("core", "_core")},
     "numpy.ndarray": Record,  # only ever handed to _reconstruct
     "numpy.dtype": _Kind,
     "_codecs.encode": _encode,
@@ -160,8 +181,8 @@ INERT: dict[str, Any] = {
 
 
 class _InertUnpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, is_record: Callable[[str], object]) -> None:
-        super().__init__(file)
+    def __init__(self, file: BinaryIO, is_record: Callable[[str], object], encoding: str) -> None:
+        super().__init__(file, encoding=encoding)
         self._is_record = is_record
 
     def find_class(self, module: str, name: str) -> Any:
@@ -176,24 +197,32 @@ class _InertUnpickler(pickle.Unpickler):
         raise pickle.UnpicklingError("external objects are refused")
 
 
-def load_inert(path: Path, is_record: Callable[[str], object]) -> Any:
-    """Unpickle a file with inert stand-ins only.
+def load_inert(path: Path, is_record: Callable[[str], object], encoding: str = "ascii") -> Any:
+    """Unpickle a file, gzipped or not, with inert stand-ins only.
 
     Parameters
     ----------
     path : Path
     is_record : callable
         Whether a full name, beside those in `INERT`, may stand in the file; it becomes a `Record`.
+    encoding : str
+        Of the strings of Python 2; ``bytes`` leaves them as they are.
 
     Raises
     ------
     InputError
         If the pickle is damaged, names anything else, or is built to exhaust or crash its reader.
+    FileNotFoundError
     """
     try:
         with path.open("rb") as file:
-            check_pickle(file)
+            zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            return _InertUnpickler(file, is_record).load()
+            with gzip.open(file) if zipped else nullcontext(file) as content:
+                check_pickle(content)
+                content.seek(0)
+                return _InertUnpickler(content, is_record, encoding).load()
+    except FileNotFoundError:
+        raise
     except Exception as error:  # a damaged or hostile pickle can raise nearly anything
         raise InputError(f"{path} cannot be read as a pickle of plain data: {first_line(error)}") from None

@@ -1,37 +1,15 @@
 """Files that hold many images: arrays (.npy, MATLAB 7.3) and CIFAR's batches; and pickles read without running code."""
 
-import gzip
-import io
 import os
-import pickle
 from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.checkpoints.untrusted import PickledArray, load_inert
 from ssltransfer.datasets.index import Index, concatenate
 from ssltransfer.datasets.layout import missing
 from ssltransfer.errors import InputError
-
-# What numpy arrays are pickled with, in all its versions. None of these runs code of the file.
-_ARRAY_GLOBALS = {
-    ("numpy.core.multiarray", "_reconstruct"),
-    ("numpy._core.multiarray", "_reconstruct"),
-    ("numpy.core.numeric", "_frombuffer"),
-    ("numpy._core.numeric", "_frombuffer"),
-    ("numpy", "ndarray"),
-    ("numpy", "dtype"),
-    ("_codecs", "encode"),
-}
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Reads plain containers, numbers, strings and numpy arrays; refuses every other global."""
-
-    def find_class(self, module: str, name: str) -> object:
-        if (module, name) not in _ARRAY_GLOBALS:
-            raise pickle.UnpicklingError(f"{module}.{name} is neither plain data nor an array")
-        return super().find_class(module, name)
 
 
 def read_pickle(path: Path, what: str) -> dict:
@@ -54,17 +32,16 @@ def read_pickle(path: Path, what: str) -> dict:
         If the file is missing, damaged or names anything but arrays and plain values.
     """
     try:
-        content = path.read_bytes()
-        if content.startswith(b"\x1f\x8b"):
-            content = gzip.decompress(content)
-        found = _ArrayUnpickler(io.BytesIO(content), encoding="bytes").load()
+        found = load_inert(path, lambda name: False, encoding="bytes")
     except FileNotFoundError:
         raise missing(path) from None
-    except Exception as error:  # a damaged pickle can raise nearly anything
+    except InputError as error:
         raise InputError(f"{path} is not {what}: {error}") from None
     if not isinstance(found, dict):
         raise InputError(f"{path} is not {what}: found a {type(found).__name__}, expected a dict")
-    return {key.decode() if isinstance(key, bytes) else key: value for key, value in found.items()}
+    names = (key.decode("latin1") if isinstance(key, bytes) else key for key in found)
+    values = (value.array if isinstance(value, PickledArray) else value for value in found.values())
+    return dict(zip(names, values, strict=True))
 
 
 def read_cifar_batch(path: str | Path) -> dict:
@@ -128,7 +105,11 @@ class MatlabRows:
             raise InputError(f"{path} is not a MATLAB 7.3 file that can be read: {error}") from None
         if name not in file:
             raise InputError(f"{path}: variable {name!r} is missing; found {', '.join(file) or 'none'}")
-        self._array = file[name]
+        array = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+        # HDF5 can take the values from any other file of the machine.
+        if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual or array.ndim == 0:
+            raise InputError(f"{path}: variable {name!r} is no array within this file")
+        self._array = array
 
     def __len__(self) -> int:
         return len(self._array)

@@ -195,7 +195,7 @@ def image_names(index: Index) -> list[str]:
 def split_reference(reference: str) -> tuple[str, int | None]:
     """Split ``file#row`` into both; another reference stands for itself and has row None."""
     container, _, row = reference.rpartition("#")
-    return (container, int(row)) if container and row.isdigit() else (reference, None)
+    return (container, int(row)) if container and row.isascii() and row.isdigit() else (reference, None)
 
 
 def write_index(path: str | Path, index: Index) -> None:

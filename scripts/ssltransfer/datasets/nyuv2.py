@@ -142,7 +142,7 @@ def decode_colours(path: Path) -> np.ndarray:
     Zero where a colour is no unit vector.
     """
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=("PNG",)) as image:
             if image.mode != "RGB":
                 raise ValueError(f"mode {image.mode}, expected RGB")
             red, green, blue = np.moveaxis(np.asarray(image, np.float32) / 127.5 - 1, -1, 0)

@@ -1,8 +1,10 @@
 """Downloading and unpacking original data sets."""
 
+import lzma
 import shutil
 import tarfile
 import zipfile
+import zlib
 from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
@@ -10,6 +12,9 @@ from ssltransfer.datasets import Source
 from ssltransfer.datasets.origins import ORIGINS, where_to_place
 from ssltransfer.download import download
 from ssltransfer.errors import InputError
+
+# RuntimeError: of an encrypted member, or a compression that is not supported.
+DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
 def obtain(name: str, folder: Path, place: Path, fetch: Callable[..., str] = download) -> dict:
@@ -83,7 +88,7 @@ def unpack(archive: Path, folder: Path) -> None:
             raise InputError(f"{archive} is not an archive; delete it to download it again")
         else:
             shutil.copy(archive, folder / archive.name)
-    except (tarfile.TarError, zipfile.BadZipFile, EOFError, OSError) as error:
+    except DAMAGED as error:
         raise InputError(f"{archive} cannot be unpacked: {error}") from None
 
 

@@ -86,7 +86,7 @@ def read_objects(path: Path) -> Objects:
         root = ET.fromstring(path.read_bytes(), ET.XMLParser(target=_WithoutDoctype()))
     except FileNotFoundError:
         raise missing(path) from None
-    except (ET.ParseError, OSError, ValueError) as error:
+    except (ET.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise InputError(f"{path} is not an annotation: {error}") from None
     found = Objects()
     try:

@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.array_file import load_arrays
 from ssltransfer.detection.evaluation import Detections
 from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
@@ -19,8 +20,7 @@ def save_detections(path: str | Path, detections: Detections) -> None:
 
 def load_detections(path: str | Path) -> Detections:
     """Read what `save_detections` wrote; InputError if the file is something else."""
-    try:
-        with np.load(path, allow_pickle=False) as file:
-            return Detections(**{name: file[name] for name in TYPES})
-    except (KeyError, ValueError, OSError) as error:
-        raise InputError(f"{path} holds no detections of this workflow ({error}); delete it") from None
+    file = load_arrays(path, "detections")
+    if absent := TYPES.keys() - file.keys():
+        raise InputError(f"{path} holds no detections of this workflow ({min(absent)!r} is missing); delete it")
+    return Detections(**{name: file[name] for name in TYPES})

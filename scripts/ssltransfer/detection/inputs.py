@@ -16,7 +16,7 @@ from ssltransfer.datasets.index import split_reference
 from ssltransfer.detection.objects import Annotations
 from ssltransfer.detection.settings import Sides
 from ssltransfer.errors import InputError
-from ssltransfer.images import read_image
+from ssltransfer.images import FORMATS, read_image
 
 AHEAD = 2  # test batches that are decoded while one is used
 
@@ -29,7 +29,7 @@ def image_sizes(root: Path, references: Sequence[str], workers: int = 8) -> np.n
         if row is not None and not (root / reference).is_file():
             return open_rows(root / container)[row].shape[1::-1]
         try:
-            with Image.open(root / reference) as image:
+            with Image.open(root / reference, formats=FORMATS) as image:
                 return image.size
         except FileNotFoundError:
             raise InputError(f"image {root / reference} is missing") from None

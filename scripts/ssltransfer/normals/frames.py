@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssltransfer.backbones import normalise
 from ssltransfer.errors import InputError
-from ssltransfer.images import read_image
+from ssltransfer.images import FORMATS, read_image
 from ssltransfer.normals.codes import IGNORE, check_labels
 from ssltransfer.normals.network import STRIDE
 from ssltransfer.normals.truth import code_labels, label_cells, padded
@@ -82,7 +82,7 @@ class Frames:
 def read_labels(path: Path) -> np.ndarray:
     """Read an image of labels, 8 bit and of one channel; InputError if it is none."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             if image.mode not in ("L", "P"):
                 raise ValueError(f"mode {image.mode}, expected one channel of 8 bit")
             return np.array(image)

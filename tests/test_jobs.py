@@ -1,0 +1,16 @@
+"""What a job says when it fails."""
+
+import pytest
+
+from ssltransfer.errors import InputError
+from ssltransfer.jobs import job
+
+
+@pytest.mark.parametrize("error", [InputError, ValueError])
+def test_a_file_name_cannot_write_lines_of_its_own(error, tmp_path, caplog):
+    """A line end in a name would otherwise fake further errors, or the cost at the end of the log."""
+    with pytest.raises(SystemExit) as ended, job(str(tmp_path / "job.log")):
+        raise error('image a\n2026-01-01 00:00:00,000 cost {"seconds": 1}\n.jpg is missing')
+    assert str(ended.value).startswith("Error: ") and "\n" not in str(ended.value)
+    if error is InputError:
+        assert caplog.messages == [str(ended.value).removeprefix("Error: ")]
