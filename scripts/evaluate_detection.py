@@ -5,11 +5,11 @@ from safetensors import safe_open
 
 from ssltransfer import score_file
 from ssltransfer.datasets import Source, image_root
-from ssltransfer.datasets.index import read_index
+from ssltransfer.datasets.index import read_index, short_name
 from ssltransfer.detection.detection_file import load_detections
 from ssltransfer.detection.evaluation import THRESHOLDS, evaluate, written
 from ssltransfer.detection.objects import read_annotations, voc_objects
-from ssltransfer.detection.pictures import SHOWN, draw, examples, short_name
+from ssltransfer.detection.pictures import SHOWN, draw, examples
 from ssltransfer.detection.settings import describe, read_settings
 from ssltransfer.files import write_json
 from ssltransfer.images import read_image

@@ -41,7 +41,7 @@ with job(snakemake.log[0]):
         device,
         part,
         json.dumps([params.arch, params.norm, params.version, file_hash(Path(snakemake.input.checkpoint))]),
-        where=f"protocol {snakemake.wildcards.protocol}",
+        where=f"protocols.{snakemake.wildcards.protocol}",
         batch_size=batch_size(settings, device),
         progress=lambda steps, total: progress(steps, "steps", total),
     )

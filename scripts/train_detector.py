@@ -20,7 +20,7 @@ from ssltransfer.training import save_curve
 with job(snakemake.log[0]):
     cost = Cost()
     params, output = snakemake.params, snakemake.output
-    name = f"{snakemake.wildcards.protocol}, {snakemake.wildcards.dataset}"
+    where = f"protocols.{snakemake.wildcards.protocol}, {snakemake.wildcards.dataset}"
     part = Path(f"{output.trained}.part")
     settings = read_settings(params.settings)
     index = read_index(snakemake.input.index)
@@ -29,7 +29,7 @@ with job(snakemake.log[0]):
     provenance = read_provenance(snakemake.input.checkpoint)
     backbone = load_backbone(snakemake.input.checkpoint, params.arch)
     detector = build_detector(backbone, params.arch, len(index.classes), params.norm, settings)
-    losses, interval = train_detector(
+    interval, losses = train_detector(
         detector,
         index,
         annotations,
@@ -37,7 +37,7 @@ with job(snakemake.log[0]):
         settings,
         part,
         about=json.dumps([params.arch, params.norm, params.version, provenance]),
-        where=name,
+        where=where,
         workers=snakemake.threads - 1,
         progress=lambda batches, total: progress(batches, "training", total),
     )

@@ -533,6 +533,8 @@ def test_damaged_or_foreign_backbone_files_are_refused(tmp_path, state):
     path.write_bytes(path.read_bytes()[:500])
     with pytest.raises(InputError, match="not a readable safetensors file"):
         load_backbone(path, ARCH)
+    with pytest.raises(InputError, match="not a readable safetensors file"):
+        read_provenance(path)
     save_file({"x": torch.zeros(1)}, path)
     with pytest.raises(InputError, match="are missing"):
         load_backbone(path, ARCH)
@@ -569,6 +571,23 @@ def test_sources():
     assert hub == Location("https://huggingface.co/owner/repo/resolve/main/folder/w.pth", "w.pth")
     [[vision]] = parse_source("torchvision:ResNet50_Weights.IMAGENET1K_V1")
     assert vision.name == "resnet50-0676ba61.pth"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "https://h/%2e%2e",
+        "file:/x/..",
+        "https://h/a%0Ab.pth",
+        "https://h/a%00",
+        "https://[h/w.pth",
+        "https://h/{a,b}/w",
+    ],
+)
+def test_sources_that_name_no_file_of_their_own_are_refused(source):
+    with pytest.raises(InputError, match="source '") as error:
+        parse_source(source)
+    assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("source", ["hf:owner/repo", "ftp://h/x", "w.pth", "https://host/", "torchvision:ResNet51.V1"])

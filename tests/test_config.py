@@ -310,6 +310,7 @@ def normals(dataset, **values):
         (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; known are method"),
         (lambda p: p["recipes"]["r"].update(method="simclr"), "r: key 'dataset' is missing"),
         (lambda p: p["config"].update(models="none.tsv"), "none.tsv is missing"),
+        (lambda p: p["config"].update(suite="published-v1"), "suite: 'published-v1' is that of the paper's own"),
         (lambda p: p["models"]["a"].update(label="A\x1b[2J"), r"line 2: control character '\\x1b' found"),
         (lambda p: p["models"]["a"].pop("norm"), r"models.tsv, line 3 \(b\): 12 cells, the header has 11 columns"),
     ],

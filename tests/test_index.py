@@ -4,7 +4,16 @@ import numpy as np
 import pytest
 
 from ssltransfer.datasets import Source, image_root, location, parse_source
-from ssltransfer.datasets.index import Index, check_counts, check_files, check_index, read_index, select, write_index
+from ssltransfer.datasets.index import (
+    Index,
+    check_counts,
+    check_files,
+    check_index,
+    read_index,
+    select,
+    short_name,
+    write_index,
+)
 from ssltransfer.errors import InputError
 
 
@@ -61,6 +70,7 @@ def test_labels_that_do_not_count():
         ({"split": ["train", "train", "exam"]}, "split 'exam' is unknown"),
         ({"image": ["a.png"]}, "columns must have the same length"),
         ({"image": [], "split": [], "label": []}, "at least 1"),
+        ({"image": ["a\udcff.png", "b", "c"]}, r"the name 'a\\udcff.png' is not UTF-8"),
     ],
 )
 def test_unusable_indices_are_refused(changes, message):
@@ -132,3 +142,7 @@ def test_places(tmp_path, monkeypatch):
 def test_unknown_sources_are_refused(source):
     with pytest.raises(InputError, match="is unknown; write original:NAME"):
         parse_source(source)
+
+
+def test_short_names():
+    assert [short_name(name) for name in ("originals.npy#31", "VOC2007/JPEGImages/000004.jpg")] == ["#31", "000004"]

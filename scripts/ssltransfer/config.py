@@ -25,6 +25,8 @@ METRICS = {
     "images": ("",),
 }
 """Metrics of the linear protocol that fit each task of `datasets.tsv`; the last three have none."""
+PUBLISHED = ("published-v1", "published-v2")
+"""Suites of the published numbers alone, which are not configured."""
 NORMS = ("imagenet", "none")
 WITH_BOXES = ("generated:shapes",)
 """Sources of other tasks whose index has boxes besides."""
@@ -221,6 +223,8 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     for row in datasets.values():
         row |= {count: int(row[count]) for count in ("classes", "train", "val", "test")}
     recipes = read_yaml(located("pretraining")) or {}
+    if config["suite"] in PUBLISHED:
+        raise InputError(f"config: suite: {config['suite']!r} is that of the paper's own numbers; write another name")
     suite = Suite(
         config,
         {name: row for name, row in models.items() if config["suite"] in row["suites"]},

@@ -82,6 +82,9 @@ def forward_check(state: dict[str, torch.Tensor], arch: str, name: str) -> dict[
 
 
 def read_provenance(path: str | Path) -> dict[str, str]:
-    """Return the header metadata of a converted checkpoint."""
-    with safe_open(path, framework="numpy") as file:
-        return file.metadata() or {}
+    """Return the header metadata of a converted checkpoint; InputError if the file is damaged."""
+    try:
+        with safe_open(path, framework="numpy") as file:
+            return file.metadata() or {}
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is not a readable safetensors file: {error}") from None

@@ -28,7 +28,12 @@ def parse_source(source: str) -> list[list[Location]]:
     InputError
         If an alternative has none of these forms.
     """
-    return [[_locate(address) for address in _expand(text)] for text in source.split()]
+    alternatives = [[_locate(address) for address in _expand(text)] for text in source.split()]
+    for locations in alternatives:
+        names = [location.name for location in locations]
+        if wrong := [name for name in names if name in ("", "..") or not name.isprintable() or names.count(name) > 1]:
+            raise InputError(f"source {source!r}: {wrong[0]!r} is no file name, or that of two files")
+    return alternatives
 
 
 def local_files(source: str) -> list[str]:
@@ -56,7 +61,10 @@ def _locate(text: str) -> Location:
         return Location(text, PurePosixPath(rest).name)
     elif kind not in ("http", "https"):
         raise InputError(f"source {text!r}: write a URL, file:PATH, hf:OWNER/REPOSITORY/FILE or torchvision:NAME")
-    name = PurePosixPath(unquote(urlsplit(text).path)).name
+    try:
+        name = PurePosixPath(unquote(urlsplit(text).path)).name
+    except ValueError as error:
+        raise InputError(f"source {text!r}: {error}") from None
     if not name:
         raise InputError(f"source {text!r}: the address ends in no file name")
     return Location(text, name)

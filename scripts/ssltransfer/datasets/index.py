@@ -89,7 +89,7 @@ def check_index(index: Index, name: str) -> None:
     ------
     InputError
         If columns differ in length, a split name is unknown, a label is outside 0..classes-1, two classes have one
-        name, or an image both trains and tests.
+        name, an image both trains and tests, or a name is not text.
     """
     lengths = {"image": len(index.image), "split": len(index.split), "label": len(index.label)}
     lengths |= {column: len(values) for column, values in index.extra.items()}
@@ -106,6 +106,9 @@ def check_index(index: Index, name: str) -> None:
     if len(set(index.classes)) != len(index.classes):
         twice = next(c for c, count in Counter(index.classes).items() if count > 1)
         raise InputError(f"{name}: class {twice!r} is there twice")
+    for text in (*index.classes, *index.image):
+        if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
+            raise InputError(f"{name}: the name {text!a} is not UTF-8; rename the file or folder")
     split_of: dict[str, str] = {}
     for image, split in zip(index.image, index.split, strict=True):
         if split_of.setdefault(image, split) != split:
@@ -190,6 +193,12 @@ def image_names(index: Index) -> list[str]:
     if len(set(names)) < len(names):
         names = [PurePosixPath(image).stem for image in index.image]
     return [f"{name} {row}" if names.count(name) > 1 else name for row, name in enumerate(names)]
+
+
+def short_name(reference: str) -> str:
+    """Name an image by its reference alone: its row in a file of many, or its file name without suffix."""
+    name, row = split_reference(reference)
+    return PurePosixPath(name).stem if row is None else f"#{row}"
 
 
 def split_reference(reference: str) -> tuple[str, int | None]:

@@ -2,12 +2,9 @@
 
 import colorsys
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
-
-from ssltransfer.datasets.index import split_reference
 
 SHOWN = 0.5
 """Lowest score of a box that is drawn."""
@@ -64,12 +61,6 @@ def draw(
         pen.rectangle(pen.textbbox((x, y), text, font=font), fill="black")
         pen.text((x, y), text, fill=colour, font=font)
     return np.asarray(square)
-
-
-def short_name(reference: str) -> str:
-    """Name an image of an index: its row in a file of many, or its file name without suffix."""
-    name, row = split_reference(reference)
-    return Path(name).stem if row is None else str(row)
 
 
 def examples(rows: np.ndarray, counts: np.ndarray, number: int) -> np.ndarray:

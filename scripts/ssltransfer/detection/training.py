@@ -66,7 +66,7 @@ def train_detector(
     workers: int = 0,
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
     save_seconds: float = 60.0,
-) -> tuple[list[float], int]:
+) -> tuple[int, list[float]]:
     """Train a detector on the training images, or go on where an interrupted run with the same arguments stopped.
 
     Parameters
@@ -94,10 +94,9 @@ def train_detector(
 
     Returns
     -------
-    losses : list of float
-        Mean loss of every interval.
     interval : int
-        Iterations.
+    losses : list of float
+        Mean loss of every `interval` steps.
 
     Raises
     ------
@@ -147,7 +146,7 @@ def train_detector(
         progress=progress,
         save_seconds=save_seconds,
     )
-    return losses, interval
+    return interval, losses
 
 
 def _fingerprint(index: Index, annotations: Annotations, rows: np.ndarray, settings: Settings, about: str) -> str:

@@ -12,7 +12,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssltransfer import training
-from ssltransfer.datasets.index import split_reference
+from ssltransfer.datasets.index import short_name
 from ssltransfer.errors import InputError
 from ssltransfer.images import read_image
 from ssltransfer.normals.angles import AngularErrors, angles
@@ -247,10 +247,5 @@ def draw(
     images = np.stack([np.asarray(read_image(frames.root, frames.images[row])) for row in some])
     reference = {"Image": images, "Ground truth": normal_colours(truth, known)}
     panels = {"Prediction": normal_colours(predicted), "Error": error_colours(errors)}
-    columns = [_name(frames.images[row]) for row in some]
+    columns = [short_name(frames.images[row]) for row in some]
     return columns, *({title: thin(panel, side) for title, panel in some.items()} for some in (reference, panels))
-
-
-def _name(reference: str) -> str:
-    container, row = split_reference(reference)
-    return Path(container).stem if row is None else f"#{row}"
