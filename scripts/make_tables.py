@@ -18,7 +18,7 @@ with job(snakemake.log[0]):
         models = merge_models(published_models(FOLDER), models)
         datasets = LABELS | datasets
     published = FOLDER if params.published else None
-    summary = summarise(scores, models, datasets, params.pretrained_on, params.conventions)
+    summary = summarise(scores, models, datasets, params.pretrained_on, params.conventions, params.relabelled)
     tables = all_tables(summary, correlate_summary(summary), read_episodes(paths), published)
     add_notes(tables, params.notes)
     folder = Path(snakemake.output[0])

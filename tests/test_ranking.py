@@ -30,11 +30,13 @@ def test_lower_is_better_for_errors():
     assert ranks.loc["m1", ["low", "high"]].tolist() == [1.0, 1.0]
 
 
-def test_missing_scores_are_left_out():
-    ranks = mean_ranks(matrix([[90.0, np.nan], [80.0, 50.0], [np.nan, np.nan]]))
-    assert list(ranks.index) == ["m0", "m1"]
-    assert ranks["tasks"].tolist() == [1, 2]
-    assert ranks["mean_rank"].tolist() == [1.0, 1.5]
+def test_only_tasks_that_all_models_have_are_ranked():
+    scores = [[90.0, np.nan, 60.0], [80.0, 50.0, 70.0], [70.0, np.nan, 80.0], [np.nan] * 3]
+    ranks = mean_ranks(matrix(scores))
+    assert sorted(ranks.index) == ["m0", "m1", "m2"]
+    assert ranks["tasks"].tolist() == [2, 2, 2]
+    assert ranks["mean_rank"].tolist() == [2.0, 2.0, 2.0]
+    assert mean_ranks(matrix([[90.0, np.nan], [np.nan, 50.0]])).empty
 
 
 def test_intervals_hold_the_mean_rank_and_repeat():

@@ -3,10 +3,10 @@ import io
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, suite
+from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
 from ssltransfer.suite_tables import all_tables, domain_table, suite_tables
-from ssltransfer.summary import correlate_summary, read_correlations, read_summary, write_summary
+from ssltransfer.summary import correlate_summary, read_correlations, read_summary, summarise, write_summary
 from ssltransfer.tables import Names, Table, latex_text, marks, to_csv, to_html, to_latex
 
 EPISODES = [
@@ -126,3 +126,20 @@ def test_two_models_only_give_tables_and_no_correlation(tmp_path):
     rows = read_correlations(tmp_path)
     assert set(rows["note"]) == {"fewer than 3 models"}
     assert rows["pearson"].isna().all()
+
+
+def test_images_of_the_source_under_other_labels_are_no_target():
+    found = summarise(scores(), MODELS, DATASETS, PRETRAINED_ON, "v2", {"digits": "shapes", "textures": "digits"})
+    assert found.leave_out == ("shapes", "digits")
+    assert found.source_label == "Linear accuracy on Shapes (%)"
+    assert set(correlate_summary(found)["dataset"]) == {"textures"}
+
+
+def test_ranks_and_pairs_say_which_tasks_they_leave_out():
+    kept = ~((scores()["dataset"] == "digits") & scores()["model"].isin(["random", "swav"]))
+    summary = summarise(scores()[kept], MODELS, DATASETS, PRETRAINED_ON, "v2")
+    tables = {table.name: table for table in all_tables(summary, correlate_summary(summary), [], None)}
+    assert tables["mean-ranks"].data["tasks"].tolist() == [2] * 5
+    assert "some models have them: 2 tasks (Many-shot linear, Few-shot)" in tables["mean-ranks"].caption
+    labels = " ".join(tables["pairs-pearson"].cells.index)
+    assert "Textures" in labels and "Digits" not in labels

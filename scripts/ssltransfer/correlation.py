@@ -412,7 +412,7 @@ def rounding_interval(x, values, metric: str, decimals: int, raw: bool = False) 
     return ends[0], ends[1]
 
 
-def pairwise(values: pd.DataFrame, coefficient: str = "pearson") -> pd.DataFrame:
+def pairwise(values: pd.DataFrame, coefficient: str = "pearson", least: int = 3) -> pd.DataFrame:
     """Correlate every pair of columns over the models that have both (v1 section 4.5).
 
     Parameters
@@ -421,11 +421,13 @@ def pairwise(values: pd.DataFrame, coefficient: str = "pearson") -> pd.DataFrame
         Models x tasks, transformed; signs turned so that higher is better, where that is wanted.
     coefficient : str
         pearson, spearman or kendall.
+    least : int
+        Fewest models that two columns must share.
 
     Returns
     -------
     pd.DataFrame
-        Symmetric, 1 on the diagonal, NaN where fewer than 3 models are shared or a column is constant.
+        Symmetric, 1 on the diagonal, NaN where fewer models are shared or a column is constant.
     """
     function, n = _FUNCTIONS[coefficient], values.shape[1]
     data = values.to_numpy(float)
@@ -433,6 +435,6 @@ def pairwise(values: pd.DataFrame, coefficient: str = "pearson") -> pd.DataFrame
     for i in range(n):
         for j in range(i + 1):
             kept = ~np.isnan(data[:, i]) & ~np.isnan(data[:, j])
-            if kept.sum() >= 3:
+            if kept.sum() >= least:
                 result[i, j] = result[j, i] = function(data[kept, i], data[kept, j])
     return pd.DataFrame(result, index=values.columns, columns=values.columns)

@@ -26,7 +26,6 @@ from ssltransfer.correlation import (
     headline_tasks,
     in_figure,
     oriented,
-    pairwise,
     panel_means,
     panels,
     transform,
@@ -36,7 +35,7 @@ from ssltransfer.correlation import (
 from ssltransfer.files import replacing
 from ssltransfer.ranking import mean_ranks
 from ssltransfer.scores import KINDS, METRICS
-from ssltransfer.suite_tables import SETTINGS, pair_values
+from ssltransfer.suite_tables import SETTINGS, pair_correlations, pair_values
 from ssltransfer.summary import Summary
 from ssltransfer.tables import Names
 
@@ -177,6 +176,10 @@ class Canvas:
         """Logit of source accuracy."""
         return pd.Series(transform(self.source, "top1"), self.source.index)
 
+    def count(self, matrix: pd.DataFrame) -> int:
+        """Count the models that can be a point: with a source accuracy and any score."""
+        return int((matrix.notna().any(axis=1) & np.isfinite(self.x())).sum())
+
     def percent_axis(self, axis, values: pd.Series, metric: str = "top1") -> None:
         """Label a logit axis in the units of the metric."""
         scale = METRICS[metric].scale
@@ -206,11 +209,12 @@ def regression(ax, x, y) -> None:
     ax.fill_between(grid, line - half, line + half, color="#BBBBBB", alpha=0.45, linewidth=0, zorder=1)
 
 
-def coefficients(row: pd.Series | None) -> str:
-    """Return the line of numbers below a panel's title."""
+def coefficients(row: pd.Series | None, models: int) -> str:
+    """Return the line of numbers below a panel's title; with their number where it lacks some of the `models`."""
     if row is None or pd.isna(row["pearson"]):
         return "no correlation" if row is None else row["note"]
-    return f"r = {row['pearson']:.2f}   ρ = {row['spearman']:.2f}".replace("-", "−")
+    text = f"r = {row['pearson']:.2f}   ρ = {row['spearman']:.2f}".replace("-", "−")
+    return text if row["n"] >= models else f"{text}   n = {row['n']}"
 
 
 def _grid(canvas: Canvas, count: int, height: float, models: int) -> tuple[Figure, list]:
@@ -239,6 +243,7 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
     if not found:
         return None
     shown = [m for m in canvas.models if means.loc[m].notna().any() and np.isfinite(x[m])]
+    every_model = canvas.count(matrix)
     with mpl.rc_context(STYLE):
         figure, axes = _grid(canvas, len(found), 1.9, len(shown))
         for ax, panel in zip(axes, found, strict=True):
@@ -247,7 +252,7 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
             canvas.points(ax, x, y)
             canvas.percent_axis(ax.xaxis, x[y.notna()])
             ranks = canvas.ranks(x, y, METRICS[panel.tasks[0][-1]].better)
-            ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel))}{ranks}")
+            ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel), every_model)}{ranks}")
             ax.set_ylabel(panel_axis(panel))
         figure.supxlabel(canvas.source_label, fontsize=8)
         canvas.legend(figure, shown)
@@ -284,6 +289,7 @@ def scatter_figure(
     values, variant = transformed(matrix, canvas.conventions), variants(tasks)
     by_task = correlations.set_index(["protocol", "kind", "dataset", "setting", "metric"])
     shown = [m for m in canvas.models if matrix.loc[m, tasks].notna().any() and np.isfinite(x[m])]
+    every_model = canvas.count(matrix)
     with mpl.rc_context(STYLE):
         figure, axes = _grid(canvas, len(tasks), 1.65, len(shown))
         for ax, task in zip(axes, tasks, strict=True):
@@ -295,7 +301,7 @@ def scatter_figure(
             row = by_task.loc[[task]].iloc[0] if task in by_task.index else None
             title = f"{short_label(task, kinds, canvas.names)} {variant[task[0]]}".strip()
             ranks = canvas.ranks(x, values[task], METRICS[task[-1]].better)
-            ax.set_title(f"{title}\n{coefficients(row)}{ranks}")
+            ax.set_title(f"{title}\n{coefficients(row, every_model)}{ranks}")
         figure.supxlabel(canvas.source_label, fontsize=8)
         figure.supylabel("Score (logit scale where bounded)", fontsize=8)
         canvas.legend(figure, shown)
@@ -492,6 +498,8 @@ def rank_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:
     if not tasks:
         return None
     ranks = mean_ranks(matrix[tasks])
+    if ranks.empty:
+        return None
     with mpl.rc_context(STYLE):
         figure = canvas.figure(4.6, 0.2 * len(ranks) + 0.7)
         ax = figure.subplots()
@@ -501,17 +509,14 @@ def rank_figure(canvas: Canvas, matrix: pd.DataFrame) -> Figure | None:
             ax.scatter(row.mean_rank, i, s=34, **style, edgecolor="white", linewidth=0.4, zorder=2)
         ax.set_yticks(range(len(ranks)), [canvas.labels[m] for m in ranks.index])
         ax.invert_yaxis()
-        ax.set_xlabel(f"Mean rank over {len(tasks)} tasks (1 is best)")
+        ax.set_xlabel(f"Mean rank over {ranks['tasks'].iloc[0]} tasks (1 is best)")
         ax.grid(axis="x", linewidth=0.3, color="#DDDDDD", zorder=0)
     return figure
 
 
 def pairs_figure(summary: Summary) -> Figure | None:
     """Clustered heat map of the correlations between all pairs of tasks (v1 section 4.5)."""
-    values = pair_values(summary)
-    r = pairwise(values)
-    kept = r.index[r.notna().sum() > 1]
-    r = r.loc[kept, kept]
+    r = pair_correlations(pair_values(summary))
     if len(r) < 3:
         return None
     distance = squareform(1 - np.clip(r.fillna(0).to_numpy(), -1, 1), checks=False)

@@ -17,8 +17,14 @@ def task_ranks(matrix: pd.DataFrame) -> pd.DataFrame:
     return oriented(matrix).rank(ascending=False)
 
 
+def shared_tasks(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Models with a score and tasks that all of them have: where fewer compete, every rank is a smaller number."""
+    scored = matrix[matrix.notna().any(axis=1)]
+    return scored.loc[:, scored.notna().all()]
+
+
 def mean_ranks(matrix: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEED) -> pd.DataFrame:
-    """Mean rank of each model over tasks, with a bootstrap interval over tasks.
+    """Mean rank of each model over the tasks that all models have, with a bootstrap interval over tasks.
 
     Parameters
     ----------
@@ -30,23 +36,22 @@ def mean_ranks(matrix: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEE
     Returns
     -------
     pd.DataFrame
-        Indexed by model, best first: ``tasks`` (how many it has), ``mean_rank``, ``low``, ``high`` (95 %),
-        ``best_on`` (tasks on which no model is better). Models without a score are left out.
+        Indexed by model, best first: ``tasks`` (how many count), ``mean_rank``, ``low``, ``high`` (95 %),
+        ``best_on`` (tasks on which no model is better). Models without a score are left out; without a task that
+        all others have, nothing is ranked.
     """
-    ranks = task_ranks(matrix)
-    values = ranks.to_numpy()
-    drawn = np.random.default_rng([seed, 2]).integers(0, values.shape[1], (resamples, values.shape[1]))
+    matrix = shared_tasks(matrix)
+    columns = ["tasks", "mean_rank", "low", "high", "best_on"]
+    if matrix.empty:
+        return pd.DataFrame(columns=columns)
+    values = task_ranks(matrix).to_numpy()
+    tasks = values.shape[1]
+    drawn = np.random.default_rng([seed, 2]).integers(0, tasks, (resamples, tasks))
     rows = {}
     for model, own in zip(matrix.index, values, strict=True):
-        if np.isnan(own).all():
-            continue
-        samples = own[drawn]
-        counts = (~np.isnan(samples)).sum(1)
-        means = np.nansum(samples, 1)[counts > 0] / counts[counts > 0]
-        low, high = np.percentile(means, [2.5, 97.5])
-        best = int((own == np.nanmin(values, axis=0)).sum())
-        rows[model] = (int((~np.isnan(own)).sum()), float(np.nanmean(own)), low, high, best)
-    columns = ["tasks", "mean_rank", "low", "high", "best_on"]
+        low, high = np.percentile(own[drawn].mean(1), [2.5, 97.5])
+        best = int((own == values.min(axis=0)).sum())
+        rows[model] = (tasks, float(own.mean()), low, high, best)
     return pd.DataFrame.from_dict(rows, orient="index", columns=columns).sort_values("mean_rank", kind="stable")
 
 

@@ -23,7 +23,7 @@ from ssltransfer.correlation import (
     variants,
 )
 from ssltransfer.published import printed_averages, printed_correlations, rerun_spread, training_details
-from ssltransfer.ranking import mean_ranks, paired_differences, survivors
+from ssltransfer.ranking import mean_ranks, paired_differences, shared_tasks, survivors
 from ssltransfer.scores import CELL, KINDS, METRICS
 from ssltransfer.summary import Summary
 from ssltransfer.tables import MISSING, Names, Table, number
@@ -38,6 +38,9 @@ SHARED = {
         ("calibration", "inversion", "attention"),
     ),
 }
+
+#: Three models correlate strongly by chance, and nothing beside a pair's number would say how many there are.
+PAIR_MODELS = 4
 
 SETTINGS = {
     "linear": "Linear",
@@ -73,7 +76,7 @@ def all_tables(
     tables.append(correlation_table(correlations, names))
     counted = headline_tasks(matrix.columns, summary.conventions, summary.leave_out)
     if counted:
-        tables.append(rank_table(matrix[counted], names))
+        tables += rank_tables(matrix[counted], names)
         tables += pair_tables(pair_values(summary))
     pairs = paired_differences(episodes)
     if len(pairs):
@@ -359,9 +362,11 @@ def records_table(
     return Table(name, title, caption, cells, digits, [0] * frame.shape[1], **more)
 
 
-def rank_table(matrix: pd.DataFrame, names: Names) -> Table:
-    """Mean rank of each model over the tasks of `matrix`."""
+def rank_tables(matrix: pd.DataFrame, names: Names) -> list[Table]:
+    """Mean rank of each model over the tasks of `matrix` that all have; no table where there is none."""
     ranks = mean_ranks(matrix)
+    if ranks.empty:
+        return []
     interval = [f"{low:.1f} to {high:.1f}" for low, high in zip(ranks["low"], ranks["high"], strict=True)]
     frame = pd.DataFrame(
         {
@@ -372,8 +377,12 @@ def rank_table(matrix: pd.DataFrame, names: Names) -> Table:
         }
     ).set_axis(names.rows(ranks.index))
     caption = "Rank of each model, averaged over the tasks that the paper counts; 1 is best. Interval: tasks resampled."
+    left_out = matrix.columns.difference(shared_tasks(matrix).columns, sort=False)
+    if len(left_out):
+        kinds = dict.fromkeys(KINDS[task[1]].label for task in left_out)
+        caption += f" Not counted, because only some models have them: {len(left_out)} tasks ({', '.join(kinds)})."
     data = ranks.rename_axis("model").reset_index()
-    return records_table("mean-ranks", "Mean ranks", caption, frame, {"Mean rank": 1}, data=data)
+    return [records_table("mean-ranks", "Mean ranks", caption, frame, {"Mean rank": 1}, data=data)]
 
 
 def pair_values(summary: Summary) -> pd.DataFrame:
@@ -389,11 +398,23 @@ def pair_values(summary: Summary) -> pd.DataFrame:
 
 def pair_tables(values: pd.DataFrame) -> list[Table]:
     """Correlations between all pairs of tasks (v1 section 4.5): Pearson on logits, and Spearman."""
-    caption = "Correlation between all pairs of tasks over models; errors are negated, so that higher is always better."
+    caption = (
+        "Correlation between all pairs of tasks over models; errors are negated, so that higher is always better. "
+        f"Pairs that fewer than {PAIR_MODELS} models have in common are left out."
+    )
+    found = {name: pair_correlations(values, name) for name in ("pearson", "spearman")}
     return [
-        records_table(f"pairs-{name}", f"All pairs of tasks, {name.capitalize()}", caption, pairwise(values, name))
-        for name in ("pearson", "spearman")
+        records_table(f"pairs-{name}", f"All pairs of tasks, {name.capitalize()}", caption, table)
+        for name, table in found.items()
+        if len(table)
     ]
+
+
+def pair_correlations(values: pd.DataFrame, coefficient: str = "pearson") -> pd.DataFrame:
+    """Correlations of the tasks that have any with another task, by `PAIR_MODELS` models or more."""
+    r = pairwise(values, coefficient, PAIR_MODELS)
+    kept = (r.notna().sum() > 1).to_numpy()
+    return r.loc[kept, kept]
 
 
 def fewshot_pair_table(pairs: pd.DataFrame, names: Names) -> Table:

@@ -74,6 +74,7 @@ def summarise(
     datasets: dict[str, str],
     pretrained_on: dict[str, str],
     conventions: str,
+    relabelled: dict[str, str] | None = None,
 ) -> Summary:
     """Bring scores and model table together.
 
@@ -89,9 +90,13 @@ def summarise(
         Model -> data set of the suite it was pretrained on.
     conventions : str
         ``v1`` or ``v2``.
+    relabelled : dict, optional
+        Data set -> the one whose images it has under other labels. With the images of a source data set it is no
+        transfer target either.
     """
     x = source_accuracy(models, scores)
-    leave_out = tuple(source_datasets(models))
+    sources = list(source_datasets(models))
+    leave_out = (*sources, *(name for name, origin in (relabelled or {}).items() if origin in sources))
     published = set(scores.loc[scores["source"] != "measured", "model"])
     frame = pd.DataFrame(
         {
@@ -102,8 +107,8 @@ def summarise(
             "highlight": [bool(published) and row["model"] not in published for row in models],
         }
     )
-    if leave_out:
-        label = f"Linear accuracy on {' / '.join(datasets.get(d, d) for d in leave_out)} (%)"
+    if sources:
+        label = f"Linear accuracy on {' / '.join(datasets.get(d, d) for d in sources)} (%)"
     else:
         label = "ImageNet top-1 accuracy (%)"
     return Summary(scores, frame, datasets, pretrained_on, conventions, leave_out, label)

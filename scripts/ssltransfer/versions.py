@@ -66,14 +66,14 @@ COMPONENTS = {
     ),
     "detection": Component(1, ("detection/evaluation.py", "detection/pictures.py")),
     "summary": Component(
-        2,
+        3,
         (
             *("scores.py", "correlation.py", "published.py", "ranking.py", "comparison.py", "claims.py"),
             *("tables.py", "summary.py", "suite_tables.py"),
         ),
     ),
-    "figures": Component(5, ("plots.py", "galleries.py", "explorer.py")),
-    "report": Component(3, ("report.py",)),
+    "figures": Component(6, ("plots.py", "galleries.py", "explorer.py")),
+    "report": Component(4, ("report.py",)),
 }
 
 

@@ -32,6 +32,7 @@ rule make_tables:
             {key: row[key] for key in ("model", "label", "family", "source_accuracy")} for row in SUITE.models.values()
         ],
         datasets={name: row["label"] for name, row in SUITE.datasets.items()},
+        relabelled={name: SUITE.image_dataset(name) for name in SUITE.datasets if SUITE.image_dataset(name) != name},
         pretrained_on={
             model: SUITE.recipe(model)["dataset"] for model in SUITE.models if "dataset" in (SUITE.recipe(model) or {})
         },
@@ -51,6 +52,7 @@ use rule make_tables as make_published_tables with:
     params:
         models=[],
         datasets={},
+        relabelled={},
         pretrained_on={},
         conventions=lambda w: w.suite.removeprefix("published-"),
         published=lambda w: w.suite.removeprefix("published-"),
