@@ -1,11 +1,9 @@
 """The step-by-step pages of docs/ in a fresh clone: their commands run as they are printed, on the toy suite."""
 
-import os
 import re
 import shutil
 import subprocess
 import sys
-from pathlib import Path
 
 import pytest
 import torch
@@ -127,8 +125,44 @@ def test_use_as_a_module(finished, tmp_path):
     assert (folder / "best-model.txt").read_text().startswith("model,protocol,kind\ntoy-")
 
 
-@pytest.mark.parametrize("page", sorted(path.name for path in (REPOSITORY / "docs").glob("*.md")))
+PAGES = sorted(
+    str(path.relative_to(REPOSITORY)) for pattern in ("*.md", "[bcd]*/*.md") for path in REPOSITORY.glob(pattern)
+)
+
+
+def anchors(text):
+    """The anchors that GitHub gives to the headings of a page."""
+    headings = re.findall(r"^#+ (.*)$", re.sub(r"^```.*?^```$", "", text, flags=re.MULTILINE | re.DOTALL), re.MULTILINE)
+    return {re.sub(r"[^\w -]", "", heading.lower()).replace(" ", "-") for heading in headings}
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_lead_somewhere(page):
-    text = (REPOSITORY / "docs" / page).read_text()
-    for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", text):
-        assert Path(os.path.normpath(REPOSITORY / "docs" / target)).exists(), target
+    for link in re.findall(r"\]\(([^)\s]+)\)", (REPOSITORY / page).read_text()):
+        if re.match(r"\w+:", link):
+            continue
+        name, _, anchor = link.partition("#")
+        target = (REPOSITORY / page).parent / name if name else REPOSITORY / page
+        assert target.exists(), link
+        assert not anchor or anchor in anchors(target.read_text()), link
+
+
+def test_every_page_is_in_the_index():
+    index = (REPOSITORY / "docs/README.md").read_text()
+    assert set(re.findall(r"\]\((.*?)\)", index)) == {path.name for path in (REPOSITORY / "docs").glob("[a-z]*.md")}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_printed_commands_name_targets_before_options(page):
+    text = (REPOSITORY / page).read_text().replace("\\\n", " ")
+    for command in re.findall(r"^.*\bsnakemake (.*)$", text, re.MULTILINE):
+        # Options such as --configfile and --sdm take every word that follows, a target too.
+        assert not re.search(r"--(configfile|config|sdm)\b[^`#]* (results/|published\b|checkpoints\b)", command), (
+            command
+        )
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_printed_rows_have_the_columns_of_their_table(page):
+    for row, table in re.findall(r"printf '(.*?)\\n' >> (\S+)", (REPOSITORY / page).read_text()):
+        assert row.count("\\t") == (REPOSITORY / table).read_text().partition("\n")[0].count("\t")
