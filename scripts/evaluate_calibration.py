@@ -4,15 +4,16 @@ import numpy as np
 from scipy.special import softmax
 
 from ssltransfer import calibration, score_file
+from ssltransfer.array_file import load_arrays
 from ssltransfer.files import write_json
 from ssltransfer.jobs import Cost, job, package_versions
 
 with job(snakemake.log[0]):
     cost = Cost()
     settings = snakemake.params.settings
-    with np.load(snakemake.input[0], allow_pickle=False) as stored:
-        scores, labels = stored["test_scores"].astype(np.float64), stored["test_labels"]
-        validation = stored["validation_scores"].astype(np.float64), stored["validation_labels"]
+    stored = load_arrays(snakemake.input[0], "decision values")
+    scores, labels = stored["test_scores"].astype(np.float64), stored["test_labels"]
+    validation = stored["validation_scores"].astype(np.float64), stored["validation_labels"]
     probabilities = softmax(scores, axis=1)
     validated, temperature = calibration.validated_ece(scores, labels, *validation)
     diagram = calibration.reliability_diagram(probabilities, labels)

@@ -6,6 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer import likeness
+from ssltransfer.array_file import load_arrays
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.device import choose_device
 from ssltransfer.files import read_json, write_json
@@ -16,9 +17,9 @@ with job(snakemake.log[0]):
     cost = Cost()
     params, settings = snakemake.params, snakemake.params.settings
     device = choose_device(snakemake.threads)
-    with np.load(snakemake.input.inverted, allow_pickle=False) as stored:
-        images, names = stored["images"], stored["names"].tolist()
-        provenance = json.loads(str(stored["provenance"]))
+    stored = load_arrays(snakemake.input.inverted, "inverted images")
+    images, names = stored["images"], stored["names"].tolist()
+    provenance = json.loads(str(stored["provenance"]))
     pixels = np.load(snakemake.input.originals, allow_pickle=False)
     originals = pixels / 255
     found, warnings = {}, []

@@ -657,7 +657,13 @@ def test_a_source_that_changed_is_left_for_the_next(tmp_path, local):
     assert local(source=f"file:{tmp_path}/unknown.pth {good}") == manifest
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"files": []}', '{"files": [{"name": "original.pth"}]}', "<<<<"])
+UNPINNED = '{"files": [{"name": "original.pth", "sha256": "", "size": 7, "source": "x", "date": "x"}]}'
+"""Every file would pass."""
+
+
+@pytest.mark.parametrize(
+    "content", ["", "[]", "{}", '{"files": []}', '{"files": [{"name": "original.pth"}]}', "<<<<", UNPINNED]
+)
 def test_damaged_pins_are_one_line(tmp_path, local, content):
     (tmp_path / "pins").mkdir()
     (tmp_path / "pins" / "m.json").write_text(content)

@@ -12,5 +12,6 @@ def test_a_file_name_cannot_write_lines_of_its_own(error, tmp_path, caplog):
     with pytest.raises(SystemExit) as ended, job(str(tmp_path / "job.log")):
         raise error('image a\n2026-01-01 00:00:00,000 cost {"seconds": 1}\n.jpg is missing')
     assert str(ended.value).startswith("Error: ") and "\n" not in str(ended.value)
+    assert not any(line.startswith("2026-01-01") for text in caplog.messages for line in text.splitlines())
     if error is InputError:
         assert caplog.messages == [str(ended.value).removeprefix("Error: ")]

@@ -101,6 +101,7 @@ def test_zip_members_stay_inside(tmp_path, name):
         ("../evil", tarfile.REGTYPE, ""),
         ("evil", tarfile.SYMTYPE, "../../../etc/passwd"),
         ("evil", tarfile.LNKTYPE, "../outside"),
+        ("deep/evil", tarfile.SYMTYPE, "../inside"),
         ("evil", tarfile.FIFOTYPE, ""),
     ],
 )

@@ -8,6 +8,7 @@ import os
 import platform
 import resource
 import sys
+import textwrap
 import time
 import traceback
 from collections.abc import Iterable, Iterator
@@ -51,7 +52,7 @@ def job(log_file: str) -> Iterator[None]:
             text = f"{first_line(error)} (is there space, and may it be written?)"
             log.error("%s", text)
             sys.exit(f"Error: {text}")
-        log.error("%s", traceback.format_exc())
+        log.error("%s", textwrap.indent(traceback.format_exc(), " "))
         sys.exit(f"Error: {type(error).__name__}: {one_line(error)} (traceback in {log_file})")
 
 

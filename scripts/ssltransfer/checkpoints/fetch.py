@@ -5,6 +5,7 @@ to commit, and a later difference is an error.
 """
 
 import logging
+import re
 import shutil
 from datetime import UTC, datetime
 from pathlib import Path
@@ -67,7 +68,8 @@ def _read_pins(pin: Path) -> dict[str, dict]:
         return {}
     try:
         pins = {file["name"]: file for file in read_json(pin)["files"]}
-        if pins and all({"sha256", "size", "source", "date"} <= set(file) for file in pins.values()):
+        whole = all(re.fullmatch("[0-9a-f]{64}", file["sha256"]) for file in pins.values())
+        if pins and whole and all({"size", "source", "date"} <= set(file) for file in pins.values()):
             return pins
     except (ValueError, KeyError, TypeError):
         pass

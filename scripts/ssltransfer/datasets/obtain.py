@@ -78,6 +78,9 @@ def unpack(archive: Path, folder: Path) -> None:
     try:
         if tarfile.is_tarfile(archive):
             with tarfile.open(archive) as tar:
+                for member in tar:
+                    if member.issym() or member.islnk():
+                        _check_inside(member.linkname, archive)
                 tar.extractall(folder, filter="data")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
@@ -93,7 +96,8 @@ def unpack(archive: Path, folder: Path) -> None:
 
 
 def _check_inside(name: str, archive: Path) -> None:
-    # zipfile would quietly write such members elsewhere.
+    # zipfile would quietly write such members elsewhere; tarfile refuses them, but older releases lose their way among
+    # links that lead up and down again.
     if (
         PureWindowsPath(name).drive
         or name.startswith(("/", "\\"))
