@@ -330,7 +330,7 @@ def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Nam
         }
     ).T
     caption = (
-        "Does self-supervision on the target domain pay? † marks the data set a model was pretrained on; the last "
+        "Does pretraining on the target domain pay? † marks the data set a model was pretrained on; the last "
         "rows average over models. Compare rows of one method for the effect of the domain alone."
     )
     cells = wide.set_axis(list(labels.values())).set_axis(columns, axis=1)
