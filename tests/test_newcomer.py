@@ -106,6 +106,17 @@ def test_run_one_protocol(tmp_path):
     assert scores == {f"toy-{kind}/toy-simclr/digits.json" for kind in ("linear", "fewshot")}
 
 
+def test_the_report_is_named_only_where_it_was_asked_for(finished, tmp_path):
+    folder = clone(tmp_path / "clone", finished)
+    score = "results/scores/toy-fewshot/toy-random/digits.json"
+    (folder / score).unlink()
+    assert (folder / "results/toy/report.html").exists()
+    command = [sys.executable, "-m", "snakemake", score, "--cores", "1"]
+    done = subprocess.run(command, cwd=folder, env=environment(), capture_output=True, text=True, check=True)
+    assert (folder / score).exists()
+    assert "Report:" not in done.stdout + done.stderr
+
+
 def test_change_settings(finished, tmp_path):
     folder = clone(tmp_path / "clone", finished)
     output = follow("change-settings", folder, tmp_path)
