@@ -106,7 +106,8 @@ def loss_figure(canvas: Canvas, curves: dict[str, dict[str, dict]]) -> Figure:
             ax.set_title(title)
             ax.set_xlabel("Step")
             ax.set_ylabel("Training loss")
-            if min(min(curve["losses"], default=1) for curve in models.values()) > 0:
+            values = [loss for curve in models.values() for loss in curve["losses"]]
+            if values and 0 < 10 * min(values) < max(values):
                 ax.set_yscale("log")
                 ax.yaxis.set_major_formatter(_Plain())
                 ax.yaxis.set_minor_formatter(_Plain())

@@ -37,7 +37,7 @@ log = logging.getLogger("ssltransfer")
 
 BACKENDS = ("torchvision", "detectron2")
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-LOSSES = 200  # recorded in a run, at most
+LOSSES = 100  # recorded in a run, about
 TEST_BATCH = 8
 
 
