@@ -52,6 +52,10 @@ def protocols_of_kind(kind):
     return [protocol for protocol in SUITE.config["protocols"] if SUITE.kind(protocol) == kind]
 
 
+def detection_protocols(backend):
+    return [p for p in protocols_of_kind("detection") if SUITE.settings(p)["backend"] == backend]
+
+
 wildcard_constraints:
     model=names(SUITE.models),
     dataset=names(SUITE.datasets),

@@ -3,10 +3,6 @@
 # (results/predictions), its losses (results/curves); from the detections score and pictures.
 
 
-def detection_protocols(backend):
-    return [p for p in protocols_of_kind("detection") if SUITE.settings(p)["backend"] == backend]
-
-
 rule train_detector:
     """Train a detector on a model's backbone and detect the objects of the test images."""
     input:
