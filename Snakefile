@@ -1,12 +1,19 @@
 """How well do pretrained visual representations transfer? See README.md and config/README.md."""
 
 import atexit
+import shlex
 import sys
+from pathlib import Path
 
 from snakemake.utils import min_version
 
 min_version("9.27")
 sys.path.append(workflow.current_basedir.join("scripts").get_path_or_uri(secret_free=True))
+
+if Path(sys.executable).exists():
+    # Snakemake writes the interpreter of a script into the shell's command as it is: an environment below a folder
+    # with a space in its name would not be found.
+    sys.executable = shlex.quote(sys.executable)
 
 if not workflow.overwrite_configfiles and not config:
 

@@ -3,12 +3,14 @@
 import json
 import os
 import shutil
+import subprocess
+import sys
 
 import numpy as np
 import pandas as pd
 import pytest
 
-from workflow import REPOSITORY, numbers, planned, snakemake, succeed, workspace
+from workflow import REPOSITORY, command, numbers, planned, snakemake, succeed, workspace
 
 SUMMARY = {(rule, ""): 1 for rule in ("make_tables", "plot_figures", "write_provenance", "write_report", "all")}
 
@@ -17,6 +19,18 @@ SUMMARY = {(rule, ""): 1 for rule in ("make_tables", "plot_figures", "write_prov
 def copy(finished, tmp_path):
     """A copy of the finished directory to change; times are kept."""
     return shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copy2)
+
+
+def test_folders_may_have_any_name(tmp_path):
+    folder = workspace(tmp_path / "räum lich")
+    # The environment, too, is usually in such a folder then.
+    (tmp_path / "räum lich/.venv").symlink_to(sys.prefix)
+    _, *words = command("results/datasets/digits/index.parquet", "--directory", str(folder))
+    words = [folder / ".venv/bin/python", *words]
+    words[words.index("config/config.yaml")] = folder / "config/config.yaml"
+    done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    assert (folder / "results/datasets/digits/index.parquet").exists()
 
 
 def test_everything_is_there(finished):
