@@ -3,7 +3,7 @@
 import json
 from pathlib import Path
 
-from ssltransfer.checkpoints.backbone_file import forward_check, save_backbone
+from ssltransfer.checkpoints.backbone_file import forward_check, save_state
 from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.files import read_json
@@ -24,4 +24,4 @@ with job(snakemake.log[0]):
         "left_out": str(len(published.dropped)),
         "forward": json.dumps(forward_check(published.state, params["arch"], snakemake.wildcards.model)),
     }
-    save_backbone(published.state, snakemake.output[0], provenance)
+    save_state(published.state, snakemake.output[0], provenance)

@@ -1,7 +1,6 @@
 """Measure the angular errors of the predicted surface normals of a model."""
 
 import csv
-import json
 
 import numpy as np
 
@@ -13,20 +12,20 @@ from ssltransfer.device import choose_device
 from ssltransfer.files import replacing, write_json
 from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS
-from ssltransfer.normals.fitting import draw, evaluate
 from ssltransfer.normals.frames import Frames
 from ssltransfer.normals.network import load_network
 from ssltransfer.normals.pictures import CAPTION
+from ssltransfer.normals.training import draw, evaluate
 from ssltransfer.normals.truth import open_normals
 from ssltransfer.picture_file import save_pictures
 
 with job(snakemake.log[0]):
     cost = Cost()
-    settings, params = snakemake.params.settings, snakemake.params.network
+    settings, params = snakemake.params.settings, snakemake.params
     device = choose_device(snakemake.threads)
-    root = image_root(Source(*params["source"]), snakemake.resources.data_root, snakemake.input.index)
+    root = image_root(Source(*params.source), snakemake.resources.data_root, snakemake.input.index)
     index = read_index(snakemake.input.index)
-    network, words = load_network(snakemake.input.checkpoint, params["arch"], snakemake.input.trained, settings)
+    network, words = load_network(snakemake.input.checkpoint, params.arch, snakemake.input.trained, settings)
     normals = open_normals(snakemake.input.normals, len(index))
     frames = Frames(root, index.image, normals, words, settings["longest"])
     test = np.flatnonzero(index.split_array() == "test")
@@ -35,7 +34,7 @@ with job(snakemake.log[0]):
         frames,
         test,
         settings["test_size"],
-        params["norm"],
+        params.norm,
         device,
         lambda batches, total: progress(batches, "batches", total),
     )
@@ -46,9 +45,9 @@ with job(snakemake.log[0]):
         for row, image in zip(test, errors.images, strict=True):
             known = [image["mean"], image["median"], *image["within"]] if image["pixels"] else [""] * (2 + len(shares))
             table.writerow([index.image[row], image["pixels"], *known])
-    columns, reference, panels = draw(network, frames, test, settings["test_size"], params["norm"], device)
+    columns, reference, panels = draw(network, frames, test, settings["test_size"], params.norm, device)
     save_pictures(snakemake.output.pictures, columns, reference, panels, CAPTION)
-    provenance = read_provenance(snakemake.input.trained)
+    trained = score_file.decode(read_provenance(snakemake.input.trained))
     write_json(
         snakemake.output.score,
         dict(snakemake.wildcards.items())
@@ -63,18 +62,18 @@ with job(snakemake.log[0]):
             "preprocessing": {
                 "shorter_side": settings["test_size"],
                 "interpolation": "bilinear",
-                "norm": params["norm"],
+                "norm": params.norm,
                 "normalisation": settings["normalisation"],
             },
-            "checkpoint": score_file.decode(read_provenance(snakemake.input.checkpoint)),
+            "checkpoint": trained["checkpoint"],
             "details": {
                 "images": {"train": index.split.count("train"), "test": len(test)},
                 "pixels": errors.pixels,
                 "empty_images": sum(image["pixels"] == 0 for image in errors.images),
                 "median_tolerance": MEDIAN_TOLERANCE,
-                "training": {"device": provenance["device"], "cost": json.loads(provenance["cost"])},
+                "training_cost": trained["cost"],
             },
-            "versions": package_versions("torch", "numpy") | {"protocol": snakemake.params.version},
+            "versions": package_versions("torch", "numpy") | {"protocol": params.version},
             "cost": cost.report(),
         },
     )

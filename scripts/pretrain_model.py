@@ -6,7 +6,7 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.checkpoints.backbone_file import save_backbone
+from ssltransfer.checkpoints.backbone_file import save_state
 from ssltransfer.datasets.index import read_index
 from ssltransfer.jobs import Cost, job, progress
 from ssltransfer.pretraining.recipe import Recipe, pretrain
@@ -31,5 +31,5 @@ with job(snakemake.log[0]):
         "losses": json.dumps([round(loss, 5) for loss in losses]),
         "cost": json.dumps(cost.report()),
     }
-    save_backbone(state, output, provenance)
+    save_state(state, output, provenance)
     shutil.rmtree(part, ignore_errors=True)

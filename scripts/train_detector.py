@@ -4,17 +4,15 @@ import json
 import shutil
 from pathlib import Path
 
-from safetensors.torch import save_file
-
-from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
+from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance, save_state
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.detection.detection_file import save_detections
 from ssltransfer.detection.objects import read_annotations
 from ssltransfer.detection.settings import describe, read_settings
 from ssltransfer.detection.training import build_detector, detect, train_detector
-from ssltransfer.files import replacing
 from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.score_file import decode
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):
@@ -44,15 +42,15 @@ with job(snakemake.log[0]):
     detections = detect(detector, index, root, settings, lambda batches, total: progress(batches, "detecting", total))
     save_detections(output.predictions, detections)
     save_curve(output.curve, interval, losses)
+    device = next(detector.parameters()).device
     about = {
-        "checkpoint": json.dumps(provenance),
+        "checkpoint": json.dumps(decode(provenance)),
         "norm": params.norm,
         "settings": json.dumps(describe(settings)),
         "schedule": json.dumps(describe(settings.used)),
         "scaling": settings.scaling,
         "versions": json.dumps(package_versions("torch", "torchvision", "detectron2") | {"protocol": params.version}),
-        "cost": json.dumps(cost.report()),
+        "cost": json.dumps(cost.report() | {"device": device.type}),
     }
-    with replacing(output.trained) as temporary:
-        save_file({key: t.cpu().contiguous() for key, t in detector.state_dict().items()}, temporary, metadata=about)
+    save_state(detector.state_dict(), output.trained, about)
     shutil.rmtree(part, ignore_errors=True)

@@ -6,52 +6,54 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.checkpoints.backbone_file import read_provenance, save_backbone
+from ssltransfer.checkpoints.backbone_file import read_provenance, save_state
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.device import choose_device
-from ssltransfer.jobs import Cost, job, progress
-from ssltransfer.normals.fitting import fit
+from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.normals.frames import Frames
 from ssltransfer.normals.network import build_network
+from ssltransfer.normals.training import train_network
 from ssltransfer.normals.truth import code_words, open_normals
+from ssltransfer.score_file import decode
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):
     cost = Cost()
-    settings, params = snakemake.params.settings, snakemake.params.network
+    settings, params = snakemake.params.settings, snakemake.params
     where = f"protocols.{snakemake.wildcards.protocol}"
     output = Path(snakemake.output.trained)
     part = output.with_name(f"{output.name}.part")
     device = choose_device()
-    root = image_root(Source(*params["source"]), snakemake.resources.data_root, snakemake.input.index)
+    root = image_root(Source(*params.source), snakemake.resources.data_root, snakemake.input.index)
     index = read_index(snakemake.input.index)
     normals = open_normals(snakemake.input.normals, len(index))
     train = np.flatnonzero(index.split_array() == "train")
     words = code_words(settings, normals, train, lambda: read_code_words(root), where)
     codes = index.extra.get("codes", ()) if settings["targets"] == "images" else ()
-    network = build_network(snakemake.input.checkpoint, params["arch"], len(words), settings)
-    identity = json.dumps(read_provenance(snakemake.input.checkpoint), sort_keys=True)
-    interval, losses = fit(
+    network = build_network(snakemake.input.checkpoint, params.arch, len(words), settings)
+    checkpoint = json.dumps(decode(read_provenance(snakemake.input.checkpoint)), sort_keys=True)
+    interval, losses = train_network(
         network,
         Frames(root, index.image, normals, words, settings["longest"], codes),
         train,
         settings,
-        params["norm"],
+        params.norm,
         part,
-        identity,
+        checkpoint,
         where=where,
         workers=snakemake.threads - 1,
         device=device,
         progress=lambda batches, total: progress(batches, "steps", total),
     )
     provenance = {
+        "checkpoint": checkpoint,
+        "norm": params.norm,
         "settings": json.dumps(settings),
-        "version": str(snakemake.params.version),
-        "device": device.type,
-        "cost": json.dumps(cost.report()),
+        "versions": json.dumps(package_versions("torch") | {"protocol": params.version}),
+        "cost": json.dumps(cost.report() | {"device": device.type}),
     }
-    save_backbone(network.learnt(words), output, provenance)
+    save_state(network.learnt(words), output, provenance)
     save_curve(snakemake.output.curve, interval, losses)
     shutil.rmtree(part, ignore_errors=True)

@@ -15,7 +15,7 @@ from safetensors.torch import save_file
 
 from ssltransfer.backbones import build_backbone
 from ssltransfer.checkpoints import torch_file
-from ssltransfer.checkpoints.backbone_file import forward_check, load_backbone, read_provenance, save_backbone
+from ssltransfer.checkpoints.backbone_file import forward_check, load_backbone, read_provenance, save_state
 from ssltransfer.checkpoints.convert import FORMATS, read_published
 from ssltransfer.checkpoints.detectron2 import from_detectron2, save_detectron2, to_detectron2
 from ssltransfer.checkpoints.fetch import fetch, manifest_files
@@ -518,7 +518,7 @@ def test_truncated_torch_files_are_refused(tmp_path, state, cut):
 
 
 def test_backbone_file_round_trip(tmp_path, state):
-    save_backbone(state, tmp_path / "b.safetensors", {"source": "here"})
+    save_state(state, tmp_path / "b.safetensors", {"source": "here"})
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(load_backbone(tmp_path / "b.safetensors", ARCH)(images), features_of(state, images))
@@ -527,7 +527,7 @@ def test_backbone_file_round_trip(tmp_path, state):
 
 def test_damaged_or_foreign_backbone_files_are_refused(tmp_path, state):
     path = tmp_path / "b.safetensors"
-    save_backbone(state, path, {})
+    save_state(state, path, {})
     with pytest.raises(InputError, match="has shape"):
         load_backbone(path, "resnet-2x1x1x2-w8")
     path.write_bytes(path.read_bytes()[:500])

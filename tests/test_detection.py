@@ -15,7 +15,7 @@ from PIL import Image
 from torch import nn
 
 from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import load_backbone, save_backbone
+from ssltransfer.checkpoints.backbone_file import load_backbone, save_state
 from ssltransfer.datasets.index import Index
 from ssltransfer.detection import torchvision_backend
 from ssltransfer.detection.detection_file import load_detections, save_detections
@@ -469,7 +469,7 @@ def test_a_loss_that_explodes_is_one_line(images, tmp_path):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
-    save_backbone(build_backbone(ARCH, 0).state_dict(), tmp_path / "a.safetensors", {})
+    save_state(build_backbone(ARCH, 0).state_dict(), tmp_path / "a.safetensors", {})
     with pytest.raises(InputError, match=r"bn1.bias has shape \(4,\), resnet-1x1x1x1-w8 needs \(8,\)"):
         load_backbone(tmp_path / "a.safetensors", "resnet-1x1x1x1-w8")
 

@@ -20,14 +20,14 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import save_backbone
+from ssltransfer.checkpoints.backbone_file import save_state
 from ssltransfer.datasets import nyuv2
 from ssltransfer.errors import InputError
 from ssltransfer.normals import codes, pictures, truth
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
-from ssltransfer.normals.fitting import cell_loss, draw, evaluate, fit, predict, schedule
 from ssltransfer.normals.frames import Frames, collate, network_input, read_labels, resized
 from ssltransfer.normals.network import NormalsNetwork, PyramidPooling, decode, dilate, load_network, parameter_groups
+from ssltransfer.normals.training import cell_loss, draw, evaluate, predict, schedule, train_network
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -84,7 +84,7 @@ def scenes(tmp_path):
 def train(scenes, part, changes=None, **options):
     chosen = SETTINGS | (changes or {})
     trained = network(chosen)
-    _, losses = fit(
+    _, losses = train_network(
         trained,
         scenes,
         np.arange(10),
@@ -485,9 +485,9 @@ def test_frozen_parts_stay_as_they_are_and_others_do_not(tmp_path, scenes):
 @pytest.mark.parametrize("frozen", ["all", "first-four"])
 def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
     chosen = SETTINGS | {"frozen": frozen}
-    save_backbone(build_backbone(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
+    save_state(build_backbone(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
     trained, _ = train(scenes, tmp_path / "part", {"frozen": frozen})
-    save_backbone(trained.learnt(scenes.words), tmp_path / "learnt.safetensors", {})
+    save_state(trained.learnt(scenes.words), tmp_path / "learnt.safetensors", {})
     files = tmp_path / "backbone.safetensors", ARCH, tmp_path / "learnt.safetensors"
     loaded, words = load_network(*files, chosen)
     assert np.array_equal(words, scenes.words)
@@ -600,7 +600,9 @@ def test_frames_of_the_labelled_file_train_with_loading_processes(tmp_path):
     chosen = SETTINGS | {"batch_size": 2, "epochs": 2, "epoch_steps": 2}
     common = {"where": "here", "device": CPU}
     losses = [
-        fit(network(chosen, 3), frames, np.arange(2), chosen, "none", tmp_path / str(n), "x", workers=n, **common)
+        train_network(
+            network(chosen, 3), frames, np.arange(2), chosen, "none", tmp_path / str(n), "x", workers=n, **common
+        )
         for n in (0, 2)
     ]
     assert losses[0] == losses[1]
@@ -625,7 +627,7 @@ def test_images_of_odd_sizes_train_and_test(tmp_path, size):
     chosen = SETTINGS | {"batch_size": 2, "epochs": 1, "sizes": [19, 32]}
     net = network(chosen, words=3)
     common = {"where": "here", "workers": 0, "device": CPU}
-    fit(net, frames, np.arange(3), chosen, "imagenet", tmp_path / "part", "x", **common)
+    train_network(net, frames, np.arange(3), chosen, "imagenet", tmp_path / "part", "x", **common)
     errors = evaluate(net, frames, np.arange(3), 17, "imagenet", CPU)
     assert [image["pixels"] for image in errors.images] == [width * height, width * height, 0]
     assert 0 <= errors.median() <= 180

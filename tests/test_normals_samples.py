@@ -11,9 +11,9 @@ from PIL import Image
 from ssltransfer.backbones import build_backbone
 from ssltransfer.datasets import nyuv2
 from ssltransfer.normals.angles import angles
-from ssltransfer.normals.fitting import evaluate, fit
 from ssltransfer.normals.frames import Frames
 from ssltransfer.normals.network import NormalsNetwork
+from ssltransfer.normals.training import evaluate, train_network
 from ssltransfer.normals.truth import decode, open_normals
 from ssltransfer.picture_file import load_pictures
 from ssltransfer.scores import read_score
@@ -117,6 +117,8 @@ def test_overfitting_real_frames_reaches_less_than_ten_degrees(folder, samples, 
     network = NormalsNetwork(build_backbone("resnet-1x1x1x1-w8", 0), 40, 64, 0.0, "all", 0)
     device = torch.device("cpu")
     common = {"where": "here", "workers": 0, "device": device}
-    fit(network, frames, np.arange(7), SETTINGS | {"batch_size": 7}, "imagenet", tmp_path / "part", "random", **common)
+    train_network(
+        network, frames, np.arange(7), SETTINGS | {"batch_size": 7}, "imagenet", tmp_path / "part", "random", **common
+    )
     errors = evaluate(network, frames, np.arange(7), 96, "imagenet", device)
     assert errors.pixels == 950 and errors.mean() < 10

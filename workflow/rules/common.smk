@@ -178,13 +178,6 @@ def normals_input(wildcards):
     return files
 
 
-def normals_network(wildcards):
-    """Backbone, images and input normalisation of a network for surface normals."""
-    (norm,) = SUITE.norms(wildcards.protocol, wildcards.model)
-    arch = SUITE.models[wildcards.model]["arch"]
-    return {"arch": arch, "norm": norm, "source": list(source_of(wildcards))}
-
-
 def protocol_notes():
     """What captions have to say about the settings block of a protocol."""
     biased = "Biased: each model's input normalisation was chosen on the test score, as in the paper's first version."

@@ -44,7 +44,9 @@ rule train_normals:
         data_root=SUITE.config["data_root"],
     params:
         settings=lambda w: SUITE.settings(w.protocol),
-        network=normals_network,
+        arch=lambda w: SUITE.models[w.model]["arch"],
+        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
+        source=lambda w: list(source_of(w)),
         version=version("normals"),
     script:
         "../../scripts/train_normals.py"
@@ -71,7 +73,9 @@ rule evaluate_normals:
         data_root=SUITE.config["data_root"],
     params:
         settings=lambda w: SUITE.settings(w.protocol),
-        network=normals_network,
+        arch=lambda w: SUITE.models[w.model]["arch"],
+        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
+        source=lambda w: list(source_of(w)),
         version=version("normals"),
     script:
         "../../scripts/evaluate_normals.py"

@@ -11,8 +11,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
 
 
-def save_backbone(state: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, str]) -> None:
-    """Write the tensors of a backbone with `provenance` in the header."""
+def save_state(state: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, str]) -> None:
+    """Write the tensors of a network with `provenance` in the header."""
     with replacing(path) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary, metadata=provenance)
 

@@ -55,7 +55,7 @@ def cell_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return total / (labels != IGNORE).sum().clamp(min=1)
 
 
-def fit(
+def train_network(
     network: NormalsNetwork,
     frames: Frames,
     rows: np.ndarray,
