@@ -1,21 +1,29 @@
 """Write docs/disk-use.md, what the paper's suites keep on disk: `uv run python benchmarks/disk_use.py`.
 
 Exact for complete data sets: prepared images are uint8 of 224 x 224 x 3, features float32 of 2048, and both files have
-a header of 128 bytes.
+a header of 128 bytes. Trained networks are counted by their tensors.
 """
 
+import dataclasses
 import sys
 from pathlib import Path
+
+import numpy as np
 
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 
+from ssltransfer.backbones import build_backbone  # noqa: E402
 from ssltransfer.config import load_suite, read_yaml  # noqa: E402
+from ssltransfer.detection.settings import read_settings  # noqa: E402
+from ssltransfer.detection.training import build_detector  # noqa: E402
+from ssltransfer.normals.network import NormalsNetwork  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "disk-use.md"
 HEADER = 128
 IMAGE = 224 * 224 * 3
 FEATURE = 2048 * 4
+NORMALS = 480 * 640 * 3 * 2
 MODELS = 14
 SUITES = ("paper-v1", "paper-v2")
 
@@ -37,6 +45,36 @@ def kept(suite, name: str) -> tuple[int, int]:
     return images, sum(norms * (count * FEATURE + HEADER) for _, norms in used)
 
 
+def trained(suite, protocol: str, dataset: str) -> int:
+    """Bytes of the network that a protocol trains on a model's ResNet-50; 0 if it keeps none."""
+    settings, backbone = suite.settings(protocol), build_backbone("resnet50")
+    if settings["kind"] == "detection":
+        # Both backends have the same tensors.
+        chosen = dataclasses.replace(read_settings(settings), backend="torchvision")
+        classes = suite.datasets[dataset]["classes"]
+        state = build_detector(backbone, "resnet50", classes, "imagenet", chosen).state_dict()
+    elif settings["kind"] == "normals":
+        shape = settings["codes"], settings["channels"], settings["dropout"], settings["frozen"], settings["seed"]
+        state = NormalsNetwork(backbone, *shape).learnt(np.zeros((settings["codes"], 3), np.float32))
+    else:
+        return 0
+    return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def trained_rows(suite) -> list[str]:
+    """The table's rows for the networks that a suite trains."""
+    sizes = {
+        protocol: trained(suite, protocol, dataset)
+        for protocol, datasets in suite.config["tasks"].items()
+        for dataset in datasets
+    }
+    return [
+        f"| {suite.name} | `{protocol}` | {gigabytes(size)} | {gigabytes(size * MODELS)} |"
+        for protocol, size in sizes.items()
+        if size
+    ]
+
+
 def page() -> str:
     """Text of the page."""
     suites = [
@@ -52,6 +90,7 @@ def page() -> str:
         count = row["train"] + row["val"] + row["test"]
         rows.append(f"| {row['label']} | {count:,} | {' | '.join(cells)} |")
         totals = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(totals, sizes, strict=True)]
+    frames = suites[0].datasets["nyuv2"]["train"] + suites[0].datasets["nyuv2"]["test"]
     cells = [gigabytes(size) for pair in totals for size in pair]
     lines = [
         "# Disk use",
@@ -69,6 +108,15 @@ def page() -> str:
         "input normalisations) hold v2's. `keep_images: false` takes the columns of images to 0; every feature job",
         "then decodes the original images again, which costs about as much as preparing them once. A transform more,",
         "such as `square257`, costs its data sets' images and features a second time.",
+        "",
+        "## Trained networks and surface normals",
+        "",
+        f"| Suite | protocol | a model | {MODELS} models |",
+        "| --- | --- | --- | --- |",
+        *(row for suite in suites for row in trained_rows(suite)),
+        "",
+        f"`results/datasets/nyuv2/normals.npy` takes {gigabytes(frames * NORMALS)} GB. While a network trains,",
+        "the state of the run takes twice its size or more beside it. Scores, detections, pictures and maps are megabytes.",
     ]
     return "\n".join(lines) + "\n"
 
