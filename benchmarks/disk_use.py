@@ -116,7 +116,7 @@ def page() -> str:
         *(row for suite in suites for row in trained_rows(suite)),
         "",
         f"`results/datasets/nyuv2/normals.npy` takes {gigabytes(frames * NORMALS)} GB. While a network trains,",
-        "the state of the run takes twice its size or more beside it. Scores, detections, pictures and maps are megabytes.",
+        "the state of the run takes twice its size or more beside it. Scores, detections, pictures and maps are small.",
     ]
     return "\n".join(lines) + "\n"
 
