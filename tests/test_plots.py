@@ -41,6 +41,16 @@ def test_styles_are_told_apart():
     assert len(set(styles)) == 14
 
 
+def test_a_wide_confidence_band_does_not_press_the_points_together():
+    drawn = figures(suite(MODELS[:3]))
+    for ax in (ax for name in ("transfer", "scatter-linear") for ax in drawn[name].axes):
+        heights = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "None"]
+        assert len(heights) == 3
+        bottom, top = ax.get_ylim()
+        assert bottom < min(heights) and max(heights) < top
+        assert top - bottom < 2.3 * np.ptp(heights)
+
+
 @pytest.mark.parametrize("count", [1, 2])
 def test_few_models_are_drawn_without_a_line(count):
     drawn = figures(suite(MODELS[:count]))

@@ -209,6 +209,15 @@ def regression(ax, x, y) -> None:
     ax.fill_between(grid, line - half, line + half, color="#BBBBBB", alpha=0.45, linewidth=0, zorder=1)
 
 
+def frame(ax, y: pd.Series) -> None:
+    """Keep the points in view: with few of them, the confidence band is many times as high as they are apart."""
+    finite = y[np.isfinite(y)]
+    room = 0.6 * np.ptp(finite)
+    if room > 0:
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, finite.min() - room), min(top, finite.max() + room))
+
+
 def coefficients(row: pd.Series | None, models: int) -> str:
     """Return the line of numbers below a panel's title; with their number where it lacks some of the `models`."""
     if row is None or pd.isna(row["pearson"]):
@@ -250,6 +259,7 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
             y = means[panel.name]
             regression(ax, x, y)
             canvas.points(ax, x, y)
+            frame(ax, y[x.notna()])
             canvas.percent_axis(ax.xaxis, x[y.notna()])
             ranks = canvas.ranks(x, y, METRICS[panel.tasks[0][-1]].better)
             ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel), every_model)}{ranks}")
@@ -295,6 +305,7 @@ def scatter_figure(
         for ax, task in zip(axes, tasks, strict=True):
             regression(ax, x, values[task])
             canvas.points(ax, x, values[task], 4.5)
+            frame(ax, values[task][x.notna()])
             canvas.percent_axis(ax.xaxis, x[values[task].notna()])
             if METRICS[task[-1]].logit:
                 canvas.percent_axis(ax.yaxis, values[task], task[-1])
