@@ -14,11 +14,11 @@ with job(snakemake.log[0]):
     index = read_index(snakemake.input.index)
     labels = index.label_array()
     episode = {key: settings[key] for key in ("queries", "ways")}
-    shots, left_out = possible_shots(labels, settings["shots"], **episode)
-    for shot, reason in left_out.items():
-        log.warning("%d-shot is left out: %s", shot, reason)
+    shots, warnings = possible_shots(labels, settings["shots"], **episode)
+    for warning in warnings:
+        log.warning(warning)
     if not shots:
-        raise InputError(f"{snakemake.wildcards.dataset}: no shot is possible; {next(iter(left_out.values()))}")
+        raise InputError(f"{snakemake.wildcards.dataset}: {warnings[0]}; no shot is possible")
     provenance = score_file.feature_provenance(snakemake.input.features)
     features = {
         norm: load_features(path, len(index)) for norm, path in zip(provenance, snakemake.input.features, strict=True)
@@ -39,7 +39,6 @@ with job(snakemake.log[0]):
         }
         norm = max(results, key=lambda norm: results[norm].accuracy)
         chosen[f"{shot}-shot"] = norm, results[norm]
-    warnings = [f"{shot}-shot is left out: {reason}" for shot, reason in left_out.items()]
     if settings["normalisation"] == "test-max":
         warnings.append(score_file.BIASED)
     norms = {setting: norm for setting, (norm, _) in chosen.items()}

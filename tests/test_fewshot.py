@@ -65,9 +65,24 @@ def test_interval_by_hand():
 
 
 def test_shots_that_are_too_many_are_left_out_with_the_reason():
-    possible, left_out = fewshot.possible_shots(labels_of([40, 65, 65, 70, 80]), [5, 20, 50], queries=15, ways=5)
+    possible, notes = fewshot.possible_shots(labels_of([40, 65, 65, 70, 80]), [5, 20, 50], queries=15, ways=5)
     assert possible == [5, 20]
-    assert left_out == {50: "1 of 5 classes have fewer than 50 + 15 images (smallest 40)"}
-    possible, left_out = fewshot.possible_shots(labels_of([90, 90]), [5], queries=15, ways=5)
+    assert notes == ["50-shot is left out: 1 of 5 classes have fewer than 50 + 15 images (smallest 40)"]
+    possible, notes = fewshot.possible_shots(labels_of([90, 90]), [5], queries=15, ways=5)
     assert not possible
-    assert "5 ways need 5 classes" in left_out[5]
+    assert notes == ["5-shot is left out: 5 ways need 5 classes; there are 2"]
+    possible, notes = fewshot.possible_shots(labels_of([10, *[90] * 4]), [5], queries=15, ways=5)
+    assert not possible
+
+
+def test_a_few_small_classes_are_not_drawn():
+    labels = labels_of([35, 34, 36, *[60] * 17])
+    possible, notes = fewshot.possible_shots(labels, [5, 20, 50], queries=15, ways=5)
+    assert possible == [5, 20]
+    assert notes == [
+        "20-shot leaves out small classes: 1 of 20 classes have fewer than 20 + 15 images (smallest 34)",
+        "50-shot is left out: 20 of 20 classes have fewer than 50 + 15 images (smallest 34)",
+    ]
+    drawn = labels[fewshot.sample_episodes(labels, "x", 20, 15, 5, 2000, 0)]
+    assert set(np.unique(drawn)) == set(range(20)) - {1}
+    assert (drawn == drawn[:, :, :1]).all() and np.bincount(drawn[:, :, 0].ravel())[[0, 2]].min() > 400

@@ -112,16 +112,17 @@ def test_a_killed_process_resumes_from_its_last_state(tmp_path):
     assert same(run(tmp_path / "part", steps=300), whole)
 
 
-def test_sigterm_saves_the_state_and_ends_with_one_line(tmp_path):
-    whole = run(tmp_path / "whole")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_saves_the_state_and_ends_with_one_line(tmp_path, number):
+    whole, before = run(tmp_path / "whole"), signal.getsignal(number)
 
     def ask(step):
         if step == 3:
-            os.kill(os.getpid(), signal.SIGTERM)
+            os.kill(os.getpid(), number)
 
     with pytest.raises(InputError, match="protocols.test: asked to end at step 4 of 10; run again to go on"):
         run(tmp_path / "part", before_step=ask)
-    assert signal.getsignal(signal.SIGTERM) == signal.SIG_DFL
+    assert signal.getsignal(number) == before
     assert same(run(tmp_path / "part"), whole)
 
 

@@ -104,14 +104,14 @@ def diffusion(attention: np.ndarray) -> float:
     return float(100 * (attention > attention.mean()).mean())
 
 
-def relative_error(changed: Tensor, clean: Tensor) -> Tensor:
-    """Root relative squared error of each row of `changed`, (n, d), against `clean`, (d,): (n,) float64.
+def relative_error(change: Tensor, clean: Tensor) -> Tensor:
+    """Root relative squared error of features that differ from `clean`, (d,), by `change`, (n, ...): (n,) float64.
 
-    Unchanged by a common scale of both, and by a common offset.
+    Unchanged by a common scale of both, and by an offset of `clean`. What does not change may be missing in `change`.
     """
     clean = clean.double()
     spread = (clean - clean.mean()).square().sum()
-    return ((changed.double() - clean).square().sum(1) / spread).sqrt()
+    return (change.double().flatten(1).square().sum(1) / spread).sqrt()
 
 
 class Layer(NamedTuple):
@@ -255,8 +255,6 @@ class Occluder:
             x = block(x)
         self.last = x
         self.clean = self._feature(x)[0]
-        clean = self.clean.double()
-        self.spread = (clean - clean.mean()).square().sum()
 
     def _feature(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3)) if self.pooled else x.flatten(1)
@@ -321,10 +319,10 @@ class Occluder:
         for number, block in enumerate(self.blocks):
             x = self._block(number, block, x, rows.blocks[number], columns.blocks[number])
         (top, bottom), (left, right) = rows.blocks[-1].out, columns.blocks[-1].out
-        difference = (x - self.last[:, :, top:bottom, left:right]).double()
+        change = (x - self.last[:, :, top:bottom, left:right]).double()
         if self.pooled:
-            difference = difference.sum(dim=(2, 3)) / self.last.shape[2] ** 2
-        return (difference.flatten(1).square().sum(1) / self.spread).sqrt()
+            change = change.sum(dim=(2, 3)) / self.last.shape[2] ** 2
+        return relative_error(change, self.clean)
 
     def _pooled_stem(self, rows: GroupSpans, columns: GroupSpans) -> Tensor:
         conv, pool = self.layers[:2]
@@ -368,8 +366,8 @@ class Occluder:
         for row in progress(starts):
             for first in range(0, len(starts), batch_size):
                 x = self.covered((row,), starts[first : first + batch_size], (whole, whole))
-                difference = self._feature(self.backbone.feature_map(x)).double() - self.clean.double()
-                found.append((difference.square().sum(1) / self.spread).sqrt())
+                change = self._feature(self.backbone.feature_map(x)).double() - self.clean
+                found.append(relative_error(change, self.clean))
         return torch.cat(found).reshape(len(starts), len(starts)).cpu().numpy()
 
 

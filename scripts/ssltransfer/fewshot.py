@@ -33,27 +33,32 @@ class FewShotResult:
         return 100.0 * 1.96 * float(self.correct.std()) / self.queries / np.sqrt(len(self.correct))
 
 
-def possible_shots(labels: np.ndarray, shots: list[int], queries: int, ways: int) -> tuple[list[int], dict[int, str]]:
-    """Divide `shots` into those every class is large enough for, and the reasons against the others.
+def possible_shots(labels: np.ndarray, shots: list[int], queries: int, ways: int) -> tuple[list[int], list[str]]:
+    """Choose the shots that nearly all classes are large enough for.
+
+    Where at most one class in ten has fewer images than shot + queries, the shot is measured without these classes
+    (seven of Caltech-101's at 20 shots); otherwise it is left out.
 
     Returns
     -------
     possible : list of int
-    left_out : dict of int to str
+    notes : list of str
+        What is left out, and why.
     """
     _, sizes = np.unique(labels, return_counts=True)
-    possible, left_out = [], {}
+    possible, notes = [], []
     for shot in shots:
         small = int(np.sum(sizes < shot + queries))
+        reason = f"{small} of {len(sizes)} classes have fewer than {shot} + {queries} images (smallest {sizes.min()})"
         if len(sizes) < ways:
-            left_out[shot] = f"{ways} ways need {ways} classes; there are {len(sizes)}"
-        elif small:
-            left_out[shot] = (
-                f"{small} of {len(sizes)} classes have fewer than {shot} + {queries} images (smallest {sizes.min()})"
-            )
+            notes.append(f"{shot}-shot is left out: {ways} ways need {ways} classes; there are {len(sizes)}")
+        elif 10 * small > len(sizes) or len(sizes) - small < ways:
+            notes.append(f"{shot}-shot is left out: {reason}")
         else:
             possible.append(shot)
-    return possible, left_out
+            if small:
+                notes.append(f"{shot}-shot leaves out small classes: {reason}")
+    return possible, notes
 
 
 def sample_episodes(
@@ -61,6 +66,7 @@ def sample_episodes(
 ) -> np.ndarray:
     """Draw episodes: distinct classes uniformly, then distinct images of each class uniformly.
 
+    Classes with fewer than shot + queries images are not drawn.
     The generator is seeded by (seed, data set name, shot) alone, so every model meets the same episodes and models
     can be compared pair by pair.
 
@@ -72,7 +78,8 @@ def sample_episodes(
     generator = np.random.default_rng([seed, zlib.crc32(name.encode()), shot])
     order = np.argsort(labels, kind="stable")
     _, first, sizes = np.unique(labels[order], return_index=True, return_counts=True)
-    chosen = np.argsort(generator.random((episodes, len(sizes))), axis=1)[:, :ways]
+    large = np.flatnonzero(sizes >= shot + queries)
+    chosen = large[np.argsort(generator.random((episodes, len(large))), axis=1)[:, :ways]]
     # Floyd's sampling without replacement, for all (episode, way) pairs at once: its cost does not depend on the
     # size of the classes. Position j draws from 0..last and takes `last` itself if the draw is already taken.
     size = sizes[chosen]

@@ -90,8 +90,8 @@ def train(
     Raises
     ------
     InputError
-        If the loss stops being finite; after a state is saved, if the job is asked to end (SIGTERM, or the end of a
-        SLURM job is near).
+        If the loss stops being finite; after a state is saved, if the job is asked to end (Ctrl-C, SIGTERM, or the end
+        of a SLURM job is near).
     """
     run = _Run(module, optimiser, interval, where, part / "state.pt", key)
     run.resume()
@@ -185,16 +185,17 @@ class _Run:
 
 @contextmanager
 def _asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether the job has to end: after SIGTERM, or a minute before its SLURM job does."""
+    """Yield a function that says whether the job has to end: after a signal, or a minute before its SLURM job does."""
     end = float(os.environ.get("SLURM_JOB_END_TIME", "inf")) - 60.0
     asked = threading.Event()
     in_main = threading.current_thread() is threading.main_thread()
-    previous = signal.signal(signal.SIGTERM, lambda *_: asked.set()) if in_main else None
+    caught = (signal.SIGTERM, signal.SIGINT) if in_main else ()
+    previous = [signal.signal(number, lambda *_: asked.set()) for number in caught]
     try:
         yield lambda: asked.is_set() or time.time() > end
     finally:
-        if in_main:
-            signal.signal(signal.SIGTERM, previous)
+        for number, handler in zip(caught, previous, strict=True):
+            signal.signal(number, handler)
 
 
 def stream(rows: np.ndarray, batch_size: int, seed: int, first: int, steps: int) -> Iterator[tuple[int, np.ndarray]]:

@@ -50,7 +50,7 @@ COMPONENTS = {
     "features": Component(2, ("features.py", "fused.py", "backbones.py")),
     "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),
     "calibration": Component(1, ("calibration.py",)),
-    "fewshot": Component(1, ("fewshot.py",)),
+    "fewshot": Component(2, ("fewshot.py",)),
     "inversion": Component(1, ("inversion.py", "fused.py")),
     "likeness": Component(1, ("likeness.py",)),
     "attention": Component(1, ("attention.py", "fused.py")),

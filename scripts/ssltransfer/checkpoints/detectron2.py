@@ -4,7 +4,6 @@ import pickle
 import re
 from pathlib import Path
 
-import torch
 from torch import Tensor
 
 from ssltransfer.files import replacing
@@ -19,17 +18,6 @@ def to_detectron2(state: dict[str, Tensor]) -> dict[str, Tensor]:
     return {_to_detectron2(name): tensor for name, tensor in state.items() if not name.endswith("num_batches_tracked")}
 
 
-def from_detectron2(state: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Undo `to_detectron2`; step counters come back as zero."""
-    renamed = {_from_detectron2(name): tensor for name, tensor in state.items()}
-    counters = {
-        name.removesuffix("running_mean") + "num_batches_tracked": torch.zeros((), dtype=torch.long)
-        for name in renamed
-        if name.endswith("running_mean")
-    }
-    return renamed | counters
-
-
 def _to_detectron2(name: str) -> str:
     if match := _STEM.fullmatch(name):
         return f"stem.conv1.{'norm.' if match[1] == 'bn' else ''}{match[2]}"
@@ -37,17 +25,6 @@ def _to_detectron2(name: str) -> str:
         return f"res{int(match[1]) + 1}.{match[2]}.conv{match[4]}.{'norm.' if match[3] == 'bn' else ''}{match[5]}"
     match = _SHORTCUT.fullmatch(name)
     return f"res{int(match[1]) + 1}.{match[2]}.shortcut.{'norm.' if match[3] == '1' else ''}{match[4]}"
-
-
-def _from_detectron2(name: str) -> str:
-    stage, *inner, entry = name.split(".")
-    norm = inner[-1] == "norm"
-    if stage == "stem":
-        return f"{'bn' if norm else 'conv'}1.{entry}"
-    block = f"layer{int(stage.removeprefix('res')) - 1}.{inner[0]}"
-    if inner[1] == "shortcut":
-        return f"{block}.downsample.{int(norm)}.{entry}"
-    return f"{block}.{'bn' if norm else 'conv'}{inner[1].removeprefix('conv')}.{entry}"
 
 
 def save_detectron2(state: dict[str, Tensor], path: Path) -> None:
