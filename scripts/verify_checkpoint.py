@@ -6,11 +6,11 @@ from ssltransfer.checkpoints.backbone_file import load_backbone
 from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.checkpoints.torch_file import read_classifier
-from ssltransfer.checkpoints.verify import imagenet_top1
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
 from ssltransfer.jobs import job, progress
+from ssltransfer.verification import imagenet_top1
 
 with job(snakemake.log[0]):
     params = snakemake.params

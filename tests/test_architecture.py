@@ -32,6 +32,7 @@ ORDER = [
     },
     {"checkpoints", "datasets"},
     {"config", "images", "splits", "metrics"},
+    {"verification"},
     {"training"},
     {"pretraining"},
     {"features", "feature_file"},

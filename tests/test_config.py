@@ -221,8 +221,12 @@ def normals(dataset, **values):
     block = shipped(REPOSITORY / "config/paper-v2.yaml")["protocols"]["normals"] | values
 
     def change(parts):
-        for name, source in (("scenes", "generated:shapes"), ("frames", "original:nyuv2/labelled")):
-            parts["datasets"][name] = DATASETS["digits"] | {"dataset": name, "source": source}
+        for row in (
+            {"dataset": "scenes", "source": "generated:shapes"},
+            {"dataset": "frames", "task": "normals", "metric": "", "source": "original:nyuv2/labelled"},
+            {"dataset": "pictures", "task": "normals", "metric": "", "source": "folder:pictures"},
+        ):
+            parts["datasets"][row["dataset"]] = DATASETS["digits"] | row
         parts["config"]["protocols"]["nor"] = block
         parts["config"]["tasks"]["nor"] = [dataset]
 
@@ -258,7 +262,7 @@ def normals(dataset, **values):
             "tasks.lin: 'boxes' is detection; linear needs",
         ),
         (lambda p: p["config"]["tasks"].update(few=["boxes"]), "tasks.few: 'boxes' is detection; fewshot needs"),
-        (detection(["digits"]), "tasks.det: 'digits' is single-label; detection needs boxes"),
+        (detection(["digits"]), "tasks.det: 'digits' is single-label; detection needs a data set of task detection"),
         (detection(["boxes"], trained="all"), "det.trained: found 'all', expected one of 'frozen', 'finetune'"),
         (detection(["boxes"], backend="mmdet"), "det.backend: found 'mmdet', expected one of 'torchvision'"),
         (detection(["boxes"], length=0), "det.length: found 0, expected more than 0"),
@@ -274,7 +278,11 @@ def normals(dataset, **values):
         (row("datasets", "boxes", source="one-of:cars"), "row 'boxes': source names data set 'cars', which has no row"),
         (row("datasets", "boxes", source="one-of:multi"), "row 'boxes': source names 'multi', which has no images of"),
         (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
-        (normals(dataset="digits"), "tasks.nor: 'digits' has no surface normals; write a data set with source orig"),
+        (normals(dataset="digits"), "tasks.nor: 'digits' is single-label; normals needs a data set of task normals"),
+        (
+            normals(dataset="pictures"),
+            "tasks.nor: 'pictures' has no surface normals; write a data set with source",
+        ),
         (normals(dataset="scenes"), "protocols.nor.targets: 'scenes' has no code words; write kmeans"),
         (normals(dataset="frames"), "protocols.nor.targets: 'frames' has no code words; write kmeans"),
         (normals(dataset="scenes", targets="nearest"), "nor.targets: found 'nearest', expected one of 'kmeans', 'voc"),

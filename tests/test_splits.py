@@ -1,7 +1,9 @@
 import numpy as np
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssltransfer.errors import InputError
 from ssltransfer.splits import make_split, random_validation
 
 
@@ -38,3 +40,16 @@ def test_validation_is_drawn_from_training_only():
     split = make_split(column, 0.2, 0)
     assert len(split.val) == 2
     assert sorted([*split.train, *split.val]) == list(range(10, 20))
+
+
+@pytest.mark.parametrize(
+    ("parts", "message"),
+    [
+        (["train"] * 4 + ["test"], "4 training images are too few to draw a validation part of 0.2 from"),
+        (["val", "test"], "0 training images are too few"),
+        (["train"] * 9, "there is no test image"),
+    ],
+)
+def test_an_empty_part_is_one_line(parts, message):
+    with pytest.raises(InputError, match=message):
+        make_split(np.array(parts), 0.2, 0)

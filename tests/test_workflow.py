@@ -21,6 +21,14 @@ def copy(finished, tmp_path):
     return shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copy2)
 
 
+def test_generated_data_sets_may_have_any_name(tmp_path):
+    folder = workspace(tmp_path / "toy")
+    with (folder / "config/datasets.tsv").open("a") as table:
+        table.write("scenes\tScenes\tsingle-label\ttop1\tgenerated:shapes\t10\t3000\t0\t1000\t\t\n")
+    plan = succeed(folder, "results/datasets/scenes/normals.npy", "--dry-run")
+    assert "rule generate_shapes:" in plan and "rule generate_dataset:" not in plan
+
+
 def test_folders_may_have_any_name(tmp_path):
     folder = workspace(tmp_path / "räum lich")
     # The environment, too, is usually in such a folder then.

@@ -28,8 +28,18 @@ METRICS = {
 PUBLISHED = ("published-v1", "published-v2")
 """Suites of the published numbers alone, which are not configured."""
 NORMS = ("imagenet", "none")
-WITH_BOXES = ("generated:shapes",)
-"""Sources of other tasks whose index has boxes besides."""
+NEEDS = {
+    "linear": (("single-label", "multi-label"), ("train", "test")),
+    "fewshot": (("single-label",), ()),
+    "calibration": (("single-label",), ("train", "test")),
+    "inversion": (("images",), ()),
+    "attention": (("images",), ()),
+    "normals": (("normals",), ("train", "test")),
+    "detection": (("detection",), ("train", "test")),
+}
+"""Kind of protocol -> tasks of its data sets, and the parts that they must have."""
+ALSO = {"generated:shapes": ("detection", "normals")}
+"""Source -> kinds that its data sets serve besides those of their task."""
 
 
 @dataclass(frozen=True)
@@ -301,25 +311,18 @@ def _cross_check_tasks(suite: Suite) -> None:
             if name not in suite.datasets:
                 known = ", ".join(suite.datasets)
                 raise InputError(f"config: tasks.{protocol} names data set {name!r}; known are {known}")
-            row = suite.datasets[name]
-            if suite.kind(protocol) in ("fewshot", "calibration") and row["task"] != "single-label":
+            row, kind = suite.datasets[name], suite.kind(protocol)
+            tasks, parts = NEEDS[kind]
+            if row["task"] not in tasks and kind not in ALSO.get(row["source"], ()):
                 raise InputError(
-                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {suite.kind(protocol)} needs single-label"
+                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {kind} needs a data set of task "
+                    f"{' or '.join(tasks)}"
                 )
-            if suite.kind(protocol) == "calibration":
-                _check_calibration(suite, protocol, row)
-            if suite.kind(protocol) in ("inversion", "attention"):
-                _check_look(suite, protocol, row)
-            if suite.kind(protocol) == "linear" and row["task"] not in ("single-label", "multi-label"):
-                raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; linear needs image labels")
-            if suite.kind(protocol) == "normals":
-                _check_normals(suite, protocol, row)
-            if suite.kind(protocol) == "detection" and row["task"] != "detection" and row["source"] not in WITH_BOXES:
-                raise InputError(f"config: tasks.{protocol}: {name!r} is {row['task']}; detection needs boxes")
-            if suite.kind(protocol) in ("linear", "detection") and row["test"] == 0:
-                raise InputError(
-                    f"config: tasks.{protocol}: {name!r} has no test part; {suite.kind(protocol)} needs one"
-                )
+            for part in parts:
+                if row[part] == 0:
+                    raise InputError(f"config: tasks.{protocol}: {name!r} has no {part} part; {kind} needs one")
+            if kind in FURTHER:
+                FURTHER[kind](suite, protocol, row)
 
 
 def _cross_check_models_of(suite: Suite) -> None:
@@ -338,17 +341,10 @@ def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
     of = suite.settings(protocol)["of"]
     if suite.config["protocols"].get(of, {}).get("kind") != "linear":
         raise InputError(f"config: protocols.{protocol}.of: {of!r} is no linear protocol of this suite")
-    if row["test"] == 0:
-        raise InputError(f"config: tasks.{protocol}: {row['dataset']!r} has no test part; calibration needs one")
 
 
 def _check_look(suite: Suite, protocol: str, row: dict) -> None:
     settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
-    if row["task"] != "images":
-        raise InputError(
-            f"config: tasks.{protocol}: {row['dataset']!r} is {row['task']}; {settings['kind']} needs a data set of "
-            "task images, such as one of source one-of:NAME,NAME,..."
-        )
     if settings["kind"] == "attention":
         if settings["stride"] > settings["mask"]:
             raise InputError(
@@ -373,7 +369,13 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
             f"config: tasks.{protocol}: {row['dataset']!r} has no surface normals; write a data set with source "
             "original:nyuv2, original:nyuv2/labelled or generated:shapes"
         )
-    if row["train"] == 0 or row["test"] == 0:
-        raise InputError(f"config: tasks.{protocol}: {row['dataset']!r} needs a training and a test part")
     if not row["source"] == "original:nyuv2" and suite.settings(protocol)["targets"] != "kmeans":
         raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")
+
+
+FURTHER = {
+    "calibration": _check_calibration,
+    "inversion": _check_look,
+    "attention": _check_look,
+    "normals": _check_normals,
+}

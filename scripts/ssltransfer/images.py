@@ -259,12 +259,16 @@ def prepare_images(
             state = {"done": max(record["done"], block[-1] + 1), "unreadable": sorted(again)}
             # Beside the next block, because it waits for the disk; nobody needs it after the last one.
             if problems or start + BLOCK < len(todo):
-                saver.submit(save, state)
+                saved.append(saver.submit(save, state))
 
     todo = [*record["unreadable"], *range(record["done"], len(references))]
+    saved: list[Future] = []
     with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as saver:
         for _ in progress(passes(todo), len(todo)):
             pass
+    for record_written in saved:
+        record_written.result()
+    array.flush()
     if problems:
         texts = [problems[row] for row in sorted(problems)]
         for text in texts:

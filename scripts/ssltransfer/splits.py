@@ -4,6 +4,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssltransfer.errors import InputError
+
 
 @dataclass(frozen=True)
 class Split:
@@ -42,9 +44,19 @@ def make_split(split: np.ndarray, fraction: float, seed: int) -> Split:
         Part of the training rows that becomes validation if the data set has no official one; in (0, 1).
     seed : int
         Seed of that draw.
+
+    Raises
+    ------
+    InputError
+        If a part is empty.
     """
     train, val, test = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
+    images = len(train)
     if len(val) == 0:
         inner, outer = random_validation(len(train), fraction, seed)
         train, val = train[inner], train[outer]
+    if not (len(train) and len(val)):
+        raise InputError(f"{images} training images are too few to draw a validation part of {fraction:g} from")
+    if not len(test):
+        raise InputError("there is no test image")
     return Split(train, val, test)

@@ -40,6 +40,10 @@ def datasets_of_kind(kind):
     return [d for d, row in SUITE.datasets.items() if parse_source(row["source"]).kind == kind]
 
 
+def datasets_of_source(source):
+    return [d for d, row in SUITE.datasets.items() if row["source"] == source]
+
+
 def datasets_of_task(task):
     return [d for d, row in SUITE.datasets.items() if row["task"] == task]
 

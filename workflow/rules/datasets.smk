@@ -52,7 +52,7 @@ rule generate_dataset:
     log:
         "logs/generate_dataset/{dataset}.log",
     wildcard_constraints:
-        dataset=names(set(datasets_of_kind("generated")) - {"shapes"}),
+        dataset=names(set(datasets_of_kind("generated")) - set(datasets_of_source("generated:shapes"))),
     conda:
         "../../envs/analysis.yaml"
     params:
@@ -69,7 +69,7 @@ use rule generate_dataset as generate_shapes with:
     log:
         "logs/generate_shapes/{dataset}.log",
     wildcard_constraints:
-        dataset=names({"shapes"} & set(SUITE.datasets)),
+        dataset=names(datasets_of_source("generated:shapes")),
 
 
 rule relabel_dataset:

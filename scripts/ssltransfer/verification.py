@@ -11,15 +11,12 @@ from torch import Tensor
 
 from ssltransfer.backbones import ResNet, normalise
 from ssltransfer.errors import InputError
+from ssltransfer.images import read_image
 
 
 def _evaluation_crop(path: Path) -> np.ndarray:
     """Shorter side 256 (bilinear), centre crop 224: the usual evaluation input of the published classifiers."""
-    try:
-        with Image.open(path) as image:
-            image = image.convert("RGB")
-    except OSError as error:
-        raise InputError(f"image {path} cannot be read: {error}") from None
+    image = read_image(path.parent, path.name)
     scale = 256 / min(image.size)
     image = image.resize([int(side * scale) if side != min(image.size) else 256 for side in image.size], Image.BILINEAR)
     left, top = (round((side - 224) / 2) for side in image.size)

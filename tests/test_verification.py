@@ -6,8 +6,8 @@ from PIL import Image
 from ssltransfer.backbones import build_backbone, normalise
 from ssltransfer.checkpoints.listing import list_checkpoints
 from ssltransfer.checkpoints.torch_file import read_classifier
-from ssltransfer.checkpoints.verify import _evaluation_crop, imagenet_top1
 from ssltransfer.errors import InputError
+from ssltransfer.verification import _evaluation_crop, imagenet_top1
 
 ARCH = "resnet-1x1x1x1-w4"
 
@@ -53,6 +53,13 @@ def test_wrong_folders_are_one_line(folder):
     (folder.parent / "empty" / "n01").mkdir(parents=True)
     with pytest.raises(InputError, match="hold no images"):
         imagenet_top1(backbone, (head[0][:1], head[1][:1]), folder.parent / "empty", "none", torch.device("cpu"))
+
+
+def test_only_decoders_of_usual_formats_are_used(folder):
+    Image.new("RGB", (300, 300)).save(folder / "n02" / "9.png", "EPS")
+    backbone, head = build_backbone(ARCH).eval(), (torch.zeros(3, 128), torch.zeros(3))
+    with pytest.raises(InputError, match=r"n02/9\.png"):
+        imagenet_top1(backbone, head, folder, "none", torch.device("cpu"))
 
 
 def test_classifiers_published_apart(tmp_path):
