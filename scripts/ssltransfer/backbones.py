@@ -135,6 +135,22 @@ def normalise(images: Tensor, norm: str) -> Tensor:
 ARCH_PATTERN = re.compile(r"(?:resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+))(?:-(same|samepool))?")
 
 
+def parse_arch(arch: str) -> tuple[tuple[int, ...], int, str]:
+    """Blocks of each stage, width of the stem, and padding ('', 'same' or 'samepool') of an `arch`.
+
+    Raises
+    ------
+    ValueError
+        If `arch` has another form than `build_backbone` describes.
+    """
+    match = ARCH_PATTERN.fullmatch(arch)
+    if match is None:
+        raise ValueError(f"unknown arch {arch!r}; write resnet50 or resnet-AxBxCxD-wN, then maybe -same or -samepool")
+    *shape, padding = match.groups()
+    *blocks, width = (3, 4, 6, 3, 64) if shape[0] is None else map(int, shape)
+    return tuple(blocks), width, padding or ""
+
+
 def build_backbone(arch: str, seed: int | None = None) -> ResNet:
     """Build the network named by `arch`, randomly initialised.
 
@@ -151,12 +167,8 @@ def build_backbone(arch: str, seed: int | None = None) -> ResNet:
     ValueError
         If `arch` has another form.
     """
-    match = ARCH_PATTERN.fullmatch(arch)
-    if match is None:
-        raise ValueError(f"unknown arch {arch!r}; write resnet50 or resnet-AxBxCxD-wN, then maybe -same or -samepool")
-    *shape, padding = match.groups()
-    *blocks, width = (3, 4, 6, 3, 64) if shape[0] is None else map(int, shape)
+    blocks, width, padding = parse_arch(arch)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)
-        return ResNet(tuple(blocks), width, padding or "")
+        return ResNet(blocks, width, padding)

@@ -71,7 +71,7 @@ def evaluate_linear(
     split : Split
     classes : int
     metric : str
-        A name of `metrics.METRICS`.
+        See `metrics.evaluate`.
     lambdas : ndarray
         Penalties; see `lambda_grid`.
     solver : str

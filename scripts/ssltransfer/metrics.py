@@ -75,7 +75,7 @@ def mean_average_precision_11_point(labels: np.ndarray, scores: np.ndarray) -> f
 
 
 def evaluate(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
-    """Value of `metric` (a name of `METRICS`) in percent.
+    """Value of a metric in percent.
 
     Parameters
     ----------
@@ -88,7 +88,3 @@ def evaluate(metric: str, labels: np.ndarray, scores: np.ndarray) -> float:
     if metric == "map11":
         return mean_average_precision_11_point(labels, scores)
     return {"top1": top1, "mean-per-class": mean_per_class_accuracy}[metric](labels, scores.argmax(axis=1))
-
-
-METRICS = {"single-label": ("top1", "mean-per-class"), "multi-label": ("map11",)}
-"""Metrics that fit each task of `datasets.tsv`."""

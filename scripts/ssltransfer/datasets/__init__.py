@@ -1,6 +1,6 @@
 """One module a data set: original layouts are indexed, generated sets are made.
 
-An indexer is a module with ``index(root) -> Index``, a generator one with ``generate(seed) -> Generated``. The
+An indexer is a module with ``index(root) -> Index``, a generator one with ``generate() -> Generated``. The
 `source` column of `datasets.tsv` names it (`parse_source`).
 """
 

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.backbones import ARCH_PATTERN, NORMALISATIONS, ResNet
+from ssltransfer.backbones import NORMALISATIONS, ResNet, parse_arch
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
 from ssltransfer.detection.settings import TRAINED, Settings
 from ssltransfer.errors import InputError
@@ -86,10 +86,9 @@ def make_config(arch: str, classes: int, norm: str, settings: Settings) -> CfgNo
 
 def _pyramid(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build a residual network of any number of blocks and any width, and the feature pyramid on it."""
-    *shape, padding = ARCH_PATTERN.fullmatch(cfg.ARCH).groups()
+    blocks, width, padding = parse_arch(cfg.ARCH)
     if padding:
         raise InputError(f"backend detectron2 has no {cfg.ARCH}; choose a settings block with backend: torchvision")
-    *blocks, width = (3, 4, 6, 3, 64) if shape[0] is None else map(int, shape)
     norm = cfg.MODEL.RESNETS.NORM
     stages, channels = [], width
     for i, count in enumerate(blocks):
