@@ -1,8 +1,8 @@
 """Peak memory of the stages that read every image, at growing numbers of images: `uv run python benchmarks/memory.py`.
 
-Each stage runs in a process of its own on made data: JPEG files of 64 pixels, resized to 32, a small network. What a
-process holds of other files (Python, torch and their libraries) is the row "start alone". The few-shot protocol maps
-the features into memory; pages that it has touched count, though the system may take them back at any time.
+Each stage runs in a process of its own on made data: JPEG files of 64 pixels, resized to 32, a small network. What the
+process holds of other files (Python, torch and their libraries) is the column "start alone". The last two protocols map
+the features into memory; pages that they have touched count, though the system may take them back at any time.
 """
 
 import argparse
@@ -14,7 +14,7 @@ import tempfile
 from pathlib import Path
 
 SCRIPTS = Path(__file__).parents[1] / "scripts"
-STAGES = ("prepare images", "extract features", "few-shot")
+STAGES = ("index", "prepare images", "extract features", "few-shot", "linear")
 
 
 def peak() -> float:
@@ -27,7 +27,19 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
     sys.path.append(str(SCRIPTS))
     import numpy as np
 
-    if stage == "prepare images":
+    if stage == "index":
+        from ssltransfer.datasets.folder import index
+        from ssltransfer.datasets.index import check_files, write_index
+
+        place = folder / f"{count}-images" / "train" / "class"
+        place.mkdir(parents=True)
+        for row in range(count):
+            (place / f"{row:06}.jpg").hardlink_to(folder / f"{row % 100:02}.jpg")
+        print(peak())
+        found = index(folder / f"{count}-images")
+        check_files(found, "made", folder / f"{count}-images")
+        write_index(folder / f"{count}.parquet", found)
+    elif stage == "prepare images":
         from ssltransfer.images import prepare_images
 
         names = [f"{row % 100:02}.jpg" for row in range(count)]
@@ -43,6 +55,15 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
         network, images = build_backbone("resnet-1x1x1x1-w16", 0).eval(), ArrayFile(folder / f"{count}.npy")
         print(peak())
         extract_features(network, images, "imagenet", folder / f"{count}-features.npy", torch.device("cpu"))
+    elif stage == "linear":
+        from ssltransfer.feature_file import load_features
+        from ssltransfer.linear import evaluate_linear
+        from ssltransfer.splits import make_split
+
+        print(peak())
+        features = load_features(folder / f"{count}-features.npy", count)
+        split = make_split(np.where(np.arange(count) % 2, "train", "test"), 0.2, 0)
+        evaluate_linear(features, np.arange(count) // 2 % 10, split, 10, "top1", np.array([1e3]))
     else:
         from ssltransfer.feature_file import load_features
         from ssltransfer.fewshot import evaluate_fewshot
