@@ -13,9 +13,9 @@ PACKAGE = ROOT / "scripts" / "ssltransfer"
 EVERYWHERE = {"errors", "files", "jobs", "versions"}
 
 
-def rule_graph() -> list[str]:
-    """Mermaid lines of the rules of the demo suite, as Snakemake sees them."""
-    command = [sys.executable, "-m", "snakemake", "--rulegraph", "mermaid-js", "--forceall"]
+def rule_graph(*arguments: str) -> list[str]:
+    """Mermaid lines of the rules of a suite, as Snakemake sees them."""
+    command = [sys.executable, "-m", "snakemake", *arguments, "--rulegraph", "mermaid-js", "--forceall"]
     printed = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     names = dict(re.findall(r"(id\d+)\[(\w+)\]", printed))
     arrows = {(names[a], names[b]) for a, b in re.findall(r"(id\d+) --> (id\d+)", printed)}
@@ -66,6 +66,10 @@ def page() -> str:
             "Of the demo suite; an arrow points to the rule that needs the output.",
             "",
             *rule_graph(),
+            "",
+            "Of the paper's second version, with the list of checkpoints.",
+            "",
+            *rule_graph("all", "checkpoints", "--configfile", "config/paper-v2.yaml"),
             "",
             "## Modules",
             "",
