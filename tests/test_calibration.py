@@ -4,7 +4,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy.optimize import minimize_scalar
 from scipy.special import softmax
-from sklearn.calibration import calibration_curve
+from sklearn.base import BaseEstimator, ClassifierMixin
+from sklearn.calibration import CalibratedClassifierCV, calibration_curve
+from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
 from ssltransfer import calibration
@@ -76,6 +78,40 @@ def test_temperature_minimises_the_likelihood():
     )
     assert np.log(temperature) == pytest.approx(best.x, abs=1e-5)
     assert temperature == pytest.approx(2, rel=0.1)  # how the labels were drawn
+
+
+class Given(ClassifierMixin, BaseEstimator):
+    """A classifier whose samples are its decision values."""
+
+    def __init__(self):
+        self.classes_ = np.arange(5)
+
+    def fit(self, logits, labels):
+        return self
+
+    def decision_function(self, logits):
+        return logits
+
+    def predict(self, logits):
+        return logits.argmax(axis=1)
+
+
+def test_scaled_ece_equals_scikit_learn_and_torchmetrics():
+    import torch
+    from torchmetrics.functional.classification import multiclass_calibration_error
+
+    logits, labels = sample(n=1000)
+    folds = np.random.RandomState(0).permutation(1000).reshape(5, 200)
+    errors = []
+    for fold in folds:
+        rest = np.setdiff1d(folds, fold)
+        scaling = CalibratedClassifierCV(FrozenEstimator(Given()), method="temperature").fit(logits[fold], labels[fold])
+        probabilities = scaling.predict_proba(logits[rest])
+        fitted = softmax(logits[rest] / calibration.fit_temperature(logits[fold], labels[fold]), axis=1)
+        np.testing.assert_allclose(fitted, probabilities, rtol=0, atol=1e-6)
+        tensors = torch.from_numpy(probabilities), torch.from_numpy(labels[rest])
+        errors.append(100 * float(multiclass_calibration_error(*tensors, num_classes=5, n_bins=15, norm="l1")))
+    assert calibration.folded_ece(logits, labels) == pytest.approx(np.mean(errors), abs=1e-4)
 
 
 def test_temperature_of_separable_and_hopeless_samples():
