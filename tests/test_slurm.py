@@ -132,12 +132,18 @@ def test_every_job_has_its_memory_and_time(run):
         assert job["MinMemoryNode"] not in ("0", ""), job
 
 
+def minutes(limit):
+    hours, rest, _ = limit.split(":")
+    return 60 * int(hours) + int(rest)
+
+
 def test_a_lost_node_loses_nothing(run, finished):
     folder, jobs, lost, _ = run
     again = [job for job in jobs if job["Comment"] == lost["Comment"]]
     assert [job["JobState"] for job in again] == ["NODE_FAIL", "COMPLETED"]
     assert [job["NodeList"] for job in again] == list(NODES)  # the other one
-    assert int(again[1]["TimeLimit"].split(":")[0]) >= int(again[0]["TimeLimit"].split(":")[0])
+    first, second = ((int(job["MinMemoryNode"].removesuffix("M")), minutes(job["TimeLimit"])) for job in again)
+    assert second == (2 * first[0], 2 * first[1])
     assert "scores.csv" in numbers(folder) and numbers(folder) == numbers(finished)
 
 
