@@ -23,6 +23,7 @@ from pathlib import Path
 
 parser = argparse.ArgumentParser()
 parser.add_argument("--arch", default="resnet50")
+parser.add_argument("--checkpoint", type=Path, help="results/checkpoints/MODEL.safetensors; random weights without")
 parser.add_argument("--images", type=int, default=128, help="images of a round")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--workers", type=int, default=os.cpu_count())
@@ -46,13 +47,16 @@ from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
 from ssltransfer.array_file import ArrayFile  # noqa: E402
 from ssltransfer.backbones import build_backbone, normalise  # noqa: E402
+from ssltransfer.checkpoints.backbone_file import load_backbone  # noqa: E402
+from ssltransfer.datasets import Source, load  # noqa: E402
 from ssltransfer.device import choose_device  # noqa: E402
 from ssltransfer.features import extract_features  # noqa: E402
 from ssltransfer.fewshot import evaluate_fewshot  # noqa: E402
 from ssltransfer.fused import fuse, pack  # noqa: E402
 from ssltransfer.images import prepare_images  # noqa: E402
-from ssltransfer.linear import lambda_grid  # noqa: E402
+from ssltransfer.linear import evaluate_linear, lambda_grid  # noqa: E402
 from ssltransfer.logistic import fit_path  # noqa: E402
+from ssltransfer.splits import make_split  # noqa: E402
 
 SHOTS, QUERIES, EPISODES, WAYS = (5, 20, 50), 15, 600, 5
 
@@ -220,27 +224,57 @@ def compose(usual, decode, extract):
 
 
 @torch.inference_mode()
+def accuracies(network, kind, images, index):
+    """Few-shot and linear accuracy in percent on features that a network computes in arithmetic of one kind."""
+    rows = range(0, len(index), 64)
+    features = np.concatenate(
+        [
+            network(normalise(torch.from_numpy(images[row : row + 64]).to(device), "imagenet").to(kind))
+            .float()
+            .cpu()
+            .numpy()
+            for row in rows
+        ]
+    )
+    labels, split = index.label_array(), make_split(index.split_array(), 0.2, 0)
+    fewshot = evaluate_fewshot(features, labels, "textures", 5, QUERIES, WAYS, EPISODES)
+    return fewshot.accuracy, evaluate_linear(
+        features, labels, split, len(index.classes), "top1", lambda_grid(1e-1, 1e4, 11)
+    ).test
+
+
 def precisions():
-    """Print what faster arithmetic brings, and what it changes in the features."""
+    """Print what faster arithmetic brings, and what it changes in features and in accuracy on crops of photographs."""
+    textures = load(Source("generated", "textures")).generate()
+    np.save(folder / "originals.npy", textures.images)
+    prepare_images(folder, textures.index.image, "resize224", folder / "textures.npy", "", options.workers)
+    images = ArrayFile(folder / "textures.npy")
     batch = torch.from_numpy(ArrayFile(images_file)[0:64]).to(device)
-    exact = backbone(normalise(batch, "imagenet"))
-    print("\n| arithmetic | images a second | largest difference of features, relative to the largest |")
-    print("| --- | --- | --- |")
+    with torch.inference_mode():
+        exact = backbone(normalise(batch, "imagenet"))
+    print("\nThe last column: change of few-shot and linear accuracy, in points.\n")
+    print("| arithmetic | images a second | largest difference of features, relative to the largest | accuracy |")
+    print("| --- | --- | --- | --- |")
+    reference = None
     for name in ("float32", "tf32", "bfloat16", "float16"):
         for compiled in (False, True):
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
             kind = getattr(torch, name, torch.float32)
             network = fuse(backbone, device).to(kind)
             network = torch.compile(network) if compiled else network
-            found = network(normalise(batch, "imagenet").to(kind)).float()
 
+            @torch.inference_mode()
             def run(network=network, kind=kind):
                 for _ in range(0, options.images, len(batch)):
-                    network(normalise(batch, "imagenet").to(kind))
+                    found = network(normalise(batch, "imagenet").to(kind))
+                return found.float()
 
+            error = (run() - exact).abs().max() / exact.abs().max()
             speed = options.images / min(seconds(run) for _ in range(options.rounds))
-            error = (found - exact).abs().max() / exact.abs().max()
-            print(f"| {name}{', compiled' if compiled else ''} | {speed:.1f} | {error:.1e} |")
+            found = np.array(accuracies(network, kind, images, textures.index))
+            reference = found if reference is None else reference
+            change = ", ".join(f"{value:+.2f}" for value in found - reference)
+            print(f"| {name}{', compiled' if compiled else ''} | {speed:.1f} | {error:.1e} | {change} |", flush=True)
 
 
 with tempfile.TemporaryDirectory() as temporary:
@@ -251,7 +285,8 @@ with tempfile.TemporaryDirectory() as temporary:
     names = [files[row % len(files)] for row in range(options.images)]
     images_file = folder / "images.npy"
     prepare_images(folder, names, "resize224", images_file, "", options.workers)
-    backbone = build_backbone(options.arch, 0).eval().to(device)
+    made = load_backbone(options.checkpoint, options.arch) if options.checkpoint else build_backbone(options.arch, 0)
+    backbone = made.eval().to(device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
     print(
         f"{name}, torch {torch.__version__}; {options.arch}, {options.images} images, {options.rounds} rounds in turn\n"
