@@ -53,6 +53,10 @@ class Conventions:
         """Name the metric that stands for `kind`; None where each data set has its own."""
         return self.normals if kind == "normals" else KINDS[kind].headline
 
+    def raw(self, kind: str) -> bool:
+        """Whether scores of `kind`, and source accuracy beside them, enter as they are."""
+        return self.raw_properties and not KINDS[kind].performance
+
 
 CONVENTIONS = {
     "v1": Conventions(normals="mean-angle", merge_shots=True, raw_properties=True),
@@ -106,13 +110,18 @@ def logit(fraction):
     return np.log(p / (1 - p))
 
 
+def is_logit(metric: str, raw: bool = False) -> bool:
+    """Whether `transform` takes the logit."""
+    return METRICS[metric].logit and not raw
+
+
 def transform(values, metric: str, raw: bool = False):
     """Transform scores of one metric as the correlations need them: logit where the metric is bounded.
 
     LPIPS is a distance, but the paper takes its logit as well; values above 1 are clipped.
     """
     values = np.asarray(values, float)
-    if raw or not METRICS[metric].logit:
+    if not is_logit(metric, raw):
         return values
     return logit(np.minimum(values / METRICS[metric].scale, 1.0))
 
@@ -240,10 +249,7 @@ def task_matrix(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
 
 def transformed(matrix: pd.DataFrame, conventions: Conventions) -> pd.DataFrame:
     """Transform every column of a task matrix by its metric and the conventions."""
-    columns = {
-        task: transform(matrix[task], task[-1], conventions.raw_properties and not KINDS[task[1]].performance)
-        for task in matrix.columns
-    }
+    columns = {task: transform(matrix[task], task[-1], conventions.raw(task[1])) for task in matrix.columns}
     return pd.DataFrame(columns, index=matrix.index, columns=matrix.columns)
 
 
@@ -342,7 +348,7 @@ def correlations(
     for task in matrix.columns:
         if task[2] in leave_out:
             continue
-        raw = conventions.raw_properties and not KINDS[task[1]].performance
+        raw = conventions.raw(task[1])
         clipped = _clipped(matrix[task], task[-1], raw)
         rows.append({"panel": panel_of.get(task, ""), **dict(zip(TASK, task, strict=True))})
         rows[-1] |= _named(correlate(x[raw], values[task]), matrix.index, clipped)
@@ -358,7 +364,7 @@ def correlations(
 
 def _clipped(values: pd.Series, metric: str, raw: bool) -> str:
     """Note models whose score has no finite logit."""
-    if raw or not METRICS[metric].logit:
+    if not is_logit(metric, raw):
         return ""
     p = values / METRICS[metric].scale
     names = list(values.index[(p < CLIP) | (p > 1 - CLIP)])

@@ -25,6 +25,7 @@ from ssltransfer.correlation import (
     Panel,
     headline_tasks,
     in_figure,
+    is_logit,
     oriented,
     panel_means,
     panels,
@@ -172,19 +173,19 @@ class Canvas:
             handles.append(Line2D([], [], linestyle="", markersize=5, label=label, **self.styles[model]))
         figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
 
-    def x(self) -> pd.Series:
-        """Logit of source accuracy."""
-        return pd.Series(transform(self.source, "top1"), self.source.index)
+    def x(self, raw: bool = False) -> pd.Series:
+        """Source accuracy as it is correlated: its logit, or percent where the conventions take scores raw."""
+        return pd.Series(transform(self.source, "top1", raw), self.source.index)
 
     def count(self, matrix: pd.DataFrame) -> int:
         """Count the models that can be a point: with a source accuracy and any score."""
         return int((matrix.notna().any(axis=1) & np.isfinite(self.x())).sum())
 
-    def percent_axis(self, axis, values: pd.Series, metric: str = "top1") -> None:
-        """Label a logit axis in the units of the metric."""
+    def score_axis(self, axis, values: pd.Series, metric: str = "top1", raw: bool = False) -> None:
+        """Label a logit axis in the units of the metric; others are in them already."""
         scale = METRICS[metric].scale
         finite = values[np.isfinite(values)]
-        if finite.empty:
+        if finite.empty or not is_logit(metric, raw):
             return
         ends = scale / (1 + np.exp(-np.array([finite.min(), finite.max()])))
         ticks = [t for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*ends) if 0 < t < scale]
@@ -260,7 +261,7 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
             regression(ax, x, y)
             canvas.points(ax, x, y)
             frame(ax, y[x.notna()])
-            canvas.percent_axis(ax.xaxis, x[y.notna()])
+            canvas.score_axis(ax.xaxis, x[y.notna()])
             ranks = canvas.ranks(x, y, METRICS[panel.tasks[0][-1]].better)
             ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel), every_model)}{ranks}")
             ax.set_ylabel(panel_axis(panel))
@@ -291,8 +292,12 @@ def panel_row(correlations: pd.DataFrame, panel: Panel) -> pd.Series | None:
 def scatter_figure(
     canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataFrame, kinds: tuple[str, ...]
 ) -> Figure | None:
-    """Figs 5 and 6: one scatter for each task of some kinds (logit axes with the metric's own labels)."""
-    x = canvas.x()
+    """Figs 5 and 6: one scatter for each task of some kinds (logit axes with the metric's own labels).
+
+    The kinds are all transfer tasks or all properties, so that their panels share the x axis.
+    """
+    raw = canvas.conventions.raw(kinds[0])
+    x = canvas.x(raw)
     tasks = [task for task in figure_tasks(matrix, canvas, kinds) if (matrix[task].notna() & x.notna()).any()]
     if not tasks:
         return None
@@ -306,15 +311,14 @@ def scatter_figure(
             regression(ax, x, values[task])
             canvas.points(ax, x, values[task], 4.5)
             frame(ax, values[task][x.notna()])
-            canvas.percent_axis(ax.xaxis, x[values[task].notna()])
-            if METRICS[task[-1]].logit:
-                canvas.percent_axis(ax.yaxis, values[task], task[-1])
+            canvas.score_axis(ax.xaxis, x[values[task].notna()], raw=raw)
+            canvas.score_axis(ax.yaxis, values[task], task[-1], raw)
             row = by_task.loc[[task]].iloc[0] if task in by_task.index else None
             title = f"{short_label(task, kinds, canvas.names)} {variant[task[0]]}".strip()
             ranks = canvas.ranks(x, values[task], METRICS[task[-1]].better)
             ax.set_title(f"{title}\n{coefficients(row, every_model)}{ranks}")
         figure.supxlabel(canvas.source_label, fontsize=8)
-        figure.supylabel("Score (logit scale where bounded)", fontsize=8)
+        figure.supylabel("Score" if raw else "Score (logit scale where bounded)", fontsize=8)
         canvas.legend(figure, shown)
     return figure
 
