@@ -7,6 +7,7 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
+from ssltransfer.comparison import as_published
 from ssltransfer.correlation import CD_FSL, CONVENTIONS, pearson, spearman, task_matrix, transform
 from ssltransfer.published import VERSIONS, published_models, published_scores, text_claims
 from ssltransfer.scores import CELL, METRICS
@@ -398,7 +399,7 @@ def check_claims(folder: str | Path, measured: pd.DataFrame) -> pd.DataFrame:
     folder : path
         resources/published.
     measured : pd.DataFrame
-        Tidy table; only rows with source ``measured`` count.
+        Tidy table; only rows with source ``measured`` count, of properties those of the paper's data sets.
 
     Returns
     -------
@@ -409,6 +410,7 @@ def check_claims(folder: str | Path, measured: pd.DataFrame) -> pd.DataFrame:
     models = published_models(folder)
     evidence = {version: Evidence(published_scores(folder, version), models, version) for version in VERSIONS}
     own = measured[(measured["source"] == "measured") & measured["model"].isin([row["model"] for row in models])]
+    own = own[as_published(own)]
     own = own.assign(protocol=own["kind"]).drop_duplicates(CELL)
     ours = {version: _measured(own, models, published) for version, published in evidence.items()}
     questions = [

@@ -111,7 +111,7 @@ def suite_tables(
     Parameters
     ----------
     scores : pd.DataFrame
-        Tidy table with one row a cell (see `scores.combine`).
+        Tidy table with one row a cell (see `comparison.combine`).
     source : pd.Series
         Source accuracy in percent of each model, in the row order wanted; NaN where unknown.
     names : Names

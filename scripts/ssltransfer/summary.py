@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ssltransfer.comparison import combine
 from ssltransfer.correlation import CONVENTIONS, TASK, Conventions, correlations, task_matrix
 from ssltransfer.files import read_json, replacing, write_json
-from ssltransfer.scores import combine, read_scores, source_accuracy, source_datasets
+from ssltransfer.scores import read_scores, source_accuracy, source_datasets
 from ssltransfer.tables import Names, Table, write_table
 
 

@@ -66,7 +66,7 @@ COMPONENTS = {
     ),
     "detection": Component(1, ("detection/evaluation.py", "detection/pictures.py")),
     "summary": Component(
-        3,
+        4,
         (
             *("scores.py", "correlation.py", "published.py", "ranking.py", "comparison.py", "claims.py"),
             *("tables.py", "summary.py", "suite_tables.py"),
