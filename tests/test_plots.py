@@ -7,7 +7,8 @@ from ssltransfer.correlation import correlations, transform
 from ssltransfer.explorer import explorer_data
 from ssltransfer.plots import model_styles, save_figure, suite_figures
 from ssltransfer.scores import tidy
-from ssltransfer.summary import correlate_summary, summarise
+from ssltransfer.suite_tables import all_tables
+from ssltransfer.summary import correlate_summary, read_correlations, summarise, write_summary
 
 
 def figures(summary):
@@ -70,6 +71,25 @@ def test_equal_scores_are_drawn():
     summary.scores["value"] = np.where(summary.scores["dataset"] == "digits", 50.0, summary.scores["value"])
     summary.scores[["low", "high"]] = np.nan
     assert "transfer" in figures(summary)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "datasets", "distant"),
+    [("fewshot-cd-fsl-x", {}, False), ("few", {"digits": "eurosat", "textures": "isic"}, True)],
+)
+def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, distant):
+    models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
+    few = scores().replace({"protocol": {"fewshot-r32": protocol}, "dataset": datasets})
+    summary = summarise(few, models, {}, {}, "v2")
+    tables = {table.name: table for table in all_tables(summary, correlate_summary(summary), [], None)}
+    write_summary(summary, list(tables.values()), tmp_path)
+    drawn = dict(suite_figures(summary, read_correlations(tmp_path)))
+    bars = {ax.get_title(loc="left") for ax in drawn["correlations"].axes}
+    spokes = {text.get_text() for ax in drawn["radar"].axes for text in ax.get_xticklabels()}
+    rows = set(tables["correlations"].cells.index)
+    assert ("Few-shot CD-FSL (20-shot)" in bars) is distant
+    assert ("Few-shot CD" in spokes) is distant
+    assert ("Few-shot · average · CD-FSL · 20-shot" in rows) is distant
 
 
 def calibration_suite(conventions):

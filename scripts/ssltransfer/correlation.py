@@ -80,6 +80,8 @@ class Panel:
         Empty where the panel covers all settings.
     tasks : tuple of tuple
         Columns of the task matrix: (protocol, kind, dataset, setting, metric).
+    distant : bool
+        Whether it is the CD-FSL benchmark beside other few-shot data sets.
     """
 
     name: str
@@ -88,6 +90,7 @@ class Panel:
     protocol: str
     setting: str
     tasks: tuple
+    distant: bool
 
 
 def logit(fraction):
@@ -289,10 +292,11 @@ def variants(tasks) -> dict[str, str]:
 
 def _panel(protocol: str, kind: str, setting: str, distant: bool, both: bool, variant: str, tasks: tuple) -> Panel:
     group = ("CD-FSL" if distant else "Kornblith") if kind == "fewshot" and both else ""
-    name = "-".join(part for part in (protocol, "cd-fsl" if group == "CD-FSL" else "", setting) if part)
+    distant = group == "CD-FSL"
+    name = "-".join(part for part in (protocol, "cd-fsl" if distant else "", setting) if part)
     extra = ", ".join(part for part in (group, setting) if part)
     label = KINDS[kind].label + (f" ({extra})" if extra else "")
-    return Panel(name, f"{label} {variant}".strip(), kind, protocol, setting, tasks)
+    return Panel(name, f"{label} {variant}".strip(), kind, protocol, setting, tasks, distant)
 
 
 def in_figure(panel: Panel, others: list[Panel], conventions: Conventions) -> bool:
@@ -338,27 +342,28 @@ def correlations(
     -------
     pd.DataFrame
         One row a task, then one row (``dataset`` "average") for each panel of more than one task: the columns of
-        the tidy table that name a task, ``panel``, and everything that `correlate` returns. Nothing is negated.
+        the tidy table that name a task, ``panel``, ``distant`` (whether the panel is), and everything that `correlate`
+        returns. Nothing is negated.
     """
     source = source.reindex(matrix.index)
     x = {raw: transform(source, "top1", raw) for raw in (False, True)}
     values, found = transformed(matrix, conventions), panels(matrix.columns, conventions, leave_out)
-    panel_of = {task: panel.name for panel in found for task in panel.tasks}
+    panel_of = {task: {"panel": panel.name, "distant": panel.distant} for panel in found for task in panel.tasks}
     rows = []
     for task in matrix.columns:
         if task[2] in leave_out:
             continue
         raw = conventions.raw(task[1])
         clipped = _clipped(matrix[task], task[-1], raw)
-        rows.append({"panel": panel_of.get(task, ""), **dict(zip(TASK, task, strict=True))})
+        rows.append(panel_of.get(task, {"panel": "", "distant": False}) | dict(zip(TASK, task, strict=True)))
         rows[-1] |= _named(correlate(x[raw], values[task]), matrix.index, clipped)
     means = panel_means(values, found)
     for panel in found:
         if len(panel.tasks) > 1:
             names = (panel.protocol, panel.kind, AVERAGE, panel.setting, "mean")
-            rows.append({"panel": panel.name, **dict(zip(TASK, names, strict=True))})
+            rows.append(panel_of[panel.tasks[0]] | dict(zip(TASK, names, strict=True)))
             rows[-1] |= _named(correlate(x[False], means[panel.name]), matrix.index, "")
-    columns = ["panel", *TASK, *_result_columns()]
+    columns = ["panel", "distant", *TASK, *_result_columns()]
     return pd.DataFrame(rows, columns=columns)
 
 

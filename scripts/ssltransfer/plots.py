@@ -357,8 +357,7 @@ def correlation_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.Da
         return None
     groups: dict[tuple, list] = {}
     for row in rows:
-        distant = row["panel"].find("cd-fsl") >= 0
-        groups.setdefault((row.name[0], row.name[1], distant), []).append(row)
+        groups.setdefault((row.name[0], row.name[1], row["distant"]), []).append(row)
     lines, variant = _fill_lines([len(found) for found in groups.values()], 15), variants(tasks)
     longest = max(6, *map(sum, lines))
     with mpl.rc_context(STYLE):
@@ -608,7 +607,7 @@ def radar_values(canvas: Canvas, matrix: pd.DataFrame) -> pd.DataFrame:
         tasks = list(panel.tasks)
         if panel.kind == "normals":
             tasks = [t for t in matrix.columns if t[0] == panel.protocol and t[4] == "mean-angle"] or tasks
-        group = "CD" if "cd-fsl" in panel.name else ""
+        group = "CD" if panel.distant else ""
         head = " ".join(part for part in (KINDS[panel.kind].short, variant[panel.protocol], group) if part)
         columns[head] = oriented(matrix[tasks]).mean(axis=1, skipna=False)
     return pd.DataFrame(columns)

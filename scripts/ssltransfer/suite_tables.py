@@ -266,13 +266,13 @@ def _leave_one_out_range(row: dict, names: Names) -> str:
 
 
 def task_label(task: dict, names: Names, variant: str = "") -> str:
-    """Readable name of a task given the columns of the tidy table."""
+    """Readable name of a task given the columns of the tidy table, or of an average given its row of correlations."""
     kind = KINDS[task["kind"]]
     parts = [f"{kind.label} {variant}".strip()]
     metric = METRICS.get(task["metric"])
     if task["dataset"] == "average" and metric is None:
         parts.append("average")
-        if task["kind"] == "fewshot" and "cd-fsl" in task.get("panel", ""):
+        if task["distant"]:
             parts.append("CD-FSL")
     elif task["dataset"] != "average":
         parts.append(names.dataset(task["dataset"]))
