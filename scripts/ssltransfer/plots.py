@@ -134,7 +134,7 @@ class Canvas:
         self.styles = model_styles(models)
         self.names = summary.names
         self.families = dict(zip(models["model"], models["family"], strict=True))
-        self.labels = dict(zip(self.models, self.names.rows(self.models), strict=True))
+        self.labels = {model: self.names.model(model) for model in self.models}
         self.conventions = summary.conventions
         self.source_label = summary.source_label
         self.leave_out = summary.leave_out

@@ -183,7 +183,7 @@ def _accuracy_table(panel: Panel, matrix, scores, source, names: Names, leave_ou
     if panel.kind == "linear" and not leave_out and source.notna().any():
         cells.insert(0, ("Source", "ImageNet"), source)
         position = {j + 1: task for j, task in position.items()}
-    cells = cells.set_axis(names.rows(cells.index)).set_axis(pd.MultiIndex.from_tuples(cells.columns), axis=1)
+    cells = cells.rename(index=names.model).set_axis(pd.MultiIndex.from_tuples(cells.columns), axis=1)
     halves = _half_widths(scores, matrix, position, cells)
     caption = f"{' / '.join(metrics)}, percent. Best bold, second best underlined."
     if halves is not None:
@@ -219,7 +219,7 @@ def _metric_table(name: str, title: str, tasks: list, matrix, names: Names) -> t
         if setting:
             label = f"{label} {SETTINGS.get(setting, setting)}"
         heads.append((" ".join(part for part in parts if part), label))
-    cells = cells.set_axis(names.rows(cells.index)).set_axis(pd.MultiIndex.from_tuples(heads), axis=1)
+    cells = cells.rename(index=names.model).set_axis(pd.MultiIndex.from_tuples(heads), axis=1)
     metrics = [METRICS[task[-1]] for task in tasks]
     units = ", ".join(dict.fromkeys(f"{m.label} in {m.unit}" for m in metrics if m.unit != "percent"))
     caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
@@ -261,7 +261,7 @@ def _leave_one_out_range(row: dict, names: Names) -> str:
         value, without = row[f"pearson_loo_{end}"], row[f"pearson_loo_{end}_without"]
         if pd.isna(value):
             return MISSING
-        ends.append(f"{value:.2f} (without {names.rows([without])[0]})")
+        ends.append(f"{value:.2f} (without {names.model(without)})")
     return " to ".join(ends)
 
 
@@ -318,9 +318,8 @@ def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Nam
     wide = linear[linear["dataset"].isin(domains)].pivot(index="model", columns="dataset", values="value")
     wide = wide.reindex(index=models, columns=domains).dropna(how="all")
     own = {(m, d): pretrained_on[m] == d for m in wide.index for d in domains}
-    labels = dict(zip(wide.index, names.rows(wide.index), strict=True))
     columns = pd.MultiIndex.from_tuples([("Linear accuracy on", names.dataset(d)) for d in domains])
-    flags = {(labels[m], columns[domains.index(d)]): "own" for (m, d), is_own in own.items() if is_own}
+    flags = {(names.model(m), columns[domains.index(d)]): "own" for (m, d), is_own in own.items() if is_own}
     mask = pd.DataFrame([[own[m, d] for d in domains] for m in wide.index], wide.index, domains)
     footer = pd.DataFrame(
         {
@@ -333,7 +332,7 @@ def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Nam
         "Does pretraining on the target domain pay? † marks the data set a model was pretrained on; the last "
         "rows average over models. Compare rows of one method for the effect of the domain alone."
     )
-    cells = wide.set_axis(list(labels.values())).set_axis(columns, axis=1)
+    cells = wide.rename(index=names.model).set_axis(columns, axis=1)
     footer = footer.set_axis(columns, axis=1)
     size = len(domains)
     return Table(
@@ -375,7 +374,7 @@ def rank_tables(matrix: pd.DataFrame, names: Names) -> list[Table]:
             "Best on": ranks["best_on"],
             "Tasks": ranks["tasks"],
         }
-    ).set_axis(names.rows(ranks.index))
+    ).rename(index=names.model)
     caption = "Rank of each model, averaged over the tasks that the paper counts; 1 is best. Interval: tasks resampled."
     left_out = matrix.columns.difference(shared_tasks(matrix).columns, sort=False)
     if len(left_out):
@@ -421,8 +420,7 @@ def fewshot_pair_table(pairs: pd.DataFrame, names: Names) -> Table:
     """Which differences between models survive the paired intervals of the few-shot episodes."""
     counts = survivors(pairs)
     for column in ("model", "other"):
-        labels = dict(zip(names.models, names.rows(names.models), strict=True))
-        counts[column] = counts[column].map(labels)
+        counts[column] = counts[column].map(names.model)
     counts = counts.rename(
         columns={
             "other": "against", "cells": "Cells", "model_better": "Better", "other_better": "Worse",
@@ -481,13 +479,12 @@ def _side_by_side(protocol: str, setting: str, found: pd.DataFrame, names: Names
         (row.dataset, row.metric): METRICS[row.metric].label if own_metric else names.dataset(row.dataset)
         for row in found.itertuples()
     }
-    models = list(dict.fromkeys(found["model"]))
-    labels = dict(zip(models, names.rows(models), strict=True))
+    labels = [names.model(model) for model in dict.fromkeys(found["model"])]
     columns = [(head, part) for head in heads.values() for part in ("published", "measured", "difference")]
-    cells = pd.DataFrame(math.nan, index=list(labels.values()), columns=pd.MultiIndex.from_tuples(columns))
+    cells = pd.DataFrame(math.nan, index=labels, columns=pd.MultiIndex.from_tuples(columns))
     flags = {}
     for row in found.itertuples():
-        label, head = labels[row.model], heads[row.dataset, row.metric]
+        label, head = names.model(row.model), heads[row.dataset, row.metric]
         for part in ("published", "measured", "difference"):
             cells.loc[label, (head, part)] = getattr(row, part)
         flags[label, (head, "difference")] = row.verdict if row.verdict != "not stated" else ""
@@ -529,7 +526,7 @@ def averages_table(tables: list[Table], printed: pd.DataFrame, names: Names) -> 
     by_name = {table.name: table for table in tables}
     rows = []
     for kind, model, value in printed.itertuples(index=False):
-        label = names.rows([model])[0]
+        label = names.model(model)
         ours = float(by_name[kind].cells.loc[label, ("", "Avg.")])
         rows.append((f"{KINDS[kind].label} · {label}", value, ours, ours - value))
     frame = pd.DataFrame(rows, columns=["", "Printed", "Recomputed", "Difference"]).set_index("")
