@@ -104,6 +104,11 @@ def test_domain_table_compares_own_and_other_domains():
     assert domain_table(suite().cells, {"simclr": "shapes"}, Names({}, DATASETS)) is None
 
 
+def test_without_a_score_of_a_pretrained_model_no_domain_is_compared():
+    random = suite().cells.query("model == 'random'")
+    assert domain_table(random, PRETRAINED_ON, Names({}, DATASETS)) is None
+
+
 def test_models_with_one_label_are_told_apart():
     """By the same names wherever they stand, in tables of some models too."""
     models = [row | {"label": "Random" if row["model"] == "random" else "Twin"} for row in MODELS]

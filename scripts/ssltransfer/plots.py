@@ -36,7 +36,7 @@ from ssltransfer.correlation import (
 from ssltransfer.files import replacing
 from ssltransfer.ranking import mean_ranks
 from ssltransfer.scores import KINDS, METRICS
-from ssltransfer.suite_tables import SETTINGS, pair_correlations, pair_values
+from ssltransfer.suite_tables import SETTINGS, domain_scores, pair_correlations, pair_values
 from ssltransfer.summary import Summary
 from ssltransfer.tables import Names
 
@@ -415,13 +415,10 @@ def _bars(ax, rows: list[pd.Series], names: Names, one_shot: bool) -> None:
 
 def domain_figure(canvas: Canvas, scores: pd.DataFrame, pretrained_on: dict[str, str]) -> Figure | None:
     """Domain or transfer: linear scores on each pretraining data set; filled = pretrained on it."""
-    linear = scores[scores["kind"] == "linear"]
-    linear = linear[linear["protocol"] == linear["protocol"].iloc[0]] if len(linear) else linear
-    domains = [d for d in dict.fromkeys(linear["dataset"]) if d in set(pretrained_on.values())]
-    models = [m for m in canvas.models if m in pretrained_on and m in set(linear["model"])]
-    if len(domains) < 2 or not models:
+    values = domain_scores(scores, pretrained_on)
+    if values.empty:
         return None
-    values = linear.set_index(["model", "dataset"])["value"]
+    domains, models = list(values.columns), [m for m in canvas.models if m in values.index]
     with mpl.rc_context(STYLE):
         figure = canvas.figure(max(5.2, 2.6 * len(domains)), 0.22 * len(models) + 1.2)
         axes = figure.subplots(1, len(domains), squeeze=False, sharey=True)[0]
@@ -430,11 +427,10 @@ def domain_figure(canvas: Canvas, scores: pd.DataFrame, pretrained_on: dict[str,
                 style, own = canvas.styles[model], pretrained_on[model] == domain
                 face = style["color"] if own else "white"
                 ax.axhline(i, color="#E5E5E5", linewidth=0.5, zorder=0)
-                if (model, domain) in values.index:
-                    ax.scatter(
-                        values[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
-                        s=34, linewidth=1.1, zorder=3,
-                    )  # fmt: skip
+                ax.scatter(
+                    values.loc[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
+                    s=34, linewidth=1.1, zorder=3,
+                )  # fmt: skip
             ax.set_title(canvas.names.dataset(domain))
             ax.set_xlabel("Linear score (percent)")
             ax.set_yticks(range(len(models)), [canvas.labels[m] for m in reversed(models)])

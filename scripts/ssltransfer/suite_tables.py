@@ -291,32 +291,41 @@ def short_task_label(task: tuple, names: Names, variant: str = "") -> str:
     return " ".join(part for part in parts if part)
 
 
-def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Names) -> Table | None:
-    """Compare models on the data set they were pretrained on with models pretrained elsewhere.
+def domain_scores(scores: pd.DataFrame, pretrained_on: dict[str, str]) -> pd.DataFrame:
+    """Linear scores on the data sets that models were pretrained on: models by their own data set x data sets.
 
     Parameters
     ----------
     scores : pd.DataFrame
         Tidy table with one row a cell; the first linear protocol is used.
     pretrained_on : dict
-        Model -> data set of the suite it was pretrained on.
-    names : Names
-        Labels.
+        Model -> data set of the suite it was pretrained on; other models are left out.
 
     Returns
     -------
-    Table or None
-        Rows: models by pretraining data set; columns: those data sets, own ones flagged; footer: means over models
-        of the own and of the other domains. None unless two or more such data sets have linear scores.
+    pd.DataFrame
+        Empty unless two or more such data sets have linear scores.
     """
     linear = scores[scores["kind"] == "linear"]
     linear = linear[linear["protocol"] == linear["protocol"].iloc[0]] if len(linear) else linear
     domains = [d for d in dict.fromkeys(linear["dataset"]) if d in set(pretrained_on.values())]
     if len(domains) < 2:
-        return None
+        return pd.DataFrame()
     models = [m for d in domains for m, own in pretrained_on.items() if own == d]
-    wide = linear[linear["dataset"].isin(domains)].pivot(index="model", columns="dataset", values="value")
-    wide = wide.reindex(index=models, columns=domains).dropna(how="all")
+    wide = linear.pivot(index="model", columns="dataset", values="value")
+    return wide.reindex(index=models, columns=domains).dropna(how="all")
+
+
+def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Names) -> Table | None:
+    """Compare models on the data set they were pretrained on with models pretrained elsewhere.
+
+    The scores are those of `domain_scores`, own ones flagged; the footer has means over models of the own and of the
+    other domains. None where there are no such scores.
+    """
+    wide = domain_scores(scores, pretrained_on)
+    if wide.empty:
+        return None
+    domains = list(wide.columns)
     own = {(m, d): pretrained_on[m] == d for m in wide.index for d in domains}
     columns = pd.MultiIndex.from_tuples([("Linear accuracy on", names.dataset(d)) for d in domains])
     flags = {(names.model(m), columns[domains.index(d)]): "own" for (m, d), is_own in own.items() if is_own}
