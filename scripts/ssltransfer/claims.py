@@ -8,7 +8,7 @@ import numpy as np
 import pandas as pd
 
 from ssltransfer.comparison import as_published
-from ssltransfer.correlation import CD_FSL, CONVENTIONS, pearson, spearman, task_matrix, transform
+from ssltransfer.correlation import CD_FSL, CONVENTIONS, FIGURE_SHOT, pearson, spearman, task_matrix, transform
 from ssltransfer.published import VERSIONS, published_models, published_scores, text_claims
 from ssltransfer.scores import CELL, METRICS
 
@@ -47,10 +47,9 @@ class Evidence:
 
     def counted(self) -> pd.DataFrame:
         """Score of each task as the paper counts them: v1 25 (detection as one), v2 40."""
-        conventions = CONVENTIONS[self.version]
         parts = [self.tasks("linear")]
         if self.version == "v2":
-            few = self.tasks("fewshot", conventions.figure_shot)
+            few = self.tasks("fewshot", FIGURE_SHOT)
             parts += [self.tasks("finetune"), few, self.headline("detection-frozen")]
         else:
             few = self.tasks("fewshot")

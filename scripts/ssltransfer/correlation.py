@@ -20,6 +20,8 @@ from ssltransfer.scores import AVERAGE, CELL, KINDS, METRICS
 
 TASK = CELL[1:]
 CD_FSL = ("cropdiseases", "eurosat", "isic", "chestx")
+#: Of several few-shot panels the one drawn in Fig. 1, the radar chart and the summaries (by context).
+FIGURE_SHOT = "20-shot"
 COEFFICIENTS = ("pearson", "spearman", "kendall")
 RESAMPLES = 2000
 SEED = 0
@@ -40,14 +42,11 @@ class Conventions:
         Whether the few-shot panel averages over all shots; otherwise each number of shots is a panel.
     raw_properties : bool
         Whether calibration, colour and attention are correlated raw against raw (the prose of v1), not on logits.
-    figure_shot : str
-        The few-shot setting drawn in Fig. 1, the radar chart and the summaries (v2: 20 by context).
     """
 
     normals: str
     merge_shots: bool
     raw_properties: bool
-    figure_shot: str = "20-shot"
 
     def headline(self, kind: str) -> str | None:
         """Name the metric that stands for `kind`; None where each data set has its own."""
@@ -299,16 +298,16 @@ def _panel(protocol: str, kind: str, setting: str, distant: bool, both: bool, va
     return Panel(name, f"{label} {variant}".strip(), kind, protocol, setting, tasks, distant)
 
 
-def in_figure(panel: Panel, others: list[Panel], conventions: Conventions) -> bool:
+def in_figure(panel: Panel, others: list[Panel]) -> bool:
     """Whether Fig. 1 draws the panel: of several numbers of shots only the conventional one."""
     shots = [other.setting for other in others if other.protocol == panel.protocol]
-    return panel.setting == conventions.figure_shot or conventions.figure_shot not in shots
+    return panel.setting == FIGURE_SHOT or FIGURE_SHOT not in shots
 
 
 def headline_tasks(tasks: pd.MultiIndex, conventions: Conventions, leave_out: tuple[str, ...] = ()) -> list[tuple]:
     """List the tasks that the paper counts: those of the panels of Fig. 1 (v2: 40)."""
     every = panels(tasks, conventions, leave_out)
-    return [task for panel in every if in_figure(panel, every, conventions) for task in panel.tasks]
+    return [task for panel in every if in_figure(panel, every) for task in panel.tasks]
 
 
 def oriented(values: pd.DataFrame) -> pd.DataFrame:

@@ -22,6 +22,7 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from ssltransfer.correlation import (
+    FIGURE_SHOT,
     Panel,
     headline_tasks,
     in_figure,
@@ -247,7 +248,7 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
         None when no panel has a model with a source accuracy.
     """
     every = panels(matrix.columns, canvas.conventions, canvas.leave_out)
-    found = [panel for panel in every if in_figure(panel, every, canvas.conventions)]
+    found = [panel for panel in every if in_figure(panel, every)]
     means, x = panel_means(transformed(matrix, canvas.conventions), found), canvas.x()
     found = [panel for panel in found if (means[panel.name].notna() & x.notna()).any()]
     if not found:
@@ -327,9 +328,9 @@ def figure_tasks(matrix: pd.DataFrame, canvas: Canvas, kinds: tuple[str, ...]) -
     """Tasks of some kinds that figures draw: no source data set, of several shots the conventional one."""
     tasks = [task for task in matrix.columns if task[1] in kinds and task[2] not in canvas.leave_out]
     shots = {task[3] for task in tasks if task[1] == "fewshot"}
-    if canvas.conventions.merge_shots or canvas.conventions.figure_shot not in shots:
+    if canvas.conventions.merge_shots or FIGURE_SHOT not in shots:
         return tasks
-    return [task for task in tasks if task[1] != "fewshot" or task[3] == canvas.conventions.figure_shot]
+    return [task for task in tasks if task[1] != "fewshot" or task[3] == FIGURE_SHOT]
 
 
 def short_label(task: tuple, kinds: tuple[str, ...], names: Names) -> str:
@@ -598,7 +599,7 @@ def radar_values(canvas: Canvas, matrix: pd.DataFrame) -> pd.DataFrame:
     columns = {head: canvas.source} if canvas.source.notna().any() else {}
     variant = variants(matrix.columns)
     for panel in every:
-        if not in_figure(panel, every, canvas.conventions):
+        if not in_figure(panel, every):
             continue
         tasks = list(panel.tasks)
         if panel.kind == "normals":
