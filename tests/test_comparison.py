@@ -1,9 +1,20 @@
 import numpy as np
 import pandas as pd
 import pytest
+from pandas.testing import assert_frame_equal
 
-from ssltransfer.comparison import agreement, compare
-from ssltransfer.published import FOLDER, LABELS, merge_models, published_models, published_scores, rerun_spread
+from ssltransfer.claims import check_claims
+from ssltransfer.comparison import agreement, combine, compare
+from ssltransfer.published import (
+    FOLDER,
+    LABELS,
+    PROPERTY_DATASETS,
+    merge_models,
+    published_models,
+    published_scores,
+    rerun_spread,
+)
+from ssltransfer.scores import tidy
 from ssltransfer.suite_tables import all_tables
 from ssltransfer.summary import correlate_summary, summarise
 from ssltransfer.tables import to_html
@@ -70,10 +81,60 @@ def test_without_any_interval_nothing_is_judged(suite):
 def test_measured_properties_are_compared_as_means_over_data_sets(suite):
     published = suite.scores[(suite.scores["kind"] == "calibration") & (suite.scores["model"] == "byol")]
     cells = [
-        published.assign(dataset=d, source="measured", value=published["value"] + s) for d, s in (("a", 1), ("b", 3))
+        published.assign(dataset=d, source="measured", value=published["value"] + i)
+        for i, d in enumerate(PROPERTY_DATASETS["calibration"])
     ]
     found = compare(pd.concat([*cells, published]), 1.4)
-    assert found["difference"].tolist() == pytest.approx([2.0] * 4)
+    assert found["difference"].tolist() == pytest.approx([4.5] * 4)
+
+
+@pytest.mark.parametrize(
+    ("kind", "datasets"),
+    [
+        ("calibration", sorted(PROPERTY_DATASETS["calibration"])[1:]),
+        ("calibration", [*PROPERTY_DATASETS["calibration"], "mine"]),
+        ("attention", ["my-images"]),
+    ],
+)
+def test_properties_of_other_data_sets_stand_alone(kind, datasets):
+    published = published_scores(FOLDER, "v2")
+    rows = published[published["kind"] == kind]
+    own = pd.concat([rows.assign(dataset=d, source="measured", value=rows["value"] + 1) for d in datasets])
+    byol = own[own["model"] == "byol"]
+    suite = summarise(pd.concat([byol, published]), published_models(FOLDER), LABELS, {}, "v2")
+    assert suite.matrix.xs(kind, axis=1, level="kind").dropna(how="all").index.tolist() == ["byol"]
+    assert compare(suite.scores, 1.4).empty
+    assert "comparison" in {table.name for table in all_tables(suite, correlate_summary(suite), [], FOLDER)}
+    claims = check_claims(FOLDER, own)
+    assert set(claims["measured_verdict"]) == {""}
+    paper = [rows.assign(dataset=d, source="measured") for d in PROPERTY_DATASETS[kind]]
+    assert set(check_claims(FOLDER, pd.concat(paper))["measured_verdict"]) > {""}
+
+
+def row(model, source, value, protocol="linear"):
+    return {
+        "model": model, "protocol": protocol, "kind": "linear", "dataset": "cars", "setting": "", "metric": "top1",
+        "value": value, "source": source,
+    }  # fmt: skip
+
+
+def test_measured_comes_before_published_and_published_fills_every_protocol():
+    rows = [
+        row("mine", "measured", 60.0, "linear-official"),
+        row("byol", "measured", 57.0, "linear-official"),
+        row("byol", "published-v2", 56.0),
+        row("swav", "published-v2", 58.0),
+    ]
+    both = combine(tidy(rows)).set_index("model")
+    assert both["value"].to_dict() == {"mine": 60.0, "byol": 57.0, "swav": 58.0}
+    assert set(both["protocol"]) == {"linear-official"}
+
+
+def test_combine_with_one_source_changes_nothing():
+    for source in ("measured", "published-v1"):
+        frame = tidy([row("a", source, 1.0), row("b", source, 2.0)])
+        assert_frame_equal(combine(frame), frame)
+    assert combine(tidy([])).empty
 
 
 def test_counts(suite):

@@ -3,10 +3,12 @@ import pandas as pd
 import pytest
 from synthetic_suite import MODELS, scores, suite
 
-from ssltransfer.correlation import correlations
+from ssltransfer.correlation import correlations, transform
+from ssltransfer.explorer import explorer_data
 from ssltransfer.plots import model_styles, save_figure, suite_figures
 from ssltransfer.scores import tidy
-from ssltransfer.summary import summarise
+from ssltransfer.suite_tables import all_tables
+from ssltransfer.summary import correlate_summary, read_correlations, summarise, write_summary
 
 
 def figures(summary):
@@ -71,8 +73,26 @@ def test_equal_scores_are_drawn():
     assert "transfer" in figures(summary)
 
 
-def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():
-    """Figure 3 of the paper: plain mean of the ECE of all data sets, a panel for each way to scale."""
+@pytest.mark.parametrize(
+    ("protocol", "datasets", "distant"),
+    [("fewshot-cd-fsl-x", {}, False), ("few", {"digits": "eurosat", "textures": "isic"}, True)],
+)
+def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, distant):
+    models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
+    few = scores().replace({"protocol": {"fewshot-r32": protocol}, "dataset": datasets})
+    summary = summarise(few, models, {}, {}, "v2")
+    tables = {table.name: table for table in all_tables(summary, correlate_summary(summary), [], None)}
+    write_summary(summary, list(tables.values()), tmp_path)
+    drawn = dict(suite_figures(summary, read_correlations(tmp_path)))
+    bars = {ax.get_title(loc="left") for ax in drawn["correlations"].axes}
+    spokes = {text.get_text() for ax in drawn["radar"].axes for text in ax.get_xticklabels()}
+    rows = set(tables["correlations"].cells.index)
+    assert ("Few-shot CD-FSL (20-shot)" in bars) is distant
+    assert ("Few-shot CD" in spokes) is distant
+    assert ("Few-shot · average · CD-FSL · 20-shot" in rows) is distant
+
+
+def calibration_suite(conventions):
     rows = [
         {"model": row["model"], "protocol": "cal", "kind": "calibration", "dataset": dataset, "setting": setting}
         | {"metric": "ece", "value": error + i + 2 * (setting == "linear"), "source": "measured"}
@@ -81,11 +101,43 @@ def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():
         for setting in ("linear", "linear-scaled")
     ]
     names = {"digits": "Digits", "textures": "Textures", "shapes": "Shapes"}
-    summary = summarise(pd.concat([scores(), tidy(rows)]), MODELS, names, {}, "v2")
-    figure = figures(summary)["calibration"]
+    return summarise(pd.concat([scores(), tidy(rows)]), MODELS, names, {}, conventions)
+
+
+def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():
+    """Figure 3 of the paper: plain mean of the ECE of all data sets, a panel for each way to scale."""
+    figure = figures(calibration_suite("v2"))["calibration"]
     drawn = {axes.get_title().split("\n")[0]: axes for axes in figure.axes if axes.get_title()}
     assert sorted(drawn) == ["ECE Linear", "ECE Linear, scaled"]
     for title, shift in (("ECE Linear", 2), ("ECE Linear, scaled", 0)):
         heights = [line.get_ydata()[0] for line in drawn[title].lines if len(line.get_ydata()) == 1]
         means = np.array([5.0 + i + shift for i in range(len(MODELS))])
         assert sorted(heights) == pytest.approx(np.log(means / (100 - means)))
+
+
+def tick_texts(axis):
+    places = axis.get_major_locator()()
+    return dict(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
+
+
+def test_what_is_correlated_raw_is_drawn_raw():
+    summary = calibration_suite("v1")
+    drawn = figures(summary)
+    for ax in drawn["calibration"].axes:
+        x, y = zip(*(line.get_xydata()[0] for line in ax.lines if line.get_linestyle() == "None"), strict=True)
+        assert sorted(x) == pytest.approx(sorted(summary.source))
+        assert f"r = {np.corrcoef(x, y)[0, 1]:.2f}".replace("-", "−") in ax.get_title()
+        for axis in (ax.xaxis, ax.yaxis):
+            assert all(float(text) == pytest.approx(place) for place, text in tick_texts(axis).items())
+    for place, text in tick_texts(drawn["scatter-linear"].axes[0].xaxis).items():
+        assert place == pytest.approx(transform(float(text), "top1"))
+
+
+def test_explorer_shows_raw_what_is_correlated_raw():
+    summary = calibration_suite("v1")
+    views = explorer_data(summary, correlate_summary(summary))["views"]
+    view = next(view for view in views if view["label"].startswith("Calibration"))
+    x, y = ([point[i] for point in view["points"]] for i in (1, 2))
+    assert x == pytest.approx(list(summary.source), abs=1e-4)
+    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f}," in view["note"]
+    assert all(float(text) == pytest.approx(place) for place, text in view["xticks"] + view["yticks"])

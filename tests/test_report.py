@@ -22,6 +22,7 @@ def report_file(tmp_path_factory):
     write_summary(summary, all_tables(summary, found, [], None), folder / "tables")
     for name, figure in suite_figures(summary, found):
         save_figure(figure, folder / "figures", name)
+    write_json(folder / "figures" / "captions.json", {"transfer": "With <notes>."})
     write_json(folder / "figures" / "explorer.json", explorer_data(summary, found))
     provenance = {"python": "3.12", "evil": "<script>alert(1)</script>"}
     write_report(folder / "report.html", "demo", "Demo", folder / "tables", folder / "figures", provenance)
@@ -42,6 +43,10 @@ def test_everything_from_outside_is_escaped(report):
     assert "<script>alert" not in report
     assert "&lt;script&gt;alert" in report
     assert "<b>&" not in report
+
+
+def test_a_figure_has_its_own_caption_too(report):
+    assert "With &lt;notes&gt;." in report
 
 
 def test_is_well_formed(report):

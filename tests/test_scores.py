@@ -11,7 +11,6 @@ from ssltransfer.scores import (
     METRICS,
     UNITS,
     collect_scores,
-    combine,
     read_score,
     read_scores,
     source_accuracy,
@@ -104,25 +103,6 @@ def row(model, source, value, protocol="linear", **more):
         "model": model, "protocol": protocol, "kind": "linear", "dataset": "cars", "setting": "", "metric": "top1",
         "value": value, "source": source,
     } | more  # fmt: skip
-
-
-def test_measured_comes_before_published_and_published_fills_every_protocol():
-    rows = [
-        row("mine", "measured", 60.0, "linear-official"),
-        row("byol", "measured", 57.0, "linear-official"),
-        row("byol", "published-v2", 56.0),
-        row("swav", "published-v2", 58.0),
-    ]
-    both = combine(tidy(rows)).set_index("model")
-    assert both["value"].to_dict() == {"mine": 60.0, "byol": 57.0, "swav": 58.0}
-    assert set(both["protocol"]) == {"linear-official"}
-
-
-def test_combine_with_one_source_changes_nothing():
-    for source in ("measured", "published-v1"):
-        frame = tidy([row("a", source, 1.0), row("b", source, 2.0)])
-        assert_frame_equal(combine(frame), frame)
-    assert combine(tidy([])).empty
 
 
 def test_source_accuracy_is_a_number_a_measured_cell_or_missing():

@@ -1,4 +1,5 @@
 import io
+import re
 
 import numpy as np
 import pandas as pd
@@ -103,9 +104,19 @@ def test_domain_table_compares_own_and_other_domains():
     assert domain_table(suite().cells, {"simclr": "shapes"}, Names({}, DATASETS)) is None
 
 
+def test_without_a_score_of_a_pretrained_model_no_domain_is_compared():
+    random = suite().cells.query("model == 'random'")
+    assert domain_table(random, PRETRAINED_ON, Names({}, DATASETS)) is None
+
+
 def test_models_with_one_label_are_told_apart():
-    names = Names({"a": "X", "b": "X", "c": "Y"}, {})
-    assert names.rows(["a", "b", "c"]) == ["X (a)", "X (b)", "Y"]
+    """By the same names wherever they stand, in tables of some models too."""
+    models = [row | {"label": "Random" if row["model"] == "random" else "Twin"} for row in MODELS]
+    summary = suite(models)
+    texts = [to_html(table) for table in all_tables(summary, correlate_summary(summary), EPISODES, None)]
+    found = {text for html in texts for text in re.findall(r"\b(?:Random|Twin)\b(?: \([\w-]+\))?", html)}
+    assert found == {"Random", *(f"Twin ({row['model']})" for row in MODELS[1:])}
+    assert sum("without Twin (" in html for html in texts) == 1
 
 
 def test_summary_survives_the_folder(tmp_path):

@@ -7,7 +7,8 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 
-from ssltransfer.correlation import CD_FSL, CONVENTIONS, pearson, spearman, task_matrix, transform
+from ssltransfer.comparison import as_published
+from ssltransfer.correlation import CD_FSL, CONVENTIONS, FIGURE_SHOT, pearson, spearman, task_matrix, transform
 from ssltransfer.published import VERSIONS, published_models, published_scores, text_claims
 from ssltransfer.scores import CELL, METRICS
 
@@ -46,10 +47,9 @@ class Evidence:
 
     def counted(self) -> pd.DataFrame:
         """Score of each task as the paper counts them: v1 25 (detection as one), v2 40."""
-        conventions = CONVENTIONS[self.version]
         parts = [self.tasks("linear")]
         if self.version == "v2":
-            few = self.tasks("fewshot", conventions.figure_shot)
+            few = self.tasks("fewshot", FIGURE_SHOT)
             parts += [self.tasks("finetune"), few, self.headline("detection-frozen")]
         else:
             few = self.tasks("fewshot")
@@ -398,7 +398,7 @@ def check_claims(folder: str | Path, measured: pd.DataFrame) -> pd.DataFrame:
     folder : path
         resources/published.
     measured : pd.DataFrame
-        Tidy table; only rows with source ``measured`` count.
+        Tidy table; only rows with source ``measured`` count, of properties those of the paper's data sets.
 
     Returns
     -------
@@ -409,6 +409,7 @@ def check_claims(folder: str | Path, measured: pd.DataFrame) -> pd.DataFrame:
     models = published_models(folder)
     evidence = {version: Evidence(published_scores(folder, version), models, version) for version in VERSIONS}
     own = measured[(measured["source"] == "measured") & measured["model"].isin([row["model"] for row in models])]
+    own = own[as_published(own)]
     own = own.assign(protocol=own["kind"]).drop_duplicates(CELL)
     ours = {version: _measured(own, models, published) for version, published in evidence.items()}
     questions = [

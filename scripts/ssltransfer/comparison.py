@@ -4,7 +4,47 @@ import numpy as np
 import pandas as pd
 
 from ssltransfer.correlation import task_matrix
-from ssltransfer.scores import CELL
+from ssltransfer.published import PROPERTY_DATASETS
+from ssltransfer.scores import CELL, COLUMNS, KINDS
+
+
+def as_published(measured: pd.DataFrame) -> pd.Series:
+    """Mark scores that mean what the published ones do.
+
+    Properties are published as means, which are those of the paper's data sets: a protocol that ran on others is not
+    marked. Scores of a single data set always are.
+    """
+    datasets = measured.groupby("protocol")["dataset"].agg(frozenset)
+    marked = [
+        KINDS[kind].performance or datasets[protocol] == PROPERTY_DATASETS[kind]
+        for kind, protocol in zip(measured["kind"], measured["protocol"], strict=True)
+    ]
+    return pd.Series(marked, measured.index, dtype=bool)
+
+
+def combine(scores: pd.DataFrame) -> pd.DataFrame:
+    """Reduce to one row a cell: measured where measured, else published.
+
+    Kinds come in the order of `KINDS`, otherwise rows keep theirs. A published number stands in for every protocol of
+    its kind, so that a suite which measures one model under ``linear-official`` shows it among the published ones. It
+    is left out where its kind is measured, but never on the paper's data sets (see `as_published`).
+    """
+    measured = scores[scores["source"] == "measured"]
+    published = scores[scores["source"] != "measured"]
+    protocols = measured.loc[as_published(measured), ["kind", "protocol"]].drop_duplicates()
+    elsewhere = set(measured["kind"]) - set(protocols["kind"])
+    spread = published[~published["kind"].isin(elsewhere)].merge(
+        protocols, on="kind", how="left", suffixes=("", "_measured")
+    )
+    spread["protocol"] = spread["protocol_measured"].fillna(spread["protocol"])
+    # A measured property counts on each data set, a published one on their average: the model, not the cell, decides.
+    whole = ~spread["kind"].map(lambda kind: KINDS[kind].performance).astype(bool)
+    by_model = [name for name in CELL if name != "dataset"]
+    seen = pd.MultiIndex.from_frame(measured[by_model])
+    superseded = whole & pd.MultiIndex.from_frame(spread[by_model]).isin(seen)
+    both = pd.concat([measured, spread.loc[~superseded, COLUMNS]]) if len(published) else measured
+    both = both.drop_duplicates(CELL, keep="first")
+    return both.sort_values("kind", key=lambda kind: kind.map(list(KINDS).index), kind="stable", ignore_index=True)
 
 
 def compare(scores: pd.DataFrame, spread: float) -> pd.DataFrame:
@@ -13,7 +53,8 @@ def compare(scores: pd.DataFrame, spread: float) -> pd.DataFrame:
     Parameters
     ----------
     scores : pd.DataFrame
-        Tidy table with measured and published rows. Properties are compared as means over data sets.
+        Tidy table with measured and published rows. Properties are compared as means over the paper's data sets, and
+        not at all where others were measured.
     spread : float
         Interval half width for linear scores, for which the paper states none: what its own second run changed
         (see `published.rerun_spread`), percent points.
@@ -27,7 +68,7 @@ def compare(scores: pd.DataFrame, spread: float) -> pd.DataFrame:
     """
     measured = scores[scores["source"] == "measured"]
     published = scores[scores["source"] != "measured"]
-    ours, theirs = _long(measured), _long(published).drop(columns="protocol")
+    ours, theirs = _long(measured[as_published(measured)]), _long(published).drop(columns="protocol")
     found = ours.merge(theirs, on=[name for name in CELL if name != "protocol"], suffixes=("", "_published"))
     found = found.rename(columns={"value": "measured", "value_published": "published"})
     found["difference"] = found["measured"] - found["published"]

@@ -20,6 +20,8 @@ from ssltransfer.scores import AVERAGE, CELL, KINDS, METRICS
 
 TASK = CELL[1:]
 CD_FSL = ("cropdiseases", "eurosat", "isic", "chestx")
+#: Of several few-shot panels the one drawn in Fig. 1, the radar chart and the summaries (by context).
+FIGURE_SHOT = "20-shot"
 COEFFICIENTS = ("pearson", "spearman", "kendall")
 RESAMPLES = 2000
 SEED = 0
@@ -40,18 +42,19 @@ class Conventions:
         Whether the few-shot panel averages over all shots; otherwise each number of shots is a panel.
     raw_properties : bool
         Whether calibration, colour and attention are correlated raw against raw (the prose of v1), not on logits.
-    figure_shot : str
-        The few-shot setting drawn in Fig. 1, the radar chart and the summaries (v2: 20 by context).
     """
 
     normals: str
     merge_shots: bool
     raw_properties: bool
-    figure_shot: str = "20-shot"
 
     def headline(self, kind: str) -> str | None:
         """Name the metric that stands for `kind`; None where each data set has its own."""
         return self.normals if kind == "normals" else KINDS[kind].headline
+
+    def raw(self, kind: str) -> bool:
+        """Whether scores of `kind`, and source accuracy beside them, enter as they are."""
+        return self.raw_properties and not KINDS[kind].performance
 
 
 CONVENTIONS = {
@@ -76,6 +79,8 @@ class Panel:
         Empty where the panel covers all settings.
     tasks : tuple of tuple
         Columns of the task matrix: (protocol, kind, dataset, setting, metric).
+    distant : bool
+        Whether it is the CD-FSL benchmark beside other few-shot data sets.
     """
 
     name: str
@@ -84,6 +89,7 @@ class Panel:
     protocol: str
     setting: str
     tasks: tuple
+    distant: bool
 
 
 def logit(fraction):
@@ -106,13 +112,18 @@ def logit(fraction):
     return np.log(p / (1 - p))
 
 
+def is_logit(metric: str, raw: bool = False) -> bool:
+    """Whether `transform` takes the logit."""
+    return METRICS[metric].logit and not raw
+
+
 def transform(values, metric: str, raw: bool = False):
     """Transform scores of one metric as the correlations need them: logit where the metric is bounded.
 
     LPIPS is a distance, but the paper takes its logit as well; values above 1 are clipped.
     """
     values = np.asarray(values, float)
-    if raw or not METRICS[metric].logit:
+    if not is_logit(metric, raw):
         return values
     return logit(np.minimum(values / METRICS[metric].scale, 1.0))
 
@@ -240,10 +251,7 @@ def task_matrix(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
 
 def transformed(matrix: pd.DataFrame, conventions: Conventions) -> pd.DataFrame:
     """Transform every column of a task matrix by its metric and the conventions."""
-    columns = {
-        task: transform(matrix[task], task[-1], conventions.raw_properties and not KINDS[task[1]].performance)
-        for task in matrix.columns
-    }
+    columns = {task: transform(matrix[task], task[-1], conventions.raw(task[1])) for task in matrix.columns}
     return pd.DataFrame(columns, index=matrix.index, columns=matrix.columns)
 
 
@@ -283,22 +291,23 @@ def variants(tasks) -> dict[str, str]:
 
 def _panel(protocol: str, kind: str, setting: str, distant: bool, both: bool, variant: str, tasks: tuple) -> Panel:
     group = ("CD-FSL" if distant else "Kornblith") if kind == "fewshot" and both else ""
-    name = "-".join(part for part in (protocol, "cd-fsl" if group == "CD-FSL" else "", setting) if part)
+    distant = group == "CD-FSL"
+    name = "-".join(part for part in (protocol, "cd-fsl" if distant else "", setting) if part)
     extra = ", ".join(part for part in (group, setting) if part)
     label = KINDS[kind].label + (f" ({extra})" if extra else "")
-    return Panel(name, f"{label} {variant}".strip(), kind, protocol, setting, tasks)
+    return Panel(name, f"{label} {variant}".strip(), kind, protocol, setting, tasks, distant)
 
 
-def in_figure(panel: Panel, others: list[Panel], conventions: Conventions) -> bool:
+def in_figure(panel: Panel, others: list[Panel]) -> bool:
     """Whether Fig. 1 draws the panel: of several numbers of shots only the conventional one."""
     shots = [other.setting for other in others if other.protocol == panel.protocol]
-    return panel.setting == conventions.figure_shot or conventions.figure_shot not in shots
+    return panel.setting == FIGURE_SHOT or FIGURE_SHOT not in shots
 
 
 def headline_tasks(tasks: pd.MultiIndex, conventions: Conventions, leave_out: tuple[str, ...] = ()) -> list[tuple]:
     """List the tasks that the paper counts: those of the panels of Fig. 1 (v2: 40)."""
     every = panels(tasks, conventions, leave_out)
-    return [task for panel in every if in_figure(panel, every, conventions) for task in panel.tasks]
+    return [task for panel in every if in_figure(panel, every) for task in panel.tasks]
 
 
 def oriented(values: pd.DataFrame) -> pd.DataFrame:
@@ -332,33 +341,34 @@ def correlations(
     -------
     pd.DataFrame
         One row a task, then one row (``dataset`` "average") for each panel of more than one task: the columns of
-        the tidy table that name a task, ``panel``, and everything that `correlate` returns. Nothing is negated.
+        the tidy table that name a task, ``panel``, ``distant`` (whether the panel is), and everything that `correlate`
+        returns. Nothing is negated.
     """
     source = source.reindex(matrix.index)
     x = {raw: transform(source, "top1", raw) for raw in (False, True)}
     values, found = transformed(matrix, conventions), panels(matrix.columns, conventions, leave_out)
-    panel_of = {task: panel.name for panel in found for task in panel.tasks}
+    panel_of = {task: {"panel": panel.name, "distant": panel.distant} for panel in found for task in panel.tasks}
     rows = []
     for task in matrix.columns:
         if task[2] in leave_out:
             continue
-        raw = conventions.raw_properties and not KINDS[task[1]].performance
+        raw = conventions.raw(task[1])
         clipped = _clipped(matrix[task], task[-1], raw)
-        rows.append({"panel": panel_of.get(task, ""), **dict(zip(TASK, task, strict=True))})
+        rows.append(panel_of.get(task, {"panel": "", "distant": False}) | dict(zip(TASK, task, strict=True)))
         rows[-1] |= _named(correlate(x[raw], values[task]), matrix.index, clipped)
     means = panel_means(values, found)
     for panel in found:
         if len(panel.tasks) > 1:
             names = (panel.protocol, panel.kind, AVERAGE, panel.setting, "mean")
-            rows.append({"panel": panel.name, **dict(zip(TASK, names, strict=True))})
+            rows.append(panel_of[panel.tasks[0]] | dict(zip(TASK, names, strict=True)))
             rows[-1] |= _named(correlate(x[False], means[panel.name]), matrix.index, "")
-    columns = ["panel", *TASK, *_result_columns()]
+    columns = ["panel", "distant", *TASK, *_result_columns()]
     return pd.DataFrame(rows, columns=columns)
 
 
 def _clipped(values: pd.Series, metric: str, raw: bool) -> str:
     """Note models whose score has no finite logit."""
-    if raw or not METRICS[metric].logit:
+    if not is_logit(metric, raw):
         return ""
     p = values / METRICS[metric].scale
     names = list(values.index[(p < CLIP) | (p > 1 - CLIP)])

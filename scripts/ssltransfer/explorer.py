@@ -5,7 +5,7 @@ import pandas as pd
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
-from ssltransfer.correlation import TASK, panel_means, panels, transform, transformed, variants
+from ssltransfer.correlation import TASK, is_logit, panel_means, panels, transform, transformed, variants
 from ssltransfer.plots import Canvas, panel_axis, panel_row
 from ssltransfer.scores import METRICS
 from ssltransfer.suite_tables import task_label
@@ -25,14 +25,13 @@ def explorer_data(summary: Summary, correlations: pd.DataFrame) -> dict:
         ([model number, x, y, lines of text]). Positions are in transformed units. Empty without source accuracies.
     """
     canvas, matrix = Canvas(summary), summary.matrix
-    x = canvas.x()
-    if x.notna().sum() == 0:
+    if summary.source.notna().sum() == 0:
         return {}
     values = transformed(matrix, summary.conventions)
     found = panels(matrix.columns, summary.conventions, summary.leave_out)
     means = panel_means(values, found)
     views = [
-        _view(canvas, panel.label, panel_axis(panel), x, means[panel.name], None, panel_row(correlations, panel))
+        _view(canvas, panel.label, panel_axis(panel), means[panel.name], None, panel_row(correlations, panel))
         for panel in found
         if len(panel.tasks) > 1
     ]
@@ -42,7 +41,7 @@ def explorer_data(summary: Summary, correlations: pd.DataFrame) -> dict:
         if task in by_task.index:
             label = task_label(dict(zip(TASK, task, strict=True)), summary.names, variant[task[0]])
             row = by_task.loc[[task]].iloc[0]
-            views.append(_view(canvas, label, METRICS[task[-1]].label, x, values[task], (task, matrix[task]), row))
+            views.append(_view(canvas, label, METRICS[task[-1]].label, values[task], (task, matrix[task]), row))
     models = [
         {
             "label": canvas.labels[model],
@@ -56,28 +55,29 @@ def explorer_data(summary: Summary, correlations: pd.DataFrame) -> dict:
     return {"source": canvas.source_label, "models": models, "views": views} if views else {}
 
 
-def _view(canvas: Canvas, label: str, axis: str, x: pd.Series, y: pd.Series, raw, row: pd.Series | None) -> dict:
-    """One choice of the menu; `raw` is (task, scores) for a single task, None for a mean over tasks."""
+def _view(canvas: Canvas, label: str, axis: str, y: pd.Series, own, row: pd.Series | None) -> dict:
+    """One choice of the menu; `own` is (task, scores) for a single task, None for a mean over tasks."""
+    raw = own is not None and canvas.conventions.raw(own[0][1])
+    x = canvas.x(raw)
     kept = y.index[y.notna() & x.notna()]
-    metric = METRICS[raw[0][-1]] if raw else None
+    metric = METRICS[own[0][-1]] if own else None
     better = metric.better if metric else 1
     ranks = (y[kept] * better).rank(ascending=False, method="min")
     points = []
     for model in kept:
-        score = f"{raw[1][model]:.{metric.decimals}f}" if raw else f"{y[model]:.2f}"
+        score = f"{own[1][model]:.{metric.decimals}f}" if own else f"{y[model]:.2f}"
         lines = [f"{canvas.source_label}: {canvas.source[model]:.2f}", f"{axis}: {score}"]
         lines += [f"rank {ranks[model]:.0f} of {len(kept)}"] if better else []
         points.append([canvas.models.index(model), round(float(x[model]), 4), round(float(y[model]), 4), lines])
     note = ""
     if row is not None:
         note = row["note"] or f"Pearson {row['pearson']:.2f}, Spearman {row['spearman']:.2f}, {row['n']} models"
-    logit_axis = raw and metric.logit
     return {
         "label": label,
         "axis": axis,
         "note": note,
-        "xticks": _ticks(canvas.source[kept], "top1"),
-        "yticks": _ticks(raw[1][kept], raw[0][-1]) if logit_axis else _plain_ticks(y[kept]),
+        "xticks": _plain_ticks(x[kept]) if raw else _ticks(canvas.source[kept], "top1"),
+        "yticks": _ticks(own[1][kept], own[0][-1]) if own and is_logit(own[0][-1], raw) else _plain_ticks(y[kept]),
         "points": points,
     }
 

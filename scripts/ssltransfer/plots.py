@@ -22,9 +22,11 @@ from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
 from ssltransfer.correlation import (
+    FIGURE_SHOT,
     Panel,
     headline_tasks,
     in_figure,
+    is_logit,
     oriented,
     panel_means,
     panels,
@@ -35,7 +37,7 @@ from ssltransfer.correlation import (
 from ssltransfer.files import replacing
 from ssltransfer.ranking import mean_ranks
 from ssltransfer.scores import KINDS, METRICS
-from ssltransfer.suite_tables import SETTINGS, pair_correlations, pair_values
+from ssltransfer.suite_tables import SETTINGS, domain_scores, pair_correlations, pair_values
 from ssltransfer.summary import Summary
 from ssltransfer.tables import Names
 
@@ -133,7 +135,7 @@ class Canvas:
         self.styles = model_styles(models)
         self.names = summary.names
         self.families = dict(zip(models["model"], models["family"], strict=True))
-        self.labels = dict(zip(self.models, self.names.rows(self.models), strict=True))
+        self.labels = {model: self.names.model(model) for model in self.models}
         self.conventions = summary.conventions
         self.source_label = summary.source_label
         self.leave_out = summary.leave_out
@@ -172,19 +174,19 @@ class Canvas:
             handles.append(Line2D([], [], linestyle="", markersize=5, label=label, **self.styles[model]))
         figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
 
-    def x(self) -> pd.Series:
-        """Logit of source accuracy."""
-        return pd.Series(transform(self.source, "top1"), self.source.index)
+    def x(self, raw: bool = False) -> pd.Series:
+        """Source accuracy as it is correlated: its logit, or percent where the conventions take scores raw."""
+        return pd.Series(transform(self.source, "top1", raw), self.source.index)
 
     def count(self, matrix: pd.DataFrame) -> int:
         """Count the models that can be a point: with a source accuracy and any score."""
         return int((matrix.notna().any(axis=1) & np.isfinite(self.x())).sum())
 
-    def percent_axis(self, axis, values: pd.Series, metric: str = "top1") -> None:
-        """Label a logit axis in the units of the metric."""
+    def score_axis(self, axis, values: pd.Series, metric: str = "top1", raw: bool = False) -> None:
+        """Label a logit axis in the units of the metric; others are in them already."""
         scale = METRICS[metric].scale
         finite = values[np.isfinite(values)]
-        if finite.empty:
+        if finite.empty or not is_logit(metric, raw):
             return
         ends = scale / (1 + np.exp(-np.array([finite.min(), finite.max()])))
         ticks = [t for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*ends) if 0 < t < scale]
@@ -246,7 +248,7 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
         None when no panel has a model with a source accuracy.
     """
     every = panels(matrix.columns, canvas.conventions, canvas.leave_out)
-    found = [panel for panel in every if in_figure(panel, every, canvas.conventions)]
+    found = [panel for panel in every if in_figure(panel, every)]
     means, x = panel_means(transformed(matrix, canvas.conventions), found), canvas.x()
     found = [panel for panel in found if (means[panel.name].notna() & x.notna()).any()]
     if not found:
@@ -260,7 +262,7 @@ def transfer_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataF
             regression(ax, x, y)
             canvas.points(ax, x, y)
             frame(ax, y[x.notna()])
-            canvas.percent_axis(ax.xaxis, x[y.notna()])
+            canvas.score_axis(ax.xaxis, x[y.notna()])
             ranks = canvas.ranks(x, y, METRICS[panel.tasks[0][-1]].better)
             ax.set_title(f"{panel.label}\n{coefficients(panel_row(correlations, panel), every_model)}{ranks}")
             ax.set_ylabel(panel_axis(panel))
@@ -291,8 +293,12 @@ def panel_row(correlations: pd.DataFrame, panel: Panel) -> pd.Series | None:
 def scatter_figure(
     canvas: Canvas, matrix: pd.DataFrame, correlations: pd.DataFrame, kinds: tuple[str, ...]
 ) -> Figure | None:
-    """Figs 5 and 6: one scatter for each task of some kinds (logit axes with the metric's own labels)."""
-    x = canvas.x()
+    """Figs 5 and 6: one scatter for each task of some kinds (logit axes with the metric's own labels).
+
+    The kinds are all transfer tasks or all properties, so that their panels share the x axis.
+    """
+    raw = canvas.conventions.raw(kinds[0])
+    x = canvas.x(raw)
     tasks = [task for task in figure_tasks(matrix, canvas, kinds) if (matrix[task].notna() & x.notna()).any()]
     if not tasks:
         return None
@@ -306,15 +312,14 @@ def scatter_figure(
             regression(ax, x, values[task])
             canvas.points(ax, x, values[task], 4.5)
             frame(ax, values[task][x.notna()])
-            canvas.percent_axis(ax.xaxis, x[values[task].notna()])
-            if METRICS[task[-1]].logit:
-                canvas.percent_axis(ax.yaxis, values[task], task[-1])
+            canvas.score_axis(ax.xaxis, x[values[task].notna()], raw=raw)
+            canvas.score_axis(ax.yaxis, values[task], task[-1], raw)
             row = by_task.loc[[task]].iloc[0] if task in by_task.index else None
             title = f"{short_label(task, kinds, canvas.names)} {variant[task[0]]}".strip()
             ranks = canvas.ranks(x, values[task], METRICS[task[-1]].better)
             ax.set_title(f"{title}\n{coefficients(row, every_model)}{ranks}")
         figure.supxlabel(canvas.source_label, fontsize=8)
-        figure.supylabel("Score (logit scale where bounded)", fontsize=8)
+        figure.supylabel("Score" if raw else "Score (logit scale where bounded)", fontsize=8)
         canvas.legend(figure, shown)
     return figure
 
@@ -323,9 +328,9 @@ def figure_tasks(matrix: pd.DataFrame, canvas: Canvas, kinds: tuple[str, ...]) -
     """Tasks of some kinds that figures draw: no source data set, of several shots the conventional one."""
     tasks = [task for task in matrix.columns if task[1] in kinds and task[2] not in canvas.leave_out]
     shots = {task[3] for task in tasks if task[1] == "fewshot"}
-    if canvas.conventions.merge_shots or canvas.conventions.figure_shot not in shots:
+    if canvas.conventions.merge_shots or FIGURE_SHOT not in shots:
         return tasks
-    return [task for task in tasks if task[1] != "fewshot" or task[3] == canvas.conventions.figure_shot]
+    return [task for task in tasks if task[1] != "fewshot" or task[3] == FIGURE_SHOT]
 
 
 def short_label(task: tuple, kinds: tuple[str, ...], names: Names) -> str:
@@ -353,8 +358,7 @@ def correlation_figure(canvas: Canvas, matrix: pd.DataFrame, correlations: pd.Da
         return None
     groups: dict[tuple, list] = {}
     for row in rows:
-        distant = row["panel"].find("cd-fsl") >= 0
-        groups.setdefault((row.name[0], row.name[1], distant), []).append(row)
+        groups.setdefault((row.name[0], row.name[1], row["distant"]), []).append(row)
     lines, variant = _fill_lines([len(found) for found in groups.values()], 15), variants(tasks)
     longest = max(6, *map(sum, lines))
     with mpl.rc_context(STYLE):
@@ -412,13 +416,10 @@ def _bars(ax, rows: list[pd.Series], names: Names, one_shot: bool) -> None:
 
 def domain_figure(canvas: Canvas, scores: pd.DataFrame, pretrained_on: dict[str, str]) -> Figure | None:
     """Domain or transfer: linear scores on each pretraining data set; filled = pretrained on it."""
-    linear = scores[scores["kind"] == "linear"]
-    linear = linear[linear["protocol"] == linear["protocol"].iloc[0]] if len(linear) else linear
-    domains = [d for d in dict.fromkeys(linear["dataset"]) if d in set(pretrained_on.values())]
-    models = [m for m in canvas.models if m in pretrained_on and m in set(linear["model"])]
-    if len(domains) < 2 or not models:
+    values = domain_scores(scores, pretrained_on)
+    if values.empty:
         return None
-    values = linear.set_index(["model", "dataset"])["value"]
+    domains, models = list(values.columns), [m for m in canvas.models if m in values.index]
     with mpl.rc_context(STYLE):
         figure = canvas.figure(max(5.2, 2.6 * len(domains)), 0.22 * len(models) + 1.2)
         axes = figure.subplots(1, len(domains), squeeze=False, sharey=True)[0]
@@ -427,11 +428,10 @@ def domain_figure(canvas: Canvas, scores: pd.DataFrame, pretrained_on: dict[str,
                 style, own = canvas.styles[model], pretrained_on[model] == domain
                 face = style["color"] if own else "white"
                 ax.axhline(i, color="#E5E5E5", linewidth=0.5, zorder=0)
-                if (model, domain) in values.index:
-                    ax.scatter(
-                        values[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
-                        s=34, linewidth=1.1, zorder=3,
-                    )  # fmt: skip
+                ax.scatter(
+                    values.loc[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
+                    s=34, linewidth=1.1, zorder=3,
+                )  # fmt: skip
             ax.set_title(canvas.names.dataset(domain))
             ax.set_xlabel("Linear score (percent)")
             ax.set_yticks(range(len(models)), [canvas.labels[m] for m in reversed(models)])
@@ -599,12 +599,12 @@ def radar_values(canvas: Canvas, matrix: pd.DataFrame) -> pd.DataFrame:
     columns = {head: canvas.source} if canvas.source.notna().any() else {}
     variant = variants(matrix.columns)
     for panel in every:
-        if not in_figure(panel, every, canvas.conventions):
+        if not in_figure(panel, every):
             continue
         tasks = list(panel.tasks)
         if panel.kind == "normals":
             tasks = [t for t in matrix.columns if t[0] == panel.protocol and t[4] == "mean-angle"] or tasks
-        group = "CD" if "cd-fsl" in panel.name else ""
+        group = "CD" if panel.distant else ""
         head = " ".join(part for part in (KINDS[panel.kind].short, variant[panel.protocol], group) if part)
         columns[head] = oriented(matrix[tasks]).mean(axis=1, skipna=False)
     return pd.DataFrame(columns)

@@ -41,6 +41,15 @@ NORMALS = {
     "within_30": "within-30",
 }
 
+#: Data sets that the published means of the properties are over.
+PROPERTY_DATASETS = {
+    "calibration": frozenset(
+        ("aircraft", "caltech101", "cars", "cifar10", "cifar100", "dtd", "flowers", "food101", "pets", "sun397")
+    ),
+    "inversion": frozenset(["fifteen-images"]),
+    "attention": frozenset(["fifteen-images"]),
+}
+
 #: Column of v2 Table 9 -> (kind, setting, metric).
 TABLE9 = {
     "ece_linear_unscaled_pct": ("calibration", "linear", "ece"),

@@ -54,7 +54,7 @@ def _figure(folder: Path, name: str, suite: str) -> dict:
     svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
     points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
-    own = read_json(folder / "captions.json").get(name, "") if (folder / "captions.json").exists() else ""
+    own = read_json(folder / "captions.json").get(name, "")
     return {"name": name, "caption": f"{caption(name, suite)} {own}".strip(), "uri": uri, "width": round(points * 1.75)}
 
 
@@ -94,8 +94,8 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
     suite, title : str
         Its id and heading.
     tables, figures : path
-        Folders written by `summary.write_summary` and by `plots.save_figure` (with explorer.json beside the figures,
-        if there is anything to explore).
+        Folders written by `summary.write_summary` and by `plots.save_figure` (with captions.json beside the figures,
+        and explorer.json if there is anything to explore).
     provenance : dict of str
         Versions to list at the end, after suite and conventions.
 

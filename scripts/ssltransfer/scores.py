@@ -250,27 +250,6 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return tidy(frame.to_dict("records"))
 
 
-def combine(scores: pd.DataFrame) -> pd.DataFrame:
-    """Reduce to one row a cell: measured where measured, else published.
-
-    Kinds come in the order of `KINDS`, otherwise rows keep theirs. A published number stands in for every protocol of
-    its kind, so that a suite which measures one model under ``linear-official`` shows it among the published ones.
-    """
-    measured = scores[scores["source"] == "measured"]
-    published = scores[scores["source"] != "measured"]
-    protocols = measured[["kind", "protocol"]].drop_duplicates()
-    spread = published.merge(protocols, on="kind", how="left", suffixes=("", "_measured"))
-    spread["protocol"] = spread["protocol_measured"].fillna(spread["protocol"])
-    # A measured property counts on each data set, a published one on their average: the model, not the cell, decides.
-    whole = ~spread["kind"].map(lambda kind: KINDS[kind].performance).astype(bool)
-    by_model = [name for name in CELL if name != "dataset"]
-    seen = pd.MultiIndex.from_frame(measured[by_model])
-    superseded = whole & pd.MultiIndex.from_frame(spread[by_model]).isin(seen)
-    both = pd.concat([measured, spread.loc[~superseded, COLUMNS]]) if len(published) else measured
-    both = both.drop_duplicates(CELL, keep="first")
-    return both.sort_values("kind", key=lambda kind: kind.map(list(KINDS).index), kind="stable", ignore_index=True)
-
-
 def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
     """Accuracy of each model on its source data set, the x axis of every correlation.
 

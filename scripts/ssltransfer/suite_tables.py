@@ -111,7 +111,7 @@ def suite_tables(
     Parameters
     ----------
     scores : pd.DataFrame
-        Tidy table with one row a cell (see `scores.combine`).
+        Tidy table with one row a cell (see `comparison.combine`).
     source : pd.Series
         Source accuracy in percent of each model, in the row order wanted; NaN where unknown.
     names : Names
@@ -183,7 +183,7 @@ def _accuracy_table(panel: Panel, matrix, scores, source, names: Names, leave_ou
     if panel.kind == "linear" and not leave_out and source.notna().any():
         cells.insert(0, ("Source", "ImageNet"), source)
         position = {j + 1: task for j, task in position.items()}
-    cells = cells.set_axis(names.rows(cells.index)).set_axis(pd.MultiIndex.from_tuples(cells.columns), axis=1)
+    cells = cells.rename(index=names.model).set_axis(pd.MultiIndex.from_tuples(cells.columns), axis=1)
     halves = _half_widths(scores, matrix, position, cells)
     caption = f"{' / '.join(metrics)}, percent. Best bold, second best underlined."
     if halves is not None:
@@ -219,7 +219,7 @@ def _metric_table(name: str, title: str, tasks: list, matrix, names: Names) -> t
         if setting:
             label = f"{label} {SETTINGS.get(setting, setting)}"
         heads.append((" ".join(part for part in parts if part), label))
-    cells = cells.set_axis(names.rows(cells.index)).set_axis(pd.MultiIndex.from_tuples(heads), axis=1)
+    cells = cells.rename(index=names.model).set_axis(pd.MultiIndex.from_tuples(heads), axis=1)
     metrics = [METRICS[task[-1]] for task in tasks]
     units = ", ".join(dict.fromkeys(f"{m.label} in {m.unit}" for m in metrics if m.unit != "percent"))
     caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
@@ -261,18 +261,18 @@ def _leave_one_out_range(row: dict, names: Names) -> str:
         value, without = row[f"pearson_loo_{end}"], row[f"pearson_loo_{end}_without"]
         if pd.isna(value):
             return MISSING
-        ends.append(f"{value:.2f} (without {names.rows([without])[0]})")
+        ends.append(f"{value:.2f} (without {names.model(without)})")
     return " to ".join(ends)
 
 
 def task_label(task: dict, names: Names, variant: str = "") -> str:
-    """Readable name of a task given the columns of the tidy table."""
+    """Readable name of a task given the columns of the tidy table, or of an average given its row of correlations."""
     kind = KINDS[task["kind"]]
     parts = [f"{kind.label} {variant}".strip()]
     metric = METRICS.get(task["metric"])
     if task["dataset"] == "average" and metric is None:
         parts.append("average")
-        if task["kind"] == "fewshot" and "cd-fsl" in task.get("panel", ""):
+        if task["distant"]:
             parts.append("CD-FSL")
     elif task["dataset"] != "average":
         parts.append(names.dataset(task["dataset"]))
@@ -291,36 +291,44 @@ def short_task_label(task: tuple, names: Names, variant: str = "") -> str:
     return " ".join(part for part in parts if part)
 
 
-def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Names) -> Table | None:
-    """Compare models on the data set they were pretrained on with models pretrained elsewhere.
+def domain_scores(scores: pd.DataFrame, pretrained_on: dict[str, str]) -> pd.DataFrame:
+    """Linear scores on the data sets that models were pretrained on: models by their own data set x data sets.
 
     Parameters
     ----------
     scores : pd.DataFrame
         Tidy table with one row a cell; the first linear protocol is used.
     pretrained_on : dict
-        Model -> data set of the suite it was pretrained on.
-    names : Names
-        Labels.
+        Model -> data set of the suite it was pretrained on; other models are left out.
 
     Returns
     -------
-    Table or None
-        Rows: models by pretraining data set; columns: those data sets, own ones flagged; footer: means over models
-        of the own and of the other domains. None unless two or more such data sets have linear scores.
+    pd.DataFrame
+        Empty unless two or more such data sets have linear scores.
     """
     linear = scores[scores["kind"] == "linear"]
     linear = linear[linear["protocol"] == linear["protocol"].iloc[0]] if len(linear) else linear
     domains = [d for d in dict.fromkeys(linear["dataset"]) if d in set(pretrained_on.values())]
     if len(domains) < 2:
-        return None
+        return pd.DataFrame()
     models = [m for d in domains for m, own in pretrained_on.items() if own == d]
-    wide = linear[linear["dataset"].isin(domains)].pivot(index="model", columns="dataset", values="value")
-    wide = wide.reindex(index=models, columns=domains).dropna(how="all")
+    wide = linear.pivot(index="model", columns="dataset", values="value")
+    return wide.reindex(index=models, columns=domains).dropna(how="all")
+
+
+def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Names) -> Table | None:
+    """Compare models on the data set they were pretrained on with models pretrained elsewhere.
+
+    The scores are those of `domain_scores`, own ones flagged; the footer has means over models of the own and of the
+    other domains. None where there are no such scores.
+    """
+    wide = domain_scores(scores, pretrained_on)
+    if wide.empty:
+        return None
+    domains = list(wide.columns)
     own = {(m, d): pretrained_on[m] == d for m in wide.index for d in domains}
-    labels = dict(zip(wide.index, names.rows(wide.index), strict=True))
     columns = pd.MultiIndex.from_tuples([("Linear accuracy on", names.dataset(d)) for d in domains])
-    flags = {(labels[m], columns[domains.index(d)]): "own" for (m, d), is_own in own.items() if is_own}
+    flags = {(names.model(m), columns[domains.index(d)]): "own" for (m, d), is_own in own.items() if is_own}
     mask = pd.DataFrame([[own[m, d] for d in domains] for m in wide.index], wide.index, domains)
     footer = pd.DataFrame(
         {
@@ -333,7 +341,7 @@ def domain_table(scores: pd.DataFrame, pretrained_on: dict[str, str], names: Nam
         "Does pretraining on the target domain pay? † marks the data set a model was pretrained on; the last "
         "rows average over models. Compare rows of one method for the effect of the domain alone."
     )
-    cells = wide.set_axis(list(labels.values())).set_axis(columns, axis=1)
+    cells = wide.rename(index=names.model).set_axis(columns, axis=1)
     footer = footer.set_axis(columns, axis=1)
     size = len(domains)
     return Table(
@@ -375,7 +383,7 @@ def rank_tables(matrix: pd.DataFrame, names: Names) -> list[Table]:
             "Best on": ranks["best_on"],
             "Tasks": ranks["tasks"],
         }
-    ).set_axis(names.rows(ranks.index))
+    ).rename(index=names.model)
     caption = "Rank of each model, averaged over the tasks that the paper counts; 1 is best. Interval: tasks resampled."
     left_out = matrix.columns.difference(shared_tasks(matrix).columns, sort=False)
     if len(left_out):
@@ -421,8 +429,7 @@ def fewshot_pair_table(pairs: pd.DataFrame, names: Names) -> Table:
     """Which differences between models survive the paired intervals of the few-shot episodes."""
     counts = survivors(pairs)
     for column in ("model", "other"):
-        labels = dict(zip(names.models, names.rows(names.models), strict=True))
-        counts[column] = counts[column].map(labels)
+        counts[column] = counts[column].map(names.model)
     counts = counts.rename(
         columns={
             "other": "against", "cells": "Cells", "model_better": "Better", "other_better": "Worse",
@@ -481,13 +488,12 @@ def _side_by_side(protocol: str, setting: str, found: pd.DataFrame, names: Names
         (row.dataset, row.metric): METRICS[row.metric].label if own_metric else names.dataset(row.dataset)
         for row in found.itertuples()
     }
-    models = list(dict.fromkeys(found["model"]))
-    labels = dict(zip(models, names.rows(models), strict=True))
+    labels = [names.model(model) for model in dict.fromkeys(found["model"])]
     columns = [(head, part) for head in heads.values() for part in ("published", "measured", "difference")]
-    cells = pd.DataFrame(math.nan, index=list(labels.values()), columns=pd.MultiIndex.from_tuples(columns))
+    cells = pd.DataFrame(math.nan, index=labels, columns=pd.MultiIndex.from_tuples(columns))
     flags = {}
     for row in found.itertuples():
-        label, head = labels[row.model], heads[row.dataset, row.metric]
+        label, head = names.model(row.model), heads[row.dataset, row.metric]
         for part in ("published", "measured", "difference"):
             cells.loc[label, (head, part)] = getattr(row, part)
         flags[label, (head, "difference")] = row.verdict if row.verdict != "not stated" else ""
@@ -529,7 +535,7 @@ def averages_table(tables: list[Table], printed: pd.DataFrame, names: Names) -> 
     by_name = {table.name: table for table in tables}
     rows = []
     for kind, model, value in printed.itertuples(index=False):
-        label = names.rows([model])[0]
+        label = names.model(model)
         ours = float(by_name[kind].cells.loc[label, ("", "Avg.")])
         rows.append((f"{KINDS[kind].label} · {label}", value, ours, ours - value))
     frame = pd.DataFrame(rows, columns=["", "Printed", "Recomputed", "Difference"]).set_index("")

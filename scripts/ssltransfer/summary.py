@@ -5,9 +5,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ssltransfer.comparison import combine
 from ssltransfer.correlation import CONVENTIONS, TASK, Conventions, correlations, task_matrix
 from ssltransfer.files import read_json, replacing, write_json
-from ssltransfer.scores import combine, read_scores, source_accuracy, source_datasets
+from ssltransfer.scores import read_scores, source_accuracy, source_datasets
 from ssltransfer.tables import Names, Table, write_table
 
 
@@ -49,8 +50,10 @@ class Summary:
 
     @property
     def names(self) -> Names:
-        """Labels of models and data sets."""
-        return Names(dict(zip(self.models["model"], self.models["label"], strict=True)), self.datasets)
+        """Labels of models and data sets; a label that models share gets the id behind it."""
+        ids, labels = self.models["model"], self.models["label"]
+        told_apart = labels.where(~labels.duplicated(keep=False), labels + " (" + ids + ")")
+        return Names(dict(zip(ids, told_apart, strict=True)), self.datasets)
 
     @property
     def source(self) -> pd.Series:

@@ -211,19 +211,15 @@ def write_table(folder: str | Path, table: Table) -> None:
 
 @dataclass(frozen=True)
 class Names:
-    """What to call things: labels of models and data sets, and which models are highlighted."""
+    """What to call models and data sets: id -> label."""
 
     models: dict[str, str]
     datasets: dict[str, str]
 
+    def model(self, model: str) -> str:
+        """Label of a model, or its id."""
+        return self.models.get(model, model)
+
     def dataset(self, dataset: str) -> str:
         """Label of a data set, or its id."""
         return self.datasets.get(dataset, dataset)
-
-    def rows(self, index) -> list[str]:
-        """Labels of models; a label that two models share gets the id behind it."""
-        labels = [self.models.get(model, model) for model in index]
-        return [
-            f"{label} ({model})" if labels.count(label) > 1 else label
-            for label, model in zip(labels, index, strict=True)
-        ]

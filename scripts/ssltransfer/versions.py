@@ -66,13 +66,13 @@ COMPONENTS = {
     ),
     "detection": Component(1, ("detection/evaluation.py", "detection/pictures.py")),
     "summary": Component(
-        3,
+        4,
         (
             *("scores.py", "correlation.py", "published.py", "ranking.py", "comparison.py", "claims.py"),
             *("tables.py", "summary.py", "suite_tables.py"),
         ),
     ),
-    "figures": Component(7, ("plots.py", "galleries.py", "explorer.py")),
+    "figures": Component(8, ("plots.py", "galleries.py", "explorer.py")),
     "report": Component(4, ("report.py",)),
 }
 
