@@ -31,7 +31,7 @@ from ssltransfer.detection.objects import Annotations, check_inside
 from ssltransfer.detection.settings import Settings, describe
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
-from ssltransfer.training import PRECISIONS, load, train
+from ssltransfer.training import PRECISIONS, load, seed_step, train
 
 log = logging.getLogger("ssltransfer")
 
@@ -123,8 +123,7 @@ def train_detector(
     interval = max(1, used.iterations // LOSSES)
 
     def loss(batch, step):
-        # Samples of anchors and boxes are drawn from the global generators; seeded so, a step needs no other one.
-        torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
+        seed_step(settings.seed, step)  # samples of anchors and boxes are drawn from the global generators
         return sum(detector.losses(batch).values())
 
     def batches(first):

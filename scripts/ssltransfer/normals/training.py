@@ -129,12 +129,8 @@ def train_network(
 
     def loss(batch: tuple[Tensor, Tensor, Tensor], step: int) -> Tensor:
         images, sizes, labels = batch
-        # Dropout follows from the step, like everything else that is drawn.
-        drawn = int(np.random.SeedSequence([seed, step]).generate_state(1)[0])
-        with torch.random.fork_rng([device] if device.type == "cuda" else []):
-            # torch.manual_seed would queue a call for every kind of device that is not there, at every step.
-            torch.cuda.manual_seed(drawn) if device.type == "cuda" else torch.default_generator.manual_seed(drawn)
-            return cell_loss(network(network_input(images, sizes, norm)), labels)
+        training.seed_step(seed, step)  # dropout draws from the global generators
+        return cell_loss(network(network_input(images, sizes, norm)), labels)
 
     return interval, training.train(
         network.trained,

@@ -20,7 +20,7 @@ from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
-from ssltransfer.training import train
+from ssltransfer.training import seed_step, train
 
 
 @dataclass(frozen=True)
@@ -129,7 +129,7 @@ def pretrain(
 
     def loss(batch: np.ndarray, step: int) -> Tensor:
         views = torch.from_numpy(images[batch]).to(device).repeat(method.views, 1, 1, 1)
-        views = normalise(augment(views, strength, generator(recipe.seed, step)), norm)
+        views = normalise(augment(views, strength, seed_step(recipe.seed, step)), norm)
         return method(views, torch.from_numpy(labels[batch]).to(device))
 
     losses = train(
@@ -211,11 +211,6 @@ def batches(rows: np.ndarray, recipe: Recipe, first: int) -> Iterator[np.ndarray
         for start in range((first - epoch * steps if epoch == first // steps else 0), steps):
             # Ascending rows read a memory-mapped file in one direction.
             yield np.sort(order[start * size : (start + 1) * size])
-
-
-def generator(seed: int, step: int) -> torch.Generator:
-    """Return the generator of the views of one step."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, arch: str, norm: str) -> str:
