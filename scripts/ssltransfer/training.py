@@ -1,4 +1,4 @@
-"""The training engine of pretraining, detection, surface normals and inversion: seeded, resumable, on a GPU or one CPU thread.
+"""The training engine of pretraining, detection, normals and inversion: seeded, resumable, on a GPU or one CPU thread.
 
 No random state is carried from step to step: the order of a pass over the data depends on (seed, pass) only, an
 example on (seed, step, position). So the state of an unfinished run is its weights, its optimiser and its losses,

@@ -35,7 +35,6 @@ from ssltransfer.training import PRECISIONS, load, seed_step, train
 
 log = logging.getLogger("ssltransfer")
 
-BACKENDS = ("torchvision", "detectron2")
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 LOSSES = 100  # recorded in a run, about
 TEST_BATCH = 8
