@@ -12,10 +12,10 @@ from ssltransfer.device import choose_device
 from ssltransfer.files import replacing, write_json
 from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS
+from ssltransfer.normals.evaluation import draw, evaluate
 from ssltransfer.normals.frames import Frames
 from ssltransfer.normals.network import load_network
 from ssltransfer.normals.pictures import CAPTION
-from ssltransfer.normals.training import draw, evaluate
 from ssltransfer.normals.truth import open_normals
 from ssltransfer.picture_file import save_pictures
 

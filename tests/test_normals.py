@@ -25,9 +25,10 @@ from ssltransfer.datasets import nyuv2
 from ssltransfer.errors import InputError
 from ssltransfer.normals import codes, pictures, truth
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
+from ssltransfer.normals.evaluation import draw, evaluate, predict
 from ssltransfer.normals.frames import Frames, collate, network_input, read_labels, resized
 from ssltransfer.normals.network import NormalsNetwork, PyramidPooling, decode, dilate, load_network, parameter_groups
-from ssltransfer.normals.training import cell_loss, draw, evaluate, predict, schedule, train_network
+from ssltransfer.normals.training import cell_loss, schedule, train_network
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
