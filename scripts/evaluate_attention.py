@@ -11,7 +11,6 @@ from ssltransfer.attention import Occluder, Scan, attention_map, diffusion, over
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
-from ssltransfer.download import file_hash
 from ssltransfer.files import replacing, write_json
 from ssltransfer.fused import fuse
 from ssltransfer.jobs import Cost, job, log, package_versions, progress
@@ -28,7 +27,7 @@ with job(snakemake.log[0]):
     images = np.load(snakemake.input.images, allow_pickle=False)
     backbone = fuse(load_backbone(snakemake.input.checkpoint, params.arch), device)
     key = json.dumps(
-        [dict(settings), params.arch, params.norm, params.version, file_hash(Path(snakemake.input.checkpoint))]
+        [params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint), dict(settings)]
     )
     errors = scan_images(
         lambda image: Occluder(backbone, image, params.norm, scan, **options),

@@ -24,9 +24,9 @@ with job(snakemake.log[0]):
     index = read_index(snakemake.input.index)
     annotations = read_annotations(index, snakemake.wildcards.dataset)
     root = image_root(Source(*params.source), snakemake.resources.data_root, snakemake.input.index)
-    provenance = read_provenance(snakemake.input.checkpoint)
     backbone = load_backbone(snakemake.input.checkpoint, params.arch)
     detector = build_detector(backbone, params.arch, len(index.classes), params.norm, settings)
+    key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
     interval, losses = train_detector(
         detector,
         index,
@@ -34,7 +34,7 @@ with job(snakemake.log[0]):
         root,
         settings,
         part,
-        about=json.dumps([params.arch, params.norm, params.version, provenance]),
+        key,
         where=where,
         workers=snakemake.threads - 1,
         progress=lambda batches, total: progress(batches, "training", total),
@@ -44,7 +44,7 @@ with job(snakemake.log[0]):
     save_curve(output.curve, interval, losses)
     device = next(detector.parameters()).device
     about = {
-        "checkpoint": json.dumps(decode(provenance)),
+        "checkpoint": json.dumps(decode(read_provenance(snakemake.input.checkpoint))),
         "norm": params.norm,
         "settings": json.dumps(describe(settings)),
         "schedule": json.dumps(describe(settings.used)),

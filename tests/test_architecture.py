@@ -135,6 +135,14 @@ def test_a_component_names_the_networks_and_the_engine_it_computes_with(name):
     assert shared <= set(COMPONENTS[name].modules)
 
 
+def test_unfinished_work_is_continued_by_the_same_code_only():
+    scripts = [path.read_text() for path in (REPOSITORY / "scripts").glob("*.py")]
+    keeping = [text for text in scripts if '.part"' in text]
+    assert len(keeping) == 5
+    for text in keeping:
+        assert re.search(r"    key = json\.dumps\(\s*\[params\.arch, params\.norm, params\.version\b", text)
+
+
 def test_another_way_to_draw_or_to_measure_trains_nothing_again():
     for training, evaluation in (("normals-network", "normals"), ("detector", "detection"), ("inversion", "likeness")):
         alone = set(COMPONENTS[evaluation].modules) - set(COMPONENTS[training].modules)

@@ -1,5 +1,6 @@
 """Surface normals: angles against their definitions, the network against torchvision, the whole loop on tiny scenes."""
 
+import logging
 import os
 import re
 import signal
@@ -82,7 +83,7 @@ def scenes(tmp_path):
     return Frames(tmp_path, [f"{number}.png" for number in range(12)], normals, words, 1000)
 
 
-def train(scenes, part, changes=None, **options):
+def train(scenes, part, changes=None, key="backbone", **options):
     chosen = SETTINGS | (changes or {})
     trained = network(chosen)
     _, losses = train_network(
@@ -92,7 +93,7 @@ def train(scenes, part, changes=None, **options):
         chosen,
         "none",
         part,
-        "backbone",
+        key,
         where="protocols.test",
         workers=options.pop("workers", 0),
         device=CPU,
@@ -548,7 +549,7 @@ def test_ignored_cells_do_not_count():
     assert nothing.item() == 0 and not logits.grad.any()
 
 
-def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes):
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes, caplog):
     whole = train(scenes, tmp_path / "whole")
     assert whole[1][-1] < whole[1][0]
 
@@ -561,7 +562,11 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes):
     with pytest.raises(KeyboardInterrupt):
         train(scenes, tmp_path / "part", progress=interrupted, save_seconds=0)
     assert (tmp_path / "part/state.pt").exists()
-    assert same(train(scenes, tmp_path / "part"), whole)
+    with caplog.at_level(logging.INFO):
+        for key, said in (("another backbone", "starting from the beginning"), ("backbone", "resuming at step")):
+            caplog.clear()
+            assert same(train(scenes, tmp_path / "part", key=key), whole)
+            assert said in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads

@@ -60,7 +60,7 @@ def train_detector(
     root: Path,
     settings: Settings,
     part: Path,
-    about: str,
+    key: str,
     where: str,
     workers: int = 0,
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
@@ -80,8 +80,8 @@ def train_detector(
     settings : Settings
     part : Path
         Folder for the state of the unfinished run; the caller removes it once the result is safe.
-    about : str
-        What else the run depends on: the checkpoint.
+    key : str
+        What the run depends on beside images, boxes and settings.
     where : str
         Place of the settings, for error messages.
     workers : int
@@ -137,7 +137,7 @@ def train_detector(
         used.factor,
         used.iterations,
         part,
-        _fingerprint(index, annotations, rows, settings, about),
+        _fingerprint(index, annotations, rows, settings, key),
         where=where,
         interval=interval,
         precision=settings.precision,
@@ -147,13 +147,11 @@ def train_detector(
     return interval, losses
 
 
-def _fingerprint(index: Index, annotations: Annotations, rows: np.ndarray, settings: Settings, about: str) -> str:
+def _fingerprint(index: Index, annotations: Annotations, rows: np.ndarray, settings: Settings, key: str) -> str:
     """Describe a run so that its state is known again: settings, images, boxes, and what it starts from."""
     boxes = [np.column_stack([annotations.label[row], annotations.box[row]]) for row in rows]
     data = zlib.crc32(np.ascontiguousarray(np.concatenate(boxes)).data)
-    return json.dumps(
-        [describe(settings), about, zlib.crc32("\n".join(index.image[row] for row in rows).encode()), data]
-    )
+    return json.dumps([describe(settings), key, zlib.crc32("\n".join(index.image[row] for row in rows).encode()), data])
 
 
 @torch.inference_mode()

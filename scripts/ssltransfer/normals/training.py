@@ -51,7 +51,7 @@ def train_network(
     settings: dict,
     norm: str,
     part: Path,
-    identity: str,
+    key: str,
     *,
     where: str,
     workers: int,
@@ -73,8 +73,8 @@ def train_network(
         Input normalisation.
     part : Path
         Folder for the state of the unfinished run.
-    identity : str
-        Describes the backbone.
+    key : str
+        What the run depends on beside frames, rows and settings.
     where : str
         Place of the settings, for error messages.
     workers : int
@@ -129,7 +129,7 @@ def train_network(
         rate,
         steps,
         part,
-        fingerprint(frames, rows, settings, norm, identity),
+        fingerprint(frames, rows, settings, key),
         where=where,
         interval=interval,
         precision=settings["precision"],
@@ -138,8 +138,8 @@ def train_network(
     )
 
 
-def fingerprint(frames: Frames, rows: np.ndarray, settings: dict, norm: str, identity: str) -> str:
-    """Describe a run so that its state is known again: settings, backbone, rows, words and some normals."""
+def fingerprint(frames: Frames, rows: np.ndarray, settings: dict, key: str) -> str:
+    """Describe a run so that its state is known again: settings, key, rows, words and some normals."""
     some = frames.normals[rows[:: max(1, len(rows) // 16)], ::8, ::8]
     checksums = [zlib.crc32(np.ascontiguousarray(array).data) for array in (rows, frames.words, some)]
-    return json.dumps([settings, norm, identity, list(frames.codes[:1]), checksums], sort_keys=True)
+    return json.dumps([settings, key, list(frames.codes[:1]), checksums], sort_keys=True)

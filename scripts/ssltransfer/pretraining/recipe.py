@@ -79,6 +79,7 @@ def pretrain(
     arch: str,
     norm: str,
     part: Path,
+    key: str,
     progress: Callable[[Iterable, int], Iterable] = lambda steps, total: steps,
     save_seconds: float = 60.0,
 ) -> tuple[dict[str, Tensor], list[float]]:
@@ -99,6 +100,8 @@ def pretrain(
         See `backbones.normalise`.
     part : Path
         Folder for the state of the unfinished run; the caller removes it once the result is safe.
+    key : str
+        What the run depends on beside images and recipe.
     progress : callable
         Wraps (steps, number of steps).
     save_seconds : float
@@ -140,7 +143,7 @@ def pretrain(
         lambda step: schedule((step + 0.5) / steps, recipe.warmup),
         steps,
         part,
-        fingerprint(images, labels, rows, recipe, arch, norm),
+        fingerprint(images, labels, rows, recipe, key),
         where=recipe.where,
         interval=steps_per_epoch,
         progress=progress,
@@ -213,8 +216,8 @@ def batches(rows: np.ndarray, recipe: Recipe, first: int) -> Iterator[np.ndarray
             yield np.sort(order[start * size : (start + 1) * size])
 
 
-def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, arch: str, norm: str) -> str:
+def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, key: str) -> str:
     """Describe a run so that its state is known again: settings, checksums of labels and of some images."""
     sample = rows[:: max(1, len(rows) // 256)]
     checksums = [zlib.crc32(np.ascontiguousarray(a).data) for a in (rows, labels[rows], images[sample])]
-    return json.dumps([asdict(recipe), arch, norm, checksums])
+    return json.dumps([asdict(recipe), key, checksums])
