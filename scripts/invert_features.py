@@ -13,7 +13,7 @@ from ssltransfer.device import choose_device
 from ssltransfer.files import replacing
 from ssltransfer.fused import fuse
 from ssltransfer.inversion import Inversion, batch_size, invert
-from ssltransfer.jobs import Cost, job, progress
+from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.score_file import decode
 from ssltransfer.training import save_curve
 
@@ -49,7 +49,8 @@ with job(snakemake.log[0]):
     provenance = {
         "checkpoint": decode(read_provenance(snakemake.input.checkpoint)),
         "norm": params.norm,
-        "cost": cost.report() | {"device": device.type},
+        "versions": package_versions("torch", "numpy") | {"protocol": params.version},
+        "cost": cost.report(),
     }
     with replacing(output.images) as temporary:
         np.savez(

@@ -42,7 +42,6 @@ with job(snakemake.log[0]):
     detections = detect(detector, index, root, settings, lambda batches, total: progress(batches, "detecting", total))
     save_detections(output.predictions, detections)
     save_curve(output.curve, interval, losses)
-    device = next(detector.parameters()).device
     about = {
         "checkpoint": json.dumps(decode(read_provenance(snakemake.input.checkpoint))),
         "norm": params.norm,
@@ -50,7 +49,7 @@ with job(snakemake.log[0]):
         "schedule": json.dumps(describe(settings.used)),
         "scaling": settings.scaling,
         "versions": json.dumps(package_versions("torch", "torchvision", "detectron2") | {"protocol": params.version}),
-        "cost": json.dumps(cost.report() | {"device": device.type}),
+        "cost": json.dumps(cost.report()),
     }
     save_state(detector.state_dict(), output.trained, about)
     shutil.rmtree(part, ignore_errors=True)

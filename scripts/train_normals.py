@@ -52,7 +52,7 @@ with job(snakemake.log[0]):
         "norm": params.norm,
         "settings": json.dumps(settings),
         "versions": json.dumps(package_versions("torch") | {"protocol": params.version}),
-        "cost": json.dumps(cost.report() | {"device": device.type}),
+        "cost": json.dumps(cost.report()),
     }
     save_state(network.learnt(words), output, provenance)
     save_curve(snakemake.output.curve, interval, losses)

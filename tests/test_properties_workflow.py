@@ -50,6 +50,7 @@ def test_scores_say_what_is_missing(finished):
     (warning,) = score["warnings"]
     assert warning.startswith("lpips-alexnet is missing, its network cannot be had: ") and "nowhere.pth" in warning
     assert set(score["details"]["images"]) == {"textures", "digits"}
+    assert score["versions"]["protocol"] == "1.1" and score["details"]["training_cost"]["seconds"] > 0
     score = json.loads((finished / "results/scores/look-attention/look-random/two.json").read_text())
     assert score["warnings"] == ["approximation: masks in steps of 8, not at every position"]
     assert score["details"]["masks"] == 25

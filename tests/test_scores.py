@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from ssltransfer import score_file
 from ssltransfer.errors import InputError
 from ssltransfer.scores import (
     COLUMNS,
@@ -152,3 +153,21 @@ def test_wrong_tidy_table(tmp_path):
     tidy([row("a", "measured", float("nan"))]).to_csv(path, index=False)
     with pytest.raises(InputError, match="row 2"):
         read_scores(path)
+
+
+def test_a_score_is_written_whole_and_its_warnings_to_the_log(tmp_path, caplog):
+    cell = {"model": "m", "protocol": "p", "dataset": "d"}
+    parts = {"checkpoint": {}, "preprocessing": {}, "details": {}, "versions": {}, "cost": {}}
+    value = score_file.percent("top1", 50.0)
+    written = {"warnings": ["look twice"], "curve": {}}
+    score_file.write(tmp_path / "a.json", cell, "linear", [value], {"seed": 0}, **parts, **written)
+    head = cell | {"kind": "linear", "values": [value], "settings": {"seed": 0}}
+    assert read_score(tmp_path / "a.json") == head | parts | written
+    assert "look twice" in caplog.text
+
+
+def test_versions_of_training_and_evaluation_are_both_named():
+    trained = {"python": "3.12", "torch": "2.8", "protocol": 3}
+    own = {"python": "3.12", "torch": "2.9", "numpy": "2.0", "protocol": 1}
+    expected = {"python": "3.12", "torch": "2.8, 2.9", "numpy": "2.0", "protocol": "3.1"}
+    assert score_file.join_versions(trained, own) == expected

@@ -44,6 +44,12 @@ def test_everything_is_there(finished):
     score = json.loads((finished / "results/scores/toy-fewshot/toy-simclr/digits.json").read_text())
     assert score["warnings"][0].startswith("500-shot is left out: 10 of 10 classes have fewer than 500 + 15")
     assert score["preprocessing"]["norm"] == "none"
+    common = {"checkpoint", "preprocessing", "warnings", "details", "versions", "cost"}
+    for path in finished.glob("results/scores/*/toy-simclr/digits.json"):
+        score = json.loads(path.read_text())
+        assert common <= set(score)
+        assert score["checkpoint"]["source"] == "pretrain:toy-simclr" and score["preprocessing"]["norm"] == "none"
+        assert score["cost"]["device"] in ("cpu", "cuda") and "cores" in score["cost"]["machine"]
     features = np.load(finished / "results/features/toy-simclr/digits/resize16.none.npy")
     assert features.shape == (1797, 128)
     assert not list(finished.glob("results/**/*.tmp*"))

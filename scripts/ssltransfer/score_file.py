@@ -4,11 +4,55 @@ Light on imports, because every protocol's job writes one; reading and checking 
 """
 
 import json
+from collections.abc import Mapping
 from pathlib import Path
 
-from ssltransfer.files import read_json
+from ssltransfer.files import read_json, write_json
+from ssltransfer.jobs import log
 
 BIASED = "the input normalisation was chosen on the test score (normalisation: test-max), which biases it upwards"
+
+
+def write(
+    path: str | Path,
+    cell: Mapping[str, str],
+    kind: str,
+    values: list[dict],
+    settings: Mapping,
+    *,
+    checkpoint: dict,
+    preprocessing: dict,
+    warnings: list[str],
+    details: dict,
+    versions: dict[str, str],
+    cost: dict,
+    **more: dict,
+) -> None:
+    """Write a score file, and its warnings to the log.
+
+    Parameters
+    ----------
+    path : str or Path
+    cell : mapping
+        ``model``, ``protocol`` and ``dataset``: the wildcards of the job.
+    kind : str
+        A key of `scores.KINDS`.
+    values, settings, checkpoint, preprocessing, warnings, details, versions, cost
+        As described in the schema of score files, and so are `more`, which some protocols have.
+    """
+    for warning in warnings:
+        log.warning("%s", warning)
+    found = {
+        **{"kind": kind, "values": values, "settings": dict(settings), "preprocessing": preprocessing},
+        **{"checkpoint": checkpoint, "details": details, "warnings": warnings, "versions": versions, "cost": cost},
+    }
+    write_json(path, dict(cell.items()) | found | more)
+
+
+def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:
+    """Join the versions of a training and of its evaluation; where packages differ, both are named."""
+    both = {name: ", ".join(dict.fromkeys(str(v[name]) for v in (trained, own) if name in v)) for name in trained | own}
+    return both | {"protocol": f"{trained['protocol']}.{own['protocol']}"}
 
 
 def percent(metric: str, value: float, setting: str = "", half_width: float | None = None) -> dict:
