@@ -17,6 +17,12 @@ with job(snakemake.log[0]):
     validation = stored["validation_scores"].astype(np.float64), stored["validation_labels"]
     probabilities = softmax(scores, axis=1)
     validated, temperature = calibration.validated_ece(scores, labels, *validation)
+    likelihood, warnings = calibration.negative_log_likelihood(scores, labels), list(linear["warnings"])
+    if not np.isfinite(likelihood):
+        likelihood = None
+        warnings.append(
+            "the negative log-likelihood is infinite: some test images are of a class without training images"
+        )
     diagram = calibration.reliability_diagram(probabilities, labels)
     score_file.write(
         snakemake.output[0],
@@ -30,10 +36,10 @@ with job(snakemake.log[0]):
         settings,
         checkpoint=linear["checkpoint"],
         preprocessing=linear["preprocessing"],
-        warnings=linear["warnings"],
+        warnings=warnings,
         details={
             "brier": calibration.brier_score(probabilities, labels),
-            "negative_log_likelihood": calibration.negative_log_likelihood(scores, labels),
+            "negative_log_likelihood": likelihood,
             "temperature": temperature,
             "reliability": {
                 "counts": diagram.counts.tolist(),
