@@ -36,9 +36,9 @@ with job(snakemake.log[0]):
     norm = max(results, key=lambda norm: results[norm].test if by_test else results[norm].validation)
     result = results[norm]
     warnings = [score_file.BIASED] if by_test else []
-    unconverged = [point["lambda"] for point in result.curve if not point["converged"]]
-    if unconverged:
-        warnings.append(f"not converged for lambda {', '.join(f'{value:.3g}' for value in unconverged)}")
+    for name, found in results.items():
+        if found.missed:
+            warnings.append(f"not converged under input normalisation {name}: {', '.join(found.missed)}")
     with replacing(snakemake.output.predictions) as temporary:
         np.savez(
             temporary,
@@ -60,7 +60,7 @@ with job(snakemake.log[0]):
             "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
             "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
         },
-        versions=package_versions("numpy", "scipy") | {"protocol": snakemake.params.version},
+        versions=package_versions("numpy", "scipy", "scikit-learn", "torch") | {"protocol": snakemake.params.version},
         cost=cost.report(),
         selected={"lambda": result.penalty, "validation": result.validation},
         curve={norm: results[norm].curve for norm in results},

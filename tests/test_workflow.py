@@ -44,6 +44,8 @@ def test_everything_is_there(finished):
     score = json.loads((finished / "results/scores/toy-fewshot/toy-simclr/digits.json").read_text())
     assert score["warnings"][0].startswith("500-shot is left out: 10 of 10 classes have fewer than 500 + 15")
     assert score["preprocessing"]["norm"] == "none"
+    score = json.loads((finished / "results/scores/toy-linear/toy-simclr/digits.json").read_text())
+    assert {"numpy", "scipy", "scikit-learn", "torch"} <= set(score["versions"])
     common = {"checkpoint", "preprocessing", "warnings", "details", "versions", "cost"}
     for path in finished.glob("results/scores/*/toy-simclr/digits.json"):
         score = json.loads(path.read_text())

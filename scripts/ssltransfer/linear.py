@@ -43,6 +43,12 @@ class LinearResult:
     test_scores: np.ndarray
     validation_scores: np.ndarray
 
+    @property
+    def missed(self) -> list[str]:
+        """The fits that missed their certificate of convergence."""
+        path = [f"lambda {point['lambda']:.3g}" for point in self.curve if not point["converged"]]
+        return path + ["the final fit"] * (not self.final.converged)
+
 
 SOLVERS = {"converged": fit_path, "official": official_path}
 """Values of `solver` in a settings block."""
