@@ -10,6 +10,7 @@ from ssltransfer.array_file import load_arrays
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.device import choose_device
 from ssltransfer.files import read_json
+from ssltransfer.inversion import Inversion
 from ssltransfer.jobs import Cost, job, package_versions
 from ssltransfer.picture_file import save_pictures
 
@@ -23,6 +24,10 @@ with job(snakemake.log[0]):
     pixels = np.load(snakemake.input.originals, allow_pickle=False)
     originals = pixels / 255
     found, warnings = {}, []
+    if settings["steps"] < Inversion.steps:
+        warnings.append(f"{settings['steps']} iterations, where the paper has {Inversion.steps}")
+    if not settings["lpips"]:
+        warnings.append("LPIPS is not measured: its networks would have to be downloaded")
     for trunk, path in zip(settings["lpips"], snakemake.input.get("trunks", []), strict=True):
         manifest = read_json(path)
         if reason := manifest.get("absent"):

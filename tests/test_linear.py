@@ -297,7 +297,7 @@ def test_fits_without_their_certificate_are_warnings_of_either_normalisation(mon
     )
     runpy.run_path(str(REPOSITORY / "scripts/evaluate_linear.py"), init_globals={"snakemake": job})
     assert json.loads((tmp_path / "score.json").read_text())["warnings"] == [
-        f"not converged under input normalisation {norm}: lambda 1, lambda 0.1, the final fit"
+        f"not converged under input normalisation {norm}: 2 of 3 penalties, the final fit"
         for norm in ("imagenet", "none")
     ]
 

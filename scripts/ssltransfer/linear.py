@@ -46,7 +46,8 @@ class LinearResult:
     @property
     def missed(self) -> list[str]:
         """The fits that missed their certificate of convergence."""
-        path = [f"lambda {point['lambda']:.3g}" for point in self.curve if not point["converged"]]
+        count = sum(not point["converged"] for point in self.curve)
+        path = [f"{count} of {len(self.curve)} penalties"] if count else []
         return path + ["the final fit"] * (not self.final.converged)
 
 

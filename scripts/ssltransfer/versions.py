@@ -53,7 +53,7 @@ COMPONENTS = {
     "calibration": Component(1, ("calibration.py",)),
     "fewshot": Component(2, ("fewshot.py",)),
     "inversion": Component(1, ("inversion.py", "fused.py", "training.py", "backbones.py")),
-    "likeness": Component(1, ("likeness.py",)),
+    "likeness": Component(2, ("likeness.py",)),
     "attention": Component(1, ("attention.py", "fused.py", "backbones.py")),
     "known-normals": Component(1, ("normals/truth.py",)),
     "normals-network": Component(1, (*NORMALS, "normals/codes.py", "normals/training.py", "training.py")),
