@@ -118,7 +118,7 @@ def main():
             start = time.process_time()
             with tempfile.TemporaryDirectory() as part:
                 labels = labels[recipe.dataset or "shapes"]
-                state, _ = pretrain(images, labels, rows, replace(recipe, seed=seed), ARCH, NORM, Path(part))
+                state, _ = pretrain(images, labels, rows, replace(recipe, seed=seed), ARCH, NORM, Path(part), key="")
             seconds = time.process_time() - start
             views = recipe.epochs * len(rows) * (1 if recipe.method == "supervised" else 2)
             cells[name].append((scores(state, data), seconds, views))

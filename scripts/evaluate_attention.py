@@ -11,10 +11,9 @@ from ssltransfer.attention import Occluder, Scan, attention_map, diffusion, over
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
-from ssltransfer.download import file_hash
-from ssltransfer.files import replacing, write_json
+from ssltransfer.files import replacing
 from ssltransfer.fused import fuse
-from ssltransfer.jobs import Cost, job, log, package_versions, progress
+from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.picture_file import save_pictures
 
 with job(snakemake.log[0]):
@@ -27,9 +26,8 @@ with job(snakemake.log[0]):
     names = image_names(read_index(snakemake.input.index))
     images = np.load(snakemake.input.images, allow_pickle=False)
     backbone = fuse(load_backbone(snakemake.input.checkpoint, params.arch), device)
-    key = json.dumps(
-        [dict(settings), params.arch, params.norm, params.version, file_hash(Path(snakemake.input.checkpoint))]
-    )
+    checkpoint = read_provenance(snakemake.input.checkpoint)
+    key = json.dumps([params.arch, params.norm, params.version, checkpoint, dict(settings)])
     errors = scan_images(
         lambda image: Occluder(backbone, image, params.norm, scan, **options),
         images,
@@ -40,10 +38,7 @@ with job(snakemake.log[0]):
     )
     maps = np.stack([attention_map(values, scan) for values in errors])
     values = [diffusion(attention) for attention in maps]
-    warnings = []
-    if scan.stride > 1:
-        warnings.append(f"approximation: masks in steps of {scan.stride}, not at every position")
-        log.warning(warnings[0])
+    approximation = f"approximation: masks in steps of {scan.stride}, not at every position"
     with replacing(output.maps) as temporary:
         np.savez(temporary, images=np.array(names), attention=maps.astype(np.float32))
     seen = images[:, scan.margin : scan.margin + scan.size, scan.margin : scan.margin + scan.size]
@@ -56,19 +51,17 @@ with job(snakemake.log[0]):
         {"attention": coloured},
         f"Mask of {scan.mask} x {scan.mask} pixels {steps}, on images of {scan.size} pixels.",
     )
-    write_json(
+    score_file.write(
         output.score,
-        dict(snakemake.wildcards.items())
-        | {
-            "kind": "attention",
-            "values": [score_file.percent("attentive-diffusion", float(np.mean(values)))],
-            "settings": dict(settings),
-            "preprocessing": {"transform": f"stretch{scan.frame}", "norm": params.norm},
-            "checkpoint": score_file.decode(read_provenance(snakemake.input.checkpoint)),
-            "details": {"masks": len(scan.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
-            "warnings": warnings,
-            "versions": package_versions("torch", "numpy") | {"protocol": params.version},
-            "cost": cost.report() | {"device": device.type},
-        },
+        snakemake.wildcards,
+        "attention",
+        [score_file.percent("attentive-diffusion", float(np.mean(values)))],
+        settings,
+        checkpoint=score_file.decode(checkpoint),
+        preprocessing={"transform": f"stretch{scan.frame}", "norm": params.norm},
+        warnings=[approximation] if scan.stride > 1 else [],
+        details={"masks": len(scan.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
+        versions=package_versions("torch", "numpy") | {"protocol": params.version},
+        cost=cost.report(),
     )
     shutil.rmtree(part, ignore_errors=True)

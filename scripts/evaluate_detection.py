@@ -11,9 +11,8 @@ from ssltransfer.detection.evaluation import THRESHOLDS, evaluate, written
 from ssltransfer.detection.objects import read_annotations, voc_objects
 from ssltransfer.detection.pictures import SHOWN, draw, examples
 from ssltransfer.detection.settings import describe, read_settings
-from ssltransfer.files import write_json
 from ssltransfer.images import read_image
-from ssltransfer.jobs import Cost, job, log, package_versions
+from ssltransfer.jobs import Cost, job, package_versions
 from ssltransfer.picture_file import save_pictures
 
 COLUMNS, SIDE = 8, 192
@@ -34,8 +33,6 @@ with job(snakemake.log[0]):
     warnings = [trained["scaling"]] if trained["scaling"] else []
     if absent := [index.classes[k] for k in np.flatnonzero(to_find == 0)]:
         warnings.append(f"no test image shows an object of {', '.join(absent)}; counted as 0, as detectron2 does")
-    for warning in warnings:
-        log.warning(warning)
 
     shown = examples(rows, np.array([len(annotations.label[row]) for row in rows]), COLUMNS)
     root = image_root(Source(*snakemake.params.source), snakemake.resources.data_root, snakemake.input.index)
@@ -55,31 +52,29 @@ with job(snakemake.log[0]):
         f"Boxes with scores above {SHOWN}, in percent.",
     )
     metrics = {"ap": result.ap, "ap50": result.ap50, "ap75": result.ap75}
-    write_json(
+    score_file.write(
         snakemake.output.score,
-        dict(snakemake.wildcards.items())
-        | {
-            "kind": "detection-frozen" if settings.trained == "frozen" else "detection-finetune",
-            "values": [score_file.percent(metric, value) for metric, value in metrics.items()],
-            "settings": dict(snakemake.params.settings),
-            "preprocessing": {"norm": trained["norm"], "sides": describe(settings.sides)},
-            "checkpoint": trained["checkpoint"],
-            "details": {
-                "images": {"train": index.split.count("train"), "test": len(rows)},
-                "objects": int(to_find.sum()),
-                "detections": len(detections),
-                "schedule": trained["schedule"],
-                "per_class": {
-                    name: {"objects": int(to_find[k]), "ap": float(result.per_class[:, k].mean())}
-                    | {f"ap{t:.0%}"[:-1]: float(result.per_class[THRESHOLDS.index(t), k]) for t in (0.5, 0.75)}
-                    for k, name in enumerate(index.classes)
-                },
-                "training_cost": trained["cost"],
+        snakemake.wildcards,
+        "detection-frozen" if settings.trained == "frozen" else "detection-finetune",
+        [score_file.percent(metric, value) for metric, value in metrics.items()],
+        snakemake.params.settings,
+        checkpoint=trained["checkpoint"],
+        preprocessing={"norm": trained["norm"], "sides": describe(settings.sides)},
+        warnings=warnings,
+        details={
+            "images": {"train": index.split.count("train"), "test": len(rows)},
+            "objects": int(to_find.sum()),
+            "detections": len(detections),
+            "schedule": trained["schedule"],
+            "per_class": {
+                name: {"objects": int(to_find[k]), "ap": float(result.per_class[:, k].mean())}
+                | {f"ap{t:.0%}"[:-1]: float(result.per_class[THRESHOLDS.index(t), k]) for t in (0.5, 0.75)}
+                for k, name in enumerate(index.classes)
             },
-            "warnings": warnings,
-            "versions": trained["versions"]
-            | package_versions("numpy")
-            | {"protocol": f"{trained['versions']['protocol']}.{snakemake.params.version}"},
-            "cost": cost.report(),
+            "training_cost": trained["cost"],
         },
+        versions=score_file.join_versions(
+            trained["versions"], package_versions("numpy") | {"protocol": snakemake.params.version}
+        ),
+        cost=cost.report(),
     )

@@ -5,8 +5,7 @@ from ssltransfer.datasets.index import read_index
 from ssltransfer.errors import InputError
 from ssltransfer.feature_file import load_features
 from ssltransfer.fewshot import evaluate_fewshot, possible_shots
-from ssltransfer.files import write_json
-from ssltransfer.jobs import Cost, job, log, package_versions
+from ssltransfer.jobs import Cost, job, package_versions
 
 with job(snakemake.log[0]):
     cost = Cost()
@@ -15,8 +14,6 @@ with job(snakemake.log[0]):
     labels = index.label_array()
     episode = {key: settings[key] for key in ("queries", "ways")}
     shots, warnings = possible_shots(labels, settings["shots"], **episode)
-    for warning in warnings:
-        log.warning(warning)
     if not shots:
         raise InputError(f"{snakemake.wildcards.dataset}: {warnings[0]}; no shot is possible")
     provenance = score_file.feature_provenance(snakemake.input.features)
@@ -42,26 +39,25 @@ with job(snakemake.log[0]):
     if settings["normalisation"] == "test-max":
         warnings.append(score_file.BIASED)
     norms = {setting: norm for setting, (norm, _) in chosen.items()}
-    write_json(
+    score_file.write(
         snakemake.output[0],
-        dict(snakemake.wildcards.items())
-        | {
-            "kind": "fewshot",
-            "values": [
-                score_file.percent("accuracy", result.accuracy, setting, result.half_width)
-                for setting, (_, result) in chosen.items()
-            ],
-            "episodes": {
-                setting: {"queries": result.queries, "correct": result.correct.tolist()}
-                for setting, (_, result) in chosen.items()
-            },
-            "settings": dict(settings),
-            "preprocessing": score_file.preprocessing(
-                settings, provenance, norms if len(set(norms.values())) > 1 else next(iter(norms.values()))
-            ),
-            "checkpoint": score_file.checkpoint(provenance),
-            "warnings": warnings,
-            "versions": package_versions("numpy") | {"protocol": snakemake.params.version},
-            "cost": cost.report(),
+        snakemake.wildcards,
+        "fewshot",
+        [
+            score_file.percent("accuracy", result.accuracy, setting, result.half_width)
+            for setting, (_, result) in chosen.items()
+        ],
+        settings,
+        checkpoint=score_file.checkpoint(provenance),
+        preprocessing=score_file.preprocessing(
+            settings, provenance, norms if len(set(norms.values())) > 1 else next(iter(norms.values()))
+        ),
+        warnings=warnings,
+        details={"images": len(index), "classes": len(index.classes)},
+        versions=package_versions("numpy") | {"protocol": snakemake.params.version},
+        cost=cost.report(),
+        episodes={
+            setting: {"queries": result.queries, "correct": result.correct.tolist()}
+            for setting, (_, result) in chosen.items()
         },
     )

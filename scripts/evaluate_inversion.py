@@ -5,12 +5,13 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer import likeness
+from ssltransfer import likeness, score_file
 from ssltransfer.array_file import load_arrays
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.device import choose_device
-from ssltransfer.files import read_json, write_json
-from ssltransfer.jobs import Cost, job, log, package_versions
+from ssltransfer.files import read_json
+from ssltransfer.inversion import Inversion
+from ssltransfer.jobs import Cost, job, package_versions
 from ssltransfer.picture_file import save_pictures
 
 with job(snakemake.log[0]):
@@ -19,15 +20,18 @@ with job(snakemake.log[0]):
     device = choose_device(snakemake.threads)
     stored = load_arrays(snakemake.input.inverted, "inverted images")
     images, names = stored["images"], stored["names"].tolist()
-    provenance = json.loads(str(stored["provenance"]))
+    trained = json.loads(str(stored["provenance"]))
     pixels = np.load(snakemake.input.originals, allow_pickle=False)
     originals = pixels / 255
     found, warnings = {}, []
+    if settings["steps"] < Inversion.steps:
+        warnings.append(f"{settings['steps']} iterations, where the paper has {Inversion.steps}")
+    if not settings["lpips"]:
+        warnings.append("LPIPS is not measured: its networks would have to be downloaded")
     for trunk, path in zip(settings["lpips"], snakemake.input.get("trunks", []), strict=True):
         manifest = read_json(path)
         if reason := manifest.get("absent"):
             warnings.append(f"lpips-{trunk} is missing, its network cannot be had: {reason}")
-            log.warning(warnings[-1])
             continue
         (weights,) = manifest_files(manifest, Path(f"resources/lpips/{trunk}"))
         found[f"lpips-{trunk}"] = "distance", likeness.Perceptual(trunk, weights, device)(images, originals)
@@ -44,27 +48,28 @@ with job(snakemake.log[0]):
         {"reconstruction": np.rint(255 * images).astype(np.uint8)},
         f"{settings['steps']} iterations, images of {pixels.shape[1]} pixels, bounded by {outputs}.",
     )
-    write_json(
+    score_file.write(
         snakemake.output.score,
-        dict(snakemake.wildcards.items())
-        | {
-            "kind": "inversion",
-            "values": [
-                {"metric": metric, "setting": "", "value": float(values.mean()), "unit": unit}
-                for metric, (unit, values) in found.items()
-            ],
-            "settings": dict(settings),
-            "preprocessing": {"transform": settings["transform"], "norm": provenance["norm"]},
-            "checkpoint": provenance["checkpoint"],
-            "details": {
-                "images": {
-                    name: {metric: float(values[row]) for metric, (_, values) in found.items()}
-                    for row, name in enumerate(names)
-                },
-                "cost_of_inversion": provenance["cost"],
+        snakemake.wildcards,
+        "inversion",
+        [
+            {"metric": metric, "setting": "", "value": float(values.mean()), "unit": unit}
+            for metric, (unit, values) in found.items()
+        ],
+        settings,
+        checkpoint=trained["checkpoint"],
+        preprocessing={"transform": settings["transform"], "norm": trained["norm"]},
+        warnings=warnings,
+        details={
+            "images": {
+                name: {metric: float(values[row]) for metric, (_, values) in found.items()}
+                for row, name in enumerate(names)
             },
-            "warnings": warnings,
-            "versions": package_versions("torch", "numpy", "scikit-image", "lpips") | {"protocol": params.version},
-            "cost": cost.report(),
+            "training_cost": trained["cost"],
         },
+        versions=score_file.join_versions(
+            trained["versions"],
+            package_versions("torch", "numpy", "scikit-image", "lpips") | {"protocol": params.version},
+        ),
+        cost=cost.report(),
     )

@@ -6,8 +6,8 @@ from ssltransfer import score_file
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_arrays
 from ssltransfer.feature_file import load_features
-from ssltransfer.files import replacing, write_json
-from ssltransfer.jobs import Cost, job, log, package_versions
+from ssltransfer.files import replacing
+from ssltransfer.jobs import Cost, job, package_versions
 from ssltransfer.linear import evaluate_linear, lambda_grid
 from ssltransfer.splits import make_split
 
@@ -36,11 +36,9 @@ with job(snakemake.log[0]):
     norm = max(results, key=lambda norm: results[norm].test if by_test else results[norm].validation)
     result = results[norm]
     warnings = [score_file.BIASED] if by_test else []
-    unconverged = [point["lambda"] for point in result.curve if not point["converged"]]
-    if unconverged:
-        warnings.append(f"not converged for lambda {', '.join(f'{value:.3g}' for value in unconverged)}")
-    for warning in warnings:
-        log.warning(warning)
+    for name, found in results.items():
+        if found.missed:
+            warnings.append(f"not converged under input normalisation {name}: {', '.join(found.missed)}")
     with replacing(snakemake.output.predictions) as temporary:
         np.savez(
             temporary,
@@ -49,23 +47,21 @@ with job(snakemake.log[0]):
             validation_scores=result.validation_scores.astype(np.float32),
             validation_labels=labels[split.val],
         )
-    write_json(
+    score_file.write(
         snakemake.output.score,
-        dict(snakemake.wildcards.items())
-        | {
-            "kind": "linear",
-            "values": [score_file.percent(snakemake.params.metric, result.test)],
-            "selected": {"lambda": result.penalty, "validation": result.validation},
-            "curve": {norm: results[norm].curve for norm in results},
-            "settings": dict(settings),
-            "preprocessing": score_file.preprocessing(settings, provenance, norm),
-            "checkpoint": score_file.checkpoint(provenance),
-            "details": {
-                "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-                "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
-            },
-            "warnings": warnings,
-            "versions": package_versions("numpy", "scipy") | {"protocol": snakemake.params.version},
-            "cost": cost.report(),
+        snakemake.wildcards,
+        "linear",
+        [score_file.percent(snakemake.params.metric, result.test)],
+        settings,
+        checkpoint=score_file.checkpoint(provenance),
+        preprocessing=score_file.preprocessing(settings, provenance, norm),
+        warnings=warnings,
+        details={
+            "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+            "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
         },
+        versions=package_versions("numpy", "scipy", "scikit-learn", "torch") | {"protocol": snakemake.params.version},
+        cost=cost.report(),
+        selected={"lambda": result.penalty, "validation": result.validation},
+        curve={norm: results[norm].curve for norm in results},
     )

@@ -9,13 +9,13 @@ from ssltransfer.checkpoints.backbone_file import read_provenance
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_device
-from ssltransfer.files import replacing, write_json
+from ssltransfer.files import replacing
 from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS
+from ssltransfer.normals.evaluation import draw, evaluate
 from ssltransfer.normals.frames import Frames
 from ssltransfer.normals.network import load_network
 from ssltransfer.normals.pictures import CAPTION
-from ssltransfer.normals.training import draw, evaluate
 from ssltransfer.normals.truth import open_normals
 from ssltransfer.picture_file import save_pictures
 
@@ -47,33 +47,35 @@ with job(snakemake.log[0]):
             table.writerow([index.image[row], image["pixels"], *known])
     columns, reference, panels = draw(network, frames, test, settings["test_size"], params.norm, device)
     save_pictures(snakemake.output.pictures, columns, reference, panels, CAPTION)
+    empty = sum(image["pixels"] == 0 for image in errors.images)
     trained = score_file.decode(read_provenance(snakemake.input.trained))
-    write_json(
+    score_file.write(
         snakemake.output.score,
-        dict(snakemake.wildcards.items())
-        | {
-            "kind": "normals",
-            "values": [
-                {"metric": "mean-angle", "setting": "", "value": errors.mean(), "unit": "degrees"},
-                {"metric": "median-angle", "setting": "", "value": errors.median(), "unit": "degrees"},
-                *(score_file.percent(name, value) for name, value in zip(shares, errors.within(), strict=True)),
-            ],
-            "settings": dict(settings),
-            "preprocessing": {
-                "shorter_side": settings["test_size"],
-                "interpolation": "bilinear",
-                "norm": params.norm,
-                "normalisation": settings["normalisation"],
-            },
-            "checkpoint": trained["checkpoint"],
-            "details": {
-                "images": {"train": index.split.count("train"), "test": len(test)},
-                "pixels": errors.pixels,
-                "empty_images": sum(image["pixels"] == 0 for image in errors.images),
-                "median_tolerance": MEDIAN_TOLERANCE,
-                "training_cost": trained["cost"],
-            },
-            "versions": package_versions("torch", "numpy") | {"protocol": params.version},
-            "cost": cost.report(),
+        snakemake.wildcards,
+        "normals",
+        [
+            {"metric": "mean-angle", "setting": "", "value": errors.mean(), "unit": "degrees"},
+            {"metric": "median-angle", "setting": "", "value": errors.median(), "unit": "degrees"},
+            *(score_file.percent(name, value) for name, value in zip(shares, errors.within(), strict=True)),
+        ],
+        settings,
+        checkpoint=trained["checkpoint"],
+        preprocessing={
+            "shorter_side": settings["test_size"],
+            "interpolation": "bilinear",
+            "norm": params.norm,
+            "normalisation": settings["normalisation"],
         },
+        warnings=[f"{empty} of {len(test)} test images have no known normal"] if empty else [],
+        details={
+            "images": {"train": index.split.count("train"), "test": len(test)},
+            "pixels": errors.pixels,
+            "empty_images": empty,
+            "median_tolerance": MEDIAN_TOLERANCE,
+            "training_cost": trained["cost"],
+        },
+        versions=score_file.join_versions(
+            trained["versions"], package_versions("torch", "numpy") | {"protocol": params.version}
+        ),
+        cost=cost.report(),
     )

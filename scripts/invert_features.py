@@ -10,11 +10,10 @@ import numpy as np
 from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
-from ssltransfer.download import file_hash
 from ssltransfer.files import replacing
 from ssltransfer.fused import fuse
 from ssltransfer.inversion import Inversion, batch_size, invert
-from ssltransfer.jobs import Cost, job, progress
+from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.score_file import decode
 from ssltransfer.training import save_curve
 
@@ -32,6 +31,7 @@ with job(snakemake.log[0]):
             if name in known
         }
     )
+    key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
     images, interval, losses = invert(
         fuse(load_backbone(snakemake.input.checkpoint, params.arch), device),
         np.load(snakemake.input.images, allow_pickle=False),
@@ -40,7 +40,7 @@ with job(snakemake.log[0]):
         settings,
         device,
         part,
-        json.dumps([params.arch, params.norm, params.version, file_hash(Path(snakemake.input.checkpoint))]),
+        key,
         where=f"protocols.{snakemake.wildcards.protocol}",
         batch_size=batch_size(settings, device),
         progress=lambda steps, total: progress(steps, "steps", total),
@@ -49,7 +49,8 @@ with job(snakemake.log[0]):
     provenance = {
         "checkpoint": decode(read_provenance(snakemake.input.checkpoint)),
         "norm": params.norm,
-        "cost": cost.report() | {"device": device.type},
+        "versions": package_versions("torch", "numpy") | {"protocol": params.version},
+        "cost": cost.report(),
     }
     with replacing(output.images) as temporary:
         np.savez(

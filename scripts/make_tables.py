@@ -4,8 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ssltransfer.files import write_json
 from ssltransfer.jobs import job
 from ssltransfer.published import FOLDER, LABELS, merge_models, published_models, published_scores
+from ssltransfer.score_file import read_notes
 from ssltransfer.scores import collect_scores, read_episodes
 from ssltransfer.suite_tables import add_notes, all_tables
 from ssltransfer.summary import correlate_summary, summarise, write_summary
@@ -20,7 +22,9 @@ with job(snakemake.log[0]):
     published = FOLDER if params.published else None
     summary = summarise(scores, models, datasets, params.pretrained_on, params.conventions, params.relabelled)
     tables = all_tables(summary, correlate_summary(summary), read_episodes(paths), published)
-    add_notes(tables, params.notes)
+    notes = read_notes(paths)
+    add_notes(tables, notes)
     folder = Path(snakemake.output[0])
     folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "notes.json", notes)
     write_summary(summary, tables, folder)

@@ -7,8 +7,11 @@ from ssltransfer.files import read_json, write_json
 from ssltransfer.galleries import loss_figure, picture_grid
 from ssltransfer.jobs import job
 from ssltransfer.picture_file import load_pictures
-from ssltransfer.plots import Canvas, save_figure, suite_figures
+from ssltransfer.plots import SCATTERS, Canvas, save_figure, suite_figures
 from ssltransfer.summary import read_correlations, read_summary
+
+SHOWING = SCATTERS | {"properties": ("inversion", "attention")}
+"""Figure -> the kinds of protocols that it shows, for those that do not show all."""
 
 
 def by_task(paths: list[str]) -> dict[tuple[str, str], dict[str, Path]]:
@@ -25,7 +28,10 @@ with job(snakemake.log[0]):
     summary, correlations = read_summary(tables), read_correlations(tables)
     for name, figure in suite_figures(summary, correlations):
         save_figure(figure, folder, name)
-    canvas, captions = Canvas(summary), dict(snakemake.params.notes)
+    canvas, notes = Canvas(summary), read_json(tables / "notes.json").values()
+    captions = {
+        name: " ".join(note["text"] for note in notes if note["kind"] in kinds) for name, kinds in SHOWING.items()
+    }
     for (protocol, dataset), files in by_task(snakemake.input.pictures).items():
         pictures = {model: load_pictures(path) for model, path in files.items()}
         name = f"{snakemake.params.kinds[protocol]}-pictures-{protocol}-{dataset}"

@@ -21,8 +21,17 @@ with job(snakemake.log[0]):
         index = read_index(snakemake.input.index)
         images = np.load(snakemake.input.images, mmap_mode="r", allow_pickle=False)
         labels, rows = index.label_array(), np.flatnonzero(index.split_array() == "train")
+    key = json.dumps([params.arch, params.norm, params.version])
     state, losses = pretrain(
-        images, labels, rows, recipe, params.arch, params.norm, part, lambda steps, n: progress(steps, recipe.name, n)
+        images,
+        labels,
+        rows,
+        recipe,
+        params.arch,
+        params.norm,
+        part,
+        key,
+        progress=lambda steps, total: progress(steps, recipe.name, total),
     )
     provenance = {
         "source": f"pretrain:{recipe.name}",

@@ -24,9 +24,9 @@ with job(snakemake.log[0]):
     index = read_index(snakemake.input.index)
     annotations = read_annotations(index, snakemake.wildcards.dataset)
     root = image_root(Source(*params.source), snakemake.resources.data_root, snakemake.input.index)
-    provenance = read_provenance(snakemake.input.checkpoint)
     backbone = load_backbone(snakemake.input.checkpoint, params.arch)
     detector = build_detector(backbone, params.arch, len(index.classes), params.norm, settings)
+    key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
     interval, losses = train_detector(
         detector,
         index,
@@ -34,7 +34,7 @@ with job(snakemake.log[0]):
         root,
         settings,
         part,
-        about=json.dumps([params.arch, params.norm, params.version, provenance]),
+        key,
         where=where,
         workers=snakemake.threads - 1,
         progress=lambda batches, total: progress(batches, "training", total),
@@ -42,15 +42,14 @@ with job(snakemake.log[0]):
     detections = detect(detector, index, root, settings, lambda batches, total: progress(batches, "detecting", total))
     save_detections(output.predictions, detections)
     save_curve(output.curve, interval, losses)
-    device = next(detector.parameters()).device
     about = {
-        "checkpoint": json.dumps(decode(provenance)),
+        "checkpoint": json.dumps(decode(read_provenance(snakemake.input.checkpoint))),
         "norm": params.norm,
         "settings": json.dumps(describe(settings)),
         "schedule": json.dumps(describe(settings.used)),
         "scaling": settings.scaling,
         "versions": json.dumps(package_versions("torch", "torchvision", "detectron2") | {"protocol": params.version}),
-        "cost": json.dumps(cost.report() | {"device": device.type}),
+        "cost": json.dumps(cost.report()),
     }
     save_state(detector.state_dict(), output.trained, about)
     shutil.rmtree(part, ignore_errors=True)

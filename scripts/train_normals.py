@@ -33,7 +33,7 @@ with job(snakemake.log[0]):
     words = code_words(settings, normals, train, lambda: read_code_words(root), where)
     codes = index.extra.get("codes", ()) if settings["targets"] == "images" else ()
     network = build_network(snakemake.input.checkpoint, params.arch, len(words), settings)
-    checkpoint = json.dumps(decode(read_provenance(snakemake.input.checkpoint)), sort_keys=True)
+    key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
     interval, losses = train_network(
         network,
         Frames(root, index.image, normals, words, settings["longest"], codes),
@@ -41,18 +41,18 @@ with job(snakemake.log[0]):
         settings,
         params.norm,
         part,
-        checkpoint,
+        key,
         where=where,
         workers=snakemake.threads - 1,
         device=device,
         progress=lambda batches, total: progress(batches, "steps", total),
     )
     provenance = {
-        "checkpoint": checkpoint,
+        "checkpoint": json.dumps(decode(read_provenance(snakemake.input.checkpoint))),
         "norm": params.norm,
         "settings": json.dumps(settings),
         "versions": json.dumps(package_versions("torch") | {"protocol": params.version}),
-        "cost": json.dumps(cost.report() | {"device": device.type}),
+        "cost": json.dumps(cost.report()),
     }
     save_state(network.learnt(words), output, provenance)
     save_curve(snakemake.output.curve, interval, losses)

@@ -127,6 +127,30 @@ def test_changed_code_has_a_decided_version(request):
     )
 
 
+@pytest.mark.parametrize("name", sorted(set(COMPONENTS) - {"checkpoints", "verification"}))
+def test_a_component_names_the_networks_and_the_engine_it_computes_with(name):
+    files = [PACKAGE / module for module in COMPONENTS[name].modules]
+    files = [file for path in files for file in (path.rglob("*.py") if path.is_dir() else [path])]
+    used = {module for file in files for module in imports(file)}
+    shared = {f"{module}.py" for module in ("backbones", "fused", "training") if f"ssltransfer.{module}" in used}
+    assert shared <= set(COMPONENTS[name].modules)
+
+
+def test_unfinished_work_is_continued_by_the_same_code_only():
+    scripts = [path.read_text() for path in (REPOSITORY / "scripts").glob("*.py")]
+    keeping = [text for text in scripts if '.part"' in text]
+    assert len(keeping) == 5
+    for text in keeping:
+        assert re.search(r"    key = json\.dumps\(\s*\[params\.arch, params\.norm, params\.version\b", text)
+
+
+def test_another_way_to_draw_or_to_measure_trains_nothing_again():
+    for training, evaluation in (("normals-network", "normals"), ("detector", "detection"), ("inversion", "likeness")):
+        alone = set(COMPONENTS[evaluation].modules) - set(COMPONENTS[training].modules)
+        assert any("evaluation" in module or "likeness" in module for module in alone)
+        assert not any("pictures" in module for module in COMPONENTS[training].modules)
+
+
 def test_the_paper_is_gone_through_with_names_that_exist():
     text = (REPOSITORY / "docs/protocols.md").read_text().partition("## Inputs")[0]
     rows = [line.split("|") for line in text.splitlines() if line.startswith("|")][2:]

@@ -1,3 +1,7 @@
+import json
+import runpy
+from types import SimpleNamespace
+
 import numpy as np
 import pytest
 from hypothesis import given
@@ -10,6 +14,8 @@ from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
 from ssltransfer import calibration
+from ssltransfer.scores import read_score
+from workflow import REPOSITORY
 
 
 def sample(n=400, k=5, seed=0, sharpness=3.0):
@@ -158,3 +164,27 @@ def test_scaling_helps_overconfident_logits():
     assert temperature > 1
     assert scaled < plain / 2
     assert calibration.folded_ece(logits, labels) < plain / 2
+
+
+@pytest.mark.parametrize("unseen", [False, True])
+def test_a_class_without_training_images_has_no_likelihood(unseen, tmp_path):
+    scores, labels = sample(n=60)
+    scores[:, 4] = -np.inf if unseen else scores[:, 4]
+    parts = {
+        f"{part}_{name}": a for part in ("test", "validation") for name, a in (("scores", scores), ("labels", labels))
+    }
+    np.savez(tmp_path / "predictions.npz", **parts)
+    linear = {"checkpoint": {"source": "here"}, "preprocessing": {"norm": "none"}, "warnings": ["biased"]}
+    (tmp_path / "linear.json").write_text(json.dumps(linear))
+    job = SimpleNamespace(
+        input=SimpleNamespace(predictions=tmp_path / "predictions.npz", score=tmp_path / "linear.json"),
+        output=[tmp_path / "score.json"],
+        log=[str(tmp_path / "log")],
+        params=SimpleNamespace(settings={"seed": 0}, version=1),
+        wildcards={"model": "m", "protocol": "p", "dataset": "d"},
+    )
+    runpy.run_path(str(REPOSITORY / "scripts/evaluate_calibration.py"), init_globals={"snakemake": job})
+    score = read_score(tmp_path / "score.json")
+    assert {key: score[key] for key in ("checkpoint", "preprocessing")} == {k: linear[k] for k in list(linear)[:2]}
+    assert (score["details"]["negative_log_likelihood"] is None) == unseen
+    assert len(score["warnings"]) == 1 + unseen and score["warnings"][0] == "biased"

@@ -88,9 +88,9 @@ def trained(images, part, changes=None, arch=ARCH, seed=1, **keywords):
     settings = read_settings(block(**changes or {}))
     detector = build_detector(build_backbone(arch, seed), arch, len(CLASSES), "imagenet", settings)
     annotations = read_annotations(index, "set")
-    about = f"{arch} {seed}"
+    key = f"{arch} {seed}"
     return detector, *train_detector(
-        detector, index, annotations, folder, settings, part, about=about, where="block, set", **keywords
+        detector, index, annotations, folder, settings, part, key=key, where="block, set", **keywords
     )
 
 

@@ -56,7 +56,7 @@ def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
     settings = read_settings(BLOCK | {"schedule": schedule})
     detector = build_detector(build_backbone(ARCH, 0), ARCH, 20, "imagenet", settings)
     start = time.process_time()
-    train_detector(detector, index, annotations, root, settings, tmp_path, about="", where="ten images")
+    train_detector(detector, index, annotations, root, settings, tmp_path, key="", where="ten images")
     objects = voc_objects(annotations, range(10, 20))
     assert len(objects) == 19 and objects.difficult.sum() == 1
     found = detect(detector, index, root, settings)

@@ -59,7 +59,7 @@ def test_accuracy_equals_scikit_learns_nearest_centroid(shot):
 
 
 def test_interval_by_hand():
-    result = fewshot.FewShotResult(5, 75, np.array([30, 45, 60]))
+    result = fewshot.FewShotResult(75, np.array([30, 45, 60]))
     assert result.accuracy == pytest.approx(60)
     assert result.half_width == pytest.approx(1.96 * np.std([40, 60, 80]) / np.sqrt(3))
 

@@ -1,6 +1,10 @@
+import json
 import os
+import runpy
 import subprocess
 import sys
+from dataclasses import replace
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -11,6 +15,7 @@ from threadpoolctl import threadpool_limits
 
 from ssltransfer import design, device, linear, logistic, metrics
 from ssltransfer.arrays import NUMPY, Arrays
+from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.design import Design
 from ssltransfer.device import choose_arrays
 from ssltransfer.errors import InputError
@@ -262,6 +267,39 @@ def test_scores_are_those_of_the_fits():
     chosen = only(features[:60], labels[:60], result.penalty, 4)
     np.testing.assert_allclose(result.validation_scores, chosen.scores(features[60:90]), atol=1e-2)
     np.testing.assert_allclose(result.test_scores, result.final.scores(features[90:120]))
+
+
+def test_fits_without_their_certificate_are_warnings_of_either_normalisation(monkeypatch, tmp_path):
+    features, labels = sample(120)
+    write_index(tmp_path / "index.parquet", Index(["x"] * 120, ["train"] * 80 + ["test"] * 40, labels, list("abcd")))
+    for number, norm in enumerate(("imagenet", "none")):
+        np.save(tmp_path / f"{norm}.npy", features + np.float32(number) * labels[:, None].astype(np.float32))
+        (tmp_path / f"{norm}.json").write_text(json.dumps({"norm": norm, "checkpoint": {}}))
+    exact = linear.evaluate_linear
+
+    def missing(*arguments):
+        result = exact(*arguments)
+        curve = [point | {"converged": point["lambda"] > 1} for point in result.curve]
+        return replace(result, curve=curve, final=replace(result.final, converged=False))
+
+    monkeypatch.setattr(linear, "evaluate_linear", missing)
+    settings = {"normalisation": "per-model", "transform": "resize16", "validation_fraction": 0.2, "seed": 0}
+    job = SimpleNamespace(
+        input=SimpleNamespace(
+            index=tmp_path / "index.parquet", features=[tmp_path / f"{norm}.npy" for norm in ("imagenet", "none")]
+        ),
+        output=SimpleNamespace(score=tmp_path / "score.json", predictions=tmp_path / "predictions.npz"),
+        log=[str(tmp_path / "log")],
+        params=SimpleNamespace(
+            settings=settings | {"lambdas": {"first": 0.1, "last": 10, "count": 3}}, metric="top1", version=1
+        ),
+        wildcards={"model": "m", "protocol": "p", "dataset": "d"},
+    )
+    runpy.run_path(str(REPOSITORY / "scripts/evaluate_linear.py"), init_globals={"snakemake": job})
+    assert json.loads((tmp_path / "score.json").read_text())["warnings"] == [
+        f"not converged under input normalisation {norm}: 2 of 3 penalties, the final fit"
+        for norm in ("imagenet", "none")
+    ]
 
 
 @pytest.mark.parametrize("case", ["single", "multi", "ignored"])

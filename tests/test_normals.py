@@ -1,5 +1,6 @@
 """Surface normals: angles against their definitions, the network against torchvision, the whole loop on tiny scenes."""
 
+import logging
 import os
 import re
 import signal
@@ -25,9 +26,10 @@ from ssltransfer.datasets import nyuv2
 from ssltransfer.errors import InputError
 from ssltransfer.normals import codes, pictures, truth
 from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
+from ssltransfer.normals.evaluation import draw, evaluate, predict
 from ssltransfer.normals.frames import Frames, collate, network_input, read_labels, resized
 from ssltransfer.normals.network import NormalsNetwork, PyramidPooling, decode, dilate, load_network, parameter_groups
-from ssltransfer.normals.training import cell_loss, draw, evaluate, predict, schedule, train_network
+from ssltransfer.normals.training import cell_loss, schedule, train_network
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -81,7 +83,7 @@ def scenes(tmp_path):
     return Frames(tmp_path, [f"{number}.png" for number in range(12)], normals, words, 1000)
 
 
-def train(scenes, part, changes=None, **options):
+def train(scenes, part, changes=None, key="backbone", **options):
     chosen = SETTINGS | (changes or {})
     trained = network(chosen)
     _, losses = train_network(
@@ -91,7 +93,7 @@ def train(scenes, part, changes=None, **options):
         chosen,
         "none",
         part,
-        "backbone",
+        key,
         where="protocols.test",
         workers=options.pop("workers", 0),
         device=CPU,
@@ -547,7 +549,7 @@ def test_ignored_cells_do_not_count():
     assert nothing.item() == 0 and not logits.grad.any()
 
 
-def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes):
+def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes, caplog):
     whole = train(scenes, tmp_path / "whole")
     assert whole[1][-1] < whole[1][0]
 
@@ -560,7 +562,11 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes):
     with pytest.raises(KeyboardInterrupt):
         train(scenes, tmp_path / "part", progress=interrupted, save_seconds=0)
     assert (tmp_path / "part/state.pt").exists()
-    assert same(train(scenes, tmp_path / "part"), whole)
+    with caplog.at_level(logging.INFO):
+        for key, said in (("another backbone", "starting from the beginning"), ("backbone", "resuming at step")):
+            caplog.clear()
+            assert same(train(scenes, tmp_path / "part", key=key), whole)
+            assert said in caplog.text
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads

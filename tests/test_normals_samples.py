@@ -11,9 +11,10 @@ from PIL import Image
 from ssltransfer.backbones import build_backbone
 from ssltransfer.datasets import nyuv2
 from ssltransfer.normals.angles import angles
+from ssltransfer.normals.evaluation import evaluate
 from ssltransfer.normals.frames import Frames
 from ssltransfer.normals.network import NormalsNetwork
-from ssltransfer.normals.training import evaluate, train_network
+from ssltransfer.normals.training import train_network
 from ssltransfer.normals.truth import decode, open_normals
 from ssltransfer.picture_file import load_pictures
 from ssltransfer.scores import read_score

@@ -72,8 +72,8 @@ def recipe(method="simclr", **changes):
     )
 
 
-def train(images, labels, part, chosen, **options):
-    return pretrain(images, labels, np.arange(40), chosen, ARCH, "imagenet", part, **options)
+def train(images, labels, part, chosen, key="1", **options):
+    return pretrain(images, labels, np.arange(40), chosen, ARCH, "imagenet", part, key, **options)
 
 
 # Losses
@@ -261,9 +261,10 @@ def test_an_interrupted_run_ends_with_the_same_weights(method, images, labels, t
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)
 
 
-def test_the_state_of_another_run_is_left_alone(images, labels, tmp_path, caplog):
+@pytest.mark.parametrize("other", [{"chosen": recipe(seed=2)}, {"chosen": recipe(), "key": "2"}])
+def test_the_state_of_another_run_is_left_alone(other, images, labels, tmp_path, caplog):
     expected, _ = train(images, labels, tmp_path / "clean", recipe())
-    train(images, labels, tmp_path / "part", recipe(seed=2), save_seconds=0)
+    train(images, labels, tmp_path / "part", **other, save_seconds=0)
     with caplog.at_level(logging.INFO):
         found, _ = train(images, labels, tmp_path / "part", recipe())
     assert "starting from the beginning" in caplog.text

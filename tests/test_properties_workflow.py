@@ -8,6 +8,7 @@ import pytest
 import yaml
 from PIL import Image
 
+from ssltransfer.files import read_json
 from ssltransfer.picture_file import load_pictures
 from workflow import planned, succeed, workspace
 
@@ -47,9 +48,11 @@ def finished(tmp_path_factory):
 def test_scores_say_what_is_missing(finished):
     score = json.loads((finished / "results/scores/look-inversion/look-random/two.json").read_text())
     assert [value["metric"] for value in score["values"]] == ["mse-red", "mse-green", "mse-blue", "psnr", "ssim"]
-    (warning,) = score["warnings"]
+    iterations, warning = score["warnings"]
+    assert iterations == "4 iterations, where the paper has 3000"
     assert warning.startswith("lpips-alexnet is missing, its network cannot be had: ") and "nowhere.pth" in warning
     assert set(score["details"]["images"]) == {"textures", "digits"}
+    assert score["versions"]["protocol"] == "1.2" and score["details"]["training_cost"]["seconds"] > 0
     score = json.loads((finished / "results/scores/look-attention/look-random/two.json").read_text())
     assert score["warnings"] == ["approximation: masks in steps of 8, not at every position"]
     assert score["details"]["masks"] == 25
@@ -75,12 +78,22 @@ def _grey(image):
 def test_report_holds_grids_losses_and_notes(finished):
     report = (finished / "results/look/report.html").read_text()
     assert "4 iterations, where the paper has 3000" in report
-    assert "an approximation, masks in steps of 8 pixels" in report
+    assert (
+        report.count("look-attention: approximation: masks in steps of 8, not at every position.") == 3
+    )  # table and, twice, figure
     figures = {path.stem for path in (finished / "results/look/figures").glob("*.svg")}
     assert {"properties", "losses"} <= figures
     assert {f"{kind}-pictures-look-{kind}-two" for kind in ("inversion", "attention")} <= figures
     table = pd.read_csv(finished / "results/look/tables/properties.csv")
     assert any("SSIM" in column for column in table.columns)
+
+
+def test_published_captions_know_nothing_of_the_suite(finished):
+    succeed(finished, "results/published-v2/figures")
+    suites = [read_json(finished / f"results/{suite}/tables/suite.json") for suite in ("look", "published-v2")]
+    own, published = ({t["name"]: t["caption"] for t in suite["tables"]}["properties"] for suite in suites)
+    assert "look-inversion: 4 iterations" in own and "iterations" not in published
+    assert not any(read_json(finished / "results/published-v2/figures/captions.json").values())
 
 
 def test_second_run_plans_nothing_and_a_step_more_only_the_inversion(finished):

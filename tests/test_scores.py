@@ -4,6 +4,7 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
+from ssltransfer import score_file
 from ssltransfer.errors import InputError
 from ssltransfer.scores import (
     COLUMNS,
@@ -16,6 +17,8 @@ from ssltransfer.scores import (
     source_accuracy,
     tidy,
 )
+from ssltransfer.suite_tables import add_notes
+from ssltransfer.tables import Table
 
 VALUE = {"metric": "top1", "setting": "", "value": 71.5, "unit": "percent"}
 SCORE = {"model": "m", "dataset": "digits", "protocol": "linear-r32", "kind": "linear", "values": [VALUE]}
@@ -132,3 +135,43 @@ def test_wrong_tidy_table(tmp_path):
     tidy([row("a", "measured", float("nan"))]).to_csv(path, index=False)
     with pytest.raises(InputError, match="row 2"):
         read_scores(path)
+
+
+def test_a_score_is_written_whole_and_its_warnings_to_the_log(tmp_path, caplog):
+    cell = {"model": "m", "protocol": "p", "dataset": "d"}
+    parts = {"checkpoint": {}, "preprocessing": {}, "details": {}, "versions": {}, "cost": {}}
+    value = score_file.percent("top1", 50.0)
+    written = {"warnings": ["look twice"], "curve": {}}
+    score_file.write(tmp_path / "a.json", cell, "linear", [value], {"seed": 0}, **parts, **written)
+    head = cell | {"kind": "linear", "values": [value], "settings": {"seed": 0}}
+    assert read_score(tmp_path / "a.json") == head | parts | written
+    assert "look twice" in caplog.text
+
+
+def test_versions_of_training_and_evaluation_are_both_named():
+    trained = {"python": "3.12", "torch": "2.8", "protocol": 3}
+    own = {"python": "3.12", "torch": "2.9", "numpy": "2.0", "protocol": 1}
+    expected = {"python": "3.12", "torch": "2.8, 2.9", "numpy": "2.0", "protocol": "3.1"}
+    assert score_file.join_versions(trained, own) == expected
+
+
+def test_captions_name_few_warnings_and_the_data_sets_that_have_them(tmp_path):
+    given = {
+        "few": {"digits": ["a", "b"], "pets": ["b"], "cars": ["b", "c", "d", "e"]},
+        "few-large": {"digits": []},
+    }
+    paths = [
+        write(tmp_path, f"{protocol}-{dataset}.json", protocol=protocol, dataset=dataset, warnings=warnings)
+        for protocol, cells in given.items()
+        for dataset, warnings in cells.items()
+    ]
+    notes = score_file.read_notes(paths)
+    text = "few: a (digits); b; c (cars); and 2 more in the score files."
+    assert notes == {"few": {"kind": "linear", "text": text}}
+    cells = pd.DataFrame(columns=pd.MultiIndex.from_tuples([("", "x")]))
+    names = ("few", "few-20-shot", "few-cd-fsl-5-shot", "few-large", "properties")
+    tables = [Table(name, "", "Percent.", cells, [2], [1]) for name in names]
+    add_notes(tables, notes)
+    assert [table.caption == "Percent." for table in tables] == [False, False, False, True, True]
+    add_notes(tables, {"other": {"kind": "inversion", "text": "other: f."}})
+    assert [table.caption.endswith("other: f.") for table in tables] == [False, False, False, False, True]

@@ -12,7 +12,7 @@ import torch
 from torch import nn
 
 from ssltransfer.errors import InputError
-from ssltransfer.training import load, save_curve, stream, train
+from ssltransfer.training import load, save_curve, seed_step, stream, train
 
 ROWS = np.arange(100, 123)
 CPU = torch.device("cpu")
@@ -55,6 +55,18 @@ def run(part, steps=10, key="key", lr=0.1, workers=0, precision="float32", befor
 
 def same(found, expected):
     return found[0] == expected[0] and all(torch.equal(found[1][k], expected[1][k]) for k in expected[1])
+
+
+def test_a_step_draws_alike_whatever_was_drawn_before():
+    seed = int(np.random.SeedSequence([3, 7]).generate_state(1)[0])
+    expected = torch.rand(4, generator=torch.Generator().manual_seed(seed))
+    for _ in range(2):
+        returned = seed_step(3, 7)
+        assert torch.equal(torch.rand(4), expected)
+    seed_step(3, 7)
+    assert torch.equal(torch.rand(4, generator=returned), expected)
+    seed_step(3, 8)
+    assert not torch.equal(torch.rand(4), expected)
 
 
 def test_losses_are_means_of_intervals_and_fall(tmp_path):

@@ -12,13 +12,11 @@ class FewShotResult:
 
     Attributes
     ----------
-    shot : int
     queries : int
-        Queries of an episode (ways * queries per class).
+        Of an episode (ways * queries per class).
     correct : ndarray of int, shape (episodes,)
     """
 
-    shot: int
     queries: int
     correct: np.ndarray
 
@@ -147,4 +145,4 @@ def evaluate_fewshot(
         Support and query images per class, classes per episode, number of episodes, seed.
     """
     rows = sample_episodes(labels, name, shot, queries, ways, episodes, seed)
-    return FewShotResult(shot, ways * queries, episode_accuracy(features, rows, shot))
+    return FewShotResult(ways * queries, episode_accuracy(features, rows, shot))

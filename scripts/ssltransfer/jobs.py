@@ -43,7 +43,7 @@ def job(log_file: str) -> Iterator[None]:
             encoding="utf-8",
         )
         yield
-        log.info("cost %s", json.dumps(cost.report() | {"machine": machine()}))
+        log.info("cost %s", json.dumps(cost.report()))
     except InputError as error:
         log.error("%s", one_line(error))
         sys.exit(f"Error: {one_line(error)}")
@@ -81,11 +81,12 @@ class Cost:
         self._start = time.perf_counter()
 
     def report(self) -> dict:
-        """Return wall seconds, peak resident memory in MiB, and the kind of machine."""
+        """Return wall seconds, peak resident memory in MiB, the machine, and whether its GPU was used."""
         return {
             "seconds": round(time.perf_counter() - self._start, 3),
             "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
-            "machine": platform.machine(),
+            "machine": machine(),
+            "device": "cuda" if _gpu_used() else "cpu",
         }
 
 
@@ -97,10 +98,15 @@ def machine() -> str:
         names = [line.partition(":")[2].strip() for line in lines if line.startswith("model name")]
     memory = os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES") / 2**30
     parts = [next(iter(names), platform.machine()), f"{os.cpu_count()} cores", f"{memory:.0f} GiB"]
-    torch = sys.modules.get("torch")
-    if torch is not None and torch.cuda.is_initialized():
-        parts.append(torch.cuda.get_device_name())
+    if _gpu_used():
+        parts.append(sys.modules["torch"].cuda.get_device_name())
     return ", ".join(parts)
+
+
+def _gpu_used() -> bool:
+    """Whether this job used a GPU; asked without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and torch.cuda.is_initialized()
 
 
 def package_versions(*packages: str) -> dict[str, str]:

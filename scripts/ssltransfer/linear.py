@@ -43,6 +43,13 @@ class LinearResult:
     test_scores: np.ndarray
     validation_scores: np.ndarray
 
+    @property
+    def missed(self) -> list[str]:
+        """The fits that missed their certificate of convergence."""
+        count = sum(not point["converged"] for point in self.curve)
+        path = [f"{count} of {len(self.curve)} penalties"] if count else []
+        return path + ["the final fit"] * (not self.final.converged)
+
 
 SOLVERS = {"converged": fit_path, "official": official_path}
 """Values of `solver` in a settings block."""

@@ -41,7 +41,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     paths = (Path("results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
     scores = [read_json(path) for path in sorted(paths) if path.is_file()]
     tables = {key: _table(config, key) for key in ("models", "datasets", "pretraining")}
-    checkpoints = {score["model"]: score.get("checkpoint", {}) for score in scores}
+    checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
     datasets = _datasets(cells, tables["datasets"], checkpoints)
     others = _ids(tables["models"], "model") - {model for _, model, _ in cells}
     others |= _ids(tables["datasets"], "dataset") - datasets

@@ -1,14 +1,88 @@
 """Assembling a score file: the values of one cell and all that is needed to explain and repeat them.
 
-Light on imports, because every protocol's job writes one; reading and checking are in `scores`.
+Light on imports, because every protocol's job writes one; its values are read and checked in `scores`.
 """
 
 import json
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 
-from ssltransfer.files import read_json
+from ssltransfer.files import read_json, write_json
+from ssltransfer.jobs import log
 
 BIASED = "the input normalisation was chosen on the test score (normalisation: test-max), which biases it upwards"
+SHOWN = 3
+"""Warnings of a protocol that captions repeat."""
+
+
+def write(
+    path: str | Path,
+    cell: Mapping[str, str],
+    kind: str,
+    values: list[dict],
+    settings: Mapping,
+    *,
+    checkpoint: dict,
+    preprocessing: dict,
+    warnings: list[str],
+    details: dict,
+    versions: dict[str, str],
+    cost: dict,
+    **more: dict,
+) -> None:
+    """Write a score file, and its warnings to the log.
+
+    Parameters
+    ----------
+    path : str or Path
+    cell : mapping
+        ``model``, ``protocol`` and ``dataset``: the wildcards of the job.
+    kind : str
+        A key of `scores.KINDS`.
+    values, settings, checkpoint, preprocessing, warnings, details, versions, cost
+        As described in the schema of score files, and so are `more`, which some protocols have.
+    """
+    for warning in warnings:
+        log.warning("%s", warning)
+    found = {
+        **{"kind": kind, "values": values, "settings": dict(settings), "preprocessing": preprocessing},
+        **{"checkpoint": checkpoint, "details": details, "warnings": warnings, "versions": versions, "cost": cost},
+    }
+    write_json(path, dict(cell.items()) | found | more)
+
+
+def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
+    """Sum up the warnings of checked score files for the captions of tables and figures.
+
+    Returns
+    -------
+    dict of dict
+        Protocol -> ``kind`` and ``text``, without protocols that have no warnings. A warning that some data sets of a
+        protocol lack names those that have it; more than `SHOWN` are counted.
+    """
+    kinds, datasets, found = {}, {}, {}
+    for score in map(read_json, paths):
+        protocol, dataset = score["protocol"], score["dataset"]
+        kinds[protocol] = score["kind"]
+        datasets.setdefault(protocol, set()).add(dataset)
+        for warning in score.get("warnings", ()):
+            found.setdefault(protocol, {}).setdefault(warning, set()).add(dataset)
+    notes = {}
+    for protocol, warnings in found.items():
+        texts = [
+            text if having == datasets[protocol] else f"{text} ({', '.join(sorted(having))})"
+            for text, having in warnings.items()
+        ]
+        more = [f"and {len(texts) - SHOWN} more in the score files"] if len(texts) > SHOWN else []
+        text = f"{protocol}: {'; '.join([*texts[:SHOWN], *more])}."
+        notes[protocol] = {"kind": kinds[protocol], "text": text}
+    return notes
+
+
+def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:
+    """Join the versions of a training and of its evaluation; where packages differ, both are named."""
+    both = {name: ", ".join(dict.fromkeys(str(v[name]) for v in (trained, own) if name in v)) for name in trained | own}
+    return both | {"protocol": f"{trained['protocol']}.{own['protocol']}"}
 
 
 def percent(metric: str, value: float, setting: str = "", half_width: float | None = None) -> dict:

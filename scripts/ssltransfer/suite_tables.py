@@ -1,6 +1,7 @@
 """Which tables a suite has, and what stands in them."""
 
 import math
+import re
 from pathlib import Path
 
 import pandas as pd
@@ -550,9 +551,11 @@ def training_table(details: pd.DataFrame) -> Table:
     return records_table("training-details", "Training details", caption, details)
 
 
-def add_notes(tables: list[Table], notes: dict[str, str]) -> None:
-    """Append to the captions of each protocol's tables what a reader has to know about its settings block."""
+def add_notes(tables: list[Table], notes: dict[str, dict[str, str]]) -> None:
+    """Append to the captions of each protocol's tables what its jobs warned of (see `score_file.read_notes`)."""
     for table in tables:
+        _, kinds = SHARED.get(table.name, ("", ()))
         for protocol, note in notes.items():
-            if table.name == protocol or table.name.startswith(f"{protocol}-"):
-                table.caption += f" {note}"
+            own = re.fullmatch(rf"{re.escape(protocol)}(-cd-fsl)?(-\d+-shot)?", table.name)
+            if own or note["kind"] in kinds:
+                table.caption += f" {note['text']}"

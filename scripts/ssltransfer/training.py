@@ -1,4 +1,4 @@
-"""The training engine of pretraining, detection and surface normals: seeded, resumable, on a GPU or one CPU thread.
+"""The training engine of pretraining, detection, normals and inversion: seeded, resumable, on a GPU or one CPU thread.
 
 No random state is carried from step to step: the order of a pass over the data depends on (seed, pass) only, an
 example on (seed, step, position). So the state of an unfinished run is its weights, its optimiser and its losses,
@@ -120,6 +120,11 @@ def train(
                 run.save()
                 saved = time.monotonic()
     return run.losses
+
+
+def seed_step(seed: int, step: int) -> torch.Generator:
+    """Seed the global generators of all devices from (seed, step) alone, and return that of the CPU."""
+    return torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
 
 
 class _Run:

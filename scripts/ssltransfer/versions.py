@@ -16,6 +16,7 @@ class Component(NamedTuple):
 
 
 CONTAINERS = ("datasets/containers.py", "checkpoints/untrusted.py")
+NORMALS = ("normals/network.py", "normals/frames.py", "normals/truth.py", "backbones.py", "images.py")
 
 COMPONENTS = {
     "digits": Component(1, ("datasets/digits.py", "datasets/generated.py")),
@@ -51,11 +52,12 @@ COMPONENTS = {
     "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),
     "calibration": Component(1, ("calibration.py",)),
     "fewshot": Component(2, ("fewshot.py",)),
-    "inversion": Component(1, ("inversion.py", "fused.py")),
-    "likeness": Component(1, ("likeness.py",)),
-    "attention": Component(1, ("attention.py", "fused.py")),
+    "inversion": Component(2, ("inversion.py", "fused.py", "training.py", "backbones.py")),
+    "likeness": Component(2, ("likeness.py",)),
+    "attention": Component(1, ("attention.py", "fused.py", "backbones.py")),
     "known-normals": Component(1, ("normals/truth.py",)),
-    "normals": Component(1, ("normals", "training.py", "backbones.py", "images.py")),
+    "normals-network": Component(1, (*NORMALS, "normals/codes.py", "normals/training.py", "training.py")),
+    "normals": Component(1, (*NORMALS, "normals/evaluation.py", "normals/angles.py", "normals/pictures.py")),
     "detector": Component(
         1,
         (

@@ -182,33 +182,6 @@ def normals_input(wildcards):
     return files
 
 
-def protocol_notes():
-    """What captions have to say about the settings block of a protocol."""
-    biased = "Biased: each model's input normalisation was chosen on the test score, as in the paper's first version."
-    notes = {
-        protocol: biased
-        for protocol in SUITE.config["tasks"]
-        if SUITE.settings(protocol).get("normalisation") == "test-max"
-    }
-    if looked := property_notes():
-        notes["properties"] = looked
-    return notes
-
-
-def property_notes():
-    """What the table and the figure of the feature properties have to say where settings are not the paper's."""
-    notes = []
-    for protocol in SUITE.config["tasks"]:
-        settings = SUITE.settings(protocol)
-        if settings["kind"] == "inversion" and settings["steps"] < 3000:
-            notes.append(f"Inversion: {settings['steps']} iterations, where the paper has 3000.")
-        if settings["kind"] == "inversion" and not settings["lpips"]:
-            notes.append("LPIPS is not measured: its networks would have to be downloaded.")
-        if settings["kind"] == "attention" and settings["stride"] > 1:
-            notes.append(f"Attention: an approximation, masks in steps of {settings['stride']} pixels.")
-    return " ".join(notes)
-
-
 def suite_scores(wildcards):
     """All score files of the suite."""
     return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]

@@ -47,7 +47,7 @@ rule train_normals:
         arch=lambda w: SUITE.models[w.model]["arch"],
         norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
         source=lambda w: list(source_of(w)),
-        version=version("normals"),
+        version=version("normals-network"),
     script:
         "../../scripts/train_normals.py"
 

@@ -38,7 +38,6 @@ rule make_tables:
         },
         conventions=SUITE.config["conventions"],
         published=SUITE.config["published"],
-        notes=protocol_notes(),
         version=version("summary"),
     script:
         "../../scripts/make_tables.py"
@@ -81,8 +80,7 @@ rule plot_figures:
     conda:
         "../../envs/analysis.yaml"
     params:
-        kinds={protocol: SUITE.kind(protocol) for protocol in SUITE.config["tasks"]},
-        notes=lambda w: {"properties": property_notes() if w.suite == SUITE.name else ""},
+        kinds=lambda w: {p: SUITE.kind(p) for p in SUITE.config["tasks"]} if w.suite == SUITE.name else {},
         version=version("figures"),
     script:
         "../../scripts/plot_figures.py"

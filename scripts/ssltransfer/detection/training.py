@@ -31,11 +31,10 @@ from ssltransfer.detection.objects import Annotations, check_inside
 from ssltransfer.detection.settings import Settings, describe
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
-from ssltransfer.training import PRECISIONS, load, train
+from ssltransfer.training import PRECISIONS, load, seed_step, train
 
 log = logging.getLogger("ssltransfer")
 
-BACKENDS = ("torchvision", "detectron2")
 MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
 LOSSES = 100  # recorded in a run, about
 TEST_BATCH = 8
@@ -61,7 +60,7 @@ def train_detector(
     root: Path,
     settings: Settings,
     part: Path,
-    about: str,
+    key: str,
     where: str,
     workers: int = 0,
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
@@ -81,8 +80,8 @@ def train_detector(
     settings : Settings
     part : Path
         Folder for the state of the unfinished run; the caller removes it once the result is safe.
-    about : str
-        What else the run depends on: the checkpoint.
+    key : str
+        What the run depends on beside images, boxes and settings.
     where : str
         Place of the settings, for error messages.
     workers : int
@@ -123,8 +122,7 @@ def train_detector(
     interval = max(1, used.iterations // LOSSES)
 
     def loss(batch, step):
-        # Samples of anchors and boxes are drawn from the global generators; seeded so, a step needs no other one.
-        torch.manual_seed(int(np.random.SeedSequence([settings.seed, step]).generate_state(1)[0]))
+        seed_step(settings.seed, step)  # samples of anchors and boxes are drawn from the global generators
         return sum(detector.losses(batch).values())
 
     def batches(first):
@@ -139,7 +137,7 @@ def train_detector(
         used.factor,
         used.iterations,
         part,
-        _fingerprint(index, annotations, rows, settings, about),
+        _fingerprint(index, annotations, rows, settings, key),
         where=where,
         interval=interval,
         precision=settings.precision,
@@ -149,13 +147,11 @@ def train_detector(
     return interval, losses
 
 
-def _fingerprint(index: Index, annotations: Annotations, rows: np.ndarray, settings: Settings, about: str) -> str:
+def _fingerprint(index: Index, annotations: Annotations, rows: np.ndarray, settings: Settings, key: str) -> str:
     """Describe a run so that its state is known again: settings, images, boxes, and what it starts from."""
     boxes = [np.column_stack([annotations.label[row], annotations.box[row]]) for row in rows]
     data = zlib.crc32(np.ascontiguousarray(np.concatenate(boxes)).data)
-    return json.dumps(
-        [describe(settings), about, zlib.crc32("\n".join(index.image[row] for row in rows).encode()), data]
-    )
+    return json.dumps([describe(settings), key, zlib.crc32("\n".join(index.image[row] for row in rows).encode()), data])
 
 
 @torch.inference_mode()

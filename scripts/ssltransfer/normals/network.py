@@ -15,7 +15,6 @@ from ssltransfer.errors import InputError, first_line
 
 STRIDE = 8
 BINS = (1, 2, 3, 6)
-FROZEN = ("all", "first-four")
 
 
 def dilate(backbone: ResNet) -> ResNet:

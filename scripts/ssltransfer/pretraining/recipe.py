@@ -20,7 +20,7 @@ from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
-from ssltransfer.training import train
+from ssltransfer.training import seed_step, train
 
 
 @dataclass(frozen=True)
@@ -79,6 +79,7 @@ def pretrain(
     arch: str,
     norm: str,
     part: Path,
+    key: str,
     progress: Callable[[Iterable, int], Iterable] = lambda steps, total: steps,
     save_seconds: float = 60.0,
 ) -> tuple[dict[str, Tensor], list[float]]:
@@ -99,6 +100,8 @@ def pretrain(
         See `backbones.normalise`.
     part : Path
         Folder for the state of the unfinished run; the caller removes it once the result is safe.
+    key : str
+        What the run depends on beside images and recipe.
     progress : callable
         Wraps (steps, number of steps).
     save_seconds : float
@@ -129,7 +132,7 @@ def pretrain(
 
     def loss(batch: np.ndarray, step: int) -> Tensor:
         views = torch.from_numpy(images[batch]).to(device).repeat(method.views, 1, 1, 1)
-        views = normalise(augment(views, strength, generator(recipe.seed, step)), norm)
+        views = normalise(augment(views, strength, seed_step(recipe.seed, step)), norm)
         return method(views, torch.from_numpy(labels[batch]).to(device))
 
     losses = train(
@@ -140,7 +143,7 @@ def pretrain(
         lambda step: schedule((step + 0.5) / steps, recipe.warmup),
         steps,
         part,
-        fingerprint(images, labels, rows, recipe, arch, norm),
+        fingerprint(images, labels, rows, recipe, key),
         where=recipe.where,
         interval=steps_per_epoch,
         progress=progress,
@@ -213,13 +216,8 @@ def batches(rows: np.ndarray, recipe: Recipe, first: int) -> Iterator[np.ndarray
             yield np.sort(order[start * size : (start + 1) * size])
 
 
-def generator(seed: int, step: int) -> torch.Generator:
-    """Return the generator of the views of one step."""
-    return torch.Generator().manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
-
-
-def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, arch: str, norm: str) -> str:
+def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, key: str) -> str:
     """Describe a run so that its state is known again: settings, checksums of labels and of some images."""
     sample = rows[:: max(1, len(rows) // 256)]
     checksums = [zlib.crc32(np.ascontiguousarray(a).data) for a in (rows, labels[rows], images[sample])]
-    return json.dumps([asdict(recipe), arch, norm, checksums])
+    return json.dumps([asdict(recipe), key, checksums])
