@@ -93,6 +93,14 @@ def test_every_rule_has_its_script_and_every_script_its_rule():
         assert f"rule {name.removesuffix('.py')}:" in rules
 
 
+def canonical(node):
+    """A syntax tree as tuples, equal in every version of Python, which those of `ast.unparse` and `ast.dump` are not."""
+    if isinstance(node, ast.AST):
+        fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
+        return (type(node).__name__, *((name, canonical(value)) for name, value in fields))
+    return [canonical(item) for item in node] if isinstance(node, list) else repr(node)
+
+
 def source_hash(modules):
     """Hash of the code without comments, docstrings and layout."""
     digest = hashlib.sha256()
@@ -106,7 +114,7 @@ def source_hash(modules):
                     and ast.get_docstring(node) is not None
                 ):
                     node.body = node.body[1:]
-            digest.update(ast.unparse(tree).encode())
+            digest.update(repr(canonical(tree)).encode())
     return digest.hexdigest()[:16]
 
 
