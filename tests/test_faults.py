@@ -3,6 +3,7 @@
 import contextlib
 import os
 import shutil
+import signal
 import subprocess
 import time
 
@@ -31,9 +32,10 @@ def test_a_left_lock_is_explained_and_a_second_run_refused(tmp_path):
     words = command("results/datasets/digits/resize16.npy")
     first = interruptions.start(words, folder)
     try:
-        while not list((folder / ".snakemake/locks").glob("*.lock")):
+        while not any(lock.stat().st_size for lock in (folder / ".snakemake/locks").glob("*.output.lock")):
             assert first.poll() is None
             time.sleep(0.02)
+        os.killpg(first.pid, signal.SIGSTOP)  # or it might be done before the second looks
         second = subprocess.run(words, cwd=folder, env=environment(), capture_output=True, text=True, check=False)
         assert second.returncode == 1
         assert "Directory cannot be locked" in second.stderr
