@@ -94,7 +94,7 @@ def test_every_rule_has_its_script_and_every_script_its_rule():
 
 
 def canonical(node):
-    """A syntax tree as tuples, equal in every version of Python, which those of `ast.unparse` and `ast.dump` are not."""
+    """A syntax tree as tuples, equal under every Python; what `ast.unparse` and `ast.dump` give differs."""
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
         return (type(node).__name__, *((name, canonical(value)) for name, value in fields))
