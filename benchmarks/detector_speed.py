@@ -23,7 +23,7 @@ CASES = [
     ("resnet-1x1x1x1-w16", 16, (64, 64), SMALL, 12),
     ("resnet50", 2, (224, 320), Network(), 3),
 ]
-TRAINED = ("frozen", "finetune")
+FROZEN = ("first-four", "none")
 
 
 def make_batch(count: int, size: tuple[int, int], rng: np.random.Generator) -> dict:
@@ -39,13 +39,13 @@ def main() -> None:
     """Time training steps of both backends in turn, and print the medians: CPU seconds of one thread."""
     torch.set_num_threads(1)
     backends = ["torchvision", "detectron2"] if importlib.util.find_spec("detectron2") else ["torchvision"]
-    print("| network, batch, trained | " + " | ".join(f"{b}, iterations/s" for b in backends) + " | ratio |")
+    print("| network, batch, frozen | " + " | ".join(f"{b}, steps/s" for b in backends) + " | ratio |")
     print("| --- |" + " --- |" * (len(backends) + 1))
     for arch, count, size, network, rounds in CASES:
-        for trained in TRAINED:
+        for frozen in FROZEN:
             steps = {}
             for backend in backends:
-                settings = Settings(trained, seed=0, backend=backend, network=network)
+                settings = Settings(frozen, seed=0, backend=backend, network=network)
                 detector = build_detector(build_backbone(arch, 0), arch, 10, "imagenet", settings).train()
                 optimiser = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=1e-4)
                 steps[backend] = detector, optimiser
@@ -60,7 +60,7 @@ def main() -> None:
                     seconds[backend].append(time.process_time() - start)
             speed = {backend: 1 / np.median(times[1:]) for backend, times in seconds.items()}
             ratio = speed["torchvision"] / speed[backends[-1]]
-            name = f"{arch}, {count} x {size[0]} x {size[1]}, {trained}"
+            name = f"{arch}, {count} x {size[0]} x {size[1]}, {frozen}"
             print(f"| {name} | " + " | ".join(f"{speed[b]:.2f}" for b in backends) + f" | {ratio:.2f} |", flush=True)
 
 

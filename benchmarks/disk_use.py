@@ -54,8 +54,9 @@ def trained(suite, protocol: str, dataset: str) -> int:
         classes = suite.datasets[dataset]["classes"]
         state = build_detector(backbone, "resnet50", classes, "imagenet", chosen).state_dict()
     elif settings["kind"] == "normals":
-        shape = settings["codes"], settings["channels"], settings["dropout"], settings["frozen"], settings["seed"]
-        state = NormalsNetwork(backbone, *shape).learnt(np.zeros((settings["codes"], 3), np.float32))
+        codes, network = settings["codes"], settings["network"]
+        made = NormalsNetwork(backbone, codes, **network, frozen=settings["frozen"], seed=settings["seed"])
+        state = made.learnt(np.zeros((codes, 3), np.float32))
     else:
         return 0
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())

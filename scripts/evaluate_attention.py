@@ -22,7 +22,7 @@ with job(snakemake.log[0]):
     settings, part = params.settings, Path(f"{output.score}.part")
     device = choose_device(snakemake.threads)
     scan = Scan(settings["size"], settings["mask"], settings["stride"])
-    options = {name: settings[name] for name in ("fill", "view", "feature") if name in settings}
+    options = {name: settings[name] for name in ("fill", "view", "feature")}
     names = image_names(read_index(snakemake.input.index))
     images = np.load(snakemake.input.images, allow_pickle=False)
     backbone = fuse(load_backbone(snakemake.input.checkpoint, params.arch), device)

@@ -55,7 +55,7 @@ with job(snakemake.log[0]):
     score_file.write(
         snakemake.output.score,
         snakemake.wildcards,
-        "detection-frozen" if settings.trained == "frozen" else "detection-finetune",
+        "detection-frozen" if settings.frozen == "first-four" else "detection-finetune",
         [score_file.percent(metric, value) for metric, value in metrics.items()],
         snakemake.params.settings,
         checkpoint=trained["checkpoint"],

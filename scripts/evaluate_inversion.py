@@ -40,7 +40,7 @@ with job(snakemake.log[0]):
         found[f"mse-{channel}"] = "levels^2", values
     found["psnr"] = "decibels", likeness.signal_to_noise(images, originals)
     found["ssim"] = "similarity", likeness.structural_similarity(images, originals)
-    outputs = "a sigmoid" if settings["output"] == "sigmoid" else "clipping"
+    outputs = "a sigmoid" if settings["network"]["output"] == "sigmoid" else "clipping"
     save_pictures(
         snakemake.output.pictures,
         names,

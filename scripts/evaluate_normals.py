@@ -22,18 +22,19 @@ from ssltransfer.picture_file import save_pictures
 with job(snakemake.log[0]):
     cost = Cost()
     settings, params = snakemake.params.settings, snakemake.params
+    sides = settings["sides"]
     device = choose_device(snakemake.threads)
     root = image_root(Source(*params.source), snakemake.resources.data_root, snakemake.input.index)
     index = read_index(snakemake.input.index)
     network, words = load_network(snakemake.input.checkpoint, params.arch, snakemake.input.trained, settings)
     normals = open_normals(snakemake.input.normals, len(index))
-    frames = Frames(root, index.image, normals, words, settings["longest"])
+    frames = Frames(root, index.image, normals, words, sides["longest"])
     test = np.flatnonzero(index.split_array() == "test")
     errors = evaluate(
         network,
         frames,
         test,
-        settings["test_size"],
+        sides["test"],
         params.norm,
         device,
         lambda batches, total: progress(batches, "batches", total),
@@ -45,7 +46,7 @@ with job(snakemake.log[0]):
         for row, image in zip(test, errors.images, strict=True):
             known = [image["mean"], image["median"], *image["within"]] if image["pixels"] else [""] * (2 + len(shares))
             table.writerow([index.image[row], image["pixels"], *known])
-    columns, reference, panels = draw(network, frames, test, settings["test_size"], params.norm, device)
+    columns, reference, panels = draw(network, frames, test, sides["test"], params.norm, device)
     save_pictures(snakemake.output.pictures, columns, reference, panels, CAPTION)
     empty = sum(image["pixels"] == 0 for image in errors.images)
     trained = score_file.decode(read_provenance(snakemake.input.trained))
@@ -61,7 +62,7 @@ with job(snakemake.log[0]):
         settings,
         checkpoint=trained["checkpoint"],
         preprocessing={
-            "shorter_side": settings["test_size"],
+            "shorter_side": sides["test"],
             "interpolation": "bilinear",
             "norm": params.norm,
             "normalisation": settings["normalisation"],

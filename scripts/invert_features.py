@@ -2,7 +2,6 @@
 
 import json
 import shutil
-from dataclasses import fields
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +11,7 @@ from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.files import replacing
 from ssltransfer.fused import fuse
-from ssltransfer.inversion import Inversion, batch_size, invert
+from ssltransfer.inversion import batch_size, invert, read_settings
 from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.score_file import decode
 from ssltransfer.training import save_curve
@@ -23,14 +22,7 @@ with job(snakemake.log[0]):
     part = Path(f"{output.images}.part")
     device = choose_device()
     index = read_index(snakemake.input.index)
-    known = {field.name for field in fields(Inversion)}
-    settings = Inversion(
-        **{
-            name: tuple(value) if isinstance(value, list) else value
-            for name, value in params.settings.items()
-            if name in known
-        }
-    )
+    settings = read_settings(params.settings)
     key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
     images, interval, losses = invert(
         fuse(load_backbone(snakemake.input.checkpoint, params.arch), device),

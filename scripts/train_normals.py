@@ -36,7 +36,7 @@ with job(snakemake.log[0]):
     key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
     interval, losses = train_network(
         network,
-        Frames(root, index.image, normals, words, settings["longest"], codes),
+        Frames(root, index.image, normals, words, settings["sides"]["longest"], codes),
         train,
         settings,
         params.norm,

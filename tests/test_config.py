@@ -183,7 +183,7 @@ def test_a_protocol_may_run_on_some_of_the_models(tmp_path):
 
 
 def detection(datasets, **changes):
-    block = {"kind": "detection", "backend": "torchvision", "trained": "frozen", "seed": 0} | changes
+    block = {"kind": "detection", "backend": "torchvision", "frozen": "none", "seed": 0} | changes
     return lambda p: (p["config"]["protocols"].update(det=block), p["config"]["tasks"].update(det=datasets))
 
 
@@ -195,8 +195,7 @@ LOOKS = {
     "attention": {"kind": "attention", "size": 64, "mask": 10, "stride": 2},
     "inversion": {
         "kind": "inversion", "transform": "resize64", "canvas": 64, "steps": 5, "learning_rate": 0.01,
-        "channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4, "noise": 0.1, "output": "sigmoid", "lpips": [],
-        "seed": 0,
+        "network": {"channels": [4, 4], "kernels": [3, 3]}, "lpips": [], "seed": 0,
     },
 }  # fmt: skip
 
@@ -210,6 +209,10 @@ def look(kind, dataset, **values):
         p["config"]["tasks"]["see"] = [dataset]
 
     return change
+
+
+def kernels(*sizes):
+    return {"channels": [4, 4], "kernels": list(sizes)}
 
 
 def row(table, name, **values):
@@ -263,7 +266,7 @@ def normals(dataset, **values):
         ),
         (lambda p: p["config"]["tasks"].update(few=["boxes"]), "tasks.few: 'boxes' is detection; fewshot needs"),
         (detection(["digits"]), "tasks.det: 'digits' is single-label; detection needs a data set of task detection"),
-        (detection(["boxes"], trained="all"), "det.trained: found 'all', expected one of 'frozen', 'finetune'"),
+        (detection(["boxes"], frozen="all"), "det.frozen: found 'all', expected one of 'none', 'first-two'"),
         (detection(["boxes"], backend="mmdet"), "det.backend: found 'mmdet', expected one of 'torchvision'"),
         (detection(["boxes"], length=0), "det.length: found 0, expected more than 0"),
         (detection(["boxes"], network={"anchors": [8]}), "det.network.anchors: found"),
@@ -286,12 +289,21 @@ def normals(dataset, **values):
         (normals(dataset="scenes"), "protocols.nor.targets: 'scenes' has no code words; write kmeans"),
         (normals(dataset="frames"), "protocols.nor.targets: 'frames' has no code words; write kmeans"),
         (normals(dataset="scenes", targets="nearest"), "nor.targets: found 'nearest', expected one of 'kmeans', 'voc"),
-        (normals(dataset="scenes", batch_size=1), "nor.batch_size: found 1, expected at least 2"),
+        (
+            normals(dataset="scenes", schedule={"batch_size": 1}),
+            "nor.schedule.batch_size: found 1, expected at least 2",
+        ),
         (normals(dataset="scenes", frozen="none"), "nor.frozen: found 'none', expected one of 'all', 'first-four'"),
         (look("attention", "pool", stride=11), "protocols.see.stride: found 11, expected at most the mask 10"),
         (look("attention", "digits"), "tasks.see: 'digits' is single-label; attention needs a data set of task images"),
-        (look("inversion", "pool", kernels=[3, 4]), r"see.kernels: found \[3, 4\], expected an odd size for each of"),
-        (look("inversion", "pool", kernels=[3]), r"see.kernels: found \[3\], expected an odd size for each of"),
+        (
+            look("inversion", "pool", network=kernels(3, 4)),
+            r"see.network.kernels: found \[3, 4\], expected an odd size for each of",
+        ),
+        (
+            look("inversion", "pool", network=kernels(3)),
+            r"see.network.kernels: found \[3\], expected an odd size for each of",
+        ),
         (
             look("inversion", "pool", canvas=66),
             "see.canvas: found 66, expected a multiple of 4 .* no less than the .* 64",

@@ -33,9 +33,9 @@ CLASSES = ["red", "green", "blue"]
 BLOCK = {
     "kind": "detection",
     "backend": "torchvision",
-    "trained": "frozen",
+    "frozen": "first-four",
     "seed": 0,
-    "schedule": {"batch_size": 4, "iterations": 12, "learning_rate": 0.01, "steps": [10], "warmup": 3},
+    "schedule": {"batch_size": 4, "steps": 12, "learning_rate": 0.01, "milestones": [10], "warmup": 3},
     "sides": {"train": [40, 48], "test": 48, "longest": 64},
     "network": {
         "channels": 8,
@@ -98,21 +98,22 @@ def trained(images, part, changes=None, arch=ARCH, seed=1, **keywords):
 
 
 def test_defaults_of_schema_and_code_are_the_papers():
-    definitions = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())["$defs"]
-    assert describe(Settings("frozen", 0))["length"] == definitions["detection"]["properties"]["length"]["default"]
+    schema = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
+    known = schema["$defs"]["detection"]["properties"]
+    defaults = json.loads(json.dumps(describe(Settings("first-four", 0))))
+    for name in ("length", "precision", "rule"):
+        assert defaults[name] == known[name]["default"]
     for name in ("schedule", "sides", "network"):
-        expected = {key: spec["default"] for key, spec in definitions[name]["properties"].items()}
-        found = json.loads(json.dumps(describe(Settings("frozen", 0))[name]))
-        assert found == expected
-    assert Schedule().iterations * Schedule().batch_size / 16_551 == pytest.approx(17.4, abs=0.01)
+        assert defaults[name] == {key: spec["default"] for key, spec in known[name]["properties"].items()}
+    assert Schedule().steps * Schedule().batch_size / 16_551 == pytest.approx(17.4, abs=0.01)
     assert len(Sides().train) == 11
 
 
 def test_the_papers_blocks_use_the_defaults():
-    for version, tasks in (("v1", ["frozen", "finetune-v1"]), ("v2", ["frozen", "finetune"])):
+    for version, tasks in (("v1", ["first-four", "first-two"]), ("v2", ["first-four", "none"])):
         suite = yaml.safe_load((REPOSITORY / f"config/paper-{version}.yaml").read_text())
         names = [name for name in suite["tasks"] if suite["protocols"][name]["kind"] == "detection"]
-        assert [suite["protocols"][name]["trained"] for name in names] == tasks
+        assert [suite["protocols"][name]["frozen"] for name in names] == tasks
         for name in names:
             used = read_settings(suite["protocols"][name])
             assert used.used == Schedule() and used.scaling == "" and used.backend == "detectron2"
@@ -134,8 +135,8 @@ def test_schedule_scales_with_batch_and_length():
     assert Schedule().scaled(1, 0.001) == Schedule(1, 288, 0.00125, (192, 256), 200)
     assert read_settings(block(batch_size=4)).scaling == ""
     scaled = read_settings(block(batch_size=2, length=0.5))
-    assert scaled.used.iterations == 12 and scaled.used.batch_size == 2
-    assert "scaled from batch 4, 12 iterations, rate 0.01, steps [10], warm-up 3 to batch 2, 12" in scaled.scaling
+    assert scaled.used.steps == 12 and scaled.used.batch_size == 2
+    assert "scaled from batch 4, 12 steps, rate 0.01, milestones [10], warm-up 3 to batch 2, 12" in scaled.scaling
 
 
 # Images
@@ -198,13 +199,13 @@ def small(changes=None, classes=3):
 @pytest.mark.parametrize(
     ("what", "kept"),
     [
-        ("frozen", ["conv1", "layer1", "layer2", "layer3"]),
-        ("finetune", []),
-        ("finetune-v1", ["conv1", "layer1"]),
+        ("first-four", ["conv1", "layer1", "layer2", "layer3"]),
+        ("none", []),
+        ("first-two", ["conv1", "layer1"]),
     ],
 )
 def test_what_trains(what, kept):
-    settings, backbone, classes = small({"trained": what})
+    settings, backbone, classes = small({"frozen": what})
     detector = build_detector(backbone, ARCH, classes, "none", settings)
     before = {name: value.clone() for name, value in detector.state_dict().items()}
     optimiser = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=0.1)
@@ -350,7 +351,7 @@ def test_the_state_of_another_run_is_left_alone(images, tmp_path, caplog):
             yield batch
 
     for name, changes, arch, seed in (
-        ("settings", {"trained": "finetune"}, ARCH, 1),
+        ("settings", {"frozen": "none"}, ARCH, 1),
         ("model", {}, ARCH, 2),
         ("architecture", {}, "resnet-1x1x1x1-w8", 1),
     ):
@@ -368,12 +369,8 @@ def test_the_state_of_another_run_is_left_alone(images, tmp_path, caplog):
 
 def test_detections_are_in_pixels_of_the_image_and_saved(images, tmp_path):
     folder, index = images
-    settings = read_settings(
-        block(schedule=BLOCK["schedule"] | {"iterations": 150, "steps": [120]}, trained="finetune")
-    )
-    detector, interval, losses = trained(
-        images, tmp_path, {"schedule": describe(settings.schedule), "trained": "finetune"}
-    )
+    settings = read_settings(block(schedule=BLOCK["schedule"] | {"steps": 150, "milestones": [120]}, frozen="none"))
+    detector, interval, losses = trained(images, tmp_path, {"schedule": describe(settings.schedule), "frozen": "none"})
     assert len(losses) == 150 and interval == 1
     found = detect(detector, index, folder, settings)
     sizes = image_sizes(folder, index.image)
@@ -465,7 +462,7 @@ def test_training_needs_an_object_and_testing_does_not(images, tmp_path, caplog)
 
 def test_a_loss_that_explodes_is_one_line(images, tmp_path):
     with pytest.raises(InputError, match="block, set: the loss is .* write a learning_rate below 1000"):
-        trained(images, tmp_path, {"schedule": {"batch_size": 4, "iterations": 12, "learning_rate": 1e12, "warmup": 0}})
+        trained(images, tmp_path, {"schedule": {"batch_size": 4, "steps": 12, "learning_rate": 1e12, "warmup": 0}})
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):

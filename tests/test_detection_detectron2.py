@@ -183,14 +183,14 @@ def test_learning_rates_are_those_of_detectron2(schedule):
     config = get_cfg()
     config.SOLVER.merge_from_list(
         [
-            *("STEPS", schedule.steps, "MAX_ITER", schedule.iterations, "WARMUP_ITERS", schedule.warmup),
+            *("STEPS", schedule.milestones, "MAX_ITER", schedule.steps, "WARMUP_ITERS", schedule.warmup),
             *("BASE_LR", schedule.learning_rate, "WARMUP_FACTOR", 0.001),
         ]
     )
     optimiser = torch.optim.SGD([torch.zeros(1, requires_grad=True)], lr=schedule.learning_rate)
     multiplier = build_lr_scheduler(config, optimiser)._multiplier
-    moments = {*range(200), *schedule.steps, *(step - 1 for step in schedule.steps), schedule.iterations - 1}
+    moments = {*range(200), *schedule.milestones, *(step - 1 for step in schedule.milestones), schedule.steps - 1}
     ours = {i: schedule.factor(i) for i in moments}
-    assert ours == pytest.approx({i: multiplier(i / schedule.iterations) for i in moments}, rel=1e-6), json.dumps(
-        schedule.steps
+    assert ours == pytest.approx({i: multiplier(i / schedule.steps) for i in moments}, rel=1e-6), json.dumps(
+        schedule.milestones
     )

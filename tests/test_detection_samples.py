@@ -24,7 +24,7 @@ ARCH = "resnet-1x1x1x1-w16"
 BLOCK = {
     "kind": "detection",
     "backend": "torchvision",
-    "trained": "finetune",
+    "frozen": "none",
     "seed": 0,
     "sides": {"train": [128], "test": 128, "longest": 213},
     "network": {
@@ -52,7 +52,7 @@ def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
     twice = {column: values * 2 for column, values in ten.extra.items()}
     index = Index(ten.image * 2, ["train"] * 10 + ["test"] * 10, ten.label * 2, ten.classes, twice)
     annotations = read_annotations(index, "ten images")
-    schedule = {"batch_size": 5, "iterations": 240, "learning_rate": 0.02, "steps": [200], "warmup": 20}
+    schedule = {"batch_size": 5, "steps": 240, "learning_rate": 0.02, "milestones": [200], "warmup": 20}
     settings = read_settings(BLOCK | {"schedule": schedule})
     detector = build_detector(build_backbone(ARCH, 0), ARCH, 20, "imagenet", settings)
     start = time.process_time()
@@ -77,8 +77,8 @@ def test_the_original_layout_runs_from_annotations_to_score(samples, tmp_path):
         "protocols": {
             "detection-s": BLOCK
             | {
-                "trained": "frozen",
-                "schedule": {"batch_size": 4, "iterations": 12, "learning_rate": 0.01, "steps": [10], "warmup": 2},
+                "frozen": "first-four",
+                "schedule": {"batch_size": 4, "steps": 12, "learning_rate": 0.01, "milestones": [10], "warmup": 2},
                 "batch_size": 2,
                 "length": 0.5,
             }
@@ -102,9 +102,9 @@ def test_the_original_layout_runs_from_annotations_to_score(samples, tmp_path):
     assert [value["metric"] for value in score["values"]] == ["ap", "ap50", "ap75"]
     assert score["details"]["images"] == {"train": 168, "test": 45}
     assert score["details"]["schedule"] == {
-        **{"batch_size": 2, "iterations": 12, "learning_rate": 0.005, "steps": [10], "warmup": 4}
+        **{"batch_size": 2, "steps": 12, "learning_rate": 0.005, "milestones": [10], "warmup": 4}
     }
-    assert any("schedule scaled from batch 4, 12 iterations" in warning for warning in score["warnings"])
+    assert any("schedule scaled from batch 4, 12 steps" in warning for warning in score["warnings"])
     index = read_index(tmp_path / "results/datasets/voc-detection/index.parquet")
     per_class = score["details"]["per_class"]
     objects = voc_objects(read_annotations(index, "samples"), np.flatnonzero(index.split_array() == "test"))

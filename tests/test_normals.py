@@ -29,7 +29,7 @@ from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErro
 from ssltransfer.normals.evaluation import draw, evaluate, predict
 from ssltransfer.normals.frames import Frames, collate, network_input, read_labels, resized
 from ssltransfer.normals.network import NormalsNetwork, PyramidPooling, decode, dilate, load_network, parameter_groups
-from ssltransfer.normals.training import cell_loss, schedule, train_network
+from ssltransfer.normals.training import cell_loss, timetable, train_network
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -38,22 +38,26 @@ SETTINGS = {
     "frozen": "all",
     "targets": "kmeans",
     "codes": 8,
-    "channels": 8,
-    "dropout": 0.1,
-    "sizes": [24, 32],
-    "longest": 1000,
-    "test_size": 32,
-    "epochs": 4,
-    "epoch_steps": 0,
-    "batch_size": 4,
-    "learning_rate": 0.05,
-    "momentum": 0.9,
-    "weight_decay": 1e-4,
-    "power": 0.9,
-    "decay": "epoch",
+    "schedule": {
+        "batch_size": 4,
+        "epochs": 4,
+        "epoch_steps": 0,
+        "learning_rate": 0.05,
+        "momentum": 0.9,
+        "weight_decay": 1e-4,
+        "power": 0.9,
+        "decay": "epoch",
+    },
+    "sides": {"train": [24, 32], "test": 32, "longest": 1000},
+    "network": {"channels": 8, "dropout": 0.1},
     "precision": "float32",
     "seed": 0,
 }
+
+
+def changed(**values):
+    """SETTINGS with other values; those of a part are merged."""
+    return SETTINGS | {key: SETTINGS[key] | v if isinstance(v, dict) else v for key, v in values.items()}
 
 
 def unit(vectors):
@@ -61,8 +65,9 @@ def unit(vectors):
 
 
 def network(settings=SETTINGS, words=8):
-    shape = {key: settings[key] for key in ("channels", "dropout", "frozen", "seed")}
-    return NormalsNetwork(build_backbone(ARCH, 0), words, **shape)
+    return NormalsNetwork(
+        build_backbone(ARCH, 0), words, **settings["network"], frozen=settings["frozen"], seed=settings["seed"]
+    )
 
 
 @pytest.fixture
@@ -84,7 +89,7 @@ def scenes(tmp_path):
 
 
 def train(scenes, part, changes=None, key="backbone", **options):
-    chosen = SETTINGS | (changes or {})
+    chosen = changed(**(changes or {}))
     trained = network(chosen)
     _, losses = train_network(
         trained,
@@ -496,7 +501,7 @@ def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
     found, expected = (predict(n.eval(), scenes, np.arange(3), 32, "none", CPU) for n in (loaded, trained))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # the memory is laid out differently
     with pytest.raises(InputError, match=r"learnt.safetensors is no network of these settings"):
-        load_network(*files, chosen | {"channels": 9})
+        load_network(*files, chosen | {"network": {"channels": 9, "dropout": 0.1}})
 
 
 def test_training_mode_reaches_what_is_trained_alone():
@@ -527,7 +532,7 @@ def test_only_weights_of_convolutions_decay():
     ],
 )
 def test_schedules_are_those_of_the_text_and_of_the_official_code(changes, steps, interval):
-    found, per_epoch, rate = schedule(SETTINGS | changes, 795)
+    found, per_epoch, rate = timetable(changed(schedule=changes)["schedule"], 795)
     assert (found, per_epoch) == (steps, interval)
     rates = np.array([rate(step) for step in range(steps)])
     assert rates[0] == 1 and rates[-1] > 0 and (np.diff(rates) <= 0).all()
@@ -571,7 +576,7 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes, ca
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
 def test_a_killed_run_resumes_to_the_same_network(tmp_path, scenes):
-    changes = {"epochs": 30}
+    changes = {"schedule": {"epochs": 30}}
     whole = train(scenes, tmp_path / "whole", changes)
     child = os.fork()
     if child == 0:
@@ -603,7 +608,7 @@ def test_frames_of_the_labelled_file_train_with_loading_processes(tmp_path):
     known = ((name, *nyuv2.read_normals(tmp_path, name)) for name in index.extra["normals"])
     assert truth.write_normals(known, 3, tmp_path / "normals.npy") == {"pixels": 72, "valid": 66, "zero": 0, "empty": 0}
     frames = Frames(tmp_path, index.image, truth.open_normals(tmp_path / "normals.npy", 3), np.eye(3), 1000)
-    chosen = SETTINGS | {"batch_size": 2, "epochs": 2, "epoch_steps": 2}
+    chosen = changed(schedule={"batch_size": 2, "epochs": 2, "epoch_steps": 2})
     common = {"where": "here", "device": CPU}
     losses = [
         train_network(
@@ -616,8 +621,8 @@ def test_frames_of_the_labelled_file_train_with_loading_processes(tmp_path):
 
 
 def test_too_few_images_are_one_line(tmp_path, scenes):
-    with pytest.raises(InputError, match="protocols.test: batch_size is 11; write at most 10"):
-        train(scenes, tmp_path, {"batch_size": 11})
+    with pytest.raises(InputError, match="protocols.test.schedule: batch_size is 11; write at most 10"):
+        train(scenes, tmp_path, {"schedule": {"batch_size": 11}})
 
 
 @pytest.mark.parametrize("size", [(53, 37), (8, 9), (7, 5), (64, 31)])
@@ -630,7 +635,7 @@ def test_images_of_odd_sizes_train_and_test(tmp_path, size):
     for number in range(3):
         Image.new("RGB", size, (number * 80, 0, 99)).save(tmp_path / f"{number}.png")
     frames = Frames(tmp_path, ["0.png", "1.png", "2.png"], normals, np.eye(3), 1000)
-    chosen = SETTINGS | {"batch_size": 2, "epochs": 1, "sizes": [19, 32]}
+    chosen = changed(schedule={"batch_size": 2, "epochs": 1}, sides={"train": [19, 32]})
     net = network(chosen, words=3)
     common = {"where": "here", "workers": 0, "device": CPU}
     train_network(net, frames, np.arange(3), chosen, "imagenet", tmp_path / "part", "x", **common)
@@ -657,7 +662,8 @@ def test_pixels_outside_the_mask_do_not_count(scenes):
 
 
 def test_learning_reaches_small_errors(tmp_path, scenes):
-    trained, _ = train(scenes, tmp_path, {"epochs": 40, "dropout": 0.0, "sizes": [32], "channels": 16})
+    changes = {"schedule": {"epochs": 40}, "sides": {"train": [32]}, "network": {"channels": 16, "dropout": 0.0}}
+    trained, _ = train(scenes, tmp_path, changes)
     found = evaluate(trained, scenes, np.arange(10), 32, "none", CPU)
     fresh = evaluate(network(), scenes, np.arange(10), 32, "none", CPU)
     assert found.mean() < 0.75 * fresh.mean()

@@ -25,20 +25,18 @@ SETTINGS = {
     "normalisation": "per-model",
     "frozen": "all",
     "targets": "images",
-    "codes": 40,
-    "channels": 64,
-    "dropout": 0.0,
-    "sizes": [96],
-    "longest": 1000,
-    "test_size": 96,
-    "epochs": 5,
-    "epoch_steps": 40,
-    "batch_size": 4,
-    "learning_rate": 0.2,
-    "momentum": 0.9,
-    "weight_decay": 0.0,
-    "power": 0.9,
-    "decay": "step",
+    "schedule": {
+        "batch_size": 7,
+        "epochs": 5,
+        "epoch_steps": 40,
+        "learning_rate": 0.2,
+        "momentum": 0.9,
+        "weight_decay": 0.0,
+        "power": 0.9,
+        "decay": "step",
+    },
+    "sides": {"train": [96], "test": 96, "longest": 1000},
+    "network": {"channels": 64, "dropout": 0.0},
     "precision": "float32",
     "seed": 0,
 }
@@ -64,7 +62,10 @@ def folder(samples, tmp_path_factory):
         head = (config / name).read_text().splitlines()[0]
         (config / name).write_text(f"{head}\n{row}")
     (config / "pretraining.yaml").write_text("toy-random: {method: none, seed: 1}\n")
-    quick = SETTINGS | {"sizes": [64, 96], "epochs": 2, "epoch_steps": 2}
+    quick = SETTINGS | {
+        "schedule": SETTINGS["schedule"] | {"batch_size": 4, "epochs": 2, "epoch_steps": 2},
+        "sides": {"train": [64, 96], "test": 96},
+    }
     (config / "config.yaml").write_text(SUITE.format(root=samples, settings=json.dumps(quick)))
     succeed(folder, "results/scores/real-normals/net/nyuv2.json")
     return folder
@@ -118,8 +119,6 @@ def test_overfitting_real_frames_reaches_less_than_ten_degrees(folder, samples, 
     network = NormalsNetwork(build_backbone("resnet-1x1x1x1-w8", 0), 40, 64, 0.0, "all", 0)
     device = torch.device("cpu")
     common = {"where": "here", "workers": 0, "device": device}
-    train_network(
-        network, frames, np.arange(7), SETTINGS | {"batch_size": 7}, "imagenet", tmp_path / "part", "random", **common
-    )
+    train_network(network, frames, np.arange(7), SETTINGS, "imagenet", tmp_path / "part", "random", **common)
     errors = evaluate(network, frames, np.arange(7), 96, "imagenet", device)
     assert errors.pixels == 950 and errors.mean() < 10

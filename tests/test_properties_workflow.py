@@ -23,7 +23,7 @@ SUITE = {
     "protocols": {
         "look-inversion": {
             "kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 4, "learning_rate": 0.01,
-            "channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4, "noise": 0.1, "output": "sigmoid",
+            "network": {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4},
             "lpips": ["alexnet"], "seed": 0,
         },
         "look-attention": {"kind": "attention", "size": 32, "mask": 8, "stride": 8},

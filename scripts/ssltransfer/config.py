@@ -58,7 +58,7 @@ class Suite:
     Attributes
     ----------
     config : dict
-        The suite's keys with defaults filled in.
+        The suite's keys and settings blocks with defaults filled in.
     models : dict of str to dict
         Rows of `models.tsv` that list this suite, by id; `suites` split into a list.
     datasets : dict of str to dict
@@ -180,6 +180,17 @@ def _check(instance: object, schema: dict, where: str) -> None:
         raise InputError(f"{where}: {_explain(best_match(errors))}")
 
 
+def _with_defaults(block: dict, schema: dict) -> dict:
+    """Fill in what a valid block leaves out, in the schema's order."""
+    filled = {}
+    for key, spec in schema["properties"].items():
+        if "properties" in spec:
+            filled[key] = _with_defaults(block.get(key, {}), spec)
+        elif key in block or "default" in spec:
+            filled[key] = block[key] if key in block else spec["default"]
+    return filled
+
+
 def _with_booleans(config: dict, schema: dict) -> dict:
     """Take ``--config key=true`` as a boolean; Snakemake hands on text unless it is written True or False."""
     words = {"true": True, "false": False}
@@ -219,8 +230,10 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     schema = read_yaml(schemas / "config.schema.yaml")
     config = _with_booleans(config, schema)
     _check(config, schema, "config")
-    defaults = {key: value["default"] for key, value in schema["properties"].items() if "default" in value}
-    config = defaults | config
+    config = _with_defaults(config, schema)
+    config["protocols"] = {
+        name: _with_defaults(block, schema["$defs"][block["kind"]]) for name, block in config["protocols"].items()
+    }
 
     def located(key: str) -> Path:
         path = Path(config[key])
@@ -351,10 +364,11 @@ def _check_look(suite: Suite, protocol: str, row: dict) -> None:
                 f"{where}.stride: found {settings['stride']}, expected at most the mask {settings['mask']}"
             )
         return
-    canvas, factor = settings["canvas"], 2 ** len(settings["channels"])
+    channels, kernels = settings["network"]["channels"], settings["network"]["kernels"]
+    canvas, factor = settings["canvas"], 2 ** len(channels)
     size = int(settings["transform"].removeprefix("resize"))
-    if len(settings["kernels"]) != len(settings["channels"]) or any(kernel % 2 == 0 for kernel in settings["kernels"]):
-        raise InputError(f"{where}.kernels: found {settings['kernels']}, expected an odd size for each of channels")
+    if len(kernels) != len(channels) or any(kernel % 2 == 0 for kernel in kernels):
+        raise InputError(f"{where}.network.kernels: found {kernels}, expected an odd size for each of channels")
     if canvas % factor or canvas == factor or canvas < size:
         raise InputError(
             f"{where}.canvas: found {canvas}, expected a multiple of {factor} (halved at every scale) above {factor}, "

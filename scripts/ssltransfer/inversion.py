@@ -65,6 +65,12 @@ class Inversion:
     seed: int = 0
 
 
+def read_settings(block: dict) -> Inversion:
+    """Build the settings from a validated block of the suite."""
+    network = {key: tuple(value) if isinstance(value, list) else value for key, value in block["network"].items()}
+    return Inversion(**network, **{key: block[key] for key in ("canvas", "steps", "learning_rate", "seed")})
+
+
 def batch_size(settings: Inversion, device: torch.device) -> int:
     """Images at a time: on a GPU all that matter, on a CPU as many as keep a job below 2 GiB or small steps long."""
     return 16 if device.type == "cuda" else max(1, 2**18 // settings.canvas**2)

@@ -38,6 +38,16 @@ def table(schema: dict, definitions: dict) -> list[str]:
     return rows
 
 
+def parts(schema: dict, path: str, definitions: dict) -> list[str]:
+    """Tables of the keys that are blocks themselves."""
+    lines = []
+    for key, spec in schema["properties"].items():
+        if "properties" in spec:
+            lines += [f"#### `{path}{key}`", "", *table(spec, definitions), ""]
+            lines += parts(spec, f"{path}{key}.", definitions)
+    return lines
+
+
 def page() -> str:
     """Text of docs/configuration.md."""
     lines = ["# Configuration", "", "Written by `workflow/schemas/document.py` from the schemas beside it.", ""]
@@ -45,11 +55,12 @@ def page() -> str:
         schema = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
         definitions = schema.get("$defs", {})
         lines += [f"## {heading}", "", " ".join(schema["description"].split()), ""]
-        lines += table(schema if "properties" in schema else schema["additionalProperties"], definitions) + [""]
+        block = schema if "properties" in schema else schema["additionalProperties"]
+        lines += [*table(block, definitions), "", *parts(block, "", definitions)]
         for kind, block in definitions.items():
             if "properties" in block:
                 lines += [f"### Settings block of kind `{kind}`", "", block["description"], ""]
-                lines += table(block, definitions) + [""]
+                lines += [*table(block, definitions), "", *parts(block, f"{kind}.", definitions)]
     return "\n".join(lines).rstrip() + "\n"
 
 

@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from ssltransfer.backbones import NORMALISATIONS, ResNet, parse_arch
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
-from ssltransfer.detection.settings import TRAINED, Settings
+from ssltransfer.detection.settings import FROZEN, Settings
 from ssltransfer.errors import InputError
 
 try:
@@ -52,7 +52,7 @@ def make_config(arch: str, classes: int, norm: str, settings: Settings) -> CfgNo
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
         "MODEL.DEVICE": "cpu",  # moved by the trainer
         "MODEL.BACKBONE.NAME": _pyramid.__name__,
-        "MODEL.BACKBONE.FREEZE_AT": TRAINED[settings.trained],
+        "MODEL.BACKBONE.FREEZE_AT": FROZEN[settings.frozen],
         "MODEL.RESNETS.OUT_FEATURES": list(STAGES),
         "MODEL.RESNETS.NORM": "FrozenBN",
         "MODEL.RESNETS.STRIDE_IN_1X1": False,

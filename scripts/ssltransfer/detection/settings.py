@@ -4,8 +4,8 @@ import math
 from bisect import bisect_right
 from dataclasses import asdict, dataclass, field
 
-TRAINED = {"frozen": 4, "finetune": 0, "finetune-v1": 2}
-"""What trains -> stages, from the stem on, that stay as they are: all but res5, none, or (v1's tables) stem, res2."""
+FROZEN = {"first-four": 4, "none": 0, "first-two": 2}
+"""What stays as it is -> its stages, the stem among them: all but res5, none, or (v1's tables) stem and res2."""
 
 
 @dataclass(frozen=True)
@@ -16,41 +16,41 @@ class Schedule:
     ----------
     batch_size : int
         Images a step.
-    iterations : int
+    steps : int
     learning_rate : float
-    steps : tuple of int
-        Iterations at which the rate falls to a tenth.
+    milestones : tuple of int
+        Steps at which the rate falls to a tenth.
     warmup : int
-        Iterations of the warm-up, which starts at a thousandth of the rate.
+        Steps of the warm-up, which starts at a thousandth of the rate.
     """
 
     batch_size: int = 2
-    iterations: int = 144_000
+    steps: int = 144_000
     learning_rate: float = 0.0025
-    steps: tuple[int, ...] = (96_000, 128_000)
+    milestones: tuple[int, ...] = (96_000, 128_000)
     warmup: int = 100
 
-    def factor(self, iteration: int) -> float:
-        """Fraction of the learning rate at an iteration, counted from 0."""
-        if iteration < self.warmup:
-            return 0.001 + 0.999 * iteration / self.warmup
-        return 0.1 ** bisect_right(self.steps, iteration)
+    def factor(self, step: int) -> float:
+        """Fraction of the learning rate at a step, counted from 0."""
+        if step < self.warmup:
+            return 0.001 + 0.999 * step / self.warmup
+        return 0.1 ** bisect_right(self.milestones, step)
 
     def scaled(self, batch_size: int, length: float) -> "Schedule":
         """Return the schedule of another batch size (linear rule) and another number of passes over the images.
 
-        The rate grows with the batch, and as many images are seen in fewer iterations; `length` stretches the whole
+        The rate grows with the batch, and as many images are seen in fewer steps; `length` stretches the whole
         but the warm-up.
         """
         ratio = batch_size / self.batch_size
         stretch = length / ratio
-        iterations = max(1, round(self.iterations * stretch))
+        steps = max(1, round(self.steps * stretch))
         return Schedule(
             batch_size,
-            iterations,
+            steps,
             self.learning_rate * ratio,
-            tuple(max(1, round(step * stretch)) for step in self.steps),
-            min(math.ceil(self.warmup / ratio), iterations),
+            tuple(max(1, round(step * stretch)) for step in self.milestones),
+            min(math.ceil(self.warmup / ratio), steps),
         )
 
 
@@ -102,7 +102,7 @@ class Network:
 class Settings:
     """A settings block of kind ``detection``; every key is described in workflow/schemas/config.schema.yaml."""
 
-    trained: str
+    frozen: str
     seed: int
     backend: str = "torchvision"
     schedule: Schedule = field(default_factory=Schedule)
@@ -125,7 +125,7 @@ class Settings:
         if used == self.schedule:
             return ""
         before, after = (
-            f"batch {s.batch_size}, {s.iterations} iterations, rate {s.learning_rate:g}, steps {list(s.steps)}, "
+            f"batch {s.batch_size}, {s.steps} steps, rate {s.learning_rate:g}, milestones {list(s.milestones)}, "
             f"warm-up {s.warmup}"
             for s in (self.schedule, used)
         )

@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ssltransfer.backbones import NORMALISATIONS, ResNet
-from ssltransfer.detection.settings import TRAINED, Network, Settings
+from ssltransfer.detection.settings import FROZEN, Network, Settings
 
 STRIDES = (4, 8, 16, 32, 64)
 RATIOS = (0.5, 1.0, 2.0)
@@ -176,7 +176,7 @@ class Detector(nn.Module):
     def __init__(self, backbone: ResNet, classes: int, norm: str, settings: Settings) -> None:
         super().__init__()
         net: Network = settings.network
-        self.pyramid = Pyramid(backbone, net.channels, TRAINED[settings.trained])
+        self.pyramid = Pyramid(backbone, net.channels, FROZEN[settings.frozen])
         before_train, before_test, after = net.proposals
         self.rpn = Proposer(
             Anchors(tuple((side,) for side in net.anchors), (RATIOS,) * len(net.anchors)),

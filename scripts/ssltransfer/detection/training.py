@@ -119,14 +119,14 @@ def train_detector(
     trained = [parameter for parameter in detector.parameters() if parameter.requires_grad]
     optimiser = torch.optim.SGD(trained, lr=used.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     example = TrainingImages(root, index.image, annotations, settings.sides)
-    interval = max(1, used.iterations // LOSSES)
+    interval = max(1, used.steps // LOSSES)
 
     def loss(batch, step):
         seed_step(settings.seed, step)  # samples of anchors and boxes are drawn from the global generators
         return sum(detector.losses(batch).values())
 
     def batches(first):
-        order = oriented_stream(rows, sizes[:, 0] > sizes[:, 1], used.batch_size, settings.seed, first, used.iterations)
+        order = oriented_stream(rows, sizes[:, 0] > sizes[:, 1], used.batch_size, settings.seed, first, used.steps)
         return load(example, order, seed=settings.seed, workers=workers, collate=collate, device=device)
 
     losses = train(
@@ -135,7 +135,7 @@ def train_detector(
         batches,
         optimiser,
         used.factor,
-        used.iterations,
+        used.steps,
         part,
         _fingerprint(index, annotations, rows, settings, key),
         where=where,

@@ -174,8 +174,8 @@ def load_network(
 
 
 def build_network(checkpoint: str | Path, arch: str, codes: int, settings: dict) -> NormalsNetwork:
-    """Build the network of a settings block (``channels``, ``dropout``, ``frozen``, ``seed``) on a backbone."""
-    shape = {key: settings[key] for key in ("channels", "dropout", "frozen", "seed")}
+    """Build the network of a settings block (``network``, ``frozen``, ``seed``) on a backbone."""
+    shape = {**settings["network"], "frozen": settings["frozen"], "seed": settings["seed"]}
     return NormalsNetwork(load_backbone(checkpoint, arch), codes, **shape)
 
 

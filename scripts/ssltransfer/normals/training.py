@@ -17,23 +17,23 @@ from ssltransfer.normals.frames import Frames, collate, network_input
 from ssltransfer.normals.network import NormalsNetwork, parameter_groups
 
 
-def schedule(settings: dict, images: int) -> tuple[int, int, Callable[[int], float]]:
+def timetable(schedule: dict, images: int) -> tuple[int, int, Callable[[int], float]]:
     """Number of steps, steps of an epoch, and the factor (1 - t / T) ** power on the learning rate at a step.
 
     Parameters
     ----------
-    settings : dict
+    schedule : dict
         ``epochs``, ``batch_size``, ``power``; ``epoch_steps`` (0: an epoch is one pass over the images) and ``decay``:
         t counts ``epoch``s (text of v1 and v2) or ``step``s (the official code).
     images : int
         Training images.
     """
-    epochs, per_epoch = settings["epochs"], settings["epoch_steps"]
-    steps = epochs * per_epoch or max(1, epochs * images // settings["batch_size"])
+    epochs, per_epoch = schedule["epochs"], schedule["epoch_steps"]
+    steps = epochs * per_epoch or max(1, epochs * images // schedule["batch_size"])
 
     def rate(step: int) -> float:
-        done = step / steps if settings["decay"] == "step" else step * epochs // steps / epochs
-        return (1 - done) ** settings["power"]
+        done = step / steps if schedule["decay"] == "step" else step * epochs // steps / epochs
+        return (1 - done) ** schedule["power"]
 
     return steps, -(-steps // epochs), rate
 
@@ -91,21 +91,21 @@ def train_network(
     losses : list of float
         Mean loss of every `interval` steps.
     """
-    if len(rows) < settings["batch_size"]:
+    schedule, sides, seed = settings["schedule"], settings["sides"]["train"], settings["seed"]
+    if len(rows) < schedule["batch_size"]:
         raise InputError(
-            f"{where}: batch_size is {settings['batch_size']}; write at most {len(rows)}, the training images"
+            f"{where}.schedule: batch_size is {schedule['batch_size']}; write at most {len(rows)}, the training images"
         )
     if unlabelled := [row for row in rows if frames.codes and not frames.codes[row]]:
         raise InputError(
             f"{where}.targets: images, but {frames.images[unlabelled[0]]} has no image of labels ({len(unlabelled)} of "
             f"{len(rows)} training images); write vocabulary"
         )
-    steps, interval, rate = schedule(settings, len(rows))
-    seed, sides = settings["seed"], settings["sizes"]
+    steps, interval, rate = timetable(schedule, len(rows))
     network.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(
-        parameter_groups(network.trained, settings["learning_rate"], settings["weight_decay"]),
-        momentum=settings["momentum"],
+        parameter_groups(network.trained, schedule["learning_rate"], schedule["weight_decay"]),
+        momentum=schedule["momentum"],
     )
 
     def example(row: int, step: int, _: np.random.Generator) -> tuple[Tensor, Tensor]:
@@ -113,7 +113,7 @@ def train_network(
         return frames.example(row, sides[np.random.default_rng([seed, step]).integers(len(sides))])
 
     def batches(first: int) -> Iterator:
-        stream = training.stream(rows, settings["batch_size"], seed, first, steps)
+        stream = training.stream(rows, schedule["batch_size"], seed, first, steps)
         return training.load(example, stream, seed=seed, workers=workers, collate=collate, device=device)
 
     def loss(batch: tuple[Tensor, Tensor, Tensor], step: int) -> Tensor:
