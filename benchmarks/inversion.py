@@ -72,6 +72,8 @@ def main() -> None:
     names = [str(number) for number in range(arguments.images)]
 
     def memory() -> float:
+        if device.type == "cuda":
+            return torch.cuda.max_memory_allocated() / 2**20
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     start = memory()
@@ -103,7 +105,7 @@ def main() -> None:
     print(f"operations: {counter.get_total_flops() / 1e9:.1f} GFLOP an image and step")
     for name, found in seconds.items():
         clock, processor = (sorted(values)[len(found) // 2] for values in zip(*found, strict=True))
-        minutes = processor * settings.steps / 60
+        minutes = (clock if device.type == "cuda" else processor) * settings.steps / 60
         print(
             f"{name}: {clock:.3f} s an image and step on the clock, {processor:.3f} of processor time; "
             f"{settings.steps} steps, extrapolated: {minutes:.0f} minutes"

@@ -7,6 +7,7 @@ evaluated by the demo suite's linear protocol. Prints and writes `benchmarks/pre
 import os
 
 os.environ["OMP_NUM_THREADS"] = "1"  # as in the pipeline; has to be set before NumPy starts
+os.environ["CUDA_VISIBLE_DEVICES"] = ""  # its table is of CPU seconds
 
 import platform
 import sys

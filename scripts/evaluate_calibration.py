@@ -17,7 +17,8 @@ with job(snakemake.log[0]):
     validation = stored["validation_scores"].astype(np.float64), stored["validation_labels"]
     probabilities = softmax(scores, axis=1)
     validated, temperature = calibration.validated_ece(scores, labels, *validation)
-    likelihood, warnings = calibration.negative_log_likelihood(scores, labels), list(linear["warnings"])
+    likelihood = calibration.negative_log_likelihood(scores, labels)
+    warnings = [f"of the classifiers: {warning}" for warning in linear["warnings"]]
     if not np.isfinite(likelihood):
         likelihood = None
         warnings.append(

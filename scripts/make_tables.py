@@ -7,8 +7,7 @@ import pandas as pd
 from ssltransfer.files import write_json
 from ssltransfer.jobs import job
 from ssltransfer.published import FOLDER, LABELS, merge_models, published_models, published_scores
-from ssltransfer.score_file import read_notes
-from ssltransfer.scores import collect_scores, read_episodes
+from ssltransfer.scores import collect_scores, read_episodes, read_notes
 from ssltransfer.suite_tables import add_notes, all_tables
 from ssltransfer.summary import correlate_summary, summarise, write_summary
 

@@ -1,4 +1,4 @@
-"""A real SLURM of two nodes on this machine, each with 4 cores and a GPU that is an empty file; needs root."""
+"""A real SLURM of two nodes on this machine, each with 8 cores and a GPU that is an empty file; needs root."""
 
 import contextlib
 import os
@@ -77,7 +77,7 @@ def configuration(folder: Path) -> str:
         "GresTypes": "gpu",
     }
     nodes = [
-        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={17001 + i} CPUs=4 RealMemory=64000 Gres=gpu:1"
+        f"NodeName={node} NodeHostname={host} NodeAddr=127.0.0.1 Port={17001 + i} CPUs=8 RealMemory=64000 Gres=gpu:1"
         for i, node in enumerate(NODES)
     ]
     partition = f"PartitionName=all Nodes={','.join(NODES)} Default=YES MaxTime=INFINITE State=UP"

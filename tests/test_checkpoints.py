@@ -525,6 +525,13 @@ def test_backbone_file_round_trip(tmp_path, state):
     assert read_provenance(tmp_path / "b.safetensors") == {"source": "here"}
 
 
+def test_provenance_has_one_order(tmp_path, state):
+    """safetensors shuffles it in every process; the keys of unfinished runs are made from it."""
+    names = [f"key{number}" for number in range(20)]
+    save_state(state, tmp_path / "b.safetensors", dict.fromkeys(names[::-1], "x"))
+    assert list(read_provenance(tmp_path / "b.safetensors")) == sorted(names)
+
+
 def test_damaged_or_foreign_backbone_files_are_refused(tmp_path, state):
     path = tmp_path / "b.safetensors"
     save_state(state, path, {})

@@ -75,6 +75,20 @@ def test_shots_that_are_too_many_are_left_out_with_the_reason():
     assert not possible
 
 
+@pytest.mark.parametrize(
+    ("sizes", "possible"),
+    [
+        # Caltech-101 without its background: seven classes of 31 to 34 images, others of 35 to 59, few large ones.
+        ([31, 33, 33, 33, 34, 34, 34, *[40] * 70, *[90] * 24], [5, 20]),
+        # Cars: six classes below 65, the smallest of 48.
+        ([48, 59, 61, 62, 63, 64, *[80] * 190], [5, 20]),
+        ([64, *[80] * 195], [5, 20, 50]),
+    ],
+)
+def test_shots_of_the_papers_data_sets(sizes, possible):
+    assert fewshot.possible_shots(labels_of(sizes), [5, 20, 50], queries=15, ways=5)[0] == possible
+
+
 def test_a_few_small_classes_are_not_drawn():
     labels = labels_of([35, 34, 36, *[60] * 17])
     possible, notes = fewshot.possible_shots(labels, [5, 20, 50], queries=15, ways=5)

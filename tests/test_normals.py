@@ -397,7 +397,7 @@ def test_sizes_follow_the_shorter_side_unless_the_longer_one_gets_too_long():
 
 def test_the_padding_has_the_mean_colour(scenes):
     images, sizes, _ = collate([scenes.example(0, 20), scenes.example(1, 32)])
-    assert images.shape == (2, 32, 40, 3) and sizes.tolist() == [[20, 25], [32, 40]]
+    assert images.shape == (2, 32, 40, 3) and sizes == [(20, 25), (32, 40)]
     x = network_input(images, sizes, "imagenet")
     assert not x[0, :, 20:].any() and not x[0, :, :, 25:].any()
     mean, std = torch.tensor([0.485, 0.456, 0.406]), torch.tensor([0.229, 0.224, 0.225])

@@ -12,6 +12,7 @@ from ssltransfer.scores import (
     METRICS,
     UNITS,
     collect_scores,
+    read_notes,
     read_score,
     read_scores,
     source_accuracy,
@@ -155,22 +156,25 @@ def test_versions_of_training_and_evaluation_are_both_named():
     assert score_file.join_versions(trained, own) == expected
 
 
-def test_captions_name_few_warnings_and_the_data_sets_that_have_them(tmp_path):
+def test_captions_name_few_warnings_and_how_far_they_go(tmp_path):
     given = {
-        "few": {"digits": ["a", "b"], "pets": ["b"], "cars": ["b", "c", "d", "e"]},
-        "few-large": {"digits": []},
+        ("few", "m"): {"digits": ["a", "b", "f"], "pets": ["b"], "cars": ["b", "c", "d", "e"]},
+        ("few", "n"): {"digits": ["a", "b"], "pets": ["b"], "cars": ["b", "c"]},
+        ("large", "m"): {"digits": [], "pets": ["f"]},
+        ("large", "n"): {"digits": ["g"], "pets": ["g"]},
     }
     paths = [
-        write(tmp_path, f"{protocol}-{dataset}.json", protocol=protocol, dataset=dataset, warnings=warnings)
-        for protocol, cells in given.items()
-        for dataset, warnings in cells.items()
+        write(tmp_path, f"{cell}-{dataset}.json", protocol=cell[0], model=cell[1], dataset=dataset, warnings=warnings)
+        for cell, found in given.items()
+        for dataset, warnings in found.items()
     ]
-    notes = score_file.read_notes(paths)
-    text = "few: a (digits); b; c (cars); and 2 more in the score files."
-    assert notes == {"few": {"kind": "linear", "text": text}}
+    notes = read_notes(paths)
+    text = "few: a (digits); b; f (digits; 1 of 2 models); and 3 more in the score files."
+    assert notes["few"] == {"kind": "linear", "text": text}
+    assert notes.pop("large")["text"] == "large: f (pets; 1 of 2 models); g (1 of 2 models)."
     cells = pd.DataFrame(columns=pd.MultiIndex.from_tuples([("", "x")]))
-    names = ("few", "few-20-shot", "few-cd-fsl-5-shot", "few-large", "properties")
-    tables = [Table(name, "", "Percent.", cells, [2], [1]) for name in names]
+    protocols = {"few": "few", "few-20-shot": "few", "few-cd-fsl": "few", "few-large": "few-large", "properties": ""}
+    tables = [Table(name, "", "Percent.", cells, [2], [1], protocol=p) for name, p in protocols.items()]
     add_notes(tables, notes)
     assert [table.caption == "Percent." for table in tables] == [False, False, False, True, True]
     add_notes(tables, {"other": {"kind": "inversion", "text": "other: f."}})

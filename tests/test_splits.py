@@ -46,7 +46,7 @@ def test_validation_is_drawn_from_training_only():
     ("parts", "message"),
     [
         (["train"] * 4 + ["test"], "4 training images are too few to draw a validation part of 0.2 from"),
-        (["val", "test"], "0 training images are too few"),
+        (["val", "test"], "there is no training image"),
         (["train"] * 9, "there is no test image"),
     ],
 )

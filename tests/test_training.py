@@ -22,11 +22,17 @@ def example(row, step, random):
     return torch.tensor([row, *random.normal(size=3)], dtype=torch.float32)
 
 
-def run(part, steps=10, key="key", lr=0.1, workers=0, precision="float32", before_step=lambda step: None, **options):
+def run(
+    part, steps=10, key="key", lr=0.1, workers=0, precision="float32", before_step=lambda step: None, pause=0, **options
+):
     """A small regression whose examples, dropped units and order are all random."""
     torch.manual_seed(0)
     module = nn.Sequential(nn.Linear(3, 8), nn.ReLU(), nn.Linear(8, 1))
     kinds = []
+
+    def paused(*arguments):
+        time.sleep(pause)
+        return example(*arguments)
 
     def loss(batch, step):
         before_step(step)
@@ -38,7 +44,7 @@ def run(part, steps=10, key="key", lr=0.1, workers=0, precision="float32", befor
         module,
         loss,
         lambda first: load(
-            example, stream(ROWS, 5, 7, first, steps), seed=7, workers=workers, collate=torch.stack, device=CPU
+            paused, stream(ROWS, 5, 7, first, steps), seed=7, workers=workers, collate=torch.stack, device=CPU
         ),
         torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9),
         lambda step: 1 - step / steps,
@@ -135,6 +141,27 @@ def test_a_signal_saves_the_state_and_ends_with_one_line(tmp_path, number):
     with pytest.raises(InputError, match="protocols.test: asked to end at step 4 of 10; run again to go on"):
         run(tmp_path / "part", before_step=ask)
     assert signal.getsignal(number) == before
+    assert same(run(tmp_path / "part"), whole)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+def test_a_signal_to_all_processes_leaves_the_loading_ones_to_the_main_one(tmp_path, number):
+    """What a cluster and Ctrl-C send, here while the main process waits for examples."""
+    whole, begun = run(tmp_path / "whole"), tmp_path / "begun"
+    child = os.fork()
+    if child == 0:
+        os.setsid()
+        try:
+            run(tmp_path / "part", workers=2, pause=0.1, before_step=lambda step: begun.touch())
+        except InputError as error:
+            os._exit(7 if "asked to end" in str(error) else 1)
+        os._exit(2)
+    while not begun.exists():
+        time.sleep(0.01)
+    os.killpg(child, number)
+    assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+    assert 0 < torch.load(tmp_path / "part/state.pt")["step"] < 10
     assert same(run(tmp_path / "part"), whole)
 
 

@@ -47,7 +47,9 @@ class Arrays:
     def memory(self) -> int:
         """Bytes that this process may use: free ones of the GPU, else the machine's or its control group's."""
         if getattr(self.device, "type", "cpu") == "cuda":
-            return self.xp.cuda.mem_get_info(self.device)[0]
+            cuda = self.xp.cuda
+            kept = cuda.memory_reserved(self.device) - cuda.memory_allocated(self.device)
+            return cuda.mem_get_info(self.device)[0] + kept  # torch keeps what it frees
         return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits()])
 
 

@@ -1,16 +1,27 @@
 """The one place that chooses between GPU and CPU.
 
 torch is imported only where it is needed: on a machine without GPU, a job on cached features starts 2 s earlier
-without it.
+without it. The workflow's rules ask for a GPU by `has_gpu`, so this module is light.
 """
 
+import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING
 
-from ssltransfer.arrays import NUMPY, Arrays
+from ssltransfer.errors import InputError, first_line
+from ssltransfer.jobs import log
 
 if TYPE_CHECKING:
     import torch
+
+    from ssltransfer.arrays import Arrays
+
+
+def has_gpu() -> bool:
+    """Whether this machine has a GPU that jobs may use, asked without torch; CUDA_VISIBLE_DEVICES= forbids it."""
+    driver = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
+    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
 
 
 def choose_device(threads: int = 1) -> "torch.device":
@@ -19,23 +30,42 @@ def choose_device(threads: int = 1) -> "torch.device":
     Training leaves `threads` at 1: on a CPU its result depends on the number of threads (sums are split
     differently and the difference grows from step to step). Inference may use as many as its job was given.
 
-    On a GPU, convolutions are deterministic and all products are computed in full float32, so that CPU and
-    GPU differ by rounding only.
+    On a GPU, convolutions are deterministic and all products are computed in full float32, so that the features of
+    CPU and GPU differ by rounding only. Training draws other random numbers on each.
+
+    Raises
+    ------
+    InputError
+        If there is a GPU that this build of torch has no code for.
     """
     import torch
 
+    granted = has_gpu() or "SLURM_JOB_GPUS" in os.environ
     if torch.cuda.is_available():
+        try:
+            torch.ones(1, device="cuda").add(1).item()
+        except RuntimeError as error:
+            raise InputError(
+                f"torch {torch.__version__} cannot use this GPU ({first_line(error)}); install a build for it, or set "
+                "CUDA_VISIBLE_DEVICES= to compute on the CPU"
+            ) from None
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
+        log.info("on the GPU (%s)", torch.cuda.get_device_name())
         return torch.device("cuda")
+    if granted:
+        log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
     torch.set_num_threads(threads)
+    log.info("on the CPU (threads: %d)", threads)
     return torch.device("cpu")
 
 
-def choose_arrays() -> Arrays:
+def choose_arrays() -> "Arrays":
     """Return torch's arrays on the GPU if there is one, otherwise numpy's."""
-    if shutil.which("nvidia-smi") is None:  # no driver, no GPU: spares the import of torch
+    from ssltransfer.arrays import NUMPY, Arrays
+
+    if not has_gpu():  # spares the import of torch
         return NUMPY
     device = choose_device()
     if device.type == "cpu":

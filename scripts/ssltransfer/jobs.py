@@ -52,6 +52,10 @@ def job(log_file: str) -> Iterator[None]:
             text = f"{first_line(error)} (is there space, and may it be written?)"
             log.error("%s", text)
             sys.exit(f"Error: {text}")
+        if type(error).__name__ == "OutOfMemoryError":  # torch's, which most jobs do not import
+            text = f"the memory of the GPU is full: {first_line(error)}"
+            log.error("%s", text)
+            sys.exit(f"Error: {text}")
         log.error("%s", textwrap.indent(traceback.format_exc(), " "))
         sys.exit(f"Error: {type(error).__name__}: {one_line(error)} (traceback in {log_file})")
 

@@ -47,8 +47,8 @@ class LinearResult:
     def missed(self) -> list[str]:
         """The fits that missed their certificate of convergence."""
         count = sum(not point["converged"] for point in self.curve)
-        path = [f"{count} of {len(self.curve)} penalties"] if count else []
-        return path + ["the final fit"] * (not self.final.converged)
+        path = "all" if count == len(self.curve) else "some"
+        return [f"{path} of {len(self.curve)} penalties"] * bool(count) + ["the final fit"] * (not self.final.converged)
 
 
 SOLVERS = {"converged": fit_path, "official": official_path}

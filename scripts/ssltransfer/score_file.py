@@ -4,15 +4,15 @@ Light on imports, because every protocol's job writes one; its values are read a
 """
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 
 from ssltransfer.files import read_json, write_json
 from ssltransfer.jobs import log
 
-BIASED = "the input normalisation was chosen on the test score (normalisation: test-max), which biases it upwards"
-SHOWN = 3
-"""Warnings of a protocol that captions repeat."""
+BIASED = (
+    "the input normalisation was chosen on the test score (normalisation: test-max), which biases that score upwards"
+)
 
 
 def write(
@@ -49,34 +49,6 @@ def write(
         **{"checkpoint": checkpoint, "details": details, "warnings": warnings, "versions": versions, "cost": cost},
     }
     write_json(path, dict(cell.items()) | found | more)
-
-
-def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
-    """Sum up the warnings of checked score files for the captions of tables and figures.
-
-    Returns
-    -------
-    dict of dict
-        Protocol -> ``kind`` and ``text``, without protocols that have no warnings. A warning that some data sets of a
-        protocol lack names those that have it; more than `SHOWN` are counted.
-    """
-    kinds, datasets, found = {}, {}, {}
-    for score in map(read_json, paths):
-        protocol, dataset = score["protocol"], score["dataset"]
-        kinds[protocol] = score["kind"]
-        datasets.setdefault(protocol, set()).add(dataset)
-        for warning in score.get("warnings", ()):
-            found.setdefault(protocol, {}).setdefault(warning, set()).add(dataset)
-    notes = {}
-    for protocol, warnings in found.items():
-        texts = [
-            text if having == datasets[protocol] else f"{text} ({', '.join(sorted(having))})"
-            for text, having in warnings.items()
-        ]
-        more = [f"and {len(texts) - SHOWN} more in the score files"] if len(texts) > SHOWN else []
-        text = f"{protocol}: {'; '.join([*texts[:SHOWN], *more])}."
-        notes[protocol] = {"kind": kinds[protocol], "text": text}
-    return notes
 
 
 def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:

@@ -32,6 +32,8 @@ from ssltransfer.files import read_json
 COLUMNS = ["model", "protocol", "kind", "dataset", "setting", "metric", "value", "low", "high", "source"]
 CELL = ["model", "protocol", "kind", "dataset", "setting", "metric"]
 AVERAGE = "average"
+SHOWN = 3
+"""Warnings of a protocol that captions repeat."""
 SCHEMA = Path(__file__).parents[2] / "workflow" / "schemas" / "score.schema.yaml"
 
 #: unit -> (smallest, largest possible value, value that means "all")
@@ -231,6 +233,42 @@ def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
         head = {name: score[name] for name in ("model", "protocol", "dataset")}
         found += [head | {"setting": s} | episodes for s, episodes in score.get("episodes", {}).items()]
     return found
+
+
+def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
+    """Sum up the warnings of checked score files for the captions of tables and figures.
+
+    Returns
+    -------
+    dict of dict
+        Protocol -> ``kind`` and ``text``, without protocols that have no warnings. A warning that not all scores of a
+        protocol have says how far it goes; more than `SHOWN` are counted.
+    """
+    kinds, cells, found = {}, {}, {}
+    for score in map(read_json, paths):
+        protocol, cell = score["protocol"], (score["model"], score["dataset"])
+        kinds[protocol] = score["kind"]
+        cells.setdefault(protocol, set()).add(cell)
+        for warning in score.get("warnings", ()):
+            found.setdefault(protocol, {}).setdefault(warning, set()).add(cell)
+    notes = {}
+    for protocol, warnings in found.items():
+        texts = [text + _extent(having, cells[protocol]) for text, having in warnings.items()]
+        more = [f"and {len(texts) - SHOWN} more in the score files"] if len(texts) > SHOWN else []
+        text = f"{protocol}: {'; '.join([*texts[:SHOWN], *more])}."
+        notes[protocol] = {"kind": kinds[protocol], "text": text}
+    return notes
+
+
+def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
+    """Say which (model, data set) of a protocol a warning is about, unless it is about all."""
+    datasets = {dataset for _, dataset in having}
+    there = {cell for cell in cells if cell[1] in datasets}
+    parts = [", ".join(sorted(datasets))] if there != cells else []
+    if having != there:
+        models, every = ({model for model, _ in some} for some in (having, there))
+        parts.append(f"{len(models)} of {len(every)} models")
+    return f" ({'; '.join(parts)})" if parts else ""
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:

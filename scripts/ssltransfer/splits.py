@@ -51,12 +51,13 @@ def make_split(split: np.ndarray, fraction: float, seed: int) -> Split:
         If a part is empty.
     """
     train, val, test = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
+    for part, rows in (("training", train), ("test", test)):
+        if not len(rows):
+            raise InputError(f"there is no {part} image")
     images = len(train)
     if len(val) == 0:
-        inner, outer = random_validation(len(train), fraction, seed)
+        inner, outer = random_validation(images, fraction, seed)
         train, val = train[inner], train[outer]
     if not (len(train) and len(val)):
         raise InputError(f"{images} training images are too few to draw a validation part of {fraction:g} from")
-    if not len(test):
-        raise InputError("there is no test image")
     return Split(train, val, test)

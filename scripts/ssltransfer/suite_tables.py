@@ -1,7 +1,6 @@
 """Which tables a suite has, and what stands in them."""
 
 import math
-import re
 from pathlib import Path
 
 import pandas as pd
@@ -11,6 +10,7 @@ from ssltransfer.comparison import agreement, compare
 from ssltransfer.correlation import (
     CONVENTIONS,
     TASK,
+    Conventions,
     Panel,
     headline_tasks,
     oriented,
@@ -74,7 +74,7 @@ def all_tables(
     domain = domain_table(summary.cells, summary.pretrained_on, names)
     if domain is not None:
         tables.append(domain)
-    tables.append(correlation_table(correlations, names))
+    tables.append(correlation_table(correlations, names, summary.conventions))
     counted = headline_tasks(matrix.columns, summary.conventions, summary.leave_out)
     if counted:
         tables += rank_tables(matrix[counted], names)
@@ -193,7 +193,8 @@ def _accuracy_table(panel: Panel, matrix, scores, source, names: Names, leave_ou
         caption += " Source data sets are not part of the average."
     size = cells.shape[1]
     # The name is the protocol's, which users choose; the section follows from its kind.
-    table = Table(panel.name, panel.label, caption, cells, [2] * size, [1] * size, halves, section=panel.kind)
+    own = {"section": panel.kind, "protocol": panel.protocol}
+    table = Table(panel.name, panel.label, caption, cells, [2] * size, [1] * size, halves, **own)
     return table, position
 
 
@@ -228,8 +229,10 @@ def _metric_table(name: str, title: str, tasks: list, matrix, names: Names) -> t
     return table, dict(enumerate(tasks))
 
 
-def correlation_table(correlations: pd.DataFrame, names: Names) -> Table:
+def correlation_table(correlations: pd.DataFrame, names: Names, conventions: Conventions) -> Table:
     """Make the readable form of correlations.csv: coefficients with intervals and p-values."""
+    raw = [kind.label for name, kind in KINDS.items() if conventions.raw(name) and name in set(correlations["kind"])]
+    but = f" ({', '.join(raw)}: raw)" if raw else ""
     cells, rows = [], []
     variant = variants(correlations[TASK].itertuples(index=False, name=None))
     for row in correlations.to_dict("records"):
@@ -247,8 +250,8 @@ def correlation_table(correlations: pd.DataFrame, names: Names) -> Table:
     groups += [("Pearson", "leaving one model out"), ("", "note")]
     frame = pd.DataFrame(cells, index=rows, columns=pd.MultiIndex.from_tuples(groups))
     caption = (
-        "Correlation of each task with source accuracy. Bounded scores as logits, averages are averages of "
-        "logits. Intervals: percentile bootstrap over models. p: two-sided permutation test, not corrected for "
+        f"Correlation of each task with source accuracy. Bounded scores as logits{but}; averages are averages of "
+        "these. Intervals: percentile bootstrap over models. p: two-sided permutation test, not corrected for "
         "the number of tasks."
     )
     size = frame.shape[1]
@@ -552,10 +555,9 @@ def training_table(details: pd.DataFrame) -> Table:
 
 
 def add_notes(tables: list[Table], notes: dict[str, dict[str, str]]) -> None:
-    """Append to the captions of each protocol's tables what its jobs warned of (see `score_file.read_notes`)."""
+    """Append to the captions of each protocol's tables what its jobs warned of (see `scores.read_notes`)."""
     for table in tables:
         _, kinds = SHARED.get(table.name, ("", ()))
         for protocol, note in notes.items():
-            own = re.fullmatch(rf"{re.escape(protocol)}(-cd-fsl)?(-\d+-shot)?", table.name)
-            if own or note["kind"] in kinds:
+            if table.protocol == protocol or note["kind"] in kinds:
                 table.caption += f" {note['text']}"

@@ -38,6 +38,8 @@ class Table:
         What the csv holds, where that is more than what is printed.
     section : str
         Section of the report; empty where the name tells it.
+    protocol : str
+        The protocol whose scores it shows; empty where it shows those of a kind, or others.
     """
 
     name: str
@@ -51,6 +53,7 @@ class Table:
     footer: pd.DataFrame | None = None
     data: pd.DataFrame | None = None
     section: str = ""
+    protocol: str = ""
 
 
 def number(value, decimals: int | None) -> str:

@@ -175,7 +175,7 @@ class _Run:
         if not self.path.exists():
             return
         try:
-            state = torch.load(self.path, map_location=self.total.device, weights_only=True)
+            state = torch.load(self.path, map_location="cpu", weights_only=True)
             key = state["key"]
         except Exception as error:  # a damaged file can raise nearly anything
             raise InputError(f"{self.path} is no saved state ({first_line(error)}); delete it to begin anew") from None
@@ -184,7 +184,8 @@ class _Run:
             return
         self.module.load_state_dict(state["module"])
         self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.losses, self.total = state["step"], state["losses"], state["total"]
+        self.step, self.losses = state["step"], state["losses"]
+        self.total.copy_(state["total"])
         log.info("resuming at step %d", self.step)
 
 
@@ -229,6 +230,12 @@ class _Examples(Dataset):
         return self.example(row, step, np.random.default_rng([self.seed, step, position]))
 
 
+def _ignore_signals(_: int) -> None:
+    """Outlive a signal to the whole job, so that the main process can save its state and end the workers itself."""
+    for number in (signal.SIGTERM, signal.SIGINT):
+        signal.signal(number, signal.SIG_IGN)
+
+
 def load(
     example: Callable[[int, int, np.random.Generator], Any],
     stream: Iterable[tuple[int, np.ndarray]],
@@ -261,6 +268,7 @@ def load(
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
+        worker_init_fn=_ignore_signals,
     )
     for batch in loader:
         yield to_device(batch, device)

@@ -46,7 +46,7 @@ COMPONENTS = {
     "index": Component(1, ("datasets/index.py",)),
     "images": Component(1, ("images.py", "array_file.py", *CONTAINERS)),
     "checkpoints": Component(1, ("checkpoints",)),
-    "verification": Component(1, ("verification.py", "images.py")),
+    "verification": Component(1, ("verification.py", "backbones.py", "images.py")),
     "pretraining": Component(1, ("pretraining", "training.py", "backbones.py")),
     "features": Component(2, ("features.py", "fused.py", "backbones.py")),
     "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),

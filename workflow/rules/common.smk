@@ -1,6 +1,5 @@
 # Needs: the merged config and the tables in config/.
 # Makes: SUITE (the validated suite), wildcard constraints, and the functions that answer the rules' questions.
-import shutil
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -8,6 +7,7 @@ from snakemake.exceptions import WorkflowError
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ, parse_members, parse_source
+from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
 from ssltransfer.trunks import TRUNKS
@@ -28,7 +28,7 @@ SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
 # A local GPU is a resource that jobs take in turn; without one, they run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
-LOCAL_GPU = 1 if shutil.which("nvidia-smi") else 0
+LOCAL_GPU = int(has_gpu())
 
 
 def names(values):

@@ -27,7 +27,7 @@ def predict(
     batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images])
     logits = network(network_input(batch.to(device), sizes, norm))
     words = torch.from_numpy(frames.words).to(device)
-    return decode(logits, words, tuple(sizes[0].tolist()), frames.normals.shape[1:3])
+    return decode(logits, words, sizes[0], frames.normals.shape[1:3])
 
 
 def evaluate(

@@ -92,19 +92,19 @@ def read_labels(path: Path) -> np.ndarray:
         raise InputError(f"labels {path} cannot be read: {error}") from None
 
 
-def collate(examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tensor]:
+def collate(examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
     """Pad images and labels at the right and at the bottom to a common size of whole cells.
 
     Returns
     -------
     images : Tensor of uint8, shape (n, h, w, 3)
-    sizes : Tensor of int64, shape (n, 2)
+    sizes : list of tuple of int
         Height and width of each without the padding.
     labels : Tensor of int64, shape (n, h / 8, w / 8)
         `IGNORE` in the padding.
     """
-    sizes = torch.tensor([image.shape[:2] for image, _ in examples])
-    height, width = (padded(int(side), STRIDE) for side in sizes.amax(dim=0))
+    sizes = [tuple(image.shape[:2]) for image, _ in examples]
+    height, width = (padded(max(sides), STRIDE) for sides in zip(*sizes, strict=True))
     images = torch.zeros(len(examples), height, width, 3, dtype=torch.uint8)
     labels = torch.full((len(examples), height // STRIDE, width // STRIDE), IGNORE)
     for n, (image, label) in enumerate(examples):
@@ -113,10 +113,10 @@ def collate(examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, Tensor, Tens
     return images, sizes, labels
 
 
-def network_input(images: Tensor, sizes: Tensor, norm: str) -> Tensor:
+def network_input(images: Tensor, sizes: list[tuple[int, int]], norm: str) -> Tensor:
     """Normalise images (see `backbones.normalise`), with zeros, the mean colour, in the padding: (n, 3, h, w)."""
     x = normalise(images, norm)
-    for n, (height, width) in enumerate(sizes.tolist()):
+    for n, (height, width) in enumerate(sizes):
         if (height, width) != tuple(x.shape[2:]):
             x[n, :, height:] = 0
             x[n, :, :, width:] = 0

@@ -116,7 +116,7 @@ def train_network(
         stream = training.stream(rows, schedule["batch_size"], seed, first, steps)
         return training.load(example, stream, seed=seed, workers=workers, collate=collate, device=device)
 
-    def loss(batch: tuple[Tensor, Tensor, Tensor], step: int) -> Tensor:
+    def loss(batch: tuple[Tensor, list[tuple[int, int]], Tensor], step: int) -> Tensor:
         images, sizes, labels = batch
         training.seed_step(seed, step)  # dropout draws from the global generators
         return cell_loss(network(network_input(images, sizes, norm)), labels)
