@@ -21,8 +21,8 @@ from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
 from ssltransfer.checkpoints.fetch import fetch, manifest_files
 from ssltransfer.checkpoints.sources import Location, local_files, parse_source
 from ssltransfer.checkpoints.untrusted import load_inert
-from ssltransfer.download import file_hash
 from ssltransfer.errors import InputError
+from ssltransfer.files import file_hash
 from workflow import snakemake, succeed, workspace
 
 ARCH, WIDTH, BLOCKS, FEATURES = "resnet-2x1x1x2-w4", 4, (2, 1, 1, 2), 128

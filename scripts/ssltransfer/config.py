@@ -100,7 +100,7 @@ class Suite:
 
     def norms(self, protocol: str, model: str) -> list[str]:
         """Input normalisations under which a model is evaluated."""
-        normalisation = self.settings(protocol)["normalisation"]
+        normalisation = self.settings(protocol).get("normalisation", "per-model")
         if normalisation == "per-model":
             return [self.models[model]["norm"]]
         return [normalisation] if normalisation in NORMS else list(NORMS)

@@ -5,7 +5,6 @@ adds what it leaves to the caller: the next source when one fails, waiting betwe
 what to do.
 """
 
-import hashlib
 import logging
 import sys
 import time
@@ -16,17 +15,12 @@ import pooch
 import requests
 
 from ssltransfer.errors import InputError, first_line
+from ssltransfer.files import file_hash
 
 log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 TIMEOUT = 60.0
-
-
-def file_hash(path: Path, algorithm: str = "sha256") -> str:
-    """Return the hexadecimal digest of a file."""
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, algorithm).hexdigest()
 
 
 def check_file(path: Path, *, size: int | None = None, sha256: str = "", md5: str = "") -> None:

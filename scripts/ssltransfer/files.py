@@ -1,5 +1,6 @@
-"""Writing files so that a killed job never leaves one that looks whole."""
+"""Files: written so that a killed job never leaves one that looks whole, read, and hashed."""
 
+import hashlib
 import json
 import os
 from collections.abc import Iterator
@@ -32,3 +33,9 @@ def write_json(path: str | Path, content: dict) -> None:
 def read_json(path: str | Path) -> dict:
     """Read a JSON file."""
     return json.loads(Path(path).read_text(encoding="utf-8"))
+
+
+def file_hash(path: str | Path, algorithm: str = "sha256") -> str:
+    """Return the hexadecimal digest of a file."""
+    with Path(path).open("rb") as file:
+        return hashlib.file_digest(file, algorithm).hexdigest()

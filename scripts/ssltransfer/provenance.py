@@ -3,7 +3,6 @@
 Jobs leave their cost in the last line of their log (`jobs.job`), whatever machine they ran on.
 """
 
-import hashlib
 import json
 import re
 import subprocess
@@ -12,7 +11,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ssltransfer.config import read_table
-from ssltransfer.files import read_json
+from ssltransfer.files import file_hash, read_json
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
 REPOSITORY = Path(__file__).parents[2]
@@ -55,9 +54,9 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
         "rules": _rules((log.split("/")[0], cost) for log, cost in costs),
         "configuration": config,
         "inputs": {
-            "tables": {str(path): _hash(path) for path in tables.values() if path.is_file()},
+            "tables": {str(path): file_hash(path) for path in tables.values() if path.is_file()},
             "indexes": {
-                name: _hash(path)
+                name: file_hash(path)
                 for name in sorted(datasets)
                 if (path := Path("results", "datasets", name, "index.parquet")).is_file()
             },
@@ -128,11 +127,6 @@ def _costs(logs: Path) -> Iterator[tuple[str, dict]]:
 
 def _ids(table: Path, column: str) -> set[str]:
     return {row[column] for row in read_table(table)} if table.is_file() else set()
-
-
-def _hash(path: Path) -> str:
-    with path.open("rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _belongs(log: str, cells: set, suite: str, others: set[str]) -> bool:

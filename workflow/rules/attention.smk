@@ -23,7 +23,7 @@ rule evaluate_attention:
     params:
         settings=lambda w: SUITE.settings(w.protocol),
         arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.models[w.model]["norm"],
+        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
         version=version("attention"),
     script:
         "../../scripts/evaluate_attention.py"

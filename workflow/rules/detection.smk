@@ -26,7 +26,7 @@ rule train_detector:
     params:
         settings=lambda w: SUITE.settings(w.protocol),
         arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.models[w.model]["norm"],
+        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
         source=lambda w: list(source_of(w)),
         version=version("detector"),
     script:

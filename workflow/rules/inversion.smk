@@ -23,7 +23,7 @@ rule invert_features:
     params:
         settings=lambda w: {k: v for k, v in SUITE.settings(w.protocol).items() if k != "lpips"},
         arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.models[w.model]["norm"],
+        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
         version=version("inversion"),
     script:
         "../../scripts/invert_features.py"

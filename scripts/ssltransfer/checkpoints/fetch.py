@@ -11,9 +11,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ssltransfer.checkpoints.sources import Location, parse_source
-from ssltransfer.download import check_file, download, file_hash
+from ssltransfer.download import check_file, download
 from ssltransfer.errors import InputError
-from ssltransfer.files import read_json, replacing, write_json
+from ssltransfer.files import file_hash, read_json, replacing, write_json
 
 log = logging.getLogger(__name__)
 
