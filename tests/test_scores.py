@@ -102,15 +102,13 @@ def test_every_metric_has_a_known_unit_and_every_headline_exists():
     assert all(kind.headline in METRICS for kind in KINDS.values() if kind.headline)
 
 
-def row(model, source, value, protocol="linear", **more):
-    return {
-        "model": model, "protocol": protocol, "kind": "linear", "dataset": "cars", "setting": "", "metric": "top1",
-        "value": value, "source": source,
-    } | more  # fmt: skip
+def row(model, value):
+    task = {"protocol": "linear", "kind": "linear", "dataset": "cars", "setting": "", "metric": "top1"}
+    return {"model": model, "value": value, "source": "measured"} | task
 
 
 def test_source_accuracy_is_a_number_a_measured_cell_or_missing():
-    scores = tidy([row("a", "measured", 60.0), row("b", "measured", 70.0)])
+    scores = tidy([row("a", 60.0), row("b", 70.0)])
     models = [
         {"model": "a", "source_accuracy": "measured:cars"},
         {"model": "b", "source_accuracy": "75.3"},
@@ -125,7 +123,7 @@ def test_source_accuracy_is_a_number_a_measured_cell_or_missing():
 @pytest.mark.parametrize("text", ["measured:pets", "seventy", "0", "100", "-3"])
 def test_wrong_source_accuracy(text):
     with pytest.raises(InputError, match=f"row a, source_accuracy: '{text}'"):
-        source_accuracy([{"model": "a", "source_accuracy": text}], tidy([row("a", "measured", 60.0)]))
+        source_accuracy([{"model": "a", "source_accuracy": text}], tidy([row("a", 60.0)]))
 
 
 def test_wrong_tidy_table(tmp_path):
