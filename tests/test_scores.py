@@ -131,7 +131,7 @@ def test_wrong_tidy_table(tmp_path):
     pd.DataFrame({"a": [1]}).to_csv(path, index=False)
     with pytest.raises(InputError, match="columns a found"):
         read_scores(path)
-    tidy([row("a", "measured", float("nan"))]).to_csv(path, index=False)
+    tidy([row("a", float("nan"))]).to_csv(path, index=False)
     with pytest.raises(InputError, match="row 2"):
         read_scores(path)
 
