@@ -187,4 +187,4 @@ def test_a_class_without_training_images_has_no_likelihood(unseen, tmp_path):
     score = read_score(tmp_path / "score.json")
     assert {key: score[key] for key in ("checkpoint", "preprocessing")} == {k: linear[k] for k in list(linear)[:2]}
     assert (score["details"]["negative_log_likelihood"] is None) == unseen
-    assert len(score["warnings"]) == 1 + unseen and score["warnings"][0] == "biased"
+    assert len(score["warnings"]) == 1 + unseen and score["warnings"][0] == "of the classifiers: biased"
