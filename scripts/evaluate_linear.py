@@ -15,8 +15,10 @@ with job(snakemake.log[0]):
     cost = Cost()
     settings = snakemake.params.settings
     index = read_index(snakemake.input.index)
-    labels = index.label_array(ignored="difficult" if settings.get("difficult") == "ignore" else None)
-    split = make_split(index.split_array(), settings["validation_fraction"], settings["seed"])
+    labels = index.label_array(ignored="difficult" if settings["difficult"] == "ignore" else None)
+    split = make_split(
+        index.split_array(), settings["validation_fraction"], settings["seed"], snakemake.wildcards.dataset
+    )
     arrays = choose_arrays()
     provenance = score_file.feature_provenance(snakemake.input.features)
     results = {
@@ -27,7 +29,7 @@ with job(snakemake.log[0]):
             len(index.classes),
             snakemake.params.metric,
             lambda_grid(**settings["lambdas"]),
-            settings.get("solver", "converged"),
+            settings["solver"],
             arrays,
         )
         for norm, path in zip(provenance, snakemake.input.features, strict=True)

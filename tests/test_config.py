@@ -10,6 +10,7 @@ from ssltransfer.datasets import ORIGINAL, parse_source
 from ssltransfer.datasets.origins import ORIGINS
 from ssltransfer.errors import InputError
 from ssltransfer.images import parse_transform
+from ssltransfer.inversion import Inversion, read_settings
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
 
@@ -43,6 +44,40 @@ def test_a_settings_block_means_the_same_everywhere():
     for path in SUITES:
         for name, block in shipped(path)["protocols"].items():
             assert blocks.setdefault(name, block) == block, f"{path.name}: {name}"
+
+
+def test_the_papers_blocks_have_the_papers_numbers():
+    """Literally, because they are the defaults of the schema."""
+    v1, v2 = (load_suite(shipped(REPOSITORY / f"config/paper-{v}.yaml"), SCHEMAS, REPOSITORY) for v in ("v1", "v2"))
+    penalties = {"first": 1e-6, "last": 1e5, "count": 45}
+    for suite, linear, fewshot in ((v1, "linear-v1", "fewshot-v1"), (v2, "linear", "fewshot")):
+        assert suite.settings(linear)["lambdas"] == penalties and suite.settings(linear)["solver"] == "converged"
+        assert {key: suite.settings(fewshot)[key] for key in ("ways", "shots", "queries", "episodes")} == {
+            "ways": 5, "shots": [5, 20, 50], "queries": 15, "episodes": 600
+        }  # fmt: skip
+        inversion = suite.settings("inversion")
+        assert (inversion["canvas"], inversion["steps"], inversion["learning_rate"]) == (256, 3000, 1e-3)
+        assert inversion["network"] == {
+            "channels": [16, 32, 64, 128, 128, 128], "kernels": [7, 7, 5, 5, 3, 3], "skip": 4, "inputs": 32,
+            "noise": 0.1, "output": "sigmoid",
+        }  # fmt: skip
+        assert read_settings(inversion) == Inversion()
+        assert suite.settings("attention") == {
+            "kind": "attention", "size": 224, "mask": 10, "stride": 1, "fill": "mean", "view": "crop",
+            "feature": "pooled",
+        }  # fmt: skip
+    text = {
+        "batch_size": 4, "epochs": 150, "epoch_steps": 0, "learning_rate": 0.02, "momentum": 0.9,
+        "weight_decay": 1e-4, "power": 0.9, "decay": "epoch",
+    }  # fmt: skip
+    found = [v1.settings("normals-v1"), *(v2.settings(f"normals{variant}") for variant in ("", "-kmeans", "-official"))]
+    official = {"epoch_steps": 90, "batch_size": 2, "decay": "step"}
+    assert [block["schedule"] for block in found] == [text, text, text, text | official]
+    assert [block["frozen"] for block in found] == ["first-four", "all", "all", "all"]
+    assert [block["targets"] for block in found] == ["vocabulary", "vocabulary", "kmeans", "vocabulary"]
+    for block in found:
+        assert block["sides"] == {"train": [300, 375, 450, 525, 600], "test": 450, "longest": 1000}
+        assert block["network"] == {"channels": 512, "dropout": 0.1} and block["codes"] == 40
 
 
 def test_no_demo_setting_leaks_into_another_suite():
@@ -270,6 +305,10 @@ def normals(dataset, **values):
         (detection(["boxes"], backend="mmdet"), "det.backend: found 'mmdet', expected one of 'torchvision'"),
         (detection(["boxes"], length=0), "det.length: found 0, expected more than 0"),
         (detection(["boxes"], network={"anchors": [8]}), "det.network.anchors: found"),
+        (
+            detection(["boxes"], schedule={"steps": 10_000}),
+            r"det.schedule: milestones \[96000, 128000\] are not below the 10000 steps; the rate would not fall",
+        ),
         (detection(["boxes"], schedule={"epochs": 3}), "det.schedule: unknown key 'epochs'; known are batch_size"),
         (lambda p: p["config"].update(models_of={"knn": ["a"]}), "models_of.knn is no task; tasks are lin, few"),
         (lambda p: p["config"].update(models_of={"few": ["c"]}), "models_of.few names model 'c'; models of suite 's'"),

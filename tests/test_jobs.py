@@ -1,6 +1,9 @@
 """What a job says when it fails."""
 
+import logging
+
 import pytest
+import torch
 
 from ssltransfer.errors import InputError
 from ssltransfer.jobs import job
@@ -15,3 +18,13 @@ def test_a_file_name_cannot_write_lines_of_its_own(error, tmp_path, caplog):
     assert not any(line.startswith("2026-01-01") for text in caplog.messages for line in text.splitlines())
     if error is InputError:
         assert caplog.messages == [str(ended.value).removeprefix("Error: ")]
+
+
+def test_a_full_gpu_is_one_line(tmp_path, caplog):
+    with (
+        caplog.at_level(logging.INFO),
+        pytest.raises(SystemExit, match="Error: CUDA out of memory. Tried .*another job"),
+    ):
+        with job(str(tmp_path / "job.log")):
+            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.\nGPU 0 has")
+    assert "Traceback" not in caplog.text

@@ -283,7 +283,10 @@ def test_fits_without_their_certificate_are_warnings_of_either_normalisation(mon
         return replace(result, curve=curve, final=replace(result.final, converged=False))
 
     monkeypatch.setattr(linear, "evaluate_linear", missing)
-    settings = {"normalisation": "per-model", "transform": "resize16", "validation_fraction": 0.2, "seed": 0}
+    settings = {
+        "normalisation": "per-model", "transform": "resize16", "validation_fraction": 0.2, "seed": 0,
+        "solver": "converged", "difficult": "negative",
+    }  # fmt: skip
     job = SimpleNamespace(
         input=SimpleNamespace(
             index=tmp_path / "index.parquet", features=[tmp_path / f"{norm}.npy" for norm in ("imagenet", "none")]
@@ -293,7 +296,7 @@ def test_fits_without_their_certificate_are_warnings_of_either_normalisation(mon
         params=SimpleNamespace(
             settings=settings | {"lambdas": {"first": 0.1, "last": 10, "count": 3}}, metric="top1", version=1
         ),
-        wildcards={"model": "m", "protocol": "p", "dataset": "d"},
+        wildcards=SimpleNamespace(dataset="d", items={"model": "m", "protocol": "p", "dataset": "d"}.items),
     )
     runpy.run_path(str(REPOSITORY / "scripts/evaluate_linear.py"), init_globals={"snakemake": job})
     assert json.loads((tmp_path / "score.json").read_text())["warnings"] == [

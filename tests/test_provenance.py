@@ -20,6 +20,7 @@ def test_what_is_written_down(finished):
         f"config/{n}" for n in ("models.tsv", "datasets.tsv", "pretraining.yaml")
     }
     assert provenance["configuration"]["suite"] == "toy"
+    assert provenance["settings"]["toy-linear"]["solver"] == "converged"  # a default
     jobs = {rule: cost["jobs"] for rule, cost in provenance["rules"].items()}
     assert jobs["extract_features"] == 6 and jobs["pretrain_model"] == 3 and jobs["make_tables"] == 1
     scores = pd.read_csv(finished / "results/toy/tables/scores.csv")

@@ -158,8 +158,8 @@ def test_captions_name_few_warnings_and_how_far_they_go(tmp_path):
     given = {
         ("few", "m"): {"digits": ["a", "b", "f"], "pets": ["b"], "cars": ["b", "c", "d", "e"]},
         ("few", "n"): {"digits": ["a", "b"], "pets": ["b"], "cars": ["b", "c"]},
-        ("large", "m"): {"digits": [], "pets": ["f"]},
-        ("large", "n"): {"digits": ["g"], "pets": ["g"]},
+        ("large", "m"): {"digits": [], "pets": ["f"], "cars": ["h"]},
+        ("large", "n"): {"digits": ["g"], "pets": ["h"], "cars": ["g"]},
     }
     paths = [
         write(tmp_path, f"{cell}-{dataset}.json", protocol=cell[0], model=cell[1], dataset=dataset, warnings=warnings)
@@ -167,9 +167,12 @@ def test_captions_name_few_warnings_and_how_far_they_go(tmp_path):
         for dataset, warnings in found.items()
     ]
     notes = read_notes(paths)
-    text = "few: a (digits); b; f (digits; 1 of 2 models); and 3 more in the score files."
+    text = "few: a (digits); b; f (digits; 1 of 2 scores); and 3 more in the score files."
     assert notes["few"] == {"kind": "linear", "text": text}
-    assert notes.pop("large")["text"] == "large: f (pets; 1 of 2 models); g (1 of 2 models)."
+    assert (
+        notes.pop("large")["text"]
+        == "large: f (pets; 1 of 2 scores); h (cars, pets; 2 of 4 scores); g (cars, digits; 2 of 4 scores)."
+    )
     cells = pd.DataFrame(columns=pd.MultiIndex.from_tuples([("", "x")]))
     protocols = {"few": "few", "few-20-shot": "few", "few-cd-fsl": "few", "few-large": "few-large", "properties": ""}
     tables = [Table(name, "", "Percent.", cells, [2], [1], protocol=p) for name, p in protocols.items()]

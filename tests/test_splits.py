@@ -45,11 +45,11 @@ def test_validation_is_drawn_from_training_only():
 @pytest.mark.parametrize(
     ("parts", "message"),
     [
-        (["train"] * 4 + ["test"], "4 training images are too few to draw a validation part of 0.2 from"),
-        (["val", "test"], "there is no training image"),
-        (["train"] * 9, "there is no test image"),
+        (["train"] * 4 + ["test"], "cars: 4 training images are too few to draw a validation part of 0.2 from"),
+        (["val", "test"], "cars has no training image"),
+        (["train"] * 9, "cars has no test image"),
     ],
 )
 def test_an_empty_part_is_one_line(parts, message):
     with pytest.raises(InputError, match=message):
-        make_split(np.array(parts), 0.2, 0)
+        make_split(np.array(parts), 0.2, 0, "cars")

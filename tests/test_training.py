@@ -151,13 +151,16 @@ def test_a_signal_to_all_processes_leaves_the_loading_ones_to_the_main_one(tmp_p
     whole, begun = run(tmp_path / "whole"), tmp_path / "begun"
     child = os.fork()
     if child == 0:
-        os.setsid()
+        code = 1
         try:
+            os.setsid()
             run(tmp_path / "part", workers=2, pause=0.1, before_step=lambda step: begun.touch())
         except InputError as error:
-            os._exit(7 if "asked to end" in str(error) else 1)
-        os._exit(2)
+            code = 7 if "asked to end" in str(error) else 2
+        finally:
+            os._exit(code)
     while not begun.exists():
+        assert os.waitpid(child, os.WNOHANG) == (0, 0), "the child ended early"
         time.sleep(0.01)
     os.killpg(child, number)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7

@@ -181,7 +181,7 @@ def _check(instance: object, schema: dict, where: str) -> None:
 
 
 def _with_defaults(block: dict, schema: dict) -> dict:
-    """Fill in what a valid block leaves out, in the schema's order."""
+    """Fill in what a valid block leaves out, in the schema's order: how a block is written does not matter."""
     filled = {}
     for key, spec in schema["properties"].items():
         if "properties" in spec:
@@ -368,7 +368,9 @@ def _check_look(suite: Suite, protocol: str, row: dict) -> None:
     canvas, factor = settings["canvas"], 2 ** len(channels)
     size = int(settings["transform"].removeprefix("resize"))
     if len(kernels) != len(channels) or any(kernel % 2 == 0 for kernel in kernels):
-        raise InputError(f"{where}.network.kernels: found {kernels}, expected an odd size for each of channels")
+        raise InputError(
+            f"{where}.network.kernels: found {kernels}, expected an odd size for each of the {len(channels)} channels"
+        )
     if canvas % factor or canvas == factor or canvas < size:
         raise InputError(
             f"{where}.canvas: found {canvas}, expected a multiple of {factor} (halved at every scale) above {factor}, "
@@ -387,7 +389,17 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")
 
 
+def _check_schedule(suite: Suite, protocol: str, row: dict) -> None:
+    schedule = suite.settings(protocol)["schedule"]
+    if max(schedule["milestones"], default=0) >= schedule["steps"]:
+        raise InputError(
+            f"config: protocols.{protocol}.schedule: milestones {schedule['milestones']} are not below the "
+            f"{schedule['steps']} steps; the rate would not fall"
+        )
+
+
 FURTHER = {
+    "detection": _check_schedule,
     "calibration": _check_calibration,
     "inversion": _check_look,
     "attention": _check_look,

@@ -18,10 +18,13 @@ if TYPE_CHECKING:
     from ssltransfer.arrays import Arrays
 
 
+DRIVER = Path("/dev/nvidiactl")
+
+
 def has_gpu() -> bool:
     """Whether this machine has a GPU that jobs may use, asked without torch; CUDA_VISIBLE_DEVICES= forbids it."""
-    driver = shutil.which("nvidia-smi") is not None or Path("/dev/nvidiactl").exists()
-    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") != ""
+    driver = shutil.which("nvidia-smi") is not None or DRIVER.exists()
+    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
 
 
 def choose_device(threads: int = 1) -> "torch.device":
@@ -36,25 +39,24 @@ def choose_device(threads: int = 1) -> "torch.device":
     Raises
     ------
     InputError
-        If there is a GPU that this build of torch has no code for.
+        If there is a GPU that does not compute.
     """
     import torch
 
-    granted = has_gpu() or "SLURM_JOB_GPUS" in os.environ
     if torch.cuda.is_available():
         try:
             torch.ones(1, device="cuda").add(1).item()
         except RuntimeError as error:
             raise InputError(
-                f"torch {torch.__version__} cannot use this GPU ({first_line(error)}); install a build for it, or set "
-                "CUDA_VISIBLE_DEVICES= to compute on the CPU"
+                f"the GPU does not compute ({first_line(error)}); is it busy or full, or not one that torch "
+                f"{torch.__version__} was built for? CUDA_VISIBLE_DEVICES= computes on the CPU"
             ) from None
         torch.backends.cudnn.deterministic = True
         torch.backends.cudnn.allow_tf32 = False
         torch.backends.cuda.matmul.allow_tf32 = False
         log.info("on the GPU (%s)", torch.cuda.get_device_name())
         return torch.device("cuda")
-    if granted:
+    if has_gpu():
         log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
     torch.set_num_threads(threads)
     log.info("on the CPU (threads: %d)", threads)

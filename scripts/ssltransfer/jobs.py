@@ -29,8 +29,8 @@ MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 def job(log_file: str) -> Iterator[None]:
     """Run a job: log to a file, and turn an error into one line on stderr and exit code 1.
 
-    The traceback of anything but an `InputError`, a full disk or a missing permission goes to the log. The last line
-    of the log of a finished job is its cost (see `ssltransfer.provenance`).
+    The traceback of anything but an `InputError`, a full disk, a missing permission or a full GPU goes to the log.
+    The last line of the log of a finished job is its cost (see `ssltransfer.provenance`).
     """
     cost = Cost()
     logging.raiseExceptions = False  # a full disk takes no log, either
@@ -53,7 +53,7 @@ def job(log_file: str) -> Iterator[None]:
             log.error("%s", text)
             sys.exit(f"Error: {text}")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which most jobs do not import
-            text = f"the memory of the GPU is full: {first_line(error)}"
+            text = f"{first_line(error)} (is another job on this GPU, or is it too small for this network?)"
             log.error("%s", text)
             sys.exit(f"Error: {text}")
         log.error("%s", textwrap.indent(traceback.format_exc(), " "))

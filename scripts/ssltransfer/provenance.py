@@ -34,7 +34,8 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     -------
     dict
         ``suite``, ``date``, ``revision``, ``versions`` and ``machines`` (all that contributed), ``rules`` (jobs and
-        seconds), ``configuration``, ``inputs`` (checksums of tables, indexes and published checkpoints).
+        seconds), ``configuration``, ``settings`` (of each protocol, defaults included), ``inputs`` (checksums of
+        tables, indexes and published checkpoints).
     """
     cells = set(cells)
     paths = (Path("results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
@@ -53,6 +54,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
         "machines": _machines(cost for _, cost in costs),
         "rules": _rules((log.split("/")[0], cost) for log, cost in costs),
         "configuration": config,
+        "settings": {score["protocol"]: score["settings"] for score in scores},
         "inputs": {
             "tables": {str(path): file_hash(path) for path in tables.values() if path.is_file()},
             "indexes": {

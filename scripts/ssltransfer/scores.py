@@ -266,8 +266,7 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
     there = {cell for cell in cells if cell[1] in datasets}
     parts = [", ".join(sorted(datasets))] if there != cells else []
     if having != there:
-        models, every = ({model for model, _ in some} for some in (having, there))
-        parts.append(f"{len(models)} of {len(every)} models")
+        parts.append(f"{len(having)} of {len(there)} scores")
     return f" ({'; '.join(parts)})" if parts else ""
 
 

@@ -33,7 +33,7 @@ def random_validation(count: int, fraction: float, seed: int) -> tuple[np.ndarra
     return np.sort(order[cut:]), np.sort(order[:cut])
 
 
-def make_split(split: np.ndarray, fraction: float, seed: int) -> Split:
+def make_split(split: np.ndarray, fraction: float, seed: int, name: str = "the data set") -> Split:
     """Split the rows of an index by its official parts; without a validation part, draw one from training.
 
     Parameters
@@ -44,6 +44,8 @@ def make_split(split: np.ndarray, fraction: float, seed: int) -> Split:
         Part of the training rows that becomes validation if the data set has no official one; in (0, 1).
     seed : int
         Seed of that draw.
+    name : str
+        Of the data set, for error messages.
 
     Raises
     ------
@@ -53,11 +55,11 @@ def make_split(split: np.ndarray, fraction: float, seed: int) -> Split:
     train, val, test = (np.flatnonzero(split == part) for part in ("train", "val", "test"))
     for part, rows in (("training", train), ("test", test)):
         if not len(rows):
-            raise InputError(f"there is no {part} image")
+            raise InputError(f"{name} has no {part} image")
     images = len(train)
     if len(val) == 0:
         inner, outer = random_validation(images, fraction, seed)
         train, val = train[inner], train[outer]
     if not (len(train) and len(val)):
-        raise InputError(f"{images} training images are too few to draw a validation part of {fraction:g} from")
+        raise InputError(f"{name}: {images} training images are too few to draw a validation part of {fraction:g} from")
     return Split(train, val, test)

@@ -50,8 +50,8 @@ COMPONENTS = {
     "pretraining": Component(1, ("pretraining", "training.py", "backbones.py")),
     "features": Component(2, ("features.py", "fused.py", "backbones.py")),
     "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),
-    "calibration": Component(1, ("calibration.py",)),
-    "fewshot": Component(2, ("fewshot.py",)),
+    "calibration": Component(2, ("calibration.py",)),
+    "fewshot": Component(3, ("fewshot.py",)),
     "inversion": Component(2, ("inversion.py", "fused.py", "training.py", "backbones.py")),
     "likeness": Component(2, ("likeness.py",)),
     "attention": Component(1, ("attention.py", "fused.py", "backbones.py")),
@@ -68,7 +68,7 @@ COMPONENTS = {
     ),
     "detection": Component(1, ("detection/evaluation.py", "detection/pictures.py")),
     "summary": Component(
-        4,
+        5,
         (
             *("scores.py", "correlation.py", "published.py", "ranking.py", "comparison.py", "claims.py"),
             *("tables.py", "summary.py", "suite_tables.py"),

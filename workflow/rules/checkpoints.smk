@@ -79,7 +79,7 @@ rule verify_checkpoint:
     threads: 4
     resources:
         gpu=LOCAL_GPU,
-        imagenet_val=SUITE.config.get("imagenet_val", ""),
+        imagenet_val=SUITE.config["imagenet_val"],
     params:
         inside=lambda w: head_inside(w.model),
         folder=lambda w: (files_folder(w) if head_inside(w.model) else f"resources/heads/{w.model}"),
@@ -96,7 +96,7 @@ CHECKPOINTS = [f"results/checkpoints/{model}.safetensors" for model in SUITE.mod
 VERIFICATIONS = [
     f"results/verification/{model}.json"
     for model in PUBLISHED_MODELS
-    if model in HEADS and SUITE.config.get("imagenet_val")
+    if model in HEADS and SUITE.config["imagenet_val"]
 ]
 
 

@@ -38,13 +38,13 @@ def table(schema: dict, definitions: dict) -> list[str]:
     return rows
 
 
-def parts(schema: dict, path: str, definitions: dict) -> list[str]:
+def parts(schema: dict, path: str, definitions: dict, level: int = 4) -> list[str]:
     """Tables of the keys that are blocks themselves."""
     lines = []
     for key, spec in schema["properties"].items():
         if "properties" in spec:
-            lines += [f"#### `{path}{key}`", "", *table(spec, definitions), ""]
-            lines += parts(spec, f"{path}{key}.", definitions)
+            lines += [f"{'#' * level} `{path}{key}`", "", *table(spec, definitions), ""]
+            lines += parts(spec, f"{path}{key}.", definitions, level)
     return lines
 
 
@@ -54,12 +54,12 @@ def page() -> str:
     for name, heading in TABLES.items():
         schema = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
         definitions = schema.get("$defs", {})
+        row = schema if "properties" in schema else schema["additionalProperties"]
         lines += [f"## {heading}", "", " ".join(schema["description"].split()), ""]
-        block = schema if "properties" in schema else schema["additionalProperties"]
-        lines += [*table(block, definitions), "", *parts(block, "", definitions)]
+        lines += [*table(row, definitions), "", *parts(row, "", definitions, level=3)]
         for kind, block in definitions.items():
             if "properties" in block:
-                lines += [f"### Settings block of kind `{kind}`", "", block["description"], ""]
+                lines += [f"### Settings block of kind `{kind}`", "", " ".join(block["description"].split()), ""]
                 lines += [*table(block, definitions), "", *parts(block, f"{kind}.", definitions)]
     return "\n".join(lines).rstrip() + "\n"
 
