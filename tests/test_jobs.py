@@ -24,7 +24,7 @@ def test_a_full_gpu_is_one_line(tmp_path, caplog):
     with (
         caplog.at_level(logging.INFO),
         pytest.raises(SystemExit, match="Error: CUDA out of memory. Tried .*another job"),
+        job(str(tmp_path / "job.log")),
     ):
-        with job(str(tmp_path / "job.log")):
-            raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.\nGPU 0 has")
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.\nGPU 0 has")
     assert "Traceback" not in caplog.text
