@@ -40,6 +40,9 @@ SHARED = {
     ),
 }
 
+#: Units that captions leave out: the first is said of all, the others are numbers without one.
+PLAIN = ("percent", "similarity", "distance")
+
 #: Three models correlate strongly by chance, and nothing beside a pair's number would say how many there are.
 PAIR_MODELS = 4
 
@@ -223,7 +226,7 @@ def _metric_table(name: str, title: str, tasks: list, matrix, names: Names) -> t
         heads.append((" ".join(part for part in parts if part), label))
     cells = cells.rename(index=names.model).set_axis(pd.MultiIndex.from_tuples(heads), axis=1)
     metrics = [METRICS[task[-1]] for task in tasks]
-    units = ", ".join(dict.fromkeys(f"{m.label} in {m.unit}" for m in metrics if m.unit != "percent"))
+    units = ", ".join(dict.fromkeys(f"{m.label} in {m.unit}" for m in metrics if m.unit not in PLAIN))
     caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
     table = Table(name, title, caption, cells, [m.decimals for m in metrics], [m.better for m in metrics])
     return table, dict(enumerate(tasks))
