@@ -1,11 +1,16 @@
 """Feature inversion: the deep image prior, batches that share nothing, resuming, and what a reconstruction is worth."""
 
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
 from torch import nn
 
 from ssltransfer.backbones import build_backbone
+from ssltransfer.checkpoints.backbone_file import save_state
+from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.fused import fuse
 from ssltransfer.inversion import (
     Convolution,
@@ -18,6 +23,7 @@ from ssltransfer.inversion import (
     invert,
     side_by_side,
 )
+from workflow import REPOSITORY
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
@@ -246,3 +252,45 @@ def test_pixels_are_bounded_and_normalised_as_asked():
 def test_batches_are_small_on_a_cpu():
     assert batch_size(Inversion(), CPU) == 4
     assert batch_size(Inversion(), torch.device("cuda")) >= 15
+
+
+JOB = """
+import os, runpy, signal, sys
+from types import SimpleNamespace
+import torch
+folder, stop = sys.argv[1], int(sys.argv[2])
+steps, step = [], torch.optim.Adam.step
+def counted(self, *arguments):
+    steps.append(1)
+    if len(steps) == stop:
+        os.kill(os.getpid(), signal.SIGTERM)
+    return step(self, *arguments)
+torch.optim.Adam.step = counted
+network = {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4, "noise": 0.1, "output": "sigmoid"}
+settings = {"canvas": 32, "steps": 12, "learning_rate": 0.01, "network": network, "seed": 0}
+snakemake = SimpleNamespace(
+    input=SimpleNamespace(**{name: f"{folder}/{name}" for name in ("index", "images", "checkpoint")}),
+    output=SimpleNamespace(images=f"{folder}/inverted.npz", curve=f"{folder}/curve.json"),
+    log=[f"{folder}/log{stop}"],
+    params=SimpleNamespace(settings=settings, arch="resnet-1x1x1x1-w4", norm="imagenet", version=1),
+    wildcards=SimpleNamespace(protocol="p"),
+)
+runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
+"""
+
+
+def test_a_job_goes_on_where_one_in_another_process_stopped(tmp_path):
+    about = {f"key{number}": "x" for number in range(8)}  # which every process reads in another order
+    save_state(build_backbone("resnet-1x1x1x1-w4", 0).state_dict(), tmp_path / "checkpoint", about)
+    write_index(tmp_path / "index", Index(["a.png"], ["test"], [0], ["a"]))
+    with (tmp_path / "images").open("wb") as file:
+        np.save(file, pictures(1))
+
+    def job(stop):
+        words = [sys.executable, "-c", JOB, str(tmp_path), str(stop)]
+        return subprocess.run(words, cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=False)
+
+    stopped = job(5)
+    assert stopped.returncode == 1 and "asked to end at step 5 of 12" in stopped.stderr
+    assert job(0).returncode == 0
+    assert "resuming at step 5" in (tmp_path / "log0").read_text()
