@@ -49,7 +49,7 @@ with job(snakemake.log[0]):
         names,
         {"image": seen},
         {"attention": coloured},
-        f"Mask of {scan.mask} x {scan.mask} pixels {steps}, on images of {scan.size} pixels.",
+        f"Mask of {scan.mask} x {scan.mask} pixels {steps}, on images of {scan.size} pixels (centres of {scan.frame}).",
     )
     score_file.write(
         output.score,

@@ -10,7 +10,7 @@ from ssltransfer.detection.detection_file import load_detections
 from ssltransfer.detection.evaluation import THRESHOLDS, evaluate, written
 from ssltransfer.detection.objects import read_annotations, voc_objects
 from ssltransfer.detection.pictures import SHOWN, draw, examples
-from ssltransfer.detection.settings import describe, read_settings
+from ssltransfer.detection.settings import Schedule, describe, read_settings
 from ssltransfer.images import read_image
 from ssltransfer.jobs import Cost, job, package_versions
 from ssltransfer.picture_file import save_pictures
@@ -30,7 +30,11 @@ with job(snakemake.log[0]):
         trained = score_file.decode(file.metadata())
 
     to_find = np.bincount(objects.label[~objects.difficult], minlength=len(index.classes))
-    warnings = [trained["scaling"]] if trained["scaling"] else []
+    warnings, used, paper = [trained["scaling"]] if trained["scaling"] else [], settings.used, Schedule()
+    if used.steps * used.batch_size != paper.steps * paper.batch_size:
+        warnings.append(
+            f"{used.steps} steps of {used.batch_size} images, where the paper has {paper.steps} of {paper.batch_size}"
+        )
     if absent := [index.classes[k] for k in np.flatnonzero(to_find == 0)]:
         warnings.append(f"no test image shows an object of {', '.join(absent)}; counted as 0, as detectron2 does")
 

@@ -16,6 +16,7 @@ from ssltransfer.normals.evaluation import draw, evaluate
 from ssltransfer.normals.frames import Frames
 from ssltransfer.normals.network import load_network
 from ssltransfer.normals.pictures import CAPTION
+from ssltransfer.normals.training import EPOCHS
 from ssltransfer.normals.truth import open_normals
 from ssltransfer.picture_file import save_pictures
 
@@ -49,7 +50,10 @@ with job(snakemake.log[0]):
     columns, reference, panels = draw(network, frames, test, sides["test"], params.norm, device)
     save_pictures(snakemake.output.pictures, columns, reference, panels, CAPTION)
     empty = sum(image["pixels"] == 0 for image in errors.images)
-    trained = score_file.decode(read_provenance(snakemake.input.trained))
+    trained, epochs = score_file.decode(read_provenance(snakemake.input.trained)), settings["schedule"]["epochs"]
+    warnings = [f"{empty} of {len(test)} test images have no known normal"] if empty else []
+    if epochs != EPOCHS:
+        warnings.append(f"{epochs} epochs, where the paper has {EPOCHS}")
     score_file.write(
         snakemake.output.score,
         snakemake.wildcards,
@@ -67,7 +71,7 @@ with job(snakemake.log[0]):
             "norm": params.norm,
             "normalisation": settings["normalisation"],
         },
-        warnings=[f"{empty} of {len(test)} test images have no known normal"] if empty else [],
+        warnings=warnings,
         details={
             "images": {"train": index.split.count("train"), "test": len(test)},
             "pixels": errors.pixels,

@@ -35,7 +35,8 @@ with job(snakemake.log[0]):
     for (protocol, dataset), files in by_task(snakemake.input.pictures).items():
         pictures = {model: load_pictures(path) for model, path in files.items()}
         name = f"{snakemake.params.kinds[protocol]}-pictures-{protocol}-{dataset}"
-        captions[name] = next(iter(pictures.values())).caption
+        where = f"{protocol}, {summary.datasets.get(dataset, dataset)}"
+        captions[name] = f"{where}: {next(iter(pictures.values())).caption}"
         save_figure(picture_grid(canvas, pictures), folder, name)
     curves = {
         f"{protocol}, {summary.datasets.get(dataset, dataset)}": {

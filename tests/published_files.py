@@ -42,6 +42,8 @@ def torch_content(format, state, features):
         return collections.OrderedDict(state | linear("fc", 1000, features))
     if format == "state-dict":
         return {"state_dict": state | linear("fc", 1000, features)}
+    if format == "data-parallel":
+        return trainer_extras(state) | {"state_dict": prefixed(state | linear("fc", 1000, features), "module.")}
     if format == "moco":
         tensors = prefixed(state, "module.encoder_q.") | linear("module.encoder_q.fc.0", 16, features)
         tensors |= linear("module.encoder_q.fc.2", 8, 16) | prefixed(momentum, "module.encoder_k.")

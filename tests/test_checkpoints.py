@@ -53,7 +53,7 @@ def test_torch_formats(tmp_path, state, format, old):
     assert all(torch.equal(result.state[name], state[name]) for name in state)
     images = torch.randn(2, 3, 48, 48)
     assert torch.equal(features_of(result.state, images), features_of(state, images))
-    assert (result.head is not None) == (format in ("torchvision", "state-dict"))
+    assert (result.head is not None) == (format in ("torchvision", "state-dict", "data-parallel"))
 
 
 def test_every_format_is_tested():

@@ -150,7 +150,14 @@ def test_models_without_the_cell_are_left_out():
     full = correlate([1, 2, 3, 5], [2, 1, 4, 5])
     gap = correlate([1, 2, 3, 5, np.nan], [2, 1, 4, 5, 9])
     assert gap == full
-    assert correlate([np.nan, 1, 2, 3, 5], [9, 2, 1, 4, 5])["pearson_loo_low_without"] == 4
+    assert correlate([np.nan, 1, 2, 3, 5, 6], [9, 2, 1, 4, 5, 7])["pearson_loo_low_without"] == 5
+
+
+def test_few_models_have_no_intervals():
+    found = [correlate(np.arange(n), np.arange(n) ** 2 % 5) for n in (3, 4, 5)]
+    assert [result["note"] for result in found] == ["3 models: no interval", "4 models: no interval", ""]
+    assert ["pearson_low" in result for result in found] == [False, False, True]
+    assert all("pearson_p" in result for result in found)
 
 
 def found(kind, task_rows, conventions="v2"):

@@ -149,13 +149,35 @@ def read_yaml(path: Path) -> Any:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
 
 
+TYPES = {
+    "array": "a list",
+    "object": "a block of keys",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+}
+
+
+def _reason(found: object, kind: str) -> str:
+    """Why a number is none: YAML takes 1e-1 for text."""
+    if kind not in ("number", "integer") or not isinstance(found, str):
+        return ""
+    try:
+        return f" (YAML reads it as text; write {float(found)})"
+    except ValueError:
+        return ""
+
+
 def _explain(error: ValidationError) -> str:
     """One line: the key, what was found, what to write instead."""
     key = ".".join(map(str, error.absolute_path)) or "top level"
     if error.validator == "additionalProperties":
         known = error.schema.get("properties", {})
-        unknown = [name for name in error.instance if name not in known]
-        return f"{key}: unknown key {unknown[0]!r}; known are {', '.join(known)}"
+        unknown = next(name for name in error.instance if name not in known)
+        below = [name for name, spec in known.items() if unknown in spec.get("properties", {})]
+        place = f" ({unknown!r} belongs below {below[0]!r})" if below else ""
+        return f"{key}: unknown key {unknown!r}{place}; known are {', '.join(known)}"
     if error.validator == "required":
         missing = [name for name in error.validator_value if name not in error.instance]
         return f"{key}: key {missing[0]!r} is missing"
@@ -163,12 +185,12 @@ def _explain(error: ValidationError) -> str:
     value = error.validator_value
     expected = {
         "enum": lambda: "one of " + ", ".join(map(repr, value)),
-        "type": lambda: f"a value of type {value}",
+        "type": lambda: TYPES.get(value, value) + _reason(error.instance, value),
         "pattern": lambda: f"text like {value}",
         "minimum": lambda: f"at least {value}",
         "exclusiveMinimum": lambda: f"more than {value}",
         "exclusiveMaximum": lambda: f"less than {value}",
-        "minItems": lambda: f"at least {value} item",
+        "minItems": lambda: f"at least {value} item{'s' * (value > 1)}",
         "minLength": lambda: "some text",
     }.get(error.validator, lambda: f"{error.validator} {value}")()
     return f"{key}: found {error.instance!r}, expected {expected}" + (f" ({hint})" if hint else "")
@@ -327,9 +349,10 @@ def _cross_check_tasks(suite: Suite) -> None:
             row, kind = suite.datasets[name], suite.kind(protocol)
             tasks, parts = NEEDS[kind]
             if row["task"] not in tasks and kind not in ALSO.get(row["source"], ()):
+                others = [f"source {source}" for source, kinds in ALSO.items() if kind in kinds]
                 raise InputError(
                     f"config: tasks.{protocol}: {name!r} is {row['task']}; {kind} needs a data set of task "
-                    f"{' or '.join(tasks)}"
+                    f"{' or '.join([*tasks, *others])}"
                 )
             for part in parts:
                 if row[part] == 0:
@@ -390,12 +413,14 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
 
 
 def _check_schedule(suite: Suite, protocol: str, row: dict) -> None:
-    schedule = suite.settings(protocol)["schedule"]
-    if max(schedule["milestones"], default=0) >= schedule["steps"]:
+    schedule, where = suite.settings(protocol)["schedule"], f"config: protocols.{protocol}.schedule"
+    steps, milestones, warmup = (schedule[key] for key in ("steps", "milestones", "warmup"))
+    if milestones != sorted(set(milestones)) or max(milestones, default=0) >= steps:
         raise InputError(
-            f"config: protocols.{protocol}.schedule: milestones {schedule['milestones']} are not below the "
-            f"{schedule['steps']} steps; the rate would not fall"
+            f"{where}: milestones (as written, or the default) are {milestones}; write rising steps below {steps}"
         )
+    if warmup >= steps:
+        raise InputError(f"{where}: warmup (as written, or the default) is {warmup}; write less than the {steps} steps")
 
 
 FURTHER = {

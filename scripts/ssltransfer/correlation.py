@@ -162,6 +162,9 @@ def kendall(x, y):
     return _cosine(_signs(np.asarray(x, float)), _signs(np.asarray(y, float)))
 
 
+#: Fewer models, resampled or left out, give coefficients near 1 whatever the scores are.
+INTERVAL_MODELS = 5
+
 _FUNCTIONS = {"pearson": pearson, "spearman": spearman, "kendall": kendall}
 
 
@@ -198,12 +201,13 @@ def correlate(x, y, resamples: int = RESAMPLES, seed: int = SEED) -> dict:
         (95 % percentile bootstrap over models; resamples in which all models are the same one are left out);
         ``_p`` (two-sided permutation p-value); ``_loo_low``, ``_loo_high`` (range over leaving one model out)
         and ``_loo_low_without``, ``_loo_high_without`` (index of the model left out).
-        With fewer than 3 models or a constant vector the coefficients are NaN and ``note`` says why.
+        With fewer than 3 models or a constant vector the coefficients are missing and ``note`` says why; with fewer
+        than `INTERVAL_MODELS` the intervals and ranges are.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
     kept = np.flatnonzero(~np.isnan(x) & ~np.isnan(y))
     x, y, n = x[kept], y[kept], len(kept)
-    result = {"n": n, "note": ""}
+    result = {"n": n, "note": f"{n} models: no interval" if n < INTERVAL_MODELS else ""}
     if n < 3:
         return result | {"note": "fewer than 3 models"}
     if np.ptp(x) == 0 or np.ptp(y) == 0:
@@ -216,8 +220,10 @@ def correlate(x, y, resamples: int = RESAMPLES, seed: int = SEED) -> dict:
         by_chance = np.abs(function(x, y[shuffled])) >= abs(r) - 1e-12
         exact = n < 10 and math.factorial(n) <= resamples
         p = by_chance.mean() if exact else (1 + by_chance.sum()) / (1 + len(by_chance))
-        result |= {name: r, f"{name}_low": low, f"{name}_high": high, f"{name}_p": float(p)}
-        result |= _leave_one_out(name, function(x[others], y[others]), kept)
+        result |= {name: r, f"{name}_p": float(p)}
+        if n >= INTERVAL_MODELS:
+            result |= {f"{name}_low": low, f"{name}_high": high}
+            result |= _leave_one_out(name, function(x[others], y[others]), kept)
     return result
 
 
@@ -280,13 +286,18 @@ def panels(tasks: pd.MultiIndex, conventions: Conventions, leave_out: tuple[str,
 
 
 def variants(tasks) -> dict[str, str]:
-    """Tell protocols of one kind apart: protocol -> bracketed rest of its id, empty where its kind has only one."""
+    """Tell protocols of one kind apart: protocol -> its id in brackets, empty where its kind has only one.
+
+    Where the ids of all protocols of a kind begin with the kind, its name is left out.
+    """
     kinds = {task[0]: task[1] for task in tasks}
-    several = {kind for kind in kinds.values() if list(kinds.values()).count(kind) > 1}
-    return {
-        protocol: f"[{protocol.removeprefix(kind).strip('-') or 'default'}]" if kind in several else ""
-        for protocol, kind in kinds.items()
-    }
+    found = {}
+    for protocol, kind in kinds.items():
+        others = [other for other, its in kinds.items() if its == kind]
+        named = all(other.startswith(kind) for other in others)
+        rest = (protocol.removeprefix(kind).strip("-") or "default") if named else protocol
+        found[protocol] = f"[{rest}]" if len(others) > 1 else ""
+    return found
 
 
 def _panel(protocol: str, kind: str, setting: str, distant: bool, both: bool, variant: str, tasks: tuple) -> Panel:

@@ -101,7 +101,8 @@ def loss_figure(canvas: Canvas, curves: dict[str, dict[str, dict]]) -> Figure:
                 curve = models[model]
                 steps = (np.arange(len(curve["losses"])) + 1) * curve["interval"]
                 style = canvas.styles[model]
-                ax.plot(steps, curve["losses"], **style, linewidth=0.9, markersize=3.5, markevery=0.2)
+                few = len(steps) < 5  # a line through one point is nothing, and a fraction of few markers none
+                ax.plot(steps, curve["losses"], **style, linewidth=0.9, markersize=3.5, markevery=1 if few else 0.2)
                 shown.add(model)
             ax.set_title(title)
             ax.set_xlabel("Step")

@@ -40,8 +40,8 @@ SHARED = {
     ),
 }
 
-#: Units that captions leave out: the first is said of all, the others are numbers without one.
-PLAIN = ("percent", "similarity", "distance")
+#: How captions speak of numbers without a unit.
+UNITS = {"similarity": "at most 1", "distance": "from 0 on"}
 
 #: Three models correlate strongly by chance, and nothing beside a pair's number would say how many there are.
 PAIR_MODELS = 4
@@ -226,7 +226,9 @@ def _metric_table(name: str, title: str, tasks: list, matrix, names: Names) -> t
         heads.append((" ".join(part for part in parts if part), label))
     cells = cells.rename(index=names.model).set_axis(pd.MultiIndex.from_tuples(heads), axis=1)
     metrics = [METRICS[task[-1]] for task in tasks]
-    units = ", ".join(dict.fromkeys(f"{m.label} in {m.unit}" for m in metrics if m.unit not in PLAIN))
+    units = ", ".join(
+        dict.fromkeys(f"{m.label} {UNITS.get(m.unit, f'in {m.unit}')}" for m in metrics if m.unit != "percent")
+    )
     caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
     table = Table(name, title, caption, cells, [m.decimals for m in metrics], [m.better for m in metrics])
     return table, dict(enumerate(tasks))
@@ -254,8 +256,8 @@ def correlation_table(correlations: pd.DataFrame, names: Names, conventions: Con
     frame = pd.DataFrame(cells, index=rows, columns=pd.MultiIndex.from_tuples(groups))
     caption = (
         f"Correlation of each task with source accuracy. Bounded scores as logits{but}; averages are averages of "
-        "these. Intervals: percentile bootstrap over models. p: two-sided permutation test, not corrected for "
-        "the number of tasks."
+        "these. Intervals: percentile bootstrap over models, from five on. p: two-sided permutation test, not "
+        "corrected for the number of tasks. Data sets that are the source of models are no targets."
     )
     size = frame.shape[1]
     title = "Correlation with source accuracy"

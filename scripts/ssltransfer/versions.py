@@ -74,7 +74,7 @@ COMPONENTS = {
             *("tables.py", "summary.py", "suite_tables.py"),
         ),
     ),
-    "figures": Component(8, ("plots.py", "galleries.py", "explorer.py")),
+    "figures": Component(9, ("plots.py", "galleries.py", "explorer.py")),
     "report": Component(4, ("report.py",)),
 }
 

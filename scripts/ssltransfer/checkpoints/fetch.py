@@ -118,7 +118,10 @@ def manifest_files(manifest: dict, folder: Path) -> list[Path]:
     for file in manifest["files"]:
         path = folder / file["name"]
         if not path.is_file():
-            raise InputError(f"{path} is missing; place it there, or delete the manifest to fetch it again")
+            raise InputError(
+                f"{path} is missing; place it there, or delete the manifest in results (MODEL.manifest.json, "
+                "TRUNK.json) to fetch it again"
+            )
         check_file(path, size=file["size"], sha256=file["sha256"])
         files.append(path)
     return files

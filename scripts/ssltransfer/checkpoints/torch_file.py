@@ -57,6 +57,7 @@ class TorchFormat:
 FORMATS = {
     "torchvision": TorchFormat(head="fc."),
     "state-dict": TorchFormat(entries=("state_dict",), head="fc."),
+    "data-parallel": TorchFormat("module.", entries=("state_dict",), head="fc."),
     "moco": TorchFormat(
         "module.encoder_q.", ("module.encoder_q.fc.", "module.encoder_k.", "module.queue"), ("state_dict",)
     ),

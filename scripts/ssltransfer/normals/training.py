@@ -16,6 +16,9 @@ from ssltransfer.normals.codes import IGNORE
 from ssltransfer.normals.frames import Frames, collate, network_input
 from ssltransfer.normals.network import NormalsNetwork, parameter_groups
 
+EPOCHS = 150
+"""Of the paper."""
+
 
 def timetable(schedule: dict, images: int) -> tuple[int, int, Callable[[int], float]]:
     """Number of steps, steps of an epoch, and the factor (1 - t / T) ** power on the learning rate at a step.
