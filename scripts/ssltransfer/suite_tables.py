@@ -152,9 +152,11 @@ def suite_tables(
 
 def _correlation_row(table: Table, tasks: dict, correlations: pd.DataFrame) -> pd.DataFrame:
     """Last row of v2 Table 9: Pearson with source accuracy."""
-    by_task = correlations.set_index(TASK)["pearson"]
-    row = [by_task.get(task, math.nan) for task in tasks.values()]
-    return pd.DataFrame([row], index=["Correlation with source accuracy"], columns=table.cells.columns)
+    by_task = correlations.set_index(TASK)
+    row = [by_task["pearson"].get(task, math.nan) for task in tasks.values()]
+    counts = sorted({by_task["n"][task] for task in tasks.values() if task in by_task.index})
+    models = f" ({' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))} models)" if counts else ""
+    return pd.DataFrame([row], index=[f"Correlation with source accuracy{models}"], columns=table.cells.columns)
 
 
 def _published_cells(scores: pd.DataFrame) -> set[tuple]:
