@@ -216,12 +216,12 @@ def correlate(x, y, resamples: int = RESAMPLES, seed: int = SEED) -> dict:
     others = np.array([np.delete(np.arange(n), i) for i in range(n)])
     for name, function in _FUNCTIONS.items():
         r = float(function(x, y))
-        low, high = np.nanpercentile(function(x[drawn], y[drawn]), [2.5, 97.5])
         by_chance = np.abs(function(x, y[shuffled])) >= abs(r) - 1e-12
         exact = n < 10 and math.factorial(n) <= resamples
         p = by_chance.mean() if exact else (1 + by_chance.sum()) / (1 + len(by_chance))
         result |= {name: r, f"{name}_p": float(p)}
         if n >= INTERVAL_MODELS:
+            low, high = np.nanpercentile(function(x[drawn], y[drawn]), [2.5, 97.5])
             result |= {f"{name}_low": low, f"{name}_high": high}
             result |= _leave_one_out(name, function(x[others], y[others]), kept)
     return result
