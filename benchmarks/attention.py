@@ -20,10 +20,10 @@ from torch import nn
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from ssltransfer.attention import GroupSpans, Occluder, Scan, relative_error
-from ssltransfer.backbones import build_backbone
 from ssltransfer.device import choose_device
-from ssltransfer.fused import fuse
+from ssltransfer.models.fusion import fuse
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.attention.occlusion import GroupSpans, Occluder, Scan, relative_error
 
 
 def image(frame: int) -> np.ndarray:

@@ -13,9 +13,9 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
-from ssltransfer.backbones import build_backbone
-from ssltransfer.detection.settings import Network, Settings
-from ssltransfer.detection.training import build_detector
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.detection.settings import Network, Settings
+from ssltransfer.protocols.detection.training import build_detector
 
 SMALL = Network(64, 128, (12, 20, 32, 44, 60), (60, 60, 40), (64, 32), 32)
 CASES = [

@@ -13,11 +13,11 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 
-from ssltransfer.backbones import build_backbone  # noqa: E402
 from ssltransfer.config import load_suite, read_yaml  # noqa: E402
-from ssltransfer.detection.settings import read_settings  # noqa: E402
-from ssltransfer.detection.training import build_detector  # noqa: E402
-from ssltransfer.normals.network import NormalsNetwork  # noqa: E402
+from ssltransfer.models.resnet import build_backbone  # noqa: E402
+from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
+from ssltransfer.protocols.detection.settings import read_settings  # noqa: E402
+from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "disk-use.md"
 HEADER = 128

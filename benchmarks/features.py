@@ -45,18 +45,18 @@ from sklearn.utils._testing import ignore_warnings  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from ssltransfer.array_file import ArrayFile  # noqa: E402
-from ssltransfer.backbones import build_backbone, normalise  # noqa: E402
-from ssltransfer.checkpoints.backbone_file import load_backbone  # noqa: E402
 from ssltransfer.datasets import Source, load  # noqa: E402
+from ssltransfer.datasets.images import prepare_images  # noqa: E402
+from ssltransfer.datasets.splits import make_split  # noqa: E402
 from ssltransfer.device import choose_device  # noqa: E402
-from ssltransfer.features import extract_features  # noqa: E402
-from ssltransfer.fewshot import evaluate_fewshot  # noqa: E402
-from ssltransfer.fused import fuse, pack  # noqa: E402
-from ssltransfer.images import prepare_images  # noqa: E402
-from ssltransfer.linear import evaluate_linear, lambda_grid  # noqa: E402
-from ssltransfer.logistic import fit_path  # noqa: E402
-from ssltransfer.splits import make_split  # noqa: E402
+from ssltransfer.models.backbone_file import load_backbone  # noqa: E402
+from ssltransfer.models.features import extract_features  # noqa: E402
+from ssltransfer.models.fusion import fuse, pack  # noqa: E402
+from ssltransfer.models.resnet import build_backbone, normalise  # noqa: E402
+from ssltransfer.protocols.fewshot import evaluate_fewshot  # noqa: E402
+from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
+from ssltransfer.protocols.linear.logistic import fit_path  # noqa: E402
+from ssltransfer.row_file import ArrayFile  # noqa: E402
 
 SHOTS, QUERIES, EPISODES, WAYS = (5, 20, 50), 15, 600, 5
 

@@ -33,7 +33,7 @@ import torch  # noqa: E402
 from photos import Photos, make_photos  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 
-from ssltransfer.images import prepare_images  # noqa: E402
+from ssltransfer.datasets.images import prepare_images  # noqa: E402
 
 
 def load(root, names, workers, as_float):

@@ -20,11 +20,11 @@ from torch.utils.flop_counter import FlopCounterMode
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
-from ssltransfer import inversion
-from ssltransfer.backbones import build_backbone
 from ssltransfer.device import choose_device
-from ssltransfer.fused import fuse
-from ssltransfer.inversion import Inversion, Painter, Pixels
+from ssltransfer.models.fusion import fuse
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.inversion import inversion
+from ssltransfer.protocols.inversion.inversion import Inversion, Painter, Pixels
 
 
 def grouped(x, weight, bias, images, padding, stride=1) -> torch.Tensor:

@@ -26,8 +26,8 @@ from scipy.optimize import minimize
 from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
 from sklearn.linear_model._linear_loss import LinearModelLoss
 
-from ssltransfer import linear, logistic, metrics
 from ssltransfer.device import choose_arrays
+from ssltransfer.protocols.linear import classification_metrics, evaluation, logistic
 
 SHAPES = [(3334, 2048, 100), (5000, 2048, 10), (2501, 2048, -20)]
 
@@ -107,7 +107,7 @@ def binary_objectives(fit, features, labels):
 def run_ours(x, y, classes, arrays):
     """Fits by penalty (three digits of its logarithm), and the seconds of the whole path."""
     start = time.perf_counter()
-    path = logistic.fit_path(x, y, linear.lambda_grid(1e-6, 1e5, 45), classes, arrays)
+    path = logistic.fit_path(x, y, evaluation.lambda_grid(1e-6, 1e5, 45), classes, arrays)
     fits = {round(float(np.log10(fit.penalty)), 3): fit for fit in path}
     return fits, time.perf_counter() - start
 
@@ -135,13 +135,12 @@ def compare(features, labels, cap, count, arrays):
         elapsed, reached, value, parameters = scikit_learn(x, y, fit.penalty, parts * slack, cap)
         seconds.append(elapsed)
         capped |= not reached
-        quality = metrics.evaluate(metric, labels[val], fit.scores(features[val]))
+        quality = classification_metrics.evaluate(metric, labels[val], fit.scores(features[val]))
         gap, its_quality = "-", "-"  # of binary problems, those after the time limit were never begun
         if parameters.shape[1] == classes:
             gap = f"{value / fit.objective - 1:.1e}"
-            its_quality = (
-                f"{metrics.evaluate(metric, labels[val], features[val] @ parameters[:-1] + parameters[-1]):.2f}"
-            )
+            scores = features[val] @ parameters[:-1] + parameters[-1]
+            its_quality = f"{classification_metrics.evaluate(metric, labels[val], scores):.2f}"
         print(
             f"| {fit.penalty:.1e} | {fit.objective:.7g} | {fit.gap:.0e} | {quality:.2f} | "
             f"{'' if reached else '> '}{elapsed:.1f} | {gap} | {its_quality} |",

@@ -21,7 +21,7 @@ sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 import numpy as np
 from linear_path import processor, sample
 
-from ssltransfer import design, linear, logistic
+from ssltransfer.protocols.linear import design_matrix, evaluation, logistic
 
 BASE = {"samples": 3000, "classes": 20, "penalties": 45}
 SIZES = {"samples": [1500, 3000, 6000, 12000], "classes": [5, 10, 20, 40, 80], "penalties": [12, 23, 45, 89]}
@@ -31,10 +31,10 @@ LARGE = (75750, 2048, 101)
 MEASURE = """
 import resource, sys, time
 import numpy as np
-from ssltransfer import design, logistic
+from ssltransfer.protocols.linear import design_matrix, logistic
 features = np.load(sys.argv[1], mmap_mode="r")
 labels = np.load(sys.argv[2])
-design.RESIDENT_SHARE = float(sys.argv[3])
+design_matrix.RESIDENT_SHARE = float(sys.argv[3])
 began, used = time.perf_counter(), time.process_time()
 for fit in logistic.fit_path(features, labels, np.array(eval(sys.argv[4])), int(labels.max()) + 1):
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
@@ -47,7 +47,7 @@ def seconds(samples, classes, penalties):
     """Processor seconds of the whole path."""
     features, labels = sample(samples, FEATURES, classes)
     start = time.process_time()
-    fits = list(logistic.fit_path(features, labels, linear.lambda_grid(1e-6, 1e5, penalties), classes))
+    fits = list(logistic.fit_path(features, labels, evaluation.lambda_grid(1e-6, 1e5, penalties), classes))
     assert all(fit.converged for fit in fits)
     return time.process_time() - start
 
@@ -90,7 +90,7 @@ def memory(lambdas):
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder)
         write_features(path)
-        for name, share in (("in memory", design.RESIDENT_SHARE), ("streamed", 0.0)):
+        for name, share in (("in memory", design_matrix.RESIDENT_SHARE), ("streamed", 0.0)):
             print(f"\n{name.capitalize()}:\n")
             print("| lambda | Newton steps | certified | seconds so far | processor seconds | peak GiB |")
             print("| --- | --- | --- | --- | --- | --- |", flush=True)

@@ -40,7 +40,7 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
         check_files(found, "made", folder / f"{count}-images")
         write_index(folder / f"{count}.parquet", found)
     elif stage == "prepare images":
-        from ssltransfer.images import prepare_images
+        from ssltransfer.datasets.images import prepare_images
 
         names = [f"{row % 100:02}.jpg" for row in range(count)]
         print(peak())
@@ -48,25 +48,25 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
     elif stage == "extract features":
         import torch
 
-        from ssltransfer.array_file import ArrayFile
-        from ssltransfer.backbones import build_backbone
-        from ssltransfer.features import extract_features
+        from ssltransfer.models.features import extract_features
+        from ssltransfer.models.resnet import build_backbone
+        from ssltransfer.row_file import ArrayFile
 
         network, images = build_backbone("resnet-1x1x1x1-w16", 0).eval(), ArrayFile(folder / f"{count}.npy")
         print(peak())
         extract_features(network, images, "imagenet", folder / f"{count}-features.npy", torch.device("cpu"))
     elif stage == "linear":
-        from ssltransfer.feature_file import load_features
-        from ssltransfer.linear import evaluate_linear
-        from ssltransfer.splits import make_split
+        from ssltransfer.datasets.splits import make_split
+        from ssltransfer.models.feature_file import load_features
+        from ssltransfer.protocols.linear.evaluation import evaluate_linear
 
         print(peak())
         features = load_features(folder / f"{count}-features.npy", count)
         split = make_split(np.where(np.arange(count) % 2, "train", "test"), 0.2, 0)
         evaluate_linear(features, np.arange(count) // 2 % 10, split, 10, "top1", np.array([1e3]))
     else:
-        from ssltransfer.feature_file import load_features
-        from ssltransfer.fewshot import evaluate_fewshot
+        from ssltransfer.models.feature_file import load_features
+        from ssltransfer.protocols.fewshot import evaluate_fewshot
 
         print(peak())
         features = load_features(folder / f"{count}-features.npy", count)

@@ -23,14 +23,14 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from ssltransfer import linear, logistic, metrics
 from ssltransfer.config import read_table
 from ssltransfer.datasets import load, parse_source
-from ssltransfer.images import DecodedImages
-from ssltransfer.splits import make_split
+from ssltransfer.datasets.images import DecodedImages
+from ssltransfer.datasets.splits import make_split
+from ssltransfer.protocols.linear import classification_metrics, evaluation, logistic
 
 DATASETS = ["cifar10", "caltech101", "cars", "dtd", "flowers", "food101", "pets", "sun397", "eurosat"]
-GRID = linear.lambda_grid(1e-6, 1e5, 45)
+GRID = evaluation.lambda_grid(1e-6, 1e5, 45)
 
 
 def handmade(images):
@@ -50,7 +50,7 @@ def network(images):
     """Features of a ResNet-50 as it is initialised."""
     import torch
 
-    from ssltransfer.backbones import build_backbone, normalise
+    from ssltransfer.models.resnet import build_backbone, normalise
 
     backbone = build_backbone("resnet50", seed=0).eval()
     batches = np.array_split(images, 1 + len(images) // 32)
@@ -85,7 +85,7 @@ def shortcut(features, labels, split, classes, metric):
     def evaluate(rows):
         scores = np.full((len(rows), classes), -np.inf)
         scores[:, model.classes_] = model.decision_function(x[rows])
-        return metrics.evaluate(metric, labels[rows], scores)
+        return classification_metrics.evaluate(metric, labels[rows], scores)
 
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", ConvergenceWarning)
@@ -103,7 +103,7 @@ def shortcut(features, labels, split, classes, metric):
 def solve(solver, *problem):
     if solver == "shortcut":
         return shortcut(*problem)
-    result = linear.evaluate_linear(*problem, GRID, {"100 cold": "official"}.get(solver, solver))
+    result = evaluation.evaluate_linear(*problem, GRID, {"100 cold": "official"}.get(solver, solver))
     return result.penalty, result.validation, result.test, sum(point["converged"] for point in result.curve)
 
 

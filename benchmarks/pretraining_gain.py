@@ -24,13 +24,13 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from ssltransfer.backbones import build_backbone  # noqa: E402
 from ssltransfer.datasets import shapes, textures  # noqa: E402
-from ssltransfer.features import extract_features  # noqa: E402
-from ssltransfer.images import parse_transform  # noqa: E402
-from ssltransfer.linear import evaluate_linear, lambda_grid  # noqa: E402
+from ssltransfer.datasets.images import parse_transform  # noqa: E402
+from ssltransfer.datasets.splits import make_split  # noqa: E402
+from ssltransfer.models.features import extract_features  # noqa: E402
+from ssltransfer.models.resnet import build_backbone  # noqa: E402
 from ssltransfer.pretraining.recipe import Recipe, pretrain  # noqa: E402
-from ssltransfer.splits import make_split  # noqa: E402
+from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
 
 ARCH, NORM, SEEDS = "resnet-1x1x1x1-w16", "imagenet", (0, 1, 2)
 TASKS = {"shapes": "top1", "textures": "mean-per-class", "shapes-multilabel": "map11"}

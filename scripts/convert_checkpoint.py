@@ -3,11 +3,12 @@
 import json
 from pathlib import Path
 
-from ssltransfer.checkpoints.backbone_file import forward_check, save_state
 from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.files import read_json
 from ssltransfer.jobs import job, log
+from ssltransfer.models.backbone_file import forward_check
+from ssltransfer.results.tensor_file import save_state
 
 with job(snakemake.log[0]):
     params = snakemake.params.checkpoint

@@ -6,15 +6,16 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer import score_file
-from ssltransfer.attention import Occluder, Scan, attention_map, diffusion, overlay, scan_images
-from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.files import replacing
-from ssltransfer.fused import fuse
 from ssltransfer.jobs import Cost, job, package_versions, progress
-from ssltransfer.picture_file import save_pictures
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.fusion import fuse
+from ssltransfer.protocols.attention.occlusion import Occluder, Scan, attention_map, diffusion, overlay, scan_images
+from ssltransfer.results import score_file
+from ssltransfer.results.picture_file import save_pictures
+from ssltransfer.results.tensor_file import read_provenance
 
 with job(snakemake.log[0]):
     cost = Cost()

@@ -3,10 +3,11 @@
 import numpy as np
 from scipy.special import softmax
 
-from ssltransfer import calibration, score_file
-from ssltransfer.array_file import load_arrays
 from ssltransfer.files import read_json
 from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.protocols import calibration
+from ssltransfer.results import score_file
+from ssltransfer.row_file import load_arrays
 
 with job(snakemake.log[0]):
     cost = Cost()

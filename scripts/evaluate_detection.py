@@ -3,17 +3,17 @@
 import numpy as np
 from safetensors import safe_open
 
-from ssltransfer import score_file
 from ssltransfer.datasets import Source, image_root
+from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import read_index, short_name
-from ssltransfer.detection.detection_file import load_detections
-from ssltransfer.detection.evaluation import THRESHOLDS, evaluate, written
-from ssltransfer.detection.objects import read_annotations, voc_objects
-from ssltransfer.detection.pictures import SHOWN, draw, examples
-from ssltransfer.detection.settings import Schedule, describe, read_settings
-from ssltransfer.images import read_image
 from ssltransfer.jobs import Cost, job, package_versions
-from ssltransfer.picture_file import save_pictures
+from ssltransfer.protocols.detection.detection_file import load_detections
+from ssltransfer.protocols.detection.evaluation import THRESHOLDS, evaluate, written
+from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
+from ssltransfer.protocols.detection.pictures import SHOWN, draw, examples
+from ssltransfer.protocols.detection.settings import Schedule, describe, read_settings
+from ssltransfer.results import score_file
+from ssltransfer.results.picture_file import save_pictures
 
 COLUMNS, SIDE = 8, 192
 

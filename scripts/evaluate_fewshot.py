@@ -1,11 +1,11 @@
 """Few-shot evaluation of a model on a data set."""
 
-from ssltransfer import score_file
 from ssltransfer.datasets.index import read_index
 from ssltransfer.errors import InputError
-from ssltransfer.feature_file import load_features
-from ssltransfer.fewshot import evaluate_fewshot, possible_shots
 from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.models.feature_file import load_features
+from ssltransfer.protocols.fewshot import evaluate_fewshot, possible_shots
+from ssltransfer.results import score_file
 
 with job(snakemake.log[0]):
     cost = Cost()

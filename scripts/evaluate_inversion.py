@@ -5,14 +5,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer import likeness, score_file
-from ssltransfer.array_file import load_arrays
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.device import choose_device
 from ssltransfer.files import read_json
-from ssltransfer.inversion import Inversion
 from ssltransfer.jobs import Cost, job, package_versions
-from ssltransfer.picture_file import save_pictures
+from ssltransfer.protocols.inversion import similarity
+from ssltransfer.protocols.inversion.inversion import Inversion
+from ssltransfer.results import score_file
+from ssltransfer.results.picture_file import save_pictures
+from ssltransfer.row_file import load_arrays
 
 with job(snakemake.log[0]):
     cost = Cost()
@@ -34,12 +35,12 @@ with job(snakemake.log[0]):
             warnings.append(f"lpips-{trunk} is missing, its network cannot be had: {reason}")
             continue
         (weights,) = manifest_files(manifest, Path(f"resources/lpips/{trunk}"))
-        found[f"lpips-{trunk}"] = "distance", likeness.Perceptual(trunk, weights, device)(images, originals)
-    colours = likeness.colour_errors(images, originals)
+        found[f"lpips-{trunk}"] = "distance", similarity.Perceptual(trunk, weights, device)(images, originals)
+    colours = similarity.colour_errors(images, originals)
     for channel, values in zip(("red", "green", "blue"), colours.T, strict=True):
         found[f"mse-{channel}"] = "levels^2", values
-    found["psnr"] = "decibels", likeness.signal_to_noise(images, originals)
-    found["ssim"] = "similarity", likeness.structural_similarity(images, originals)
+    found["psnr"] = "decibels", similarity.signal_to_noise(images, originals)
+    found["ssim"] = "similarity", similarity.structural_similarity(images, originals)
     outputs = "a sigmoid" if settings["network"]["output"] == "sigmoid" else "clipping"
     save_pictures(
         snakemake.output.pictures,

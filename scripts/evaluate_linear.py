@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from ssltransfer import score_file
 from ssltransfer.datasets.index import read_index
+from ssltransfer.datasets.splits import make_split
 from ssltransfer.device import choose_arrays
-from ssltransfer.feature_file import load_features
 from ssltransfer.files import replacing
 from ssltransfer.jobs import Cost, job, package_versions
-from ssltransfer.linear import evaluate_linear, lambda_grid
-from ssltransfer.splits import make_split
+from ssltransfer.models.feature_file import load_features
+from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid
+from ssltransfer.results import score_file
 
 with job(snakemake.log[0]):
     cost = Cost()

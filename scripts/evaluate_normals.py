@@ -4,21 +4,21 @@ import csv
 
 import numpy as np
 
-from ssltransfer import score_file
-from ssltransfer.checkpoints.backbone_file import read_provenance
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_device
 from ssltransfer.files import replacing
 from ssltransfer.jobs import Cost, job, package_versions, progress
-from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS
-from ssltransfer.normals.evaluation import draw, evaluate
-from ssltransfer.normals.frames import Frames
-from ssltransfer.normals.network import load_network
-from ssltransfer.normals.pictures import CAPTION
-from ssltransfer.normals.training import EPOCHS
-from ssltransfer.normals.truth import open_normals
-from ssltransfer.picture_file import save_pictures
+from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS
+from ssltransfer.protocols.dense.normals.evaluation import draw, evaluate
+from ssltransfer.protocols.dense.normals.frames import Frames
+from ssltransfer.protocols.dense.normals.ground_truth import open_normals
+from ssltransfer.protocols.dense.normals.network import load_network
+from ssltransfer.protocols.dense.normals.pictures import CAPTION
+from ssltransfer.protocols.dense.normals.training import EPOCHS
+from ssltransfer.results import score_file
+from ssltransfer.results.picture_file import save_pictures
+from ssltransfer.results.tensor_file import read_provenance
 
 with job(snakemake.log[0]):
     cost = Cost()

@@ -2,13 +2,14 @@
 
 from pathlib import Path
 
-from ssltransfer.array_file import ArrayFile
-from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.device import choose_device
-from ssltransfer.features import extract_features
 from ssltransfer.files import write_json
 from ssltransfer.jobs import Cost, job, package_versions, progress
-from ssltransfer.score_file import decode
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.features import extract_features
+from ssltransfer.results.score_file import decode
+from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.row_file import ArrayFile
 
 with job(snakemake.log[0]):
     cost = Cost()
@@ -19,8 +20,8 @@ with job(snakemake.log[0]):
     else:
         # Readers of the original images, which most jobs do without.
         from ssltransfer.datasets import Source, image_root
+        from ssltransfer.datasets.images import DecodedImages
         from ssltransfer.datasets.index import read_index
-        from ssltransfer.images import DecodedImages
 
         source = Source(*params["source"])
         images = DecodedImages(

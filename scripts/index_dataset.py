@@ -1,10 +1,10 @@
 """Read the original layout of a data set, or a user's own images, into an index."""
 
 from ssltransfer.datasets import Source, image_root, load, location
+from ssltransfer.datasets.downloads import where_to_place
+from ssltransfer.datasets.images import find_unreadable
 from ssltransfer.datasets.index import check_counts, check_files, check_index, select, write_index
-from ssltransfer.datasets.origins import where_to_place
 from ssltransfer.errors import InputError
-from ssltransfer.images import find_unreadable
 from ssltransfer.jobs import job, log, progress
 
 with job(snakemake.log[0]):

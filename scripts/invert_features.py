@@ -6,14 +6,15 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.files import replacing
-from ssltransfer.fused import fuse
-from ssltransfer.inversion import batch_size, invert, read_settings
 from ssltransfer.jobs import Cost, job, package_versions, progress
-from ssltransfer.score_file import decode
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.fusion import fuse
+from ssltransfer.protocols.inversion.inversion import batch_size, invert, read_settings
+from ssltransfer.results.score_file import decode
+from ssltransfer.results.tensor_file import read_provenance
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):

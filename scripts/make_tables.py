@@ -4,12 +4,13 @@ from pathlib import Path
 
 import pandas as pd
 
+from ssltransfer.analysis.published import FOLDER, LABELS, merge_models, published_models, published_scores
+from ssltransfer.analysis.suite_results import correlate_summary, summarise
 from ssltransfer.files import write_json
 from ssltransfer.jobs import job
-from ssltransfer.published import FOLDER, LABELS, merge_models, published_models, published_scores
-from ssltransfer.scores import collect_scores, read_episodes, read_notes
-from ssltransfer.suite_tables import add_notes, all_tables
-from ssltransfer.summary import correlate_summary, summarise, write_summary
+from ssltransfer.report.table_folder import write_summary
+from ssltransfer.report.tables import add_notes, all_tables
+from ssltransfer.results.scores import collect_scores, read_episodes, read_notes
 
 with job(snakemake.log[0]):
     params, paths = snakemake.params, snakemake.input.scores

@@ -2,13 +2,13 @@
 
 from pathlib import Path
 
-from ssltransfer.explorer import explorer_data
 from ssltransfer.files import read_json, write_json
-from ssltransfer.galleries import loss_figure, picture_grid
 from ssltransfer.jobs import job
-from ssltransfer.picture_file import load_pictures
-from ssltransfer.plots import SCATTERS, Canvas, save_figure, suite_figures
-from ssltransfer.summary import read_correlations, read_summary
+from ssltransfer.report.figures import SCATTERS, Canvas, save_figure, suite_figures
+from ssltransfer.report.interactive_scatter import explorer_data
+from ssltransfer.report.picture_figures import loss_figure, picture_grid
+from ssltransfer.report.table_folder import read_correlations, read_summary
+from ssltransfer.results.picture_file import load_pictures
 
 SHOWING = SCATTERS | {"properties": ("inversion", "attention")}
 """Figure -> the kinds of protocols that it shows, for those that do not show all."""

@@ -3,8 +3,8 @@
 from pathlib import Path
 
 from ssltransfer.datasets import Source, image_root
+from ssltransfer.datasets.images import prepare_images
 from ssltransfer.datasets.index import read_index
-from ssltransfer.images import prepare_images
 from ssltransfer.jobs import job, progress
 
 with job(snakemake.log[0]):

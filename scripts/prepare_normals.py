@@ -3,11 +3,11 @@
 from pathlib import Path
 
 from ssltransfer.datasets import Source, image_root
+from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import read_index
 from ssltransfer.datasets.nyuv2 import read_normals
-from ssltransfer.images import read_image
 from ssltransfer.jobs import job, log, progress
-from ssltransfer.normals.truth import check_size, write_normals
+from ssltransfer.protocols.dense.normals.ground_truth import check_size, write_normals
 
 with job(snakemake.log[0]):
     source = Source(*snakemake.params.normals["source"])

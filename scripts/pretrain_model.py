@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.checkpoints.backbone_file import save_state
 from ssltransfer.datasets.index import read_index
 from ssltransfer.jobs import Cost, job, progress
 from ssltransfer.pretraining.recipe import Recipe, pretrain
+from ssltransfer.results.tensor_file import save_state
 
 with job(snakemake.log[0]):
     cost = Cost()

@@ -3,9 +3,9 @@
 from pathlib import Path
 
 from ssltransfer.datasets import Source, image_root, parse_members
+from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, check_counts, check_index, read_index, write_index
-from ssltransfer.datasets.one_of import choose
-from ssltransfer.images import read_image
+from ssltransfer.datasets.sample import choose
 from ssltransfer.jobs import job, log
 
 with job(snakemake.log[0]):

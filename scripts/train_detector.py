@@ -4,15 +4,16 @@ import json
 import shutil
 from pathlib import Path
 
-from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance, save_state
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
-from ssltransfer.detection.detection_file import save_detections
-from ssltransfer.detection.objects import read_annotations
-from ssltransfer.detection.settings import describe, read_settings
-from ssltransfer.detection.training import build_detector, detect, train_detector
 from ssltransfer.jobs import Cost, job, package_versions, progress
-from ssltransfer.score_file import decode
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.protocols.detection.detection_file import save_detections
+from ssltransfer.protocols.detection.objects import read_annotations
+from ssltransfer.protocols.detection.settings import describe, read_settings
+from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
+from ssltransfer.results.score_file import decode
+from ssltransfer.results.tensor_file import read_provenance, save_state
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):

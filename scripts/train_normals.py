@@ -6,17 +6,17 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.checkpoints.backbone_file import read_provenance, save_state
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import Cost, job, package_versions, progress
-from ssltransfer.normals.frames import Frames
-from ssltransfer.normals.network import build_network
-from ssltransfer.normals.training import train_network
-from ssltransfer.normals.truth import code_words, open_normals
-from ssltransfer.score_file import decode
+from ssltransfer.protocols.dense.normals.frames import Frames
+from ssltransfer.protocols.dense.normals.ground_truth import code_words, open_normals
+from ssltransfer.protocols.dense.normals.network import build_network
+from ssltransfer.protocols.dense.normals.training import train_network
+from ssltransfer.results.score_file import decode
+from ssltransfer.results.tensor_file import read_provenance, save_state
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):

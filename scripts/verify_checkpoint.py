@@ -2,15 +2,15 @@
 
 from pathlib import Path
 
-from ssltransfer.checkpoints.backbone_file import load_backbone
 from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.checkpoints.imagenet_head import imagenet_top1
 from ssltransfer.checkpoints.torch_file import read_classifier
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
 from ssltransfer.jobs import job, progress
-from ssltransfer.verification import imagenet_top1
+from ssltransfer.models.backbone_file import load_backbone
 
 with job(snakemake.log[0]):
     params = snakemake.params

@@ -5,7 +5,7 @@ from pathlib import Path
 
 from ssltransfer.files import write_json
 from ssltransfer.jobs import job, package_versions
-from ssltransfer.provenance import collect
+from ssltransfer.report.provenance import collect
 
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
 

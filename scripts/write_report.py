@@ -2,8 +2,8 @@
 
 from ssltransfer.files import read_json
 from ssltransfer.jobs import job
-from ssltransfer.provenance import summarise
-from ssltransfer.report import write_report
+from ssltransfer.report.html import write_report
+from ssltransfer.report.provenance import summarise
 
 with job(snakemake.log[0]):
     write_report(

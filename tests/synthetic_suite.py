@@ -2,8 +2,8 @@
 
 import numpy as np
 
-from ssltransfer.scores import tidy
-from ssltransfer.summary import Summary, summarise
+from ssltransfer.analysis.suite_results import Summary, summarise
+from ssltransfer.results.scores import tidy
 
 MODELS = [
     {"model": "random", "label": "Random", "family": "none", "source_accuracy": "measured:shapes"},

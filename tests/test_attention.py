@@ -6,7 +6,10 @@ import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from ssltransfer.attention import (
+from ssltransfer.errors import InputError
+from ssltransfer.models.fusion import fuse
+from ssltransfer.models.resnet import SameConv2d, SameMaxPool2d, build_backbone
+from ssltransfer.protocols.attention.occlusion import (
     Occluder,
     Scan,
     attention_map,
@@ -16,9 +19,6 @@ from ssltransfer.attention import (
     relative_error,
     scan_images,
 )
-from ssltransfer.backbones import SameConv2d, SameMaxPool2d, build_backbone
-from ssltransfer.errors import InputError
-from ssltransfer.fused import fuse
 
 torch.set_num_threads(1)
 

@@ -13,8 +13,8 @@ from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
-from ssltransfer import calibration
-from ssltransfer.scores import read_score
+from ssltransfer.protocols import calibration
+from ssltransfer.results.scores import read_score
 from workflow import REPOSITORY
 
 

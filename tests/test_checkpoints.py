@@ -13,16 +13,17 @@ import torch
 from reference_network import Network
 from safetensors.torch import save_file
 
-from ssltransfer.backbones import build_backbone
 from ssltransfer.checkpoints import torch_file
-from ssltransfer.checkpoints.backbone_file import forward_check, load_backbone, read_provenance, save_state
 from ssltransfer.checkpoints.convert import FORMATS, read_published
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
 from ssltransfer.checkpoints.fetch import fetch, manifest_files
 from ssltransfer.checkpoints.sources import Location, local_files, parse_source
-from ssltransfer.checkpoints.untrusted import load_inert
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash
+from ssltransfer.models.backbone_file import forward_check, load_backbone
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.results.tensor_file import read_provenance, save_state
+from ssltransfer.safe_pickle import load_inert
 from workflow import snakemake, succeed, workspace
 
 ARCH, WIDTH, BLOCKS, FEATURES = "resnet-2x1x1x2-w4", 4, (2, 1, 1, 2), 128

@@ -3,9 +3,9 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from ssltransfer.claims import check_claims
-from ssltransfer.comparison import agreement, combine, compare
-from ssltransfer.published import (
+from ssltransfer.analysis.comparison import agreement, combine, compare
+from ssltransfer.analysis.paper_claims import check_claims
+from ssltransfer.analysis.published import (
     FOLDER,
     LABELS,
     PROPERTY_DATASETS,
@@ -14,10 +14,10 @@ from ssltransfer.published import (
     published_scores,
     rerun_spread,
 )
-from ssltransfer.scores import tidy
-from ssltransfer.suite_tables import all_tables
-from ssltransfer.summary import correlate_summary, summarise
-from ssltransfer.tables import to_html
+from ssltransfer.analysis.suite_results import correlate_summary, summarise
+from ssltransfer.report.table import to_html
+from ssltransfer.report.tables import all_tables
+from ssltransfer.results.scores import tidy
 
 OWN = {"model": "mine", "label": "Mine", "family": "own", "source_accuracy": "70"}
 

@@ -7,10 +7,10 @@ import yaml
 
 from ssltransfer.config import Cell, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, parse_source
-from ssltransfer.datasets.origins import ORIGINS
+from ssltransfer.datasets.downloads import ORIGINS
+from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
-from ssltransfer.images import parse_transform
-from ssltransfer.inversion import Inversion, read_settings
+from ssltransfer.protocols.inversion.inversion import Inversion, read_settings
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from synthetic_suite import MODELS, suite
 
-from ssltransfer.correlation import (
+from ssltransfer.analysis.correlation import (
     CLIP,
     CONVENTIONS,
     bootstrap_indices,
@@ -23,7 +23,7 @@ from ssltransfer.correlation import (
     task_matrix,
     transform,
 )
-from ssltransfer.scores import tidy
+from ssltransfer.results.scores import tidy
 
 vectors = st.integers(4, 12).flatmap(
     lambda n: st.tuples(*[st.lists(st.integers(-20, 20), min_size=n, max_size=n)] * 2).filter(

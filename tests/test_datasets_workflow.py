@@ -8,10 +8,10 @@ import torch
 from layouts import picture, table
 from test_workflow import SUMMARY
 
-from ssltransfer.checkpoints.backbone_file import load_backbone
+from ssltransfer.datasets.images import prepare_images
 from ssltransfer.datasets.index import read_index
-from ssltransfer.features import extract_features
-from ssltransfer.images import prepare_images
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.features import extract_features
 from workflow import REPOSITORY, planned, snakemake, succeed, workspace
 
 ARCH = "resnet-1x1x1x1-w4"

@@ -14,18 +14,26 @@ import yaml
 from PIL import Image
 from torch import nn
 
-from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import load_backbone, save_state
 from ssltransfer.datasets.index import Index
-from ssltransfer.detection import torchvision_backend
-from ssltransfer.detection.detection_file import load_detections, save_detections
-from ssltransfer.detection.evaluation import Detections, evaluate, written
-from ssltransfer.detection.inputs import TrainingImages, image_sizes, oriented_stream, scaled_size, uniform_batches
-from ssltransfer.detection.objects import check_inside, read_annotations, voc_objects
-from ssltransfer.detection.pictures import draw, examples
-from ssltransfer.detection.settings import Schedule, Settings, Sides, describe, read_settings
-from ssltransfer.detection.training import build_detector, detect, train_detector
 from ssltransfer.errors import InputError
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.detection import torchvision_backend
+from ssltransfer.protocols.detection.boxes import Detections
+from ssltransfer.protocols.detection.detection_file import load_detections, save_detections
+from ssltransfer.protocols.detection.evaluation import evaluate, written
+from ssltransfer.protocols.detection.inputs import (
+    TrainingImages,
+    image_sizes,
+    oriented_stream,
+    scaled_size,
+    uniform_batches,
+)
+from ssltransfer.protocols.detection.objects import check_inside, read_annotations, voc_objects
+from ssltransfer.protocols.detection.pictures import draw, examples
+from ssltransfer.protocols.detection.settings import Schedule, Settings, Sides, describe, read_settings
+from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
+from ssltransfer.results.tensor_file import save_state
 from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"

@@ -9,12 +9,13 @@ import torch
 from detection_cases import random_case
 from PIL import Image
 
-from ssltransfer.backbones import build_backbone
-from ssltransfer.detection.evaluation import Detections, Objects, evaluate, written
-from ssltransfer.detection.inputs import TrainingImages, scaled_size
-from ssltransfer.detection.objects import Annotations
-from ssltransfer.detection.settings import Network, Schedule, Settings, Sides
-from ssltransfer.detection.training import build_detector
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.detection.boxes import Detections, Objects
+from ssltransfer.protocols.detection.evaluation import evaluate, written
+from ssltransfer.protocols.detection.inputs import TrainingImages, scaled_size
+from ssltransfer.protocols.detection.objects import Annotations
+from ssltransfer.protocols.detection.settings import Network, Schedule, Settings, Sides
+from ssltransfer.protocols.detection.training import build_detector
 
 detectron2 = pytest.importorskip("detectron2", reason="detectron2 is not on the package index; envs/detectron2.yaml")
 pytestmark = pytest.mark.filterwarnings("ignore")

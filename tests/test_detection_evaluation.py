@@ -7,7 +7,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mean_average_precision import MetricBuilder
 
-from ssltransfer.detection.evaluation import THRESHOLDS, Detections, Objects, evaluate, written
+from ssltransfer.protocols.detection.boxes import Detections, Objects
+from ssltransfer.protocols.detection.evaluation import THRESHOLDS, evaluate, written
 
 
 def objects(*rows):

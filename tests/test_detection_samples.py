@@ -8,15 +8,15 @@ import pytest
 import torch
 import yaml
 
-from ssltransfer.backbones import build_backbone
 from ssltransfer.datasets import voc_detection
 from ssltransfer.datasets.index import Index, read_index, select
-from ssltransfer.detection.detection_file import load_detections
-from ssltransfer.detection.evaluation import evaluate, written
-from ssltransfer.detection.objects import read_annotations, voc_objects
-from ssltransfer.detection.settings import read_settings
-from ssltransfer.detection.training import build_detector, detect, train_detector
-from ssltransfer.picture_file import load_pictures
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.detection.detection_file import load_detections
+from ssltransfer.protocols.detection.evaluation import evaluate, written
+from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
+from ssltransfer.protocols.detection.settings import read_settings
+from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
+from ssltransfer.results.picture_file import load_pictures
 from workflow import REPOSITORY, planned, succeed
 
 SAMPLES = REPOSITORY.parent / "shared" / "data"

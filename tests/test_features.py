@@ -3,11 +3,11 @@ import pytest
 import torch
 from torch import nn
 
-from ssltransfer.backbones import ResNet, build_backbone, normalise
 from ssltransfer.errors import InputError
-from ssltransfer.feature_file import load_features
-from ssltransfer.features import extract_features
-from ssltransfer.fused import fuse, pack
+from ssltransfer.models.feature_file import load_features
+from ssltransfer.models.features import extract_features
+from ssltransfer.models.fusion import fuse, pack
+from ssltransfer.models.resnet import ResNet, build_backbone, normalise
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")

@@ -2,7 +2,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
-from ssltransfer import fewshot
+from ssltransfer.protocols import fewshot
 
 
 def labels_of(sizes, seed=0):

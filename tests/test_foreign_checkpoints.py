@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 import torch
 
-from ssltransfer.backbones import build_backbone
 from ssltransfer.checkpoints.convert import read_published
+from ssltransfer.models.resnet import build_backbone
 from workflow import REPOSITORY
 
 

@@ -6,9 +6,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from PIL import Image
 
-from ssltransfer import images
+from ssltransfer.datasets import images
+from ssltransfer.datasets.images import DecodedImages, find_unreadable, parse_transform, prepare_images, read_image
 from ssltransfer.errors import InputError
-from ssltransfer.images import DecodedImages, find_unreadable, parse_transform, prepare_images, read_image
 
 
 def photo(width, height, seed=0):

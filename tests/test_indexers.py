@@ -18,9 +18,9 @@ from scipy.io import savemat
 
 from ssltransfer.datasets import ORIGINAL, Source, caltech101, containers, load, nyuv2, voc
 from ssltransfer.datasets.containers import read_cifar_batch
+from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import SPLITS, check_files, check_index, read_index, write_index
 from ssltransfer.errors import InputError
-from ssltransfer.images import read_image
 
 VARIANTS = [(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)]
 

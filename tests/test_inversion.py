@@ -8,11 +8,10 @@ import pytest
 import torch
 from torch import nn
 
-from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import save_state
 from ssltransfer.datasets.index import Index, write_index
-from ssltransfer.fused import fuse
-from ssltransfer.inversion import (
+from ssltransfer.models.fusion import fuse
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.inversion.inversion import (
     Convolution,
     Doubling,
     Halving,
@@ -23,6 +22,7 @@ from ssltransfer.inversion import (
     invert,
     side_by_side,
 )
+from ssltransfer.results.tensor_file import save_state
 from workflow import REPOSITORY
 
 torch.set_num_threads(1)

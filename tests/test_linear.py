@@ -13,13 +13,14 @@ from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
 
-from ssltransfer import design, device, linear, logistic, metrics
-from ssltransfer.arrays import NUMPY, Arrays
+from ssltransfer import device
+from ssltransfer.array_backend import NUMPY, Arrays
 from ssltransfer.datasets.index import Index, write_index
-from ssltransfer.design import Design
+from ssltransfer.datasets.splits import Split
 from ssltransfer.device import choose_arrays
 from ssltransfer.errors import InputError
-from ssltransfer.splits import Split
+from ssltransfer.protocols.linear import classification_metrics, design_matrix, evaluation, logistic
+from ssltransfer.protocols.linear.design_matrix import Design
 from workflow import REPOSITORY
 
 
@@ -126,11 +127,11 @@ def with_ignored_pairs(seed=2):
     return features, labels
 
 
-@pytest.mark.parametrize("solver", linear.SOLVERS)
+@pytest.mark.parametrize("solver", evaluation.SOLVERS)
 def test_pairs_that_do_not_count_are_left_out(solver):
     features, labels = with_ignored_pairs()
     half = 2 if solver == "official" else 1  # of the penalty: a two-class softmax
-    fit = next(linear.SOLVERS[solver](features, labels, np.array([0.5 * half]), 3))
+    fit = next(evaluation.SOLVERS[solver](features, labels, np.array([0.5 * half]), 3))
     for k in range(3):
         rows = labels[:, k] >= 0
         model = LogisticRegression(C=2.0, tol=1e-10, max_iter=20000)
@@ -156,19 +157,19 @@ def test_class_without_a_pair_that_counts_is_never_predicted():
 def test_pairs_that_do_not_count_neither_select_nor_test():
     features, labels = with_ignored_pairs()
     split = Split(np.arange(40), np.arange(40, 60), np.arange(60, 80))
-    result = linear.evaluate_linear(features, labels, split, 3, "map11", np.array([0.1, 1.0, 10.0]))
+    result = evaluation.evaluate_linear(features, labels, split, 3, "map11", np.array([0.1, 1.0, 10.0]))
 
     def by_hand(rows, scores):
         precisions = []
         for label, score in zip(labels[rows].T, scores.T, strict=True):
             counted = label >= 0
-            precisions.append(metrics.average_precision_11_point(label[counted] == 1, score[counted]))
+            precisions.append(classification_metrics.average_precision_11_point(label[counted] == 1, score[counted]))
         return np.mean(precisions)
 
     assert result.test == pytest.approx(by_hand(split.test, result.test_scores))
     assert result.validation == pytest.approx(by_hand(split.val, result.validation_scores))
     flipped = np.where(labels < 0, 1, labels)
-    assert linear.evaluate_linear(features, flipped, split, 3, "map11", np.array([1.0])).test != result.test
+    assert evaluation.evaluate_linear(features, flipped, split, 3, "map11", np.array([1.0])).test != result.test
 
 
 def test_two_class_softmax_is_a_sigmoid_with_half_the_penalty():
@@ -254,8 +255,8 @@ def test_selection_takes_the_smallest_penalty_of_the_best():
     labels = np.repeat([0, 1], 60)  # so far apart that every penalty is perfect
     rows = rng.permutation(120)
     split = Split(rows[:60], rows[60:90], rows[90:])
-    for solver in linear.SOLVERS:
-        result = linear.evaluate_linear(features, labels, split, 2, "top1", np.array([10.0, 0.1, 1.0]), solver)
+    for solver in evaluation.SOLVERS:
+        result = evaluation.evaluate_linear(features, labels, split, 2, "top1", np.array([10.0, 0.1, 1.0]), solver)
         assert {point["validation"] for point in result.curve} == {100.0}
         assert result.penalty == 0.1
 
@@ -263,7 +264,7 @@ def test_selection_takes_the_smallest_penalty_of_the_best():
 def test_scores_are_those_of_the_fits():
     features, labels = sample(120)
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
-    result = linear.evaluate_linear(features, labels, split, 4, "top1", linear.lambda_grid(1e-2, 1e2, 5))
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", evaluation.lambda_grid(1e-2, 1e2, 5))
     chosen = only(features[:60], labels[:60], result.penalty, 4)
     np.testing.assert_allclose(result.validation_scores, chosen.scores(features[60:90]), atol=1e-2)
     np.testing.assert_allclose(result.test_scores, result.final.scores(features[90:120]))
@@ -275,14 +276,14 @@ def test_fits_without_their_certificate_are_warnings_of_either_normalisation(mon
     for number, norm in enumerate(("imagenet", "none")):
         np.save(tmp_path / f"{norm}.npy", features + np.float32(number) * labels[:, None].astype(np.float32))
         (tmp_path / f"{norm}.json").write_text(json.dumps({"norm": norm, "checkpoint": {}}))
-    exact = linear.evaluate_linear
+    exact = evaluation.evaluate_linear
 
     def missing(*arguments):
         result = exact(*arguments)
         curve = [point | {"converged": point["lambda"] > 1} for point in result.curve]
         return replace(result, curve=curve, final=replace(result.final, converged=False))
 
-    monkeypatch.setattr(linear, "evaluate_linear", missing)
+    monkeypatch.setattr(evaluation, "evaluate_linear", missing)
     settings = {
         "normalisation": "per-model", "transform": "resize16", "validation_fraction": 0.2, "seed": 0,
         "solver": "converged", "difficult": "negative",
@@ -355,7 +356,7 @@ def test_official_path_is_scikit_learns_hundred_iterations():
 def test_evaluate_linear_refits_on_training_and_validation():
     features, labels = sample(120)
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
-    result = linear.evaluate_linear(features, labels, split, 4, "top1", linear.lambda_grid(1e-2, 1e2, 5))
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", evaluation.lambda_grid(1e-2, 1e2, 5))
     refit = only(features[:90], labels[:90], result.penalty, 4)
     expected = 100 * np.mean(refit.scores(features[90:]).argmax(axis=1) == labels[90:])
     assert result.test == pytest.approx(expected)
@@ -364,7 +365,7 @@ def test_evaluate_linear_refits_on_training_and_validation():
 
 
 def test_grid_of_the_paper():
-    grid = linear.lambda_grid(1e-6, 1e5, 45)
+    grid = evaluation.lambda_grid(1e-6, 1e5, 45)
     assert len(grid) == 45
     assert grid[0] == pytest.approx(1e-6)
     assert grid[-1] == pytest.approx(1e5)
@@ -410,7 +411,7 @@ def test_torch_agrees_with_numpy(features, labels, classes):
 @pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
 @pytest.mark.parametrize("share", [0.25, 0.0], ids=["resident", "streamed"])
 def test_gpu_agrees_with_cpu(features, labels, classes, share, monkeypatch):
-    monkeypatch.setattr(design, "RESIDENT_SHARE", share)
+    monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", share)
     on_gpu = choose_arrays()
     assert on_gpu.device.type == "cuda"
     agree(
@@ -425,8 +426,8 @@ def test_streamed_path_equals_the_one_in_memory(features, labels, classes, modul
     mapped = np.load(tmp_path / "features.npy", mmap_mode="r")
     arrays = Arrays(module, torch.device("cpu"))
     in_memory = list(logistic.fit_path(features, labels, PATH, classes, arrays))
-    monkeypatch.setattr(design, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(design, "BLOCK", 7 * features.shape[1])  # blocks of seven rows
+    monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(design_matrix, "BLOCK", 7 * features.shape[1])  # blocks of seven rows
     assert Design(mapped, arrays).streamed
     agree(logistic.fit_path(mapped, labels, PATH, classes, arrays), in_memory)
 
@@ -436,8 +437,8 @@ def test_streamed_path_equals_the_one_in_memory(features, labels, classes, modul
 def test_streamed_products_are_those_of_the_explicit_matrix(precision, shape, monkeypatch):
     features, _ = sample(*shape)
     matrices = [Design(features, NUMPY)]
-    monkeypatch.setattr(design, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(design, "BLOCK", 7 * features.shape[1])
+    monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(design_matrix, "BLOCK", 7 * features.shape[1])
     matrices.append(Design(features, NUMPY))
     basis = matrices[0].basis
     assert np.abs(basis.T @ basis - np.eye(basis.shape[1])).max() < 1e-10
@@ -458,12 +459,14 @@ def test_streamed_products_are_those_of_the_explicit_matrix(precision, shape, mo
 def test_evaluation_from_a_memory_map_in_blocks(monkeypatch, tmp_path):
     features, labels = sample(120)
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
-    grid = linear.lambda_grid(1e-2, 1e2, 5)
-    expected = linear.evaluate_linear(features, labels, split, 4, "top1", grid)
+    grid = evaluation.lambda_grid(1e-2, 1e2, 5)
+    expected = evaluation.evaluate_linear(features, labels, split, 4, "top1", grid)
     np.save(tmp_path / "features.npy", features)
-    monkeypatch.setattr(design, "RESIDENT_SHARE", 0.0)
-    monkeypatch.setattr(design, "BLOCK", 7 * 12)
-    found = linear.evaluate_linear(np.load(tmp_path / "features.npy", mmap_mode="r"), labels, split, 4, "top1", grid)
+    monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
+    monkeypatch.setattr(design_matrix, "BLOCK", 7 * 12)
+    found = evaluation.evaluate_linear(
+        np.load(tmp_path / "features.npy", mmap_mode="r"), labels, split, 4, "top1", grid
+    )
     assert (found.penalty, found.test, found.validation) == (expected.penalty, expected.test, expected.validation)
     np.testing.assert_allclose(found.test_scores, expected.test_scores, atol=1e-2)
 
@@ -504,7 +507,7 @@ def test_one_penalty_equals_the_same_point_of_a_path():
         [f for f in logistic.fit_path(features, labels, PATH, 4) if f.penalty == 1e-2],
     )
     split = Split(np.arange(40), np.arange(40, 60), np.arange(60, 80))
-    result = linear.evaluate_linear(features, labels, split, 4, "top1", linear.lambda_grid(1.0, 1.0, 1))
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", evaluation.lambda_grid(1.0, 1.0, 1))
     assert result.penalty == 1.0
     assert len(result.curve) == 1
 
@@ -518,8 +521,8 @@ def test_class_missing_from_a_part(absent_from, metric):
     part = getattr(split, absent_from)
     split = Split(**{**vars(split), absent_from: part[labels[part] != 2]})
     target = labels[:, None] == np.arange(4) if metric == "map11" else labels
-    for solver in linear.SOLVERS:
-        result = linear.evaluate_linear(features, target, split, 4, metric, np.array([0.1, 1.0]), solver)
+    for solver in evaluation.SOLVERS:
+        result = evaluation.evaluate_linear(features, target, split, 4, metric, np.array([0.1, 1.0]), solver)
         assert np.isfinite([result.test, result.validation]).all()
         assert np.isfinite(result.final.weights).all()
         if absent_from == "train" and metric != "map11":
@@ -536,7 +539,8 @@ def test_one_sample_a_class_of_each_problem():
 
 def test_evaluation_on_cached_features_imports_no_torch_without_gpu():
     code = (
-        "import sys; import ssltransfer.linear, ssltransfer.device as device; device.has_gpu = lambda: False; "
+        "import sys; import ssltransfer.protocols.linear.evaluation; "
+        "from ssltransfer import device; device.has_gpu = lambda: False; "
         "assert device.choose_arrays().xp.__name__ == 'numpy'; assert 'torch' not in sys.modules"
     )
     subprocess.run([sys.executable, "-c", code], check=True, cwd=REPOSITORY / "scripts")

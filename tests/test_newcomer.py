@@ -10,7 +10,7 @@ import torch
 import yaml
 from layouts import picture
 
-from ssltransfer.backbones import build_backbone
+from ssltransfer.models.resnet import build_backbone
 from workflow import REPOSITORY, environment
 
 #: The pages speak of the demo suite; the same steps with the toy suite take seconds.

@@ -20,16 +20,23 @@ from torch.nn import functional
 from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck, ResNet
 
-from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import save_state
 from ssltransfer.datasets import nyuv2
 from ssltransfer.errors import InputError
-from ssltransfer.normals import codes, pictures, truth
-from ssltransfer.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
-from ssltransfer.normals.evaluation import draw, evaluate, predict
-from ssltransfer.normals.frames import Frames, collate, network_input, read_labels, resized
-from ssltransfer.normals.network import NormalsNetwork, PyramidPooling, decode, dilate, load_network, parameter_groups
-from ssltransfer.normals.training import cell_loss, timetable, train_network
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
+from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
+from ssltransfer.protocols.dense.normals.evaluation import draw, evaluate, predict
+from ssltransfer.protocols.dense.normals.frames import Frames, collate, network_input, read_labels, resized
+from ssltransfer.protocols.dense.normals.network import (
+    NormalsNetwork,
+    PyramidPooling,
+    decode,
+    dilate,
+    load_network,
+    parameter_groups,
+)
+from ssltransfer.protocols.dense.normals.training import cell_loss, timetable, train_network
+from ssltransfer.results.tensor_file import save_state
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -84,7 +91,7 @@ def scenes(tmp_path):
         images.append(pictures.normal_colours(normal, inside))
         Image.fromarray(images[-1]).save(tmp_path / f"{number}.png")
     normals = np.stack(normals)
-    words = codes.fit_words(truth.decode(normals)[0][normals.any(axis=-1)], 8, 0)
+    words = codebook.fit_words(ground_truth.decode(normals)[0][normals.any(axis=-1)], 8, 0)
     return Frames(tmp_path, [f"{number}.png" for number in range(12)], normals, words, 1000)
 
 
@@ -194,43 +201,45 @@ def test_nearest_is_the_euclidean_one():
     rng = np.random.default_rng(0)
     normals, words = unit(rng.normal(size=(50, 3))), rng.normal(size=(9, 3))
     expected = np.linalg.norm(normals[:, None] - words, axis=-1).argmin(axis=1)
-    assert np.array_equal(codes.nearest(normals, words), expected)
+    assert np.array_equal(codebook.nearest(normals, words), expected)
 
 
 def test_words_are_fitted_to_clusters_and_depend_on_the_seed_alone():
     rng = np.random.default_rng(0)
     centres = unit(rng.normal(size=(5, 3)))
     normals = unit(np.repeat(centres, 200, axis=0) + 0.02 * rng.normal(size=(1000, 3)))
-    words = codes.fit_words(normals, 5, 3)
-    assert np.array_equal(words, codes.fit_words(normals, 5, 3))
+    words = codebook.fit_words(normals, 5, 3)
+    assert np.array_equal(words, codebook.fit_words(normals, 5, 3))
     np.testing.assert_allclose(np.linalg.norm(words, axis=1), 1)
-    assert angles(words, centres[codes.nearest(words, centres)]).max() < 1
-    assert len(set(codes.nearest(words, centres))) == 5
+    assert angles(words, centres[codebook.nearest(words, centres)]).max() < 1
+    assert len(set(codebook.nearest(words, centres))) == 5
 
 
 def test_more_words_leave_smaller_angles():
     normals = unit(np.random.default_rng(0).normal(size=(4000, 3)))
     left = []
     for count in (4, 12, 40):
-        words = codes.fit_words(normals, count, 0)
-        left.append(angles(normals, words[codes.nearest(normals, words)]).mean())
+        words = codebook.fit_words(normals, count, 0)
+        left.append(angles(normals, words[codebook.nearest(normals, words)]).mean())
     assert left[0] > left[1] > left[2] and left[2] < 15
 
 
 def test_impossible_words_are_one_line():
     with pytest.raises(InputError, match="codes is 3; the training images have 2 different normals"):
-        codes.fit_words(np.eye(3)[[0, 1, 0, 1]], 3, 0)
+        codebook.fit_words(np.eye(3)[[0, 1, 0, 1]], 3, 0)
     with pytest.raises(InputError, match=r"here: code word 1 has length 2; expected unit vectors"):
-        codes.check_words(np.diag([1.0, 2.0, 1.0]), "here")
+        codebook.check_words(np.diag([1.0, 2.0, 1.0]), "here")
     with pytest.raises(InputError, match=r"here: code word 0 has length nan"):
-        codes.check_words(np.full((2, 3), np.nan), "here")
+        codebook.check_words(np.full((2, 3), np.nan), "here")
     with pytest.raises(InputError, match=r"code words of shape \(1, 3\)"):
-        codes.check_words(np.eye(3)[:1], "here")
+        codebook.check_words(np.eye(3)[:1], "here")
     normals = np.zeros((1, 2, 2, 3), np.int8)
     with pytest.raises(InputError, match="no training image has a pixel with a known surface normal"):
-        truth.code_words({"targets": "kmeans", "codes": 2, "seed": 0}, normals, np.array([0]), None, "here")
+        ground_truth.code_words({"targets": "kmeans", "codes": 2, "seed": 0}, normals, np.array([0]), None, "here")
     with pytest.raises(InputError, match=r"here.codes: found 4; the data set has 3 code words"):
-        truth.code_words({"targets": "vocabulary", "codes": 4}, normals, np.array([0]), lambda: np.eye(3), "here")
+        ground_truth.code_words(
+            {"targets": "vocabulary", "codes": 4}, normals, np.array([0]), lambda: np.eye(3), "here"
+        )
 
 
 # Known normals
@@ -240,8 +249,8 @@ def test_impossible_words_are_one_line():
 @settings(deadline=None)
 def test_stored_normals_are_within_two_thousandths_of_a_degree(vectors):
     normals = unit(vectors)
-    encoded, zero = truth.encode("a", normals, np.ones((3, 4), bool))
-    found, known = truth.decode(encoded)
+    encoded, zero = ground_truth.encode("a", normals, np.ones((3, 4), bool))
+    found, known = ground_truth.decode(encoded)
     assert known.all() and zero == 0 and found.dtype == np.float32
     # float64 again: the cosine of so small an angle is 1 in float32.
     assert angles(encoded, normals).max() < 0.002
@@ -253,15 +262,15 @@ def test_the_mask_takes_out_whatever_stands_there():
     normals[0, 0], normals[0, 1] = np.nan, 0.3
     valid = np.ones((2, 3), bool)
     valid[0, :2] = False
-    encoded, _ = truth.encode("a", normals, valid)
-    assert np.array_equal(truth.decode(encoded)[1], valid)
+    encoded, _ = ground_truth.encode("a", normals, valid)
+    assert np.array_equal(ground_truth.decode(encoded)[1], valid)
 
 
 def test_lengths_near_one_are_rounding_and_zeros_are_taken_out():
     normals = np.zeros((1, 3, 3))
     normals[0, 0, 2], normals[0, 1, 0] = 1.01, 0.99
-    encoded, zero = truth.encode("a", normals, np.ones((1, 3), bool))
-    assert zero == 1 and truth.decode(encoded)[1].tolist() == [[True, True, False]]
+    encoded, zero = ground_truth.encode("a", normals, np.ones((1, 3), bool))
+    assert zero == 1 and ground_truth.decode(encoded)[1].tolist() == [[True, True, False]]
 
 
 @pytest.mark.parametrize(
@@ -271,18 +280,18 @@ def test_normals_of_other_lengths_are_one_line(value, length):
     normals = np.tile([0.0, 0.0, 1.0], (2, 2, 1))
     normals[1, 0] = value
     with pytest.raises(InputError, match=rf"frame 3: the normal of row 1, column 0 has length {length} \(1 such"):
-        truth.encode("frame 3", normals, np.ones((2, 2), bool))
+        ground_truth.encode("frame 3", normals, np.ones((2, 2), bool))
 
 
 def test_masks_and_images_of_other_sizes_are_one_line(tmp_path, scenes):
     normals = np.tile([0.0, 0.0, 1.0], (2, 3, 1))
     with pytest.raises(InputError, match=r"a: normals \(2, 3, 3\) and mask \(3, 2\)"):
-        truth.encode("a", normals, np.ones((3, 2), bool))
+        ground_truth.encode("a", normals, np.ones((3, 2), bool))
     with pytest.raises(InputError, match=r"a: mask of 3x2 pixels; its image b has 2x3"):
-        truth.check_size("a", np.ones((2, 3), bool), "b", (2, 3))
+        ground_truth.check_size("a", np.ones((2, 3), bool), "b", (2, 3))
     frames = [("a", normals, np.ones((2, 3), bool)), ("b", normals[:1], np.ones((1, 3), bool))]
     with pytest.raises(InputError, match="b: 3x1 pixels; the images before it have 3x2"):
-        truth.write_normals(frames, 2, tmp_path / "normals.npy")
+        ground_truth.write_normals(frames, 2, tmp_path / "normals.npy")
     assert not list(tmp_path.glob("*normals*"))
     Image.new("RGB", (41, 32)).save(tmp_path / "3.png")
     with pytest.raises(InputError, match=r"3.png: 41x32 pixels, its normals and mask have 40x32"):
@@ -292,23 +301,23 @@ def test_masks_and_images_of_other_sizes_are_one_line(tmp_path, scenes):
 def test_an_image_without_a_valid_pixel_is_counted_and_named(tmp_path, caplog):
     normals = np.tile([0.0, 0.0, 1.0], (2, 3, 1))
     frames = [("a", normals, np.ones((2, 3), bool)), ("b", normals, np.zeros((2, 3), bool))]
-    counts = truth.write_normals(frames, 2, tmp_path / "normals.npy")
+    counts = ground_truth.write_normals(frames, 2, tmp_path / "normals.npy")
     assert counts == {"pixels": 12, "valid": 6, "zero": 0, "empty": 1}
     assert "b: no pixel has a known normal" in caplog.text
-    array = truth.open_normals(tmp_path / "normals.npy", 2)
+    array = ground_truth.open_normals(tmp_path / "normals.npy", 2)
     assert array.dtype == np.int16 and not array[1].any()
     with pytest.raises(InputError, match="2 images, but the index has 3"):
-        truth.open_normals(tmp_path / "normals.npy", 3)
+        ground_truth.open_normals(tmp_path / "normals.npy", 3)
     np.save(tmp_path / "other.npy", normals)
     with pytest.raises(InputError, match="found float64"):
-        truth.open_normals(tmp_path / "other.npy", 2)
+        ground_truth.open_normals(tmp_path / "other.npy", 2)
 
 
 def test_samples_are_known_normals_of_all_images(scenes):
-    drawn = truth.sample_normals(scenes.normals, np.arange(10), 0, 500)
+    drawn = ground_truth.sample_normals(scenes.normals, np.arange(10), 0, 500)
     assert len(drawn) == 500
     np.testing.assert_allclose(np.linalg.norm(drawn, axis=1), 1, atol=1e-5)
-    assert np.array_equal(drawn, truth.sample_normals(scenes.normals, np.arange(10), 0, 500))
+    assert np.array_equal(drawn, ground_truth.sample_normals(scenes.normals, np.arange(10), 0, 500))
 
 
 # Labels
@@ -316,7 +325,7 @@ def test_samples_are_known_normals_of_all_images(scenes):
 
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_cells_cover_the_image_in_order_and_leave_the_padding_out(side, original):
-    found = truth.cells(side, original, 8)
+    found = ground_truth.cells(side, original, 8)
     assert len(found) == -(-side // 8)
     inside = found[found >= 0]
     assert (np.diff(inside) >= 0).all() and (inside < original).all()
@@ -329,8 +338,8 @@ def test_cells_are_those_of_two_nearest_neighbour_resizes(size):
     """As the official code makes them: to the size of the image, then to an eighth (Pillow's nearest neighbour)."""
     place = np.stack(np.mgrid[:48, :64], axis=-1).astype(np.int32)
     found = (
-        truth.label_cells(place[..., 0], *size, 8, lambda v: v),
-        truth.label_cells(place[..., 1], *size, 8, lambda v: v),
+        ground_truth.label_cells(place[..., 0], *size, 8, lambda v: v),
+        ground_truth.label_cells(place[..., 1], *size, 8, lambda v: v),
     )
     for axis in range(2):
         large = Image.fromarray(place[..., axis]).resize(size[::-1], Image.Resampling.NEAREST)
@@ -345,17 +354,17 @@ def test_padding_and_unknown_pixels_are_ignored(scenes):
     facing = np.zeros((30, 30, 3), np.int8)
     facing[..., 2] = 127
     facing[:, 20:] = 0
-    labels = truth.label_cells(facing, 30, 33, 8, lambda n: truth.code_labels(n, words))
+    labels = ground_truth.label_cells(facing, 30, 33, 8, lambda n: ground_truth.code_labels(n, words))
     assert labels.shape == (4, 5)
-    assert (labels[:, :3] == 0).all() and (labels[:, 3:] == codes.IGNORE).all()
+    assert (labels[:, :3] == 0).all() and (labels[:, 3:] == codebook.IGNORE).all()
     image, label = scenes.example(0, 20)
     _, _, stacked = collate([(image, label), scenes.example(1, 32)])
-    assert (stacked[0, label.shape[0] :] == codes.IGNORE).all()
-    assert (stacked[0, :, label.shape[1] :] == codes.IGNORE).all()
+    assert (stacked[0, label.shape[0] :] == codebook.IGNORE).all()
+    assert (stacked[0, :, label.shape[1] :] == codebook.IGNORE).all()
 
 
 def test_images_of_labels_give_the_labels_of_the_nearest_word(tmp_path, scenes):
-    labels = truth.code_labels(scenes.normals[0], scenes.words).astype(np.uint8)
+    labels = ground_truth.code_labels(scenes.normals[0], scenes.words).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "labels.png")
     drawn = Frames(tmp_path, scenes.images, scenes.normals, scenes.words, 1000, ["labels.png"])
     for size in ((32, 40), (24, 30), (50, 63)):
@@ -545,11 +554,11 @@ def test_schedules_are_those_of_the_text_and_of_the_official_code(changes, steps
 
 def test_ignored_cells_do_not_count():
     logits, labels = torch.randn(2, 5, 3, 4), torch.randint(0, 5, (2, 3, 4))
-    labels[0, 0] = codes.IGNORE
-    kept = labels != codes.IGNORE
+    labels[0, 0] = codebook.IGNORE
+    kept = labels != codebook.IGNORE
     expected = functional.cross_entropy(logits.permute(0, 2, 3, 1)[kept], labels[kept])
     torch.testing.assert_close(cell_loss(logits, labels), expected)
-    nothing = cell_loss(logits.requires_grad_(), torch.full_like(labels, codes.IGNORE))
+    nothing = cell_loss(logits.requires_grad_(), torch.full_like(labels, codebook.IGNORE))
     nothing.backward()
     assert nothing.item() == 0 and not logits.grad.any()
 
@@ -606,8 +615,13 @@ def test_frames_of_the_labelled_file_train_with_loading_processes(tmp_path):
     layouts.nyuv2_labelled(tmp_path)
     index = nyuv2.index(tmp_path, "labelled")
     known = ((name, *nyuv2.read_normals(tmp_path, name)) for name in index.extra["normals"])
-    assert truth.write_normals(known, 3, tmp_path / "normals.npy") == {"pixels": 72, "valid": 66, "zero": 0, "empty": 0}
-    frames = Frames(tmp_path, index.image, truth.open_normals(tmp_path / "normals.npy", 3), np.eye(3), 1000)
+    assert ground_truth.write_normals(known, 3, tmp_path / "normals.npy") == {
+        "pixels": 72,
+        "valid": 66,
+        "zero": 0,
+        "empty": 0,
+    }
+    frames = Frames(tmp_path, index.image, ground_truth.open_normals(tmp_path / "normals.npy", 3), np.eye(3), 1000)
     chosen = changed(schedule={"batch_size": 2, "epochs": 2, "epoch_steps": 2})
     common = {"where": "here", "device": CPU}
     losses = [

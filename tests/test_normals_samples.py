@@ -8,16 +8,16 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.backbones import build_backbone
 from ssltransfer.datasets import nyuv2
-from ssltransfer.normals.angles import angles
-from ssltransfer.normals.evaluation import evaluate
-from ssltransfer.normals.frames import Frames
-from ssltransfer.normals.network import NormalsNetwork
-from ssltransfer.normals.training import train_network
-from ssltransfer.normals.truth import decode, open_normals
-from ssltransfer.picture_file import load_pictures
-from ssltransfer.scores import read_score
+from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.dense.normals.angles import angles
+from ssltransfer.protocols.dense.normals.evaluation import evaluate
+from ssltransfer.protocols.dense.normals.frames import Frames
+from ssltransfer.protocols.dense.normals.ground_truth import decode, open_normals
+from ssltransfer.protocols.dense.normals.network import NormalsNetwork
+from ssltransfer.protocols.dense.normals.training import train_network
+from ssltransfer.results.picture_file import load_pictures
+from ssltransfer.results.scores import read_score
 from workflow import succeed, workspace
 
 SETTINGS = {

@@ -9,8 +9,8 @@ import layouts
 import pytest
 
 from ssltransfer.datasets import caltech101, flowers
+from ssltransfer.datasets.downloads import ORIGINS
 from ssltransfer.datasets.obtain import obtain, unpack
-from ssltransfer.datasets.origins import ORIGINS
 from ssltransfer.errors import InputError
 
 

@@ -15,14 +15,15 @@ from safetensors.torch import load_file
 from torch.nn import functional
 from torchvision.transforms import functional as reference
 
-from ssltransfer.backbones import build_backbone
-from ssltransfer.checkpoints.backbone_file import load_backbone, read_provenance
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.resnet import build_backbone
 from ssltransfer.pretraining import methods
 from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
 from ssltransfer.pretraining.recipe import Recipe, batches, pretrain, schedule
+from ssltransfer.results.tensor_file import read_provenance
 
 ROOT = Path(__file__).parent.parent
 ARCH = "resnet-1x1x1x1-w2"

@@ -9,7 +9,7 @@ import yaml
 from PIL import Image
 
 from ssltransfer.files import read_json
-from ssltransfer.picture_file import load_pictures
+from ssltransfer.results.picture_file import load_pictures
 from ssltransfer.versions import version
 from workflow import planned, succeed, workspace
 

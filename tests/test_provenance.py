@@ -7,7 +7,7 @@ import subprocess
 import pandas as pd
 from test_profiles import RULES
 
-from ssltransfer.provenance import revision, summarise
+from ssltransfer.report.provenance import revision, summarise
 from workflow import REPOSITORY, planned, workspace
 
 

@@ -7,9 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssltransfer.claims import STATED, check_claims
-from ssltransfer.correlation import rounding_interval, transform
-from ssltransfer.published import (
+from ssltransfer.analysis.correlation import rounding_interval, transform
+from ssltransfer.analysis.paper_claims import STATED, check_claims
+from ssltransfer.analysis.published import (
     DATASETS,
     FOLDER,
     LABELS,
@@ -24,10 +24,11 @@ from ssltransfer.published import (
     text_claims,
     training_details,
 )
-from ssltransfer.scores import METRICS, UNITS, tidy
-from ssltransfer.suite_tables import all_tables, suite_tables
-from ssltransfer.summary import correlate_summary, summarise
-from ssltransfer.tables import marks
+from ssltransfer.analysis.suite_results import correlate_summary, summarise
+from ssltransfer.report.table import marks
+from ssltransfer.report.tables import all_tables, suite_tables
+from ssltransfer.results.metric_info import METRICS, UNITS
+from ssltransfer.results.scores import tidy
 from workflow import succeed, workspace
 
 

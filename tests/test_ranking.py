@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssltransfer.analysis.ranking import mean_ranks, paired_differences, survivors, task_ranks
 from ssltransfer.errors import InputError
-from ssltransfer.ranking import mean_ranks, paired_differences, survivors, task_ranks
 
 
 def matrix(values, metrics=None):

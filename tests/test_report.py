@@ -6,12 +6,13 @@ import pytest
 from browser import CHROMIUM, browser
 from synthetic_suite import suite
 
-from ssltransfer.explorer import explorer_data, marker_path
+from ssltransfer.analysis.suite_results import correlate_summary
 from ssltransfer.files import write_json
-from ssltransfer.plots import MARKERS, save_figure, suite_figures
-from ssltransfer.report import SECTIONS, caption, write_report
-from ssltransfer.suite_tables import all_tables
-from ssltransfer.summary import correlate_summary, write_summary
+from ssltransfer.report.figures import MARKERS, save_figure, suite_figures
+from ssltransfer.report.html import SECTIONS, caption, write_report
+from ssltransfer.report.interactive_scatter import explorer_data, marker_path
+from ssltransfer.report.table_folder import write_summary
+from ssltransfer.report.tables import all_tables
 
 
 @pytest.fixture(scope="module")

@@ -4,13 +4,13 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from ssltransfer import score_file
 from ssltransfer.errors import InputError
-from ssltransfer.scores import (
+from ssltransfer.report.table import Table
+from ssltransfer.report.tables import add_notes
+from ssltransfer.results import score_file
+from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+from ssltransfer.results.scores import (
     COLUMNS,
-    KINDS,
-    METRICS,
-    UNITS,
     collect_scores,
     read_notes,
     read_score,
@@ -18,8 +18,6 @@ from ssltransfer.scores import (
     source_accuracy,
     tidy,
 )
-from ssltransfer.suite_tables import add_notes
-from ssltransfer.tables import Table
 
 VALUE = {"metric": "top1", "setting": "", "value": 71.5, "unit": "percent"}
 SCORE = {"model": "m", "dataset": "digits", "protocol": "linear-r32", "kind": "linear", "values": [VALUE]}

@@ -3,8 +3,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from ssltransfer.datasets.splits import make_split, random_validation
 from ssltransfer.errors import InputError
-from ssltransfer.splits import make_split, random_validation
 
 
 @given(st.integers(1, 300), st.floats(0.01, 0.99), st.integers(0, 5))

@@ -6,9 +6,10 @@ import pandas as pd
 import pytest
 from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
-from ssltransfer.suite_tables import all_tables, domain_table, suite_tables
-from ssltransfer.summary import correlate_summary, read_correlations, read_summary, summarise, write_summary
-from ssltransfer.tables import Names, Table, latex_text, marks, to_csv, to_html, to_latex
+from ssltransfer.analysis.suite_results import Names, correlate_summary, summarise
+from ssltransfer.report.table import Table, latex_text, marks, to_csv, to_html, to_latex
+from ssltransfer.report.table_folder import read_correlations, read_summary, write_summary
+from ssltransfer.report.tables import all_tables, domain_table, suite_tables
 
 EPISODES = [
     {"model": model, "protocol": "few", "dataset": "digits", "setting": "5-shot", "queries": 75, "correct": correct}

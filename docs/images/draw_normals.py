@@ -10,8 +10,8 @@ REPOSITORY = Path(__file__).parents[2]
 sys.path.append(str(REPOSITORY / "scripts"))
 
 from ssltransfer.datasets import shapes  # noqa: E402
-from ssltransfer.normals.pictures import normal_colours  # noqa: E402
-from ssltransfer.normals.truth import decode  # noqa: E402
+from ssltransfer.protocols.dense.normals.ground_truth import decode  # noqa: E402
+from ssltransfer.protocols.dense.normals.pictures import normal_colours  # noqa: E402
 
 SCENES = (0, 11, 4)
 

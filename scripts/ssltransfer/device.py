@@ -15,7 +15,7 @@ from ssltransfer.jobs import log
 if TYPE_CHECKING:
     import torch
 
-    from ssltransfer.arrays import Arrays
+    from ssltransfer.array_backend import Arrays
 
 
 DRIVER = Path("/dev/nvidiactl")
@@ -65,7 +65,7 @@ def choose_device(threads: int = 1) -> "torch.device":
 
 def choose_arrays() -> "Arrays":
     """Return torch's arrays on the GPU if there is one, otherwise numpy's."""
-    from ssltransfer.arrays import NUMPY, Arrays
+    from ssltransfer.array_backend import NUMPY, Arrays
 
     if not has_gpu():  # spares the import of torch
         return NUMPY

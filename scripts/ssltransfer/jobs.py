@@ -30,7 +30,7 @@ def job(log_file: str) -> Iterator[None]:
     """Run a job: log to a file, and turn an error into one line on stderr and exit code 1.
 
     The traceback of anything but an `InputError`, a full disk, a missing permission or a full GPU goes to the log.
-    The last line of the log of a finished job is its cost (see `ssltransfer.provenance`).
+    The last line of the log of a finished job is its cost (see `ssltransfer.report.provenance`).
     """
     cost = Cost()
     logging.raiseExceptions = False  # a full disk takes no log, either

@@ -1,81 +1,68 @@
 """Version numbers of everything that computes a number.
 
 Snakemake does not see edits in imported modules, so each rule passes the version of the code it calls as a
-parameter: raising a version reruns exactly the jobs of that component. A test compares the source of each
-component with a recorded hash, so that nobody changes one without deciding whether its numbers change.
+parameter: raising a version reruns exactly the jobs of that component. A test follows the imports of each component
+from its entry and compares the code found with what was recorded, so that nobody changes one without deciding whether
+its numbers change.
 """
 
 from typing import NamedTuple
 
 
 class Component(NamedTuple):
-    """A version and the modules it covers (paths below this package; a folder means all files in it)."""
+    """A version, and the file below `scripts/` that the component's code is imported from."""
 
     version: int
-    modules: tuple[str, ...]
+    entry: str
 
 
-CONTAINERS = ("datasets/containers.py", "checkpoints/untrusted.py")
-NORMALS = ("normals/network.py", "normals/frames.py", "normals/truth.py", "backbones.py", "images.py")
+DATASETS = "ssltransfer/datasets"
 
 COMPONENTS = {
-    "digits": Component(1, ("datasets/digits.py", "datasets/generated.py")),
-    "photographs": Component(1, ("datasets/photographs.py", "datasets/textures.py", "datasets/generated.py")),
-    "shapes": Component(1, ("datasets/shapes.py", "datasets/solids.py", "datasets/generated.py")),
-    "textures": Component(1, ("datasets/textures.py", "datasets/generated.py")),
-    "aircraft": Component(1, ("datasets/aircraft.py", "datasets/layout.py")),
-    "caltech101": Component(1, ("datasets/caltech101.py", "datasets/layout.py")),
-    "cars": Component(1, ("datasets/cars.py", "datasets/layout.py")),
-    "chestx": Component(1, ("datasets/chestx.py", "datasets/layout.py")),
-    "cifar10": Component(1, ("datasets/cifar10.py", *CONTAINERS)),
-    "cifar100": Component(1, ("datasets/cifar100.py", *CONTAINERS)),
-    "cropdiseases": Component(1, ("datasets/cropdiseases.py", "datasets/layout.py")),
-    "dtd": Component(1, ("datasets/dtd.py", "datasets/layout.py")),
-    "eurosat": Component(1, ("datasets/eurosat.py", "datasets/layout.py")),
-    "flowers": Component(1, ("datasets/flowers.py", "datasets/layout.py")),
-    "food101": Component(1, ("datasets/food101.py", "datasets/layout.py")),
-    "isic": Component(1, ("datasets/isic.py", "datasets/layout.py")),
-    "nyuv2": Component(1, ("datasets/nyuv2.py", *CONTAINERS, "datasets/layout.py")),
-    "pets": Component(1, ("datasets/pets.py", "datasets/layout.py")),
-    "sun397": Component(1, ("datasets/sun397.py", "datasets/layout.py")),
-    "voc2007": Component(1, ("datasets/voc2007.py", "datasets/voc.py", "datasets/layout.py")),
-    "voc_detection": Component(1, ("datasets/voc_detection.py", "datasets/voc.py", "datasets/layout.py")),
-    "folder": Component(1, ("datasets/folder.py", "datasets/layout.py")),
-    "table": Component(1, ("datasets/table.py", "datasets/layout.py")),
-    "one_of": Component(1, ("datasets/one_of.py",)),
-    "index": Component(1, ("datasets/index.py",)),
-    "images": Component(1, ("images.py", "array_file.py", *CONTAINERS)),
-    "checkpoints": Component(1, ("checkpoints",)),
-    "verification": Component(1, ("verification.py", "backbones.py", "images.py")),
-    "pretraining": Component(1, ("pretraining", "training.py", "backbones.py")),
-    "features": Component(2, ("features.py", "fused.py", "backbones.py")),
-    "linear": Component(2, ("linear.py", "logistic.py", "design.py", "arrays.py", "metrics.py", "splits.py")),
-    "calibration": Component(2, ("calibration.py",)),
-    "fewshot": Component(3, ("fewshot.py",)),
-    "inversion": Component(2, ("inversion.py", "fused.py", "training.py", "backbones.py")),
-    "likeness": Component(2, ("likeness.py",)),
-    "attention": Component(1, ("attention.py", "fused.py", "backbones.py")),
-    "known-normals": Component(1, ("normals/truth.py",)),
-    "normals-network": Component(1, (*NORMALS, "normals/codes.py", "normals/training.py", "training.py")),
-    "normals": Component(1, (*NORMALS, "normals/evaluation.py", "normals/angles.py", "normals/pictures.py")),
-    "detector": Component(
-        1,
-        (
-            *("detection/objects.py", "detection/inputs.py", "detection/settings.py", "detection/training.py"),
-            *("detection/torchvision_backend.py", "detection/detectron2_backend.py", "detection/detection_file.py"),
-            *("training.py", "backbones.py", "images.py", "checkpoints/detectron2.py"),
-        ),
-    ),
-    "detection": Component(1, ("detection/evaluation.py", "detection/pictures.py")),
-    "summary": Component(
-        5,
-        (
-            *("scores.py", "correlation.py", "published.py", "ranking.py", "comparison.py", "claims.py"),
-            *("tables.py", "summary.py", "suite_tables.py"),
-        ),
-    ),
-    "figures": Component(9, ("plots.py", "galleries.py", "explorer.py")),
-    "report": Component(4, ("report.py",)),
+    "digits": Component(1, f"{DATASETS}/digits.py"),
+    "photographs": Component(1, f"{DATASETS}/photographs.py"),
+    "shapes": Component(1, f"{DATASETS}/shapes.py"),
+    "textures": Component(1, f"{DATASETS}/textures.py"),
+    "aircraft": Component(1, f"{DATASETS}/aircraft.py"),
+    "caltech101": Component(1, f"{DATASETS}/caltech101.py"),
+    "cars": Component(1, f"{DATASETS}/cars.py"),
+    "chestx": Component(1, f"{DATASETS}/chestx.py"),
+    "cifar10": Component(1, f"{DATASETS}/cifar10.py"),
+    "cifar100": Component(1, f"{DATASETS}/cifar100.py"),
+    "cropdiseases": Component(1, f"{DATASETS}/cropdiseases.py"),
+    "dtd": Component(1, f"{DATASETS}/dtd.py"),
+    "eurosat": Component(1, f"{DATASETS}/eurosat.py"),
+    "flowers": Component(1, f"{DATASETS}/flowers.py"),
+    "food101": Component(1, f"{DATASETS}/food101.py"),
+    "isic": Component(1, f"{DATASETS}/isic.py"),
+    "nyuv2": Component(1, f"{DATASETS}/nyuv2.py"),
+    "pets": Component(1, f"{DATASETS}/pets.py"),
+    "sun397": Component(1, f"{DATASETS}/sun397.py"),
+    "voc2007": Component(1, f"{DATASETS}/voc2007.py"),
+    "voc_detection": Component(1, f"{DATASETS}/voc_detection.py"),
+    "folder": Component(1, f"{DATASETS}/folder.py"),
+    "table": Component(1, f"{DATASETS}/table.py"),
+    "sample": Component(1, "sample_images.py"),
+    "index": Component(1, "index_dataset.py"),
+    "images": Component(1, "prepare_images.py"),
+    "checkpoints": Component(1, "convert_checkpoint.py"),
+    "verification": Component(1, "verify_checkpoint.py"),
+    "pretraining": Component(1, "pretrain_model.py"),
+    "features": Component(2, "extract_features.py"),
+    "linear": Component(2, "evaluate_linear.py"),
+    "calibration": Component(2, "evaluate_calibration.py"),
+    "fewshot": Component(3, "evaluate_fewshot.py"),
+    "inversion": Component(2, "invert_features.py"),
+    "similarity": Component(2, "evaluate_inversion.py"),
+    "attention": Component(1, "evaluate_attention.py"),
+    "known-normals": Component(1, "prepare_normals.py"),
+    "normals-network": Component(1, "train_normals.py"),
+    "normals": Component(1, "evaluate_normals.py"),
+    "detector": Component(1, "train_detector.py"),
+    "detection": Component(1, "evaluate_detection.py"),
+    "summary": Component(5, "make_tables.py"),
+    "figures": Component(9, "plot_figures.py"),
+    "report": Component(4, "write_report.py"),
 }
 
 

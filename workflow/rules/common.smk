@@ -10,7 +10,7 @@ from ssltransfer.datasets import ORIGINAL, READ, parse_members, parse_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
-from ssltransfer.trunks import TRUNKS
+from ssltransfer.protocols.inversion.lpips_networks import TRUNKS
 from ssltransfer.versions import version
 
 # Not workflow.basedir, which is the other workflow's where this one is used as a module.

@@ -70,6 +70,6 @@ rule evaluate_inversion:
         gpu=LOCAL_GPU,
     params:
         settings=lambda w: SUITE.settings(w.protocol),
-        version=version("likeness"),
+        version=version("similarity"),
     script:
         "../../scripts/evaluate_inversion.py"

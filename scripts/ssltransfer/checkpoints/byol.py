@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssltransfer.checkpoints.published import Published, log_dropped
-from ssltransfer.checkpoints.untrusted import PickledArray, Record, load_inert, shown
+from ssltransfer.checkpoints.read_checkpoint import Published, log_dropped
 from ssltransfer.errors import InputError
+from ssltransfer.safe_pickle import PickledArray, Record, load_inert, shown
 
 _EXPERIMENTS = ("__main__.BYOLState", "__main__._ByolExperimentState", "byol_experiment._ByolExperimentState")
 # Optimizer states carry nothing that is needed; their classes differ between versions of the training code.

@@ -5,13 +5,13 @@ from pathlib import Path
 import torch
 from torch import Tensor
 
-from ssltransfer.backbones import ResNet, build_backbone
 from ssltransfer.checkpoints import torch_file
-from ssltransfer.checkpoints.backbone_file import check_state
 from ssltransfer.checkpoints.byol import read_byol
-from ssltransfer.checkpoints.published import Published
+from ssltransfer.checkpoints.read_checkpoint import Published
 from ssltransfer.checkpoints.simclr import read_simclr
 from ssltransfer.errors import InputError
+from ssltransfer.models.backbone_file import check_state
+from ssltransfer.models.resnet import ResNet, build_backbone
 
 FORMATS = (*torch_file.FORMATS, "simclr", "simclr-ema", "byol")
 """Values of the `format` column of `models.tsv`."""

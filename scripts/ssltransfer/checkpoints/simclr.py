@@ -14,11 +14,11 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssltransfer.backbones import ResNet
-from ssltransfer.checkpoints.published import Published, log_dropped
+from ssltransfer.checkpoints.read_checkpoint import Published, log_dropped
 from ssltransfer.checkpoints.tensor_bundle import read_bundle
-from ssltransfer.checkpoints.untrusted import check_archive, shown
 from ssltransfer.errors import InputError, first_line
+from ssltransfer.models.resnet import ResNet
+from ssltransfer.safe_pickle import check_archive, shown
 
 _VARIABLE = re.compile(r"(conv2d|batch_normalization)(?:_([1-9]\d{0,3}))?/(\w+)")
 _ENTRIES = {"gamma": "weight", "beta": "bias", "moving_mean": "running_mean", "moving_variance": "running_var"}

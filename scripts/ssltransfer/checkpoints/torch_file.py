@@ -11,9 +11,9 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssltransfer.checkpoints.published import Published, log_dropped
-from ssltransfer.checkpoints.untrusted import Record, check_archive, check_pickle, shown
+from ssltransfer.checkpoints.read_checkpoint import Published, log_dropped
 from ssltransfer.errors import InputError, first_line
+from ssltransfer.safe_pickle import Record, check_archive, check_pickle, shown
 
 log = logging.getLogger(__name__)
 

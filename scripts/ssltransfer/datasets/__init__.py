@@ -37,7 +37,7 @@ class Source(NamedTuple):
     @property
     def indexer(self) -> str:
         """The module that makes the index, and the component whose version covers it."""
-        return {"folder": "folder", "csv": "table", "one-of": "one_of"}.get(self.kind, self.name)
+        return {"folder": "folder", "csv": "table", "one-of": "sample"}.get(self.kind, self.name)
 
 
 #: Original data sets and the variants of each.

@@ -6,10 +6,10 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.checkpoints.untrusted import PickledArray, load_inert
 from ssltransfer.datasets.index import Index, concatenate
 from ssltransfer.datasets.layout import missing
 from ssltransfer.errors import InputError
+from ssltransfer.safe_pickle import PickledArray, load_inert
 
 
 def read_pickle(path: Path, what: str) -> dict:

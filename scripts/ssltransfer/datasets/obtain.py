@@ -9,7 +9,7 @@ from collections.abc import Callable
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ssltransfer.datasets import Source
-from ssltransfer.datasets.origins import ORIGINS, where_to_place
+from ssltransfer.datasets.downloads import ORIGINS, where_to_place
 from ssltransfer.download import download
 from ssltransfer.errors import InputError
 

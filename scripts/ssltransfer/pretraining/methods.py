@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssltransfer.backbones import ResNet
+from ssltransfer.models.resnet import ResNet
 
 
 def mlp(*widths: int) -> nn.Sequential:

@@ -15,9 +15,9 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.backbones import build_backbone, normalise
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
+from ssltransfer.models.resnet import build_backbone, normalise
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
 from ssltransfer.training import seed_step, train

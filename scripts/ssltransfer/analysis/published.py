@@ -1,0 +1,201 @@
+"""The published numbers (resources/published) as rows of the tidy table."""
+
+from pathlib import Path
+
+import pandas as pd
+
+from ssltransfer.results.scores import AVERAGE, tidy
+
+FOLDER = Path(__file__).parents[3] / "resources" / "published"
+VERSIONS = ("v1", "v2")
+
+#: Name in the files -> (id of the data set, label).
+DATASETS = {
+    "Aircraft": ("aircraft", "Aircraft"),
+    "Caltech101": ("caltech101", "Caltech-101"),
+    "Cars": ("cars", "Cars"),
+    "CIFAR10": ("cifar10", "CIFAR-10"),
+    "CIFAR100": ("cifar100", "CIFAR-100"),
+    "DTD": ("dtd", "DTD"),
+    "Flowers": ("flowers", "Flowers"),
+    "Food": ("food101", "Food-101"),
+    "Pets": ("pets", "Pets"),
+    "SUN397": ("sun397", "SUN397"),
+    "VOC2007": ("voc2007", "VOC2007"),
+    "CropDiseases": ("cropdiseases", "CropDiseases"),
+    "EuroSAT": ("eurosat", "EuroSAT"),
+    "ISIC": ("isic", "ISIC"),
+    "ChestX": ("chestx", "ChestX"),
+    "VOC detection": ("voc-detection", "VOC detection"),
+    "NYUv2": ("nyuv2", "NYUv2"),
+    "ADE20K": ("ade20k", "ADE20K"),
+}
+LABELS = dict(DATASETS.values())
+MEAN_PER_CLASS = {"Aircraft", "Caltech101", "Flowers", "Pets"}
+
+NORMALS = {
+    "mean": "mean-angle",
+    "median": "median-angle",
+    "within_11.25": "within-11.25",
+    "within_22.5": "within-22.5",
+    "within_30": "within-30",
+}
+
+#: Data sets that the published means of the properties are over.
+PROPERTY_DATASETS = {
+    "calibration": frozenset(
+        ("aircraft", "caltech101", "cars", "cifar10", "cifar100", "dtd", "flowers", "food101", "pets", "sun397")
+    ),
+    "inversion": frozenset(["fifteen-images"]),
+    "attention": frozenset(["fifteen-images"]),
+}
+
+#: Column of v2 Table 9 -> (kind, setting, metric).
+TABLE9 = {
+    "ece_linear_unscaled_pct": ("calibration", "linear", "ece"),
+    "ece_linear_scaled_pct": ("calibration", "linear-scaled", "ece"),
+    "ece_finetune_unscaled_pct": ("calibration", "finetune", "ece"),
+    "ece_finetune_scaled_pct": ("calibration", "finetune-scaled", "ece"),
+    "lpips_alexnet": ("inversion", "", "lpips-alexnet"),
+    "lpips_vgg": ("inversion", "", "lpips-vgg"),
+    "lpips_squeezenet": ("inversion", "", "lpips-squeezenet"),
+    "mse_red": ("inversion", "", "mse-red"),
+    "mse_green": ("inversion", "", "mse-green"),
+    "mse_blue": ("inversion", "", "mse-blue"),
+    "attentive_diffusion_pct": ("attention", "", "attentive-diffusion"),
+}
+
+
+def model_id(label: str) -> str:
+    """Id of a published model: its name in lower case."""
+    return label.lower()
+
+
+def published_models(folder: str | Path) -> list[dict]:
+    """Rows of the model table (model, label, family, source_accuracy) of the 14 models, in the paper's order."""
+    frame = pd.read_csv(Path(folder) / "models.csv")
+    return [
+        {"model": model_id(label), "label": label, "family": family, "source_accuracy": str(top1)}
+        for label, family, top1 in zip(frame["model"], frame["family"], frame["imagenet_top1"], strict=True)
+    ]
+
+
+def merge_models(published: list[dict], own: list[dict]) -> list[dict]:
+    """List the published models, each in the suite's own row if it has one, then the suite's other models."""
+    rows = {row["model"]: row for row in published} | {row["model"]: row for row in own}
+    return list(rows.values())
+
+
+def training_details(folder: str | Path) -> pd.DataFrame:
+    """How the models were trained (v2 Table 10), indexed by label, with readable headings."""
+    frame = pd.read_csv(Path(folder) / "models.csv", keep_default_na=False).set_index("model")
+    columns = [name for name in frame if name not in ("family", "imagenet_top1", "source", "table5_vs_table10")]
+    heads = {name: name.replace("_", " ").capitalize() for name in columns}
+    return frame[columns].replace({"yes": "✓", "no": ""}).astype(str).rename(columns=heads)
+
+
+def printed_averages(folder: str | Path, version: str) -> pd.DataFrame:
+    """The printed ``Avg.`` columns of Table 1: kind, model, printed."""
+    frame = pd.read_csv(Path(folder) / "manyshot_averages.csv")
+    frame[["kind", "version"]] = frame["table"].str.split("_", expand=True)
+    frame = frame[frame["version"] == version].assign(model=frame["model"].map(model_id))
+    return frame.rename(columns={"avg_published": "printed"})[["kind", "model", "printed"]].reset_index(drop=True)
+
+
+def printed_correlations(folder: str | Path) -> dict[tuple[str, str, str], float]:
+    """The last row of v2 Table 9: (kind, setting, metric) -> printed correlation with ImageNet top-1."""
+    frame = pd.read_csv(Path(folder) / "table9_correlations_v2.csv")
+    return {TABLE9[m]: r for m, r in zip(frame["measure"], frame["pearson_to_imagenet"], strict=True)}
+
+
+def rerun_spread(folder: str | Path) -> float:
+    """95th percentile of what linear scores changed between v1 and v2, percent points.
+
+    The authors ran the linear protocol twice; no other interval is stated for it.
+    """
+    first, second = (pd.read_csv(Path(folder) / f"manyshot_linear_{v}.csv")["value"] for v in VERSIONS)
+    return float((first - second).abs().quantile(0.95))
+
+
+def text_claims(folder: str | Path) -> pd.DataFrame:
+    """Quantitative statements of the text: claim, value, version, where, recomputed_from_tables."""
+    return pd.read_csv(Path(folder) / "text_claims.csv", keep_default_na=False)
+
+
+def published_scores(folder: str | Path, version: str) -> pd.DataFrame:
+    """Read the tables of one version of the paper as tidy rows.
+
+    v1 never printed its values of calibration, perceptual distance, colour and attention; its rows are those of v2
+    (``source`` says so).
+
+    Parameters
+    ----------
+    folder : path
+        resources/published.
+    version : str
+        ``v1`` or ``v2``.
+    """
+    folder = Path(folder)
+    rows = _manyshot(folder / f"manyshot_linear_{version}.csv", "linear")
+    if version == "v2":
+        rows += _manyshot(folder / "manyshot_finetune_v2.csv", "finetune")
+    rows += _fewshot(folder / "fewshot.csv", version)
+    rows += _detection(folder / f"detection_{version}.csv")
+    rows += _dense(folder / "normals.csv", "normals", "NYUv2", NORMALS)
+    if version == "v2":
+        metrics = {"mean_iou_fraction": "mean-iou", "pixel_accuracy_pct": "pixel-accuracy"}
+        rows += _dense(folder / "segmentation_v2.csv", "segmentation", "ADE20K", metrics)
+    rows = [row | {"source": f"published-{version}"} for row in rows]
+    return tidy(rows + [row | {"source": "published-v2"} for row in _properties(folder / "table9_v2.csv")])
+
+
+def _row(model: str, kind: str, dataset: str, setting: str, metric: str, value: float, **more) -> dict:
+    return {
+        "model": model_id(model),
+        "protocol": kind,
+        "kind": kind,
+        "dataset": dataset,
+        "setting": setting,
+        "metric": metric,
+        "value": value,
+    } | more
+
+
+def _manyshot(path: Path, kind: str) -> list[dict]:
+    rows = []
+    for model, name, value in pd.read_csv(path)[["model", "dataset", "value"]].itertuples(index=False):
+        metric = "map11" if name == "VOC2007" else "mean-per-class" if name in MEAN_PER_CLASS else "top1"
+        rows.append(_row(model, kind, DATASETS[name][0], "", metric, value))
+    return rows
+
+
+def _fewshot(path: Path, version: str) -> list[dict]:
+    frame = pd.read_csv(path)
+    frame = frame[frame["version"].str.contains(version)]
+    return [
+        _row(model, "fewshot", DATASETS[name][0], f"{shot}-shot", "accuracy", mean, low=mean - half, high=mean + half)
+        for model, name, shot, mean, half in frame.drop(columns="version").itertuples(index=False)
+    ]
+
+
+def _detection(path: Path) -> list[dict]:
+    return [
+        _row(model, f"detection-{setting}", "voc-detection", "", metric.lower(), value)
+        for model, setting, metric, value in pd.read_csv(path).itertuples(index=False)
+    ]
+
+
+def _dense(path: Path, kind: str, dataset: str, metrics: dict[str, str]) -> list[dict]:
+    frame = pd.read_csv(path)[["model", "metric", "value"]]
+    return [
+        _row(model, kind, DATASETS[dataset][0], "", metrics[metric], value)
+        for model, metric, value in frame.itertuples(index=False)
+    ]
+
+
+def _properties(path: Path) -> list[dict]:
+    rows = []
+    for model, measure, value in pd.read_csv(path).itertuples(index=False):
+        kind, setting, metric = TABLE9[measure]
+        rows.append(_row(model, kind, AVERAGE, setting, metric, value))
+    return rows

@@ -1,0 +1,291 @@
+"""Decoding, resizing and cropping (paper section 4: shorter side 224, bicubic, centre crop).
+
+Done once per data set and transform; all models share the result. The arithmetic is that of torchvision's
+``Resize`` and ``CenterCrop`` on PIL images (a test compares the bytes), without the seconds of importing it.
+
+Images are read as the reference read them, by PIL through torchvision's loader: an EXIF orientation is ignored, for
+all data sets.
+"""
+
+import hashlib
+import json
+import logging
+import re
+import shutil
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import Future, ThreadPoolExecutor
+from pathlib import Path
+
+import numpy as np
+from PIL import Image
+
+from ssltransfer.datasets.containers import open_rows
+from ssltransfer.datasets.index import split_reference
+from ssltransfer.errors import InputError
+from ssltransfer.files import read_json, write_json
+from ssltransfer.row_file import ArrayFile
+from ssltransfer.versions import version
+
+log = logging.getLogger(__name__)
+
+TRANSFORM_PATTERN = re.compile(r"(resize|stretch)(\d+)|square257")
+
+# The official few-shot code reads the images of this data set as squares, before any transform.
+SQUARE_FIRST = {"chestx": 256}
+
+# PIL reads far more, some through other programs (Ghostscript for EPS, whatever the file is called).
+FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
+
+# An image of one pixel by a million is a small file; with the shorter side resized it would fill the memory.
+MAX_RATIO = 200
+
+# Rows between two records of how far a pass has come, and rows that a worker takes at a time.
+BLOCK = 2048
+CHUNK = 16
+
+
+def read_image(root: Path, reference: str) -> Image.Image:
+    """Read one image of an index as RGB.
+
+    Grey and palette images are expanded, an alpha channel is dropped, CMYK is converted, 16-bit values keep their
+    upper 8 bits. EXIF orientation is ignored, as torchvision's loader does.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, no image, or truncated.
+    """
+    path = root / reference
+    container, row = split_reference(reference)
+    try:
+        if row is not None and not path.is_file():
+            return Image.fromarray(np.ascontiguousarray(open_rows(root / container)[row])).convert("RGB")
+        with Image.open(path, formats=FORMATS) as image:
+            if max(image.size) > MAX_RATIO * min(image.size):
+                raise ValueError(f"{image.width} x {image.height} pixels; one side is over {MAX_RATIO} times the other")
+            if image.mode == "F":
+                raise ValueError("floating-point pixels have no defined range")
+            if image.mode.startswith("I"):
+                return _sixteen_bit_to_rgb(image)
+            image.load()
+            # Converting RGB to RGB would copy all pixels.
+            return image if image.mode == "RGB" else image.convert("RGB")
+    except InputError:  # of the container
+        raise
+    except FileNotFoundError:
+        raise InputError(f"image {path} is missing") from None
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"image {path} cannot be read: {error}") from None
+
+
+def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
+    # PIL's own conversion clips at 255, which turns nearly every 16-bit image white.
+    upper = np.clip(np.asarray(image, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)
+    return Image.fromarray(upper).convert("RGB")
+
+
+def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
+    """Resize the shorter side to `size`, crop the centre: what torchvision's ``Resize`` and ``CenterCrop`` give."""
+    width, height = image.size
+    if width <= height:
+        new = (size, int(size * height / width))
+    else:
+        new = (int(size * width / height), size)
+        # Pillow resizes rows first, columns second: columns that are cropped need no second pass.
+        left = round((new[0] - size) / 2)
+        if image.height != size:
+            image = image.resize((new[0], height), Image.Resampling.BICUBIC).crop((left, 0, left + size, height))
+            new = (size, size)
+    return _centre_crop(image if new == image.size else image.resize(new, Image.Resampling.BICUBIC), size)
+
+
+def _centre_crop(image: Image.Image, size: int) -> Image.Image:
+    width, height = image.size
+    left, top = round((width - size) / 2), round((height - size) / 2)
+    return image.crop((left, top, left + size, top + size))
+
+
+def _square257(image: Image.Image, first: int | None) -> Image.Image:
+    if first is not None:
+        image = image.resize((first, first), Image.Resampling.BICUBIC)
+    return _centre_crop(image.resize((257, 257), Image.Resampling.BILINEAR), 224)
+
+
+def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Image.Image], Image.Image]]:
+    """Return the side of the result and the function for the name of a transform.
+
+    ``resizeN``: shorter side N (bicubic, antialiased), centre crop N x N.
+    ``stretchN``: N x N (bicubic, antialiased, aspect ratio lost), no crop.
+    ``square257``: the official few-shot code's 257 x 257 square (bilinear, aspect ratio lost), centre crop 224.
+    That code reads ChestX as a square of 256 pixels first (bicubic, Pillow's default since version 7).
+
+    Parameters
+    ----------
+    transform : str
+    source : str
+        Name of the original data set; matters for ``square257`` only.
+    """
+    match = TRANSFORM_PATTERN.fullmatch(transform)
+    if match is None:
+        raise InputError(f"transform {transform!r} is unknown; write resizeN, stretchN or square257")
+    if transform == "square257":
+        return 224, lambda image: _square257(image, SQUARE_FIRST.get(source))
+    size = int(match[2])
+    if match[1] == "stretch":
+        return size, lambda image: image.resize((size, size), Image.Resampling.BICUBIC)
+    return size, lambda image: _resize_and_crop(image, size)
+
+
+class DecodedImages:
+    """The images of an index, decoded when they are asked for; stands in for the array that `prepare_images` makes.
+
+    Meant for one pass in order: while one slice is used, the next one of the same length is decoded.
+
+    Parameters
+    ----------
+    root : Path
+        Folder that the references start from.
+    references : list of str
+        Column `image` of the index.
+    transform, source : str
+        See `parse_transform`.
+    workers : int
+        Threads.
+    """
+
+    def __init__(self, root: Path, references: list[str], transform: str, source: str = "", workers: int = 1):
+        self.root = root
+        self.references = references
+        self._size, self._apply = parse_transform(transform, source)
+        self._pool = ThreadPoolExecutor(workers)
+        # Pillow would give the memory of each image back and have it cleared again for the next: a fifth of the time.
+        Image.core.set_blocks_max(4 * workers)
+        self._ahead: dict[int, Future[np.ndarray]] = {}
+
+    def __len__(self) -> int:
+        return len(self.references)
+
+    def __getitem__(self, rows: slice) -> np.ndarray:
+        """Decode a slice: uint8 (k, size, size, 3). InputError at the first image that cannot be read."""
+        wanted = range(*rows.indices(len(self)))
+        for row in range(wanted.start, min(wanted.stop + len(wanted), len(self))):
+            if row not in self._ahead:
+                self._ahead[row] = self._pool.submit(self.decode, row)
+        if not wanted:
+            return np.empty((0, self._size, self._size, 3), np.uint8)
+        return np.stack([self._ahead.pop(row).result() for row in wanted])
+
+    def decode(self, row: int) -> np.ndarray:
+        """Decode one image: uint8 (size, size, 3)."""
+        return np.asarray(self._apply(read_image(self.root, self.references[row])))
+
+
+def find_unreadable(
+    root: Path,
+    references: list[str],
+    workers: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
+) -> dict[int, str]:
+    """Decode all images once and return what is wrong with those that cannot be read, by row."""
+
+    def problem(reference: str) -> str | None:
+        try:
+            read_image(root, reference)
+        except InputError as error:
+            return str(error)
+        return None
+
+    with ThreadPoolExecutor(workers) as pool:
+        problems = progress(pool.map(problem, references), len(references))
+        return {row: text for row, text in enumerate(problems) if text is not None}
+
+
+def prepare_images(
+    root: Path,
+    references: list[str],
+    transform: str,
+    output: Path,
+    source: str = "",
+    workers: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
+) -> None:
+    """Decode and transform the images of an index into one uint8 array file.
+
+    A pass that was killed is taken up where its last record says (in the folder ``OUTPUT.part``). A pass that met
+    unreadable images ends with an error; the next one tries only these again.
+
+    Parameters
+    ----------
+    root, references, transform, source, workers
+        See `DecodedImages`. PIL releases the interpreter lock while it decodes and resizes.
+    output : Path
+        Becomes a .npy file of uint8 (n, size, size, 3), row i from reference i.
+    progress : callable
+        Wraps (iterable, total).
+
+    Raises
+    ------
+    InputError
+        After the whole pass, with the unreadable images and how many there are; all of them are in the log.
+    """
+    images = DecodedImages(root, references, transform, source, workers)
+    size, _ = parse_transform(transform, source)
+    part = output.with_name(f"{output.name}.part")
+    record = _read_record(part, [references, transform, source, version("images")])
+    if record["done"]:
+        array = ArrayFile(part / "images.npy", "r+")
+    else:
+        array = ArrayFile.create(part / "images.npy", (len(references), size, size, 3), np.uint8)
+    problems: dict[int, str] = {}
+
+    def prepare(rows: list[int]) -> int:
+        for row in rows:
+            try:
+                array.write(row, images.decode(row)[None])
+            except InputError as error:
+                problems[row] = str(error)
+        return len(rows)
+
+    def save(state: dict) -> None:
+        array.flush()
+        write_json(part / "record.json", record | state)
+
+    def passes(todo: list[int]) -> Iterator[None]:
+        for start in range(0, len(todo), BLOCK):
+            block = todo[start : start + BLOCK]
+            for count in pool.map(prepare, (block[i : i + CHUNK] for i in range(0, len(block), CHUNK))):
+                yield from [None] * count
+            again = set(record["unreadable"]) - set(todo[: start + BLOCK]) | set(problems)
+            state = {"done": max(record["done"], block[-1] + 1), "unreadable": sorted(again)}
+            # Beside the next block, because it waits for the disk; nobody needs it after the last one.
+            if problems or start + BLOCK < len(todo):
+                saved.append(saver.submit(save, state))
+
+    todo = [*record["unreadable"], *range(record["done"], len(references))]
+    saved: list[Future] = []
+    with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as saver:
+        for _ in progress(passes(todo), len(todo)):
+            pass
+    for record_written in saved:
+        record_written.result()
+    array.flush()
+    if problems:
+        texts = [problems[row] for row in sorted(problems)]
+        for text in texts:
+            log.error("%s", text)
+        some = "; ".join(texts[:5]) + ("; ..." if len(problems) > 5 else "")
+        raise InputError(f"{len(problems)} of {len(references)} images cannot be used: {some}")
+    (part / "images.npy").replace(output)
+    shutil.rmtree(part)
+
+
+def _read_record(part: Path, work: list) -> dict:
+    """How far an earlier pass over the same work has come; another's remains are deleted."""
+    fingerprint = hashlib.sha256(json.dumps(work).encode()).hexdigest()
+    if (part / "record.json").is_file() and (part / "images.npy").is_file():
+        record = read_json(part / "record.json")
+        if record["fingerprint"] == fingerprint:
+            return record
+    shutil.rmtree(part, ignore_errors=True)
+    part.mkdir(parents=True)
+    return {"fingerprint": fingerprint, "done": 0, "unreadable": []}

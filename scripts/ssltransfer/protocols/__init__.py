@@ -1,0 +1,1 @@
+"""Evaluation protocols: what a model is put through. One package or module per type of protocol."""

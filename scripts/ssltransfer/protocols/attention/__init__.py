@@ -1,0 +1,1 @@
+"""Occlusion attention (paper section 4.4)."""

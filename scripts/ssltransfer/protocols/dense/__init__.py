@@ -1,0 +1,1 @@
+"""Dense prediction: one value per pixel."""

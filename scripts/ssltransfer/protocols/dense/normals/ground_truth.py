@@ -1,0 +1,201 @@
+"""Known normals: one array of integers a data set, and the labels that a network of stride 8 is trained on.
+
+``normals.npy`` holds (n, h, w, 3) signed integers, row i for row i of the index: the unit normal times the largest
+value of the type (127 or 32767, that is 0.3 or 0.002 degrees at worst); zero where no normal is known.
+"""
+
+import logging
+from collections.abc import Callable, Iterable
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.errors import InputError
+from ssltransfer.files import replacing
+from ssltransfer.protocols.dense.normals.codebook import IGNORE, SAMPLES, check_words, fit_words, nearest
+from ssltransfer.row_file import ArrayFile
+
+log = logging.getLogger("ssltransfer")
+
+LENGTHS = (0.9, 1.1)
+"""Lengths of a normal that are taken for rounding and made 1."""
+
+
+def write_normals(frames: Iterable[tuple[str, np.ndarray, np.ndarray]], count: int, output: Path) -> dict[str, int]:
+    """Write ``normals.npy``, int16.
+
+    Parameters
+    ----------
+    frames : iterable of (str, ndarray, ndarray)
+        For each image where it comes from (for messages), the normals (h, w, 3) and the mask of valid pixels (h, w).
+    count : int
+        Number of frames.
+    output : Path
+
+    Returns
+    -------
+    dict of str to int
+        ``pixels``, ``valid``, ``zero`` (in the mask, but without a normal: taken out) and ``empty`` (images).
+
+    Raises
+    ------
+    InputError
+        If shapes differ, or a valid normal is neither zero nor of length 1.
+    """
+    counts = dict.fromkeys(("pixels", "valid", "zero", "empty"), 0)
+    with replacing(output) as temporary:
+        array = None
+        for row, (where, normals, valid) in enumerate(frames):
+            encoded, zero = encode(where, normals, valid)
+            if array is None:
+                array = ArrayFile.create(temporary, (count, *encoded.shape), np.int16)
+            if encoded.shape != array.shape[1:]:
+                raise InputError(f"{where}: {size(encoded)} pixels; the images before it have {size(array[0:1][0])}")
+            array.write(row, encoded[None])
+            known = int(encoded.any(axis=-1).sum())
+            for name, value in zip(counts, (valid.size, known, zero, known == 0), strict=True):
+                counts[name] += int(value)
+            if known == 0:
+                log.warning("%s: no pixel has a known normal", where)
+        if array is None:
+            raise InputError(f"{output}: no images")
+        array.flush()
+    return counts
+
+
+def encode(where: str, normals: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, int]:
+    """Turn one image's normals into int16 (h, w, 3); also the number of valid pixels whose normal is zero."""
+    if normals.ndim != 3 or normals.shape[2] != 3 or valid.shape != normals.shape[:2]:
+        raise InputError(f"{where}: normals {normals.shape} and mask {valid.shape}; expected (h, w, 3) and (h, w)")
+    # Whatever stands outside the mask, NaN too, means nothing.
+    normals = np.where(valid[..., None], normals, 0).astype(np.float64)
+    length = np.linalg.norm(normals, axis=-1)
+    zero = valid & (length == 0)
+    wrong = valid & ~zero & ~((length > LENGTHS[0]) & (length < LENGTHS[1]))
+    if wrong.any():
+        y, x = np.argwhere(wrong)[0]
+        raise InputError(
+            f"{where}: the normal of row {y}, column {x} has length {length[y, x]:.3g} ({int(wrong.sum())} such "
+            "pixels); expected unit vectors, or zero where nothing is known"
+        )
+    unit = normals / np.where(length > 0, length, 1)[..., None]
+    return np.round(unit * np.iinfo(np.int16).max).astype(np.int16), int(zero.sum())
+
+
+def decode(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Turn signed integers (..., 3) into unit normals, float32 (..., 3), and the mask of known ones, bool (...)."""
+    normals = np.asarray(encoded, np.float32)
+    length = np.sqrt((normals**2).sum(axis=-1))
+    known = length > 0
+    return normals / np.where(known, length, 1)[..., None], known
+
+
+def open_normals(path: str | Path, images: int) -> np.ndarray:
+    """Memory-map ``normals.npy``; InputError unless it holds signed integers (images, h, w, 3)."""
+    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    if array.ndim != 4 or array.shape[3] != 3 or array.dtype not in (np.int8, np.int16):
+        raise InputError(f"{path}: found {array.dtype} {array.shape}; expected int8 or int16 (images, h, w, 3)")
+    if len(array) != images:
+        raise InputError(f"{path}: {len(array)} images, but the index has {images}; delete the file to make it anew")
+    return array
+
+
+def check_size(where: str, mask: np.ndarray, image: str, size_of_image: tuple[int, int]) -> None:
+    """Require a mask of the size (width, height) of its image; InputError otherwise."""
+    if mask.shape != size_of_image[::-1]:
+        width, height = size_of_image
+        raise InputError(f"{where}: mask of {size(mask)} pixels; its image {image} has {width}x{height}")
+
+
+def code_words(
+    settings: dict, normals: np.ndarray, train: np.ndarray, read: Callable[[], np.ndarray], where: str
+) -> np.ndarray:
+    """Code words that a settings block asks for, float64 (codes, 3).
+
+    Parameters
+    ----------
+    settings : dict
+        ``targets``: ``kmeans``, or ``vocabulary`` or ``images`` for the data set's own words; ``codes``, ``seed``.
+    normals : ndarray
+        See `open_normals`.
+    train : ndarray of int
+        Rows of the training images.
+    read : callable
+        Reads the data set's own words.
+    where : str
+        Place of the settings, for error messages.
+
+    Raises
+    ------
+    InputError
+        If the data set's words are not as many as ``codes``, or no unit vectors.
+    """
+    if settings["targets"] == "kmeans":
+        return fit_words(sample_normals(normals, train, settings["seed"], SAMPLES), settings["codes"], settings["seed"])
+    words = read()
+    check_words(words, f"{where}, targets: {settings['targets']}")
+    if len(words) != settings["codes"]:
+        raise InputError(f"{where}.codes: found {settings['codes']}; the data set has {len(words)} code words")
+    return words
+
+
+def sample_normals(array: np.ndarray, rows: np.ndarray, seed: int, most: int) -> np.ndarray:
+    """Draw at most about `most` known normals of these rows, equally many of each image; float32 (n, 3)."""
+    rng = np.random.default_rng(seed)
+    share = max(1, -(-most // len(rows)))
+    drawn = []
+    for row in rows:
+        normals, known = decode(array[row])
+        found = normals[known]
+        drawn.append(found if len(found) <= share else found[rng.choice(len(found), share, replace=False)])
+    drawn = np.concatenate(drawn)
+    if len(drawn) == 0:
+        raise InputError("no training image has a pixel with a known surface normal")
+    return drawn
+
+
+def cells(side: int, original: int, stride: int) -> np.ndarray:
+    """Which pixels of the original the cells of a network's output stand for, along one axis.
+
+    The image of `original` pixels is resized to `side` and then padded to a multiple of `stride`. A cell stands for the
+    pixel in its middle, `stride` / 2 from its edge, found by nearest-neighbour resizing; -1 where that lies in the
+    padding.
+    """
+    middle = np.arange(stride // 2, padded(side, stride), stride)
+    source = ((middle + 0.5) * original / side).astype(np.int64)
+    return np.where(middle < side, source, -1)
+
+
+def padded(side: int, stride: int) -> int:
+    """The smallest multiple of `stride` that is not below `side`."""
+    return -(-side // stride) * stride
+
+
+def label_cells(
+    values: np.ndarray, height: int, width: int, stride: int, label: Callable[[np.ndarray], np.ndarray]
+) -> np.ndarray:
+    """Labels of the output cells for an image resized to (height, width), int64 (rows, columns).
+
+    Parameters
+    ----------
+    values : ndarray, shape (h, w, ...)
+        What is known of each pixel of the original.
+    height, width : int
+    stride : int
+    label : callable
+        Turns values (..., ) of pixels into labels.
+    """
+    rows, columns = (cells(*sides, stride) for sides in zip((height, width), values.shape, strict=False))
+    labels = label(values[np.ix_(rows, columns)])
+    return np.where((rows[:, None] < 0) | (columns < 0), IGNORE, labels)
+
+
+def code_labels(encoded: np.ndarray, words: np.ndarray) -> np.ndarray:
+    """Label of each normal of `encoded` (..., 3): the nearest word, or `IGNORE` where none is known."""
+    normals, known = decode(encoded)
+    return np.where(known, nearest(normals, words), IGNORE)
+
+
+def size(array: np.ndarray) -> str:
+    """Width x height of an image."""
+    return f"{array.shape[1]}x{array.shape[0]}"

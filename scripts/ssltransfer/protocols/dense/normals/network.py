@@ -1,0 +1,222 @@
+"""A dilated residual network with a pyramid pooling head (PSPNet), and the decoding of its output to normals."""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from safetensors import SafetensorError
+from safetensors.torch import load_file
+from torch import Tensor, nn
+from torch.nn import functional
+
+from ssltransfer.errors import InputError, first_line
+from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.resnet import ResNet
+
+STRIDE = 8
+BINS = (1, 2, 3, 6)
+
+
+def dilate(backbone: ResNet) -> ResNet:
+    """Give the last two stages stride 1 and dilation 2 and 4, so that the output stride falls from 32 to 8.
+
+    As in the paper's software and torchvision (``replace_stride_with_dilation``), the first block of a stage keeps the
+    dilation of the stage before. The parameters stay what they are. The network is changed in place.
+    """
+    for stage, dilation in ((backbone.layer3, 2), (backbone.layer4, 4)):
+        for number, block in enumerate(stage):
+            block.conv2 = _unstrided(block.conv2, dilation if number else dilation // 2)
+            if block.downsample is not None:
+                block.downsample[0].stride = (1, 1)
+    return backbone
+
+
+def _unstrided(conv: nn.Conv2d, dilation: int) -> nn.Conv2d:
+    # A plain convolution also where the strided one was padded as SAME does: with stride 1 that is symmetric.
+    plain = nn.Conv2d(
+        conv.in_channels,
+        conv.out_channels,
+        3,
+        padding=dilation,
+        dilation=dilation,
+        bias=False,
+        device=conv.weight.device,
+    )
+    plain.weight = conv.weight
+    return plain
+
+
+class PyramidPooling(nn.Module):
+    """The head of PSPNet (protocol of v1 and v2: bins 1, 2, 3, 6; no auxiliary loss).
+
+    Each bin's averages go through a 1x1 convolution, batch norm and ReLU, are brought back to the size of the map
+    bilinearly and stacked onto it; a 3x3 convolution, batch norm, ReLU, dropout of whole channels and a 1x1
+    convolution give the logits.
+
+    Parameters
+    ----------
+    features : int
+        Channels of the map.
+    codes : int
+        Classes.
+    channels : int
+        Of each bin and of the 3x3 convolution; 512 in the paper.
+    dropout : float
+        Odds that a channel is dropped.
+
+    Notes
+    -----
+    Initialisation as in the paper's software: Kaiming normal (fan in) convolutions, batch norm with scale 1 and shift
+    1e-4.
+    """
+
+    def __init__(self, features: int, codes: int, channels: int = 512, dropout: float = 0.1) -> None:
+        super().__init__()
+        self.bins = nn.ModuleList(
+            nn.Sequential(nn.AdaptiveAvgPool2d(side), *_convolution(features, channels, 1)) for side in BINS
+        )
+        self.last = nn.Sequential(
+            *_convolution(features + len(BINS) * channels, channels, 3),
+            nn.Dropout2d(dropout),
+            nn.Conv2d(channels, codes, 1),
+        )
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d):
+                nn.init.kaiming_normal_(module.weight)
+            elif isinstance(module, nn.BatchNorm2d):
+                nn.init.constant_(module.bias, 1e-4)
+
+    def forward(self, x: Tensor) -> Tensor:
+        """Map (n, features, h, w) to logits (n, codes, h, w)."""
+        pooled = [
+            functional.interpolate(pool(x), x.shape[2:], mode="bilinear", align_corners=False) for pool in self.bins
+        ]
+        return self.last(torch.cat([x, *pooled], dim=1))
+
+
+def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
+    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
+    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
+
+
+class NormalsNetwork(nn.Module):
+    """Backbone of stride 8 and pyramid pooling head.
+
+    Parameters
+    ----------
+    backbone : ResNet
+        Changed in place (`dilate`).
+    codes, channels, dropout
+        See `PyramidPooling`.
+    frozen : {'all', 'first-four'}
+        The whole backbone (v2), or stem and first three stages (v1). What is frozen keeps its weights, batch-norm
+        scales, shifts and running statistics.
+    seed : int
+        Of the head's initialisation; the global generator is left as it was.
+
+    Attributes
+    ----------
+    trained : nn.ModuleDict
+        What is trained: ``head`` and, if the last stage is, ``layer4``. The rest is always in evaluation mode.
+    """
+
+    def __init__(self, backbone: ResNet, codes: int, channels: int, dropout: float, frozen: str, seed: int) -> None:
+        super().__init__()
+        self.backbone = dilate(backbone).requires_grad_(False)
+        with torch.random.fork_rng(devices=[]):
+            torch.manual_seed(seed)
+            self.trained = nn.ModuleDict({"head": PyramidPooling(backbone.num_features, codes, channels, dropout)})
+        if frozen == "first-four":
+            self.trained["layer4"] = backbone.layer4.requires_grad_(True)
+        self.train(False)
+
+    def train(self, mode: bool = True) -> "NormalsNetwork":
+        """Set the trained part to training mode, the frozen one to evaluation mode in any case."""
+        super().train(False)
+        self.trained.train(mode)
+        return self
+
+    def learnt(self, words: np.ndarray) -> dict[str, Tensor]:
+        """Everything that a checkpoint of the backbone does not hold: the trained tensors and the code words."""
+        return self.trained.state_dict() | {"words": torch.from_numpy(words)}
+
+    def forward(self, images: Tensor) -> Tensor:
+        """Map normalised images (n, 3, h, w), sides multiples of 8, to logits (n, codes, h / 8, w / 8)."""
+        b = self.backbone
+        with torch.no_grad():
+            x = b.maxpool(b.relu(b.bn1(b.conv1(images))))
+            x = b.layer3(b.layer2(b.layer1(x)))
+            if "layer4" not in self.trained:
+                x = b.layer4(x)
+        if "layer4" in self.trained:
+            x = b.layer4(x)
+        return self.trained["head"](x)
+
+
+def load_network(
+    checkpoint: str | Path, arch: str, learnt: str | Path, settings: dict
+) -> tuple[NormalsNetwork, np.ndarray]:
+    """Put a trained network together from its backbone and `NormalsNetwork.learnt`; also its code words.
+
+    Raises
+    ------
+    InputError
+        If a file is damaged, or its tensors are not those of the settings.
+    """
+    try:
+        state = load_file(learnt)
+        words = state.pop("words").numpy()
+        network = build_network(checkpoint, arch, len(words), settings)
+        network.trained.load_state_dict(state)
+    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+        raise InputError(f"{learnt} is no network of these settings: {first_line(error)}") from None
+    return network, words
+
+
+def build_network(checkpoint: str | Path, arch: str, codes: int, settings: dict) -> NormalsNetwork:
+    """Build the network of a settings block (``network``, ``frozen``, ``seed``) on a backbone."""
+    shape = {**settings["network"], "frozen": settings["frozen"], "seed": settings["seed"]}
+    return NormalsNetwork(load_backbone(checkpoint, arch), codes, **shape)
+
+
+def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict]:
+    """Parameter groups in which only the weights of convolutions decay (not biases, not batch norm)."""
+    decaying = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
+    inside = {id(weight) for weight in decaying}
+    rest = [parameter for parameter in module.parameters() if id(parameter) not in inside]
+    common = {"lr": learning_rate, "initial_lr": learning_rate}
+    return [
+        {"params": decaying, "weight_decay": weight_decay, **common},
+        {"params": rest, "weight_decay": 0.0, **common},
+    ]
+
+
+def decode(logits: Tensor, words: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
+    """Turn logits into unit normals at the size of the original images.
+
+    The logits are upsampled bilinearly, a softmax taken at each pixel, the words averaged under it, and the mean scaled
+    to length 1.
+
+    Parameters
+    ----------
+    logits : Tensor, shape (n, k, h, w)
+        A cell covers `STRIDE` pixels of the resized image; the last cells may lie in the padding.
+    words : Tensor, shape (k, 3)
+    resized, original : tuple of int
+        Height and width of the images as the network saw them (without padding) and as they are.
+
+    Returns
+    -------
+    Tensor, shape (n, *original, 3), float32
+    """
+    # Positions in [-1, 1] from edge to edge of the map, of which the resized image fills only a part.
+    axes = [
+        (torch.arange(side, device=logits.device) + 0.5) * (2 * inner / (side * STRIDE * count)) - 1
+        for side, inner, count in zip(original, resized, logits.shape[2:], strict=True)
+    ]
+    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)
+    upsampled = functional.grid_sample(
+        logits.float(), grid.expand(len(logits), *grid.shape), padding_mode="border", align_corners=False
+    )
+    mean = torch.einsum("nkhw,kc->nhwc", upsampled.softmax(dim=1), words.float())
+    return functional.normalize(mean, dim=-1)

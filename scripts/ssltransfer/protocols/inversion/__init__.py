@@ -1,0 +1,1 @@
+"""Feature inversion (paper section 4.4)."""

@@ -1,0 +1,1 @@
+"""Many-shot linear evaluation (paper section 4.1)."""

@@ -1,0 +1,130 @@
+"""The report of a suite: one html file that holds all figures and tables and loads nothing."""
+
+import base64
+import re
+from pathlib import Path
+from types import SimpleNamespace
+
+from jinja2 import Environment, StrictUndefined
+from markupsafe import Markup
+
+from ssltransfer.files import read_json, replacing
+from ssltransfer.report.table_folder import read_summary
+
+TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
+
+#: Section -> what belongs there: (title, figures, beginnings of table names), in reading order. A figure stands for
+#: itself and for those named after it with more words: ``normals-pictures`` for the pictures of all its protocols.
+SECTIONS = {
+    "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
+    "models": ("Which model?", ["mean-ranks", "radar"], ["mean-ranks", "fewshot-pairs"]),
+    "domain": ("Domain or transfer?", ["domain-vs-transfer"], ["domain-vs-transfer"]),
+    "comparison": ("Measured and published", [], ["comparison"]),
+    "claims": ("Claims", [], ["claims"]),
+    "linear": ("Many-shot linear", ["scatter-linear"], []),
+    "finetune": ("Many-shot finetuning", ["scatter-finetune"], []),
+    "fewshot": ("Few-shot", ["scatter-fewshot"], []),
+    "detection": ("Detection", ["scatter-detection", "detection-pictures"], ["detection"]),
+    "normals": ("Surface normals", ["scatter-normals", "normals-pictures"], ["normals"]),
+    "segmentation": ("Segmentation", ["scatter-segmentation"], ["segmentation"]),
+    "properties": (
+        "Properties of the features",
+        ["calibration", "properties", "inversion-pictures", "attention-pictures"],
+        ["properties", "table9-correlations"],
+    ),
+    "statistics": ("Statistics", ["pairs"], ["correlations", "averages-check"]),
+    "training": ("Training", ["losses"], ["training-details"]),
+}
+
+
+def caption(name: str, suite: str) -> str:
+    """Return the caption of a figure, from the template that Snakemake's own report uses too."""
+    text = (TEMPLATES / "figure.rst").read_text(encoding="utf-8")
+    wildcards = SimpleNamespace(wildcards=SimpleNamespace(name=name, suite=suite))
+    return Environment(autoescape=False).from_string(text).render(snakemake=wildcards).strip()
+
+
+def _named(folder: Path, name: str) -> list[str]:
+    """Names of the figures that an entry of `SECTIONS` stands for."""
+    return sorted(path.stem for pattern in (f"{name}.svg", f"{name}-*.svg") for path in folder.glob(pattern))
+
+
+def _figure(folder: Path, name: str, suite: str) -> dict:
+    """Read a figure for inlining; as an image of its own its ids cannot clash with those of another."""
+    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+    uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    own = read_json(folder / "captions.json").get(name, "")
+    return {"name": name, "caption": f"{caption(name, suite)} {own}".strip(), "uri": uri, "width": round(points * 1.75)}
+
+
+def _section_of(table: str) -> str | None:
+    """Section of a table by its name; None for one that is only a file, because a figure shows it."""
+    found = (key for key, (*_, names) in SECTIONS.items() if any(re.match(rf"{name}(-|$)", table) for name in names))
+    return next(found, None)
+
+
+def _sections(tables: Path, figures: Path, suite: str) -> list[dict]:
+    found = read_json(tables / "suite.json")["tables"]
+    for table in found:
+        table["html"] = Markup((tables / f"{table['name']}.html").read_text(encoding="utf-8"))
+    sections = []
+    for key, (title, figure_names, _) in SECTIONS.items():
+        section = {
+            "id": key,
+            "title": title,
+            "figures": [_figure(figures, found, suite) for name in figure_names for found in _named(figures, name)],
+            "tables": [t for t in found if (t["section"] or _section_of(t["name"])) == key],
+        }
+        if section["figures"] or section["tables"]:
+            sections.append(section)
+    return sections
+
+
+def _inline_json(path: Path) -> Markup:
+    """Read a JSON file so that nothing in it can end the script element it goes into."""
+    return Markup(path.read_text(encoding="utf-8").replace("&", "\\u0026").replace("<", "\\u003c"))
+
+
+def render_report(suite: str, title: str, tables: str | Path, figures: str | Path, provenance: dict[str, str]) -> str:
+    """Render the report.
+
+    Parameters
+    ----------
+    suite, title : str
+        Its id and heading.
+    tables, figures : path
+        Folders written by `summary.write_summary` and by `plots.save_figure` (with captions.json beside the figures,
+        and explorer.json if there is anything to explore).
+    provenance : dict of str
+        Versions to list at the end, after suite and conventions.
+
+    Returns
+    -------
+    str
+        A complete html document. Everything that comes from outside is escaped.
+    """
+    tables, figures = Path(tables), Path(figures)
+    summary = read_summary(tables)
+    environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
+    template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
+    counts = {
+        "models": int(summary.matrix.notna().any(axis=1).sum()),
+        "tasks": summary.matrix.shape[1],
+        "scores": len(summary.scores),
+    }
+    data = figures / "explorer.json"
+    return template.render(
+        title=title,
+        counts=counts,
+        sections=_sections(tables, figures, suite),
+        provenance={"suite": suite, "conventions": summary.conventions_name, **provenance},
+        explorer=_inline_json(data) if data.exists() else "",
+        script=Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),
+    )
+
+
+def write_report(path: str | Path, *args, **kwargs) -> None:
+    """Render (see `render_report`) and write the report."""
+    with replacing(path) as temporary:
+        temporary.write_text(render_report(*args, **kwargs), encoding="utf-8")

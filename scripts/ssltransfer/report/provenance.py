@@ -1,0 +1,168 @@
+"""Where the numbers of a suite come from: code, versions, machines, inputs, and how long each rule took.
+
+Jobs leave their cost in the last line of their log (`jobs.job`), whatever machine they ran on.
+"""
+
+import json
+import re
+import subprocess
+from collections.abc import Iterable, Iterator
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ssltransfer.config import read_table
+from ssltransfer.files import file_hash, read_json
+
+COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
+REPOSITORY = Path(__file__).parents[3]
+
+
+def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, versions: dict[str, str]) -> dict:
+    """Collect what is known of the run that made the scores of a suite, below the working directory.
+
+    Parameters
+    ----------
+    suite : str
+    cells : iterable of (str, str, str)
+        Protocol, model and data set of each score.
+    config : dict
+        Of the suite; its tables are looked up as the workflow does.
+    versions : dict of str
+        Packages of the driver's environment.
+
+    Returns
+    -------
+    dict
+        ``suite``, ``date``, ``revision``, ``versions`` and ``machines`` (all that contributed), ``rules`` (jobs and
+        seconds), ``configuration``, ``settings`` (of each protocol, defaults included), ``inputs`` (checksums of
+        tables, indexes and published checkpoints).
+    """
+    cells = set(cells)
+    paths = (Path("results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
+    scores = [read_json(path) for path in sorted(paths) if path.is_file()]
+    tables = {key: _table(config, key) for key in ("models", "datasets", "pretraining")}
+    checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
+    datasets = _datasets(cells, tables["datasets"], checkpoints)
+    others = _ids(tables["models"], "model") - {model for _, model, _ in cells}
+    others |= _ids(tables["datasets"], "dataset") - datasets
+    costs = [(log, cost) for log, cost in _costs(Path("logs")) if _belongs(log, cells, suite, others)]
+    return {
+        "suite": suite,
+        "date": datetime.now(UTC).isoformat(timespec="seconds"),
+        "revision": revision(REPOSITORY),
+        "versions": _versions([versions, *(score.get("versions", {}) for score in scores)]),
+        "machines": _machines(cost for _, cost in costs),
+        "rules": _rules((log.split("/")[0], cost) for log, cost in costs),
+        "configuration": config,
+        "settings": {score["protocol"]: score["settings"] for score in scores},
+        "inputs": {
+            "tables": {str(path): file_hash(path) for path in tables.values() if path.is_file()},
+            "indexes": {
+                name: file_hash(path)
+                for name in sorted(datasets)
+                if (path := Path("results", "datasets", name, "index.parquet")).is_file()
+            },
+            "checkpoints": {
+                model: {key: found[key] for key in ("source", "files", "recipe") if key in found}
+                for model, found in sorted(checkpoints.items())
+            },
+        },
+    }
+
+
+def revision(repository: Path) -> dict | None:
+    """Return the commit of a checkout and whether files were changed since; None outside of one."""
+
+    def git(*words: str) -> str:
+        return subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=True).stdout
+
+    try:
+        return {"commit": git("rev-parse", "HEAD").strip(), "changed": bool(git("status", "--porcelain", "-uno"))}
+    except (OSError, subprocess.CalledProcessError):
+        return None
+
+
+def summarise(provenance: dict) -> dict[str, str]:
+    """Return what a report shows of it: a line for each heading."""
+    commit = provenance["revision"]
+    inputs = provenance["inputs"]
+    rules = sorted(provenance["rules"].items(), key=lambda item: -item[1]["seconds"])
+    lines = {
+        "made": provenance["date"],
+        "code": "not a git checkout" if commit is None else commit["commit"] + (" (changed)" * commit["changed"]),
+        **{name: ", ".join(found) for name, found in provenance["versions"].items()},
+        "machines": "; ".join(f"{name} ({count} jobs)" for name, count in provenance["machines"].items()),
+        "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} in {cost['jobs']}" for name, cost in rules),
+        "inputs": f"{len(inputs['indexes'])} indexes, {len(inputs['checkpoints'])} checkpoints; "
+        "their checksums are in provenance.json",
+    }
+    return {key: text for key, text in lines.items() if text}
+
+
+def _seconds(value: float) -> str:
+    hours, minutes = divmod(round(value) // 60, 60)
+    return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes > 9 else f"{value:.0f} s"
+
+
+def _table(config: dict, key: str) -> Path:
+    path = Path(config.get(key, f"config/{key}.{'yaml' if key == 'pretraining' else 'tsv'}"))
+    return path if path.exists() or path.is_absolute() else REPOSITORY / path
+
+
+def _datasets(cells: set, table: Path, checkpoints: dict[str, dict]) -> set[str]:
+    """Data sets of the scores, those whose images they share, and those that models were pretrained on."""
+    used = {dataset for _, _, dataset in cells}
+    for row in read_table(table) if table.is_file() else ():
+        if row["dataset"] in used:
+            used |= set(re.split(r"[:/,+ ]", row["source"])[1:])
+    recipes = (found.get("recipe") for found in checkpoints.values())
+    return used | {recipe["dataset"] for recipe in recipes if isinstance(recipe, dict) and "dataset" in recipe}
+
+
+def _costs(logs: Path) -> Iterator[tuple[str, dict]]:
+    """Log (its path below `logs`, without suffix) and cost of every finished job."""
+    for path in sorted(logs.rglob("*.log")):
+        lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
+        if lines and (found := COST.search(lines[-1])):
+            yield str(path.relative_to(logs).with_suffix("")), json.loads(found[1])
+
+
+def _ids(table: Path, column: str) -> set[str]:
+    return {row[column] for row in read_table(table)} if table.is_file() else set()
+
+
+def _belongs(log: str, cells: set, suite: str, others: set[str]) -> bool:
+    """Whether a log is that of a job of this suite: other suites keep theirs in the same folders."""
+    _, *parts = log.split("/")
+    if len(parts) == 3 and parts[1] in {model for _, model, _ in cells}:
+        return tuple(parts) in cells
+    if len(parts) == 1 and Path("results", parts[0], "tables").is_dir():
+        return parts[0] == suite
+    return not set(parts) & others
+
+
+def _versions(found: Iterable[dict]) -> dict[str, list[str]]:
+    versions: dict[str, set[str]] = {}
+    for each in found:
+        for name, version in each.items():
+            if name != "protocol":
+                versions.setdefault(name, set()).add(str(version))
+    return {name: sorted(values) for name, values in sorted(versions.items())}
+
+
+def _machines(costs: Iterable[dict]) -> dict[str, int]:
+    counts: dict[str, int] = {}
+    for cost in costs:
+        counts[cost["machine"]] = counts.get(cost["machine"], 0) + 1
+    return dict(sorted(counts.items()))
+
+
+def _rules(costs: Iterable[tuple[str, dict]]) -> dict[str, dict]:
+    rules: dict[str, dict] = {}
+    for rule, cost in costs:
+        entry = rules.setdefault(rule, {"jobs": 0, "seconds": 0.0, "longest": 0.0, "peak_memory_mib": 0})
+        entry["jobs"] += 1
+        entry["seconds"] = round(entry["seconds"] + cost["seconds"], 1)
+        entry["longest"] = max(entry["longest"], round(cost["seconds"], 1))
+        entry["peak_memory_mib"] = max(entry["peak_memory_mib"], cost["peak_memory_mib"])
+    return dict(sorted(rules.items()))

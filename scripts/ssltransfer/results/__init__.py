@@ -1,0 +1,1 @@
+"""Files that jobs write and the summary reads: scores, pictures, trained tensors."""

@@ -1,0 +1,107 @@
+"""The numbers that protocols measure: their names, units, directions, and the measures they belong to."""
+
+import math
+from dataclasses import dataclass
+
+#: unit -> (smallest, largest possible value, value that means "all")
+UNITS = {
+    "percent": (0.0, 100.0),
+    "fraction": (0.0, 1.0),
+    "distance": (0.0, math.inf),
+    "degrees": (0.0, 180.0),
+    "levels^2": (0.0, 255.0**2),
+    "decibels": (0.0, math.inf),
+    "similarity": (-1.0, 1.0),
+}
+
+
+@dataclass(frozen=True)
+class Metric:
+    """How a number is named, printed, compared and transformed.
+
+    Attributes
+    ----------
+    label : str
+        Column heading.
+    unit : str
+        A key of `UNITS`.
+    better : int
+        1 where higher is better, -1 where lower is better, 0 where neither is.
+    logit : bool
+        Whether correlations use the logit of the value (v2 section A.7) or the value itself.
+    decimals : int
+        Digits printed in tables, as in the paper.
+    """
+
+    label: str
+    unit: str = "percent"
+    better: int = 1
+    logit: bool = True
+    decimals: int = 2
+
+    @property
+    def scale(self) -> float:
+        """What to divide a value by before the logit."""
+        return 100.0 if self.unit == "percent" else 1.0
+
+
+METRICS = {
+    "top1": Metric("Top-1 accuracy"),
+    "mean-per-class": Metric("Mean per-class accuracy"),
+    "map11": Metric("11-point mAP"),
+    "accuracy": Metric("Accuracy"),
+    "ap": Metric("AP"),
+    "ap50": Metric("AP50"),
+    "ap75": Metric("AP75"),
+    "mean-angle": Metric("Mean", "degrees", -1, logit=False),
+    "median-angle": Metric("Median", "degrees", -1, logit=False),
+    "within-11.25": Metric("< 11.25°"),
+    "within-22.5": Metric("< 22.5°"),
+    "within-30": Metric("< 30°"),
+    "mean-iou": Metric("Mean IoU", "fraction", decimals=4),
+    "pixel-accuracy": Metric("Accuracy"),
+    "ece": Metric("ECE", better=-1),
+    "lpips-alexnet": Metric("LPIPS AlexNet", "distance", -1),
+    "lpips-vgg": Metric("LPIPS VGG", "distance", -1),
+    "lpips-squeezenet": Metric("LPIPS SqueezeNet", "distance", -1),
+    "mse-red": Metric("MSE red", "levels^2", -1, logit=False, decimals=0),
+    "mse-green": Metric("MSE green", "levels^2", -1, logit=False, decimals=0),
+    "mse-blue": Metric("MSE blue", "levels^2", -1, logit=False, decimals=0),
+    "psnr": Metric("PSNR", "decibels", logit=False),
+    "ssim": Metric("SSIM", "similarity", logit=False),
+    "attentive-diffusion": Metric("Attentive diffusion", better=0),
+}
+
+
+@dataclass(frozen=True)
+class Kind:
+    """What a protocol measures, and how the paper summarises it.
+
+    Attributes
+    ----------
+    label, short : str
+        Heading of its tables and panels, and its abbreviation.
+    headline : str or None
+        The metric that stands for the kind in Fig. 1 (v2); None where every data set has its own metric.
+    performance : bool
+        Whether it is a transfer task (a panel of Fig. 1) or a property of the features.
+    """
+
+    label: str
+    short: str
+    headline: str | None = None
+    performance: bool = True
+
+
+KINDS = {
+    "linear": Kind("Many-shot linear", "Linear"),
+    "finetune": Kind("Many-shot finetune", "Finetune"),
+    "fewshot": Kind("Few-shot", "Few-shot"),
+    "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50"),
+    "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50"),
+    "normals": Kind("Surface normals", "Normals", "within-11.25"),
+    "segmentation": Kind("Segmentation", "Segm.", "mean-iou"),
+    "calibration": Kind("Calibration", "Calibration", performance=False),
+    "inversion": Kind("Feature inversion", "Inversion", performance=False),
+    "attention": Kind("Occlusion attention", "Attention", performance=False),
+}

@@ -1,0 +1,71 @@
+"""Pictures that a job made of its results: what it was shown, and what its model made of it."""
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ssltransfer.errors import InputError
+from ssltransfer.files import replacing
+from ssltransfer.row_file import load_arrays
+
+
+@dataclass(frozen=True)
+class Pictures:
+    """A row of small images a panel, in the same columns for all models of a protocol.
+
+    Attributes
+    ----------
+    columns : list of str
+        Name of each image.
+    reference : dict of str to ndarray of uint8, shape (columns, h, w, 3)
+        What does not depend on the model, by title: the images, the ground truth.
+    panels : dict of str to ndarray of uint8, shape (columns, h, w, 3)
+        What the model made of them, by title.
+    caption : str
+        What a reader has to know about the settings.
+    """
+
+    columns: list[str]
+    reference: dict[str, np.ndarray]
+    panels: dict[str, np.ndarray]
+    caption: str = ""
+
+    def __post_init__(self) -> None:
+        for title, images in (self.reference | self.panels).items():
+            fits = images.dtype == np.uint8 and images.ndim == 4 and images.shape[::3] == (len(self.columns), 3)
+            if not fits:
+                expected = f"uint8 ({len(self.columns)}, height, width, 3)"
+                raise ValueError(f"{title}: found {images.dtype} {images.shape}, expected {expected}")
+
+
+def save_pictures(
+    path: str | Path,
+    columns: list[str],
+    reference: dict[str, np.ndarray],
+    panels: dict[str, np.ndarray],
+    caption: str = "",
+) -> None:
+    """Write pictures (see `Pictures`) as a compressed npz file."""
+    pictures = Pictures(columns, reference, panels, caption)
+    arrays = {
+        "columns": np.array(pictures.columns),
+        "reference_titles": np.array(list(reference)),
+        "panel_titles": np.array(list(panels)),
+        "caption": np.array(caption),
+    }
+    arrays |= {f"reference_{i}": images for i, images in enumerate(reference.values())}
+    arrays |= {f"panel_{i}": images for i, images in enumerate(panels.values())}
+    with replacing(path) as temporary:
+        np.savez_compressed(temporary, **arrays)
+
+
+def load_pictures(path: str | Path) -> Pictures:
+    """Read what `save_pictures` wrote; InputError if the file is something else."""
+    file = load_arrays(path, "pictures")
+    try:
+        reference = {str(title): file[f"reference_{i}"] for i, title in enumerate(file["reference_titles"])}
+        panels = {str(title): file[f"panel_{i}"] for i, title in enumerate(file["panel_titles"])}
+        return Pictures([str(name) for name in file["columns"]], reference, panels, str(file["caption"]))
+    except (KeyError, ValueError, TypeError) as error:
+        raise InputError(f"{path} holds no pictures of this workflow ({error}); delete it") from None

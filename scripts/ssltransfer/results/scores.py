@@ -1,0 +1,244 @@
+"""Score files and the tidy table that every table and figure is made from.
+
+The tidy table has one row a number:
+
+========  ==================================================================================
+model     id of the model
+protocol  id of the protocol (a settings block); published numbers carry the id of the kind
+kind      what was measured, a key of `KINDS`
+dataset   id of the data set; ``average`` where only a mean over data sets was published
+setting   variant within the protocol (``20-shot``, ``linear-scaled``), often empty
+metric    a key of `METRICS`, which also fixes unit and direction
+value     the number, in the unit of the metric
+low       lower end of the 95 % interval, empty when none was stated
+high      upper end of the 95 % interval
+source    ``measured``, ``published-v1`` or ``published-v2``
+========  ==================================================================================
+"""
+
+import json
+import math
+import sys
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+
+import pandas as pd
+
+from ssltransfer.errors import InputError
+from ssltransfer.files import read_json
+from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+
+COLUMNS = ["model", "protocol", "kind", "dataset", "setting", "metric", "value", "low", "high", "source"]
+CELL = ["model", "protocol", "kind", "dataset", "setting", "metric"]
+AVERAGE = "average"
+SHOWN = 3
+"""Warnings of a protocol that captions repeat."""
+SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "score.schema.yaml"
+
+
+@cache
+def _validator():
+    """Compile the schema once; jsonschema and yaml are needed by the collecting job alone."""
+    import jsonschema
+    import yaml
+
+    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number that a score can have")
+
+
+def read_score(path: str | Path) -> dict:
+    """Read one score file and check it.
+
+    Raises
+    ------
+    InputError
+        Naming file and key: no such file, no valid JSON, NaN or infinity, a key that the schema does not
+        know or misses, an unknown kind or metric, a wrong unit, a value outside its unit's range, an
+        interval that does not contain its value.
+    """
+    path = Path(path)
+    try:
+        score = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (OSError, ValueError, RecursionError) as error:
+        raise InputError(f"{path}: cannot be read as a score file: {error}") from error
+    for problem in _validator().iter_errors(score):
+        where = problem.json_path.removeprefix("$.")
+        raise InputError(f"{path}: {where}: {problem.message.splitlines()[0][:200]}")
+    if score["kind"] not in KINDS:
+        raise InputError(f"{path}: kind: {score['kind']!r} is unknown, write one of {', '.join(KINDS)}")
+    for i, value in enumerate(score["values"]):
+        _check_value(f"{path}: values[{i}]", value)
+    cells = [(value["setting"], value["metric"]) for value in score["values"]]
+    if len(set(cells)) < len(cells):
+        raise InputError(f"{path}: values: setting and metric occur twice, each pair may occur once")
+    return score
+
+
+def _check_value(where: str, value: dict) -> None:
+    metric = METRICS.get(value["metric"])
+    if metric is None:
+        raise InputError(f"{where}.metric: {value['metric']!r} is unknown, write one of {', '.join(METRICS)}")
+    if value["unit"] != metric.unit:
+        raise InputError(f"{where}.unit: {value['unit']!r} found, {value['metric']} is in {metric.unit}")
+    smallest, largest = UNITS[metric.unit]
+    if not smallest <= value["value"] <= min(largest, sys.float_info.max):
+        raise InputError(
+            f"{where}.value: {value['value']} found, {metric.unit} lies within {smallest:g} to {largest:g}"
+        )
+    low, high = value.get("low"), value.get("high")
+    if (low is None) != (high is None):
+        raise InputError(f"{where}: low and high come together, found low {low} and high {high}")
+    if low is not None and not low <= value["value"] <= high:
+        raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}")
+
+
+def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
+    """Collect score files into the tidy table, in the order given.
+
+    Raises
+    ------
+    InputError
+        A file is wrong (see `read_score`), or two files hold the same cell.
+    """
+    rows, origin = [], {}
+    for path in paths:
+        score = read_score(path)
+        key = (score["model"], score["protocol"], score["dataset"])
+        if key in origin:
+            raise InputError(f"{path}: holds the same model, protocol and dataset as {origin[key]}")
+        origin[key] = path
+        head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
+        rows += [head | value | {"source": "measured"} for value in score["values"]]
+    return tidy(rows)
+
+
+def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
+    """Read the few-shot episodes out of checked score files.
+
+    Returns
+    -------
+    list of dict
+        ``model``, ``protocol``, ``dataset``, ``setting``, ``queries``, ``correct``; empty without few-shot scores.
+    """
+    found = []
+    for path in paths:
+        score = read_json(path)
+        head = {name: score[name] for name in ("model", "protocol", "dataset")}
+        found += [head | {"setting": s} | episodes for s, episodes in score.get("episodes", {}).items()]
+    return found
+
+
+def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
+    """Sum up the warnings of checked score files for the captions of tables and figures.
+
+    Returns
+    -------
+    dict of dict
+        Protocol -> ``kind`` and ``text``, without protocols that have no warnings. A warning that not all scores of a
+        protocol have says how far it goes; more than `SHOWN` are counted.
+    """
+    kinds, cells, found = {}, {}, {}
+    for score in map(read_json, paths):
+        protocol, cell = score["protocol"], (score["model"], score["dataset"])
+        kinds[protocol] = score["kind"]
+        cells.setdefault(protocol, set()).add(cell)
+        for warning in score.get("warnings", ()):
+            found.setdefault(protocol, {}).setdefault(warning, set()).add(cell)
+    notes = {}
+    for protocol, warnings in found.items():
+        texts = [text + _extent(having, cells[protocol]) for text, having in warnings.items()]
+        more = [f"and {len(texts) - SHOWN} more in the score files"] if len(texts) > SHOWN else []
+        text = f"{protocol}: {'; '.join([*texts[:SHOWN], *more])}."
+        notes[protocol] = {"kind": kinds[protocol], "text": text}
+    return notes
+
+
+def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
+    """Say which (model, data set) of a protocol a warning is about, unless it is about all."""
+    datasets = {dataset for _, dataset in having}
+    there = {cell for cell in cells if cell[1] in datasets}
+    parts = [", ".join(sorted(datasets))] if there != cells else []
+    if having != there:
+        parts.append(f"{len(having)} of {len(there)} scores")
+    return f" ({'; '.join(parts)})" if parts else ""
+
+
+def tidy(rows: list[dict]) -> pd.DataFrame:
+    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN."""
+    frame = pd.DataFrame(rows, columns=COLUMNS)
+    return frame.astype({"value": float, "low": float, "high": float})
+
+
+def read_scores(path: str | Path) -> pd.DataFrame:
+    """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings."""
+    frame = pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "value": [""]})
+    if list(frame.columns) != COLUMNS:
+        raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(COLUMNS)}")
+    bad = frame[frame["value"].isna() | ~frame["metric"].isin(list(METRICS)) | ~frame["kind"].isin(list(KINDS))]
+    if len(bad):
+        raise InputError(f"{path}: row {bad.index[0] + 2}: value missing, or metric or kind unknown")
+    return tidy(frame.to_dict("records"))
+
+
+def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
+    """Accuracy of each model on its source data set, the x axis of every correlation.
+
+    Parameters
+    ----------
+    models : list of dict
+        Rows of the model table with ``model`` and ``source_accuracy``: a number in percent,
+        ``measured:DATASET`` (the linear score of that cell), or empty.
+    scores : pd.DataFrame
+        Tidy table.
+
+    Returns
+    -------
+    pd.Series
+        Percent, indexed by model, NaN where the column is empty or the cell is not there.
+
+    Raises
+    ------
+    InputError
+        The text is neither a number from 0 to 100 nor ``measured:DATASET`` with a linear score.
+    """
+    linear = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
+    measured = linear.set_index(["model", "dataset"])["value"]
+    values = {}
+    for row in models:
+        text = str(row.get("source_accuracy") or "").strip()
+        if text in ("", "nan"):
+            values[row["model"]] = math.nan
+        elif text.startswith("measured:"):
+            cell = (row["model"], text.removeprefix("measured:"))
+            if cell[1] not in set(linear["dataset"]):
+                raise InputError(
+                    f"models table, row {row['model']}, source_accuracy: {text!r} names a data set without a "
+                    "linear score in this suite; write a data set of a linear task, a number, or nothing"
+                )
+            values[row["model"]] = measured.get(cell, math.nan)
+        else:
+            values[row["model"]] = _percent(row["model"], text)
+    return pd.Series(values, dtype=float, name="source_accuracy")
+
+
+def _percent(model: str, text: str) -> float:
+    try:
+        value = float(text)
+    except ValueError:
+        value = math.nan
+    if not 0 < value < 100:
+        raise InputError(
+            f"models table, row {model}, source_accuracy: {text!r} found, "
+            "write a percentage between 0 and 100, measured:DATASET, or nothing"
+        )
+    return value
+
+
+def source_datasets(models: list[dict]) -> list[str]:
+    """Data sets that serve as the x axis; like ImageNet in the paper they are no transfer targets."""
+    texts = [str(row.get("source_accuracy") or "") for row in models]
+    return sorted({text.removeprefix("measured:") for text in texts if text.startswith("measured:")})

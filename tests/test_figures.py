@@ -1,0 +1,144 @@
+import numpy as np
+import pandas as pd
+import pytest
+from synthetic_suite import MODELS, scores, suite
+
+from ssltransfer.analysis.correlation import correlations, transform
+from ssltransfer.analysis.suite_results import correlate_summary, summarise
+from ssltransfer.report.figures import model_styles, save_figure, suite_figures
+from ssltransfer.report.interactive_scatter import explorer_data
+from ssltransfer.report.table_folder import read_correlations, write_summary
+from ssltransfer.report.tables import all_tables
+from ssltransfer.results.scores import tidy
+
+
+def figures(summary):
+    found = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    return dict(suite_figures(summary, found))
+
+
+def test_every_figure_of_a_small_suite_is_drawn_and_repeats_byte_for_byte(tmp_path):
+    for folder in ("a", "b"):
+        for name, figure in figures(suite()).items():
+            save_figure(figure, tmp_path / folder, name)
+    names = sorted(path.name for path in (tmp_path / "a").iterdir())
+    assert [name for name in names if name.endswith("svg")] == [
+        "correlations.svg", "domain-vs-transfer.svg", "mean-ranks.svg", "pairs.svg", "radar.svg",
+        "scatter-fewshot.svg", "scatter-linear.svg", "transfer.svg",
+    ]  # fmt: skip
+    for name in names:
+        assert (tmp_path / "a" / name).read_bytes() == (tmp_path / "b" / name).read_bytes(), name
+
+
+def test_a_model_keeps_its_style_when_rows_are_added():
+    models = suite().models
+    extra = models.iloc[[2]].assign(model="new")
+    before, after = model_styles(models), model_styles(pd.concat([models, extra]))
+    assert all(after[model] == style for model, style in before.items())
+
+
+def test_styles_are_told_apart():
+    models = suite().models
+    many = models.iloc[[2] * 14].assign(model=[f"m{i}" for i in range(14)], family="contrastive")
+    styles = [(s["marker"], s["color"]) for s in model_styles(many).values()]
+    assert len(set(styles)) == 14
+
+
+def test_a_wide_confidence_band_does_not_press_the_points_together():
+    drawn = figures(suite(MODELS[:3]))
+    for ax in (ax for name in ("transfer", "scatter-linear") for ax in drawn[name].axes):
+        heights = [line.get_ydata()[0] for line in ax.lines if line.get_linestyle() == "None"]
+        assert len(heights) == 3
+        bottom, top = ax.get_ylim()
+        assert bottom < min(heights) and max(heights) < top
+        assert top - bottom < 2.3 * np.ptp(heights)
+
+
+@pytest.mark.parametrize("count", [1, 2])
+def test_few_models_are_drawn_without_a_line(count):
+    drawn = figures(suite(MODELS[:count]))
+    assert "transfer" in drawn
+    assert "correlations" not in drawn
+    assert not any(line.get_linestyle() == "-" for line in drawn["transfer"].axes[0].lines)
+
+
+def test_without_source_accuracy_there_is_nothing_to_scatter():
+    models = [row | {"source_accuracy": ""} for row in MODELS]
+    assert set(figures(suite(models))) == {"domain-vs-transfer", "mean-ranks", "pairs"}
+
+
+def test_equal_scores_are_drawn():
+    summary = suite()
+    summary.scores["value"] = np.where(summary.scores["dataset"] == "digits", 50.0, summary.scores["value"])
+    summary.scores[["low", "high"]] = np.nan
+    assert "transfer" in figures(summary)
+
+
+@pytest.mark.parametrize(
+    ("protocol", "datasets", "distant"),
+    [("fewshot-cd-fsl-x", {}, False), ("few", {"digits": "eurosat", "textures": "isic"}, True)],
+)
+def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, distant):
+    models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
+    few = scores().replace({"protocol": {"fewshot-r32": protocol}, "dataset": datasets})
+    summary = summarise(few, models, {}, {}, "v2")
+    tables = {table.name: table for table in all_tables(summary, correlate_summary(summary), [], None)}
+    write_summary(summary, list(tables.values()), tmp_path)
+    drawn = dict(suite_figures(summary, read_correlations(tmp_path)))
+    bars = {ax.get_title(loc="left") for ax in drawn["correlations"].axes}
+    spokes = {text.get_text() for ax in drawn["radar"].axes for text in ax.get_xticklabels()}
+    rows = set(tables["correlations"].cells.index)
+    assert ("Few-shot CD-FSL (20-shot)" in bars) is distant
+    assert ("Few-shot CD" in spokes) is distant
+    assert ("Few-shot · average · CD-FSL · 20-shot" in rows) is distant
+
+
+def calibration_suite(conventions):
+    rows = [
+        {"model": row["model"], "protocol": "cal", "kind": "calibration", "dataset": dataset, "setting": setting}
+        | {"metric": "ece", "value": error + i + 2 * (setting == "linear"), "source": "measured"}
+        for i, row in enumerate(MODELS)
+        for dataset, error in (("digits", 1.0), ("textures", 9.0))
+        for setting in ("linear", "linear-scaled")
+    ]
+    names = {"digits": "Digits", "textures": "Textures", "shapes": "Shapes"}
+    return summarise(pd.concat([scores(), tidy(rows)]), MODELS, names, {}, conventions)
+
+
+def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():
+    """Figure 3 of the paper: plain mean of the ECE of all data sets, a panel for each way to scale."""
+    figure = figures(calibration_suite("v2"))["calibration"]
+    drawn = {axes.get_title().split("\n")[0]: axes for axes in figure.axes if axes.get_title()}
+    assert sorted(drawn) == ["ECE Linear", "ECE Linear, scaled"]
+    for title, shift in (("ECE Linear", 2), ("ECE Linear, scaled", 0)):
+        heights = [line.get_ydata()[0] for line in drawn[title].lines if len(line.get_ydata()) == 1]
+        means = np.array([5.0 + i + shift for i in range(len(MODELS))])
+        assert sorted(heights) == pytest.approx(np.log(means / (100 - means)))
+
+
+def tick_texts(axis):
+    places = axis.get_major_locator()()
+    return dict(zip(places, axis.get_major_formatter().format_ticks(places), strict=True))
+
+
+def test_what_is_correlated_raw_is_drawn_raw():
+    summary = calibration_suite("v1")
+    drawn = figures(summary)
+    for ax in drawn["calibration"].axes:
+        x, y = zip(*(line.get_xydata()[0] for line in ax.lines if line.get_linestyle() == "None"), strict=True)
+        assert sorted(x) == pytest.approx(sorted(summary.source))
+        assert f"r = {np.corrcoef(x, y)[0, 1]:.2f}".replace("-", "−") in ax.get_title()
+        for axis in (ax.xaxis, ax.yaxis):
+            assert all(float(text) == pytest.approx(place) for place, text in tick_texts(axis).items())
+    for place, text in tick_texts(drawn["scatter-linear"].axes[0].xaxis).items():
+        assert place == pytest.approx(transform(float(text), "top1"))
+
+
+def test_explorer_shows_raw_what_is_correlated_raw():
+    summary = calibration_suite("v1")
+    views = explorer_data(summary, correlate_summary(summary))["views"]
+    view = next(view for view in views if view["label"].startswith("Calibration"))
+    x, y = ([point[i] for point in view["points"]] for i in (1, 2))
+    assert x == pytest.approx(list(summary.source), abs=1e-4)
+    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f}," in view["note"]
+    assert all(float(text) == pytest.approx(place) for place, text in view["xticks"] + view["yticks"])
