@@ -35,7 +35,7 @@ from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid
 ARCH, NORM, SEEDS = "resnet-1x1x1x1-w16", "imagenet", (0, 1, 2)
 TASKS = {"shapes": "top1", "textures": "mean-per-class", "shapes-multilabel": "map11"}
 WHERE = {"shapes": "shapes", "textures": "textures", "shapes-multilabel": "shapes"}
-SETTINGS = yaml.safe_load((ROOT / "config/config.yaml").read_text())["protocols"]["linear-r32"]
+SETTINGS = yaml.safe_load((ROOT / "config/protocols.yaml").read_text())["linear-r32"]
 RECIPES = {n: Recipe(n, **r) for n, r in yaml.safe_load((ROOT / "config/pretraining.yaml").read_text()).items()}
 
 

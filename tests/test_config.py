@@ -16,7 +16,7 @@ from workflow import REPOSITORY
 
 SCHEMAS = REPOSITORY / "workflow" / "schemas"
 SUITES = sorted((REPOSITORY / "config").glob("*.yaml"))
-SUITES = [path for path in SUITES if path.name != "pretraining.yaml"]
+SUITES = [path for path in SUITES if path.name not in ("pretraining.yaml", "protocols.yaml")]
 
 
 def shipped(path):
@@ -40,10 +40,14 @@ def test_shipped_suites_are_valid(path):
 
 
 def test_a_settings_block_means_the_same_everywhere():
-    blocks = {}
-    for path in SUITES:
-        for name, block in shipped(path)["protocols"].items():
-            assert blocks.setdefault(name, block) == block, f"{path.name}: {name}"
+    """Shared blocks stand in one file; a suite's own block of the same name must be equal to it."""
+    assert not any("protocols" in shipped(path) for path in SUITES)
+    config = shipped(REPOSITORY / "config/paper-v2.yaml")
+    equal = config | {"protocols": {"calibration": {"kind": "calibration", "of": "linear", "seed": 0}}}
+    assert load_suite(equal, SCHEMAS, REPOSITORY).settings("calibration") == equal["protocols"]["calibration"]
+    other = config | {"protocols": {"calibration": {"kind": "calibration", "of": "linear", "seed": 1}}}
+    with pytest.raises(InputError, match=r"protocols\.calibration\.seed: found 1.*protocols\.yaml has 0"):
+        load_suite(other, SCHEMAS, REPOSITORY)
 
 
 def test_the_papers_blocks_have_the_papers_numbers():
@@ -86,10 +90,10 @@ def test_no_demo_setting_leaks_into_another_suite():
         other = load_suite(shipped(path), SCHEMAS, REPOSITORY)
         if other.name == "demo":
             continue
-        assert not set(other.config["protocols"]) & set(demo.config["protocols"])
+        assert not set(other.config["tasks"]) & set(demo.config["tasks"])
         assert not set(other.models) & set(demo.models)
         assert all(row["arch"].startswith("resnet50") for row in other.models.values())
-        transforms = {block["transform"] for block in other.config["protocols"].values() if "transform" in block}
+        transforms = {other.settings(task).get("transform", "resize224") for task in other.config["tasks"]}
         assert transforms <= {"resize224", "square257"}
 
 
@@ -120,6 +124,7 @@ CONFIG = {
     "models": "models.tsv",
     "datasets": "datasets.tsv",
     "pretraining": "pretraining.yaml",
+    "blocks": "blocks.yaml",
     "tasks": {"lin": ["digits"], "few": ["digits"]},
     "protocols": {
         "lin": {
@@ -182,6 +187,7 @@ def load(tmp_path, change=lambda parts: None):
             lines = ["\t".join(rows[0])] + ["\t".join(row.values()) for row in rows]
             (tmp_path / f"{name}.tsv").write_text("\n".join(lines) + "\n")
     (tmp_path / "pretraining.yaml").write_text(yaml.safe_dump(parts["recipes"]))
+    (tmp_path / "blocks.yaml").write_text(yaml.safe_dump({"shared": CONFIG["protocols"]["lin"]}))
     return load_suite(parts["config"], SCHEMAS, tmp_path)
 
 
@@ -256,7 +262,7 @@ def row(table, name, **values):
 
 def normals(dataset, **values):
     """A protocol of kind normals, as in the paper's suite but for `values`; `scenes` and `frames` have normals."""
-    block = shipped(REPOSITORY / "config/paper-v2.yaml")["protocols"]["normals"] | values
+    block = shipped(REPOSITORY / "config/protocols.yaml")["normals"] | values
 
     def change(parts):
         for row in (

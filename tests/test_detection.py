@@ -118,15 +118,15 @@ def test_defaults_of_schema_and_code_are_the_papers():
 
 
 def test_the_papers_blocks_use_the_defaults():
+    blocks = yaml.safe_load((REPOSITORY / "config/protocols.yaml").read_text())
     for version, tasks in (("v1", ["first-four", "first-two"]), ("v2", ["first-four", "none"])):
         suite = yaml.safe_load((REPOSITORY / f"config/paper-{version}.yaml").read_text())
-        names = [name for name in suite["tasks"] if suite["protocols"][name]["kind"] == "detection"]
-        assert [suite["protocols"][name]["frozen"] for name in names] == tasks
+        names = [name for name in suite["tasks"] if blocks[name]["kind"] == "detection"]
+        assert [blocks[name]["frozen"] for name in names] == tasks
         for name in names:
-            used = read_settings(suite["protocols"][name])
+            used = read_settings(blocks[name])
             assert used.used == Schedule() and used.scaling == "" and used.backend == "detectron2"
-            other = suite["protocols"][f"{name}-torchvision"]
-            assert other == suite["protocols"][name] | {"backend": "torchvision"}
+            assert blocks[f"{name}-torchvision"] == blocks[name] | {"backend": "torchvision"}
 
 
 def test_schedule_warms_up_and_falls():

@@ -17,7 +17,7 @@ def test_what_is_written_down(finished):
     assert provenance["inputs"]["checkpoints"]["toy-simclr"]["recipe"]["method"] == "simclr"
     assert all(re.fullmatch("[0-9a-f]{64}", digest) for digest in provenance["inputs"]["indexes"].values())
     assert set(provenance["inputs"]["tables"]) == {
-        f"config/{n}" for n in ("models.tsv", "datasets.tsv", "pretraining.yaml")
+        f"config/{n}" for n in ("models.tsv", "datasets.tsv", "pretraining.yaml", "protocols.yaml")
     }
     assert provenance["configuration"]["suite"] == "toy"
     assert provenance["settings"]["toy-linear"]["solver"] == "converged"  # a default

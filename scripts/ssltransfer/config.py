@@ -16,8 +16,9 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
+from ssltransfer.settings import complete, fill_defaults, job_settings
 
-METRICS = {
+METRICS_OF_TASK = {
     "single-label": ("top1", "mean-per-class"),
     "multi-label": ("map11",),
     "detection": ("",),
@@ -28,7 +29,7 @@ METRICS = {
 PUBLISHED = ("published-v1", "published-v2")
 """Suites of the published numbers alone, which are not configured."""
 NORMS = ("imagenet", "none")
-NEEDS = {
+REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
     "fewshot": (("single-label",), ()),
     "calibration": (("single-label",), ("train", "test")),
@@ -38,7 +39,7 @@ NEEDS = {
     "detection": (("detection",), ("train", "test")),
 }
 """Kind of protocol -> tasks of its data sets, and the parts that they must have."""
-ALSO = {"generated:shapes": ("detection", "normals")}
+EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
 """Source -> kinds that its data sets serve besides those of their task."""
 
 
@@ -86,8 +87,12 @@ class Suite:
                     yield Cell(protocol, model, dataset)
 
     def settings(self, protocol: str) -> dict:
-        """The settings block of a protocol."""
+        """The settings block of a protocol, with all defaults filled in."""
         return self.config["protocols"][protocol]
+
+    def job_settings(self, protocol: str) -> dict:
+        """The part of a settings block that jobs depend on (see `settings.job_settings`)."""
+        return job_settings(self.settings(protocol))
 
     def kind(self, protocol: str) -> str:
         """The kind of a protocol: ``linear``, ``fewshot``, ..."""
@@ -202,17 +207,6 @@ def _check(instance: object, schema: dict, where: str) -> None:
         raise InputError(f"{where}: {_explain(best_match(errors))}")
 
 
-def _with_defaults(block: dict, schema: dict) -> dict:
-    """Fill in what a valid block leaves out, in the schema's order: how a block is written does not matter."""
-    filled = {}
-    for key, spec in schema["properties"].items():
-        if "properties" in spec:
-            filled[key] = _with_defaults(block.get(key, {}), spec)
-        elif key in block or "default" in spec:
-            filled[key] = block[key] if key in block else spec["default"]
-    return filled
-
-
 def _with_booleans(config: dict, schema: dict) -> dict:
     """Take ``--config key=true`` as a boolean; Snakemake hands on text unless it is written True or False."""
     words = {"true": True, "false": False}
@@ -252,15 +246,13 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     schema = read_yaml(schemas / "config.schema.yaml")
     config = _with_booleans(config, schema)
     _check(config, schema, "config")
-    config = _with_defaults(config, schema)
-    config["protocols"] = {
-        name: _with_defaults(block, schema["$defs"][block["kind"]]) for name, block in config["protocols"].items()
-    }
+    config = fill_defaults(config, schema)
 
     def located(key: str) -> Path:
         path = Path(config[key])
         return path if path.exists() or path.is_absolute() else base / path
 
+    config["protocols"] = _named_blocks(config, located("blocks"), schema)
     models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
     datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
     for row in models.values():
@@ -284,9 +276,26 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     return suite
 
 
+def _named_blocks(config: dict, path: Path, schema: dict) -> dict[str, dict]:
+    """Return the shared settings blocks and those of the suite, with defaults; a name has one meaning."""
+    shared = read_yaml(path) or {}
+    _check(shared, schema["properties"]["protocols"] | {"$defs": schema["$defs"]}, str(path))
+    blocks = {name: complete(block) for name, block in shared.items()}
+    for name, block in config["protocols"].items():
+        own, known = complete(block), blocks.get(name)
+        if known is not None and own != known:
+            key = next(key for key in (*own, *known) if own.get(key) != known.get(key))
+            raise InputError(
+                f"config: protocols.{name}.{key}: found {own.get(key)!r}, but the block of this name in {path} has "
+                f"{known.get(key)!r}; give your block another name"
+            )
+        blocks[name] = own
+    return blocks
+
+
 def _cross_check_datasets(suite: Suite, path: Path) -> None:
     for name, row in suite.datasets.items():
-        if row["metric"] not in METRICS[row["task"]]:
+        if row["metric"] not in METRICS_OF_TASK[row["task"]]:
             raise InputError(f"{path}, row {name!r}: metric {row['metric']!r} does not fit task {row['task']!r}")
         try:
             source = dataset_sources.parse_source(row["source"])
@@ -347,9 +356,9 @@ def _cross_check_tasks(suite: Suite) -> None:
                 known = ", ".join(suite.datasets)
                 raise InputError(f"config: tasks.{protocol} names data set {name!r}; known are {known}")
             row, kind = suite.datasets[name], suite.kind(protocol)
-            tasks, parts = NEEDS[kind]
-            if row["task"] not in tasks and kind not in ALSO.get(row["source"], ()):
-                others = [f"source {source}" for source, kinds in ALSO.items() if kind in kinds]
+            tasks, parts = REQUIREMENTS[kind]
+            if row["task"] not in tasks and kind not in EXTRA_PROTOCOLS.get(row["source"], ()):
+                others = [f"source {source}" for source, kinds in EXTRA_PROTOCOLS.items() if kind in kinds]
                 raise InputError(
                     f"config: tasks.{protocol}: {name!r} is {row['task']}; {kind} needs a data set of task "
                     f"{' or '.join([*tasks, *others])}"
@@ -357,8 +366,8 @@ def _cross_check_tasks(suite: Suite) -> None:
             for part in parts:
                 if row[part] == 0:
                     raise InputError(f"config: tasks.{protocol}: {name!r} has no {part} part; {kind} needs one")
-            if kind in FURTHER:
-                FURTHER[kind](suite, protocol, row)
+            if kind in PROTOCOL_CHECKS:
+                PROTOCOL_CHECKS[kind](suite, protocol, row)
 
 
 def _cross_check_models_of(suite: Suite) -> None:
@@ -423,7 +432,7 @@ def _check_schedule(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"{where}: warmup (as written, or the default) is {warmup}; write less than the {steps} steps")
 
 
-FURTHER = {
+PROTOCOL_CHECKS = {
     "detection": _check_schedule,
     "calibration": _check_calibration,
     "inversion": _check_look,

@@ -15,6 +15,13 @@ from ssltransfer.files import file_hash, read_json
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
 REPOSITORY = Path(__file__).parents[3]
+TABLES = {
+    "models": "config/models.tsv",
+    "datasets": "config/datasets.tsv",
+    "pretraining": "config/pretraining.yaml",
+    "blocks": "config/protocols.yaml",
+}
+"""Key of a suite -> the file that it names by default."""
 
 
 def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, versions: dict[str, str]) -> dict:
@@ -40,7 +47,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     cells = set(cells)
     paths = (Path("results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
     scores = [read_json(path) for path in sorted(paths) if path.is_file()]
-    tables = {key: _table(config, key) for key in ("models", "datasets", "pretraining")}
+    tables = {key: _table(config, key) for key in TABLES}
     checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
     datasets = _datasets(cells, tables["datasets"], checkpoints)
     others = _ids(tables["models"], "model") - {model for _, model, _ in cells}
@@ -56,7 +63,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
         "configuration": config,
         "settings": {score["protocol"]: score["settings"] for score in scores},
         "inputs": {
-            "tables": {str(path): file_hash(path) for path in tables.values() if path.is_file()},
+            "tables": {_shown(path): file_hash(path) for path in tables.values() if path.is_file()},
             "indexes": {
                 name: file_hash(path)
                 for name in sorted(datasets)
@@ -104,8 +111,13 @@ def _seconds(value: float) -> str:
     return f"{hours} h {minutes} min" if hours else f"{minutes} min" if minutes > 9 else f"{value:.0f} s"
 
 
+def _shown(path: Path) -> str:
+    """A path as it can be shown to others: without the place of this repository."""
+    return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
+
+
 def _table(config: dict, key: str) -> Path:
-    path = Path(config.get(key, f"config/{key}.{'yaml' if key == 'pretraining' else 'tsv'}"))
+    path = Path(config.get(key, TABLES[key]))
     return path if path.exists() or path.is_absolute() else REPOSITORY / path
 
 

@@ -1,0 +1,106 @@
+"""Settings blocks: defaults, the part of a block that a job depends on, and the form in which protocols read it.
+
+Every key of a block, with its meaning and default, stands in `workflow/schemas/config.schema.yaml` and nowhere else. A
+protocol describes the keys it reads as a frozen dataclass without defaults, nested like the block (`read_settings`).
+"""
+
+from collections.abc import Mapping
+from dataclasses import fields, is_dataclass
+from functools import cache
+from pathlib import Path
+from typing import Any, TypeVar, get_type_hints
+
+import yaml
+
+from ssltransfer.errors import InputError
+
+SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
+Form = TypeVar("Form")
+
+
+@cache
+def config_schema() -> dict:
+    """Return the schema of a suite; `$defs` holds one schema for each kind of settings block."""
+    loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
+    return loader((SCHEMAS / "config.schema.yaml").read_text(encoding="utf-8")).get_single_data()
+
+
+def fill_defaults(block: Mapping, schema: Mapping) -> dict:
+    """Return a valid block with the defaults of its schema filled in, its keys in the schema's order."""
+    filled = {}
+    for key, spec in schema["properties"].items():
+        if "properties" in spec:
+            filled[key] = fill_defaults(block.get(key, {}), spec)
+        elif key in block or "default" in spec:
+            filled[key] = block[key] if key in block else spec["default"]
+    return filled
+
+
+def complete(block: Mapping) -> dict:
+    """Return a settings block with all defaults filled in.
+
+    Raises
+    ------
+    InputError
+        If the kind is unknown, or the kind has no such key.
+    """
+    kinds = config_schema()["$defs"]
+    if block.get("kind") not in kinds:
+        raise InputError(f"settings block: kind {block.get('kind')!r} is unknown")
+    schema = kinds[block["kind"]]
+    if unknown := [key for key in block if key not in schema["properties"]]:
+        raise InputError(f"settings block of kind {block['kind']}: unknown key {unknown[0]!r}")
+    return fill_defaults(block, schema)
+
+
+def defaults(kind: str) -> dict:
+    """Return the defaults of a kind of settings block: the values of the paper, where the paper has them."""
+    return fill_defaults({}, config_schema()["$defs"][kind])
+
+
+def job_settings(block: Mapping) -> dict:
+    """Return the part of a complete block that jobs depend on: without later keys that are at their default.
+
+    A key that the schema marks with `since` was added after results had been computed without it. At its default it
+    means what those results were computed with, so it must neither rerun a job nor disown an unfinished run.
+    """
+    return _without_later_defaults(block, config_schema()["$defs"][block["kind"]])
+
+
+def _without_later_defaults(block: Mapping, schema: Mapping) -> dict:
+    left = {}
+    for key, value in block.items():
+        spec = schema["properties"][key]
+        if "properties" in spec:
+            value = _without_later_defaults(value, spec)
+            if "since" in spec and not value:
+                continue
+        elif "since" in spec and value == spec.get("default"):
+            continue
+        left[key] = value
+    return left
+
+
+def read_settings(form: type[Form], block: Mapping) -> Form:
+    """Read a settings block into a dataclass.
+
+    Parameters
+    ----------
+    form : type
+        A dataclass whose fields are keys of the block; a field whose type is a dataclass takes a nested block. Lists
+        become tuples; a key without value or default becomes None.
+    block : mapping
+        A valid block; keys that it leaves out have their default.
+    """
+    return _read(form, complete(block))
+
+
+def _read(form: type[Form], values: Mapping) -> Form:
+    hints = get_type_hints(form)
+    return form(**{field.name: _convert(hints[field.name], values.get(field.name)) for field in fields(form)})  # type: ignore[arg-type]
+
+
+def _convert(hint: Any, value: Any) -> Any:
+    if is_dataclass(hint):
+        return _read(hint, value)  # type: ignore[arg-type]
+    return tuple(value) if isinstance(value, list) else value

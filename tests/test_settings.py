@@ -1,0 +1,73 @@
+"""Settings blocks: defaults stand in the schema alone, and a later key at its default changes nothing."""
+
+import copy
+from dataclasses import dataclass
+
+import pytest
+
+from ssltransfer import settings
+from ssltransfer.errors import InputError
+from ssltransfer.settings import complete, defaults, job_settings, read_settings
+
+
+@dataclass(frozen=True)
+class Parts:
+    channels: int
+    kernels: tuple[int, ...]
+
+
+@dataclass(frozen=True)
+class Form:
+    network: Parts
+    steps: int
+    seed: int
+
+
+BLOCK = {"kind": "inversion", "transform": "resize64", "seed": 3, "network": {"channels": [8]}}
+
+
+def test_a_block_is_read_into_nested_dataclasses_with_defaults():
+    form = read_settings(Form, BLOCK)
+    assert form == Form(Parts((8,), (7, 7, 5, 5, 3, 3)), 3000, 3)
+
+
+def test_the_order_of_keys_does_not_matter():
+    assert list(complete(BLOCK)) == list(complete(dict(reversed(BLOCK.items()))))
+
+
+def test_defaults_are_those_of_the_schema():
+    assert defaults("inversion")["network"]["noise"] == 0.1
+    assert "seed" not in defaults("inversion")
+
+
+@pytest.mark.parametrize("change, key", [({"kind": "magic"}, "magic"), ({"stepz": 1}, "stepz")])
+def test_unknown_kinds_and_keys_are_named(change, key):
+    with pytest.raises(InputError, match=key):
+        complete(BLOCK | change)
+
+
+@pytest.fixture
+def later(monkeypatch):
+    """A schema that gained a key, a nested one and a nested block after results had been computed."""
+    schema = copy.deepcopy(settings.config_schema())
+    inversion = schema["$defs"]["inversion"]["properties"]
+    inversion["momentum"] = {"type": "number", "default": 0.5, "since": "9.9"}
+    inversion["network"]["properties"]["depth"] = {"type": "integer", "default": 2, "since": "9.9"}
+    inversion["extra"] = {"since": "9.9", "properties": {"a": {"default": 1, "since": "9.9"}}}
+    monkeypatch.setattr(settings, "config_schema", lambda: schema)
+
+
+def test_a_later_key_at_its_default_is_part_of_a_block(later):
+    block = complete(BLOCK)
+    assert block["momentum"] == 0.5 and block["network"]["depth"] == 2 and block["extra"] == {"a": 1}
+
+
+def test_params_are_the_same_before_and_after_a_key_was_added(request):
+    before = job_settings(complete(BLOCK))
+    request.getfixturevalue("later")
+    assert job_settings(complete(BLOCK)) == before
+    assert complete(before) == complete(BLOCK)
+    changed = job_settings(complete(BLOCK | {"momentum": 0.9}))
+    assert changed == before | {"momentum": 0.9}
+    deep = job_settings(complete(BLOCK | {"network": {"channels": [8], "depth": 3}}))
+    assert deep["network"] == before["network"] | {"depth": 3}
