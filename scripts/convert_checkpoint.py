@@ -8,7 +8,7 @@ from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.files import read_json
 from ssltransfer.jobs import job, log
 from ssltransfer.models.backbone_file import forward_check
-from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_file import save_tensors
 
 with job(snakemake.log[0]):
     params = snakemake.params.checkpoint
@@ -25,4 +25,4 @@ with job(snakemake.log[0]):
         "left_out": str(len(published.dropped)),
         "forward": json.dumps(forward_check(published.state, params["arch"], snakemake.wildcards.model)),
     }
-    save_state(published.state, snakemake.output[0], provenance)
+    save_tensors(published.state, snakemake.output[0], provenance)

@@ -4,13 +4,13 @@ import numpy as np
 from scipy.special import softmax
 
 from ssltransfer.files import read_json
-from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.protocols import calibration
 from ssltransfer.results import score_file
 from ssltransfer.row_file import load_arrays
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     settings = snakemake.params.settings
     stored = load_arrays(snakemake.input.predictions, "decision values")
     linear = read_json(snakemake.input.score)

@@ -2,13 +2,13 @@
 
 from ssltransfer.datasets.index import read_index
 from ssltransfer.errors import InputError
-from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.models.feature_file import load_features
 from ssltransfer.protocols.fewshot import evaluate_fewshot, possible_shots
 from ssltransfer.results import score_file
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     settings = snakemake.params.settings
     index = read_index(snakemake.input.index)
     labels = index.label_array()

@@ -5,14 +5,14 @@ import numpy as np
 from ssltransfer.datasets.index import read_index
 from ssltransfer.datasets.splits import make_split
 from ssltransfer.device import choose_arrays
-from ssltransfer.files import replacing
-from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.files import atomic_write
+from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.models.feature_file import load_features
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid
 from ssltransfer.results import score_file
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     settings = snakemake.params.settings
     index = read_index(snakemake.input.index)
     labels = index.label_array(ignored="difficult" if settings["difficult"] == "ignore" else None)
@@ -41,7 +41,7 @@ with job(snakemake.log[0]):
     for name, found in results.items():
         if found.missed:
             warnings.append(f"not converged under input normalisation {name}: {', '.join(found.missed)}")
-    with replacing(snakemake.output.predictions) as temporary:
+    with atomic_write(snakemake.output.predictions) as temporary:
         np.savez(
             temporary,
             test_scores=result.test_scores.astype(np.float32),

@@ -4,7 +4,7 @@ from pathlib import Path
 
 from ssltransfer.device import choose_device
 from ssltransfer.files import write_json
-from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.jobs import JobUsage, job, package_versions, progress
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.features import extract_features
 from ssltransfer.results.score_file import decode
@@ -12,7 +12,7 @@ from ssltransfer.results.tensor_file import read_provenance
 from ssltransfer.row_file import ArrayFile
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     device = choose_device(snakemake.threads)
     params = snakemake.params.features
     if prepared := snakemake.input.get("images"):

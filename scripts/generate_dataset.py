@@ -4,7 +4,7 @@ import numpy as np
 
 from ssltransfer.datasets import Source, load
 from ssltransfer.datasets.index import check_counts, check_index, write_index
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.jobs import job
 
 with job(snakemake.log[0]):
@@ -15,6 +15,6 @@ with job(snakemake.log[0]):
     arrays = {"originals": generated.images} | generated.arrays
     for name, path in snakemake.output.items():
         if name != "index":
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 np.save(temporary, arrays[name])
     write_index(snakemake.output.index, generated.index)

@@ -6,7 +6,7 @@ import pytest
 import yaml
 
 from ssltransfer.config import Cell, load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, parse_source
+from ssltransfer.datasets import ORIGINAL, parse_dataset_source
 from ssltransfer.datasets.downloads import ORIGINS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
@@ -95,14 +95,14 @@ def test_no_demo_setting_leaks_into_another_suite():
 
 def test_every_source_has_a_version():
     for row in read_table(REPOSITORY / "config/datasets.tsv"):
-        source = parse_source(row["source"])
+        source = parse_dataset_source(row["source"])
         assert source.kind == "column" or source.indexer in COMPONENTS
     for source in ("folder:x", "csv:x"):
-        assert parse_source(source).indexer in COMPONENTS
+        assert parse_dataset_source(source).indexer in COMPONENTS
 
 
 def test_every_original_has_a_row_and_an_origin():
-    sources = [parse_source(row["source"]) for row in read_table(REPOSITORY / "config/datasets.tsv")]
+    sources = [parse_dataset_source(row["source"]) for row in read_table(REPOSITORY / "config/datasets.tsv")]
     rows = {(source.name, source.variant) for source in sources if source.kind == "original"}
     assert rows == {(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)}
     assert set(ORIGINS) == set(ORIGINAL)

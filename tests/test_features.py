@@ -6,7 +6,7 @@ from torch import nn
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import load_features
 from ssltransfer.models.features import extract_features
-from ssltransfer.models.fusion import fuse, pack
+from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference
 from ssltransfer.models.resnet import ResNet, build_backbone, normalise
 
 ARCH = "resnet-1x1x1x1-w4"
@@ -31,7 +31,7 @@ def test_features_equal_the_plain_forward_pass(tmp_path, images):
 
 
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])
-@pytest.mark.parametrize("faster", [fuse, pack])
+@pytest.mark.parametrize("faster", [fuse_conv_bn, optimise_for_inference])
 def test_faster_forms_compute_the_same(faster, arch):
     plain = build_backbone(arch, seed=0).eval()
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +52,9 @@ def test_faster_forms_compute_the_same(faster, arch):
 def test_a_cpu_uses_its_own_layout():
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch was built without oneDNN")
-    assert not isinstance(pack(backbone()), ResNet) and isinstance(pack(build_backbone(f"{ARCH}-same")), ResNet)
+    assert not isinstance(optimise_for_inference(backbone()), ResNet) and isinstance(
+        optimise_for_inference(build_backbone(f"{ARCH}-same")), ResNet
+    )
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11])

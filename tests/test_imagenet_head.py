@@ -77,11 +77,11 @@ def test_classifiers_published_apart(tmp_path):
 
 
 def test_listing(tmp_path):
-    from ssltransfer.results.tensor_file import save_state
+    from ssltransfer.results.tensor_file import save_tensors
 
     path = tmp_path / "swav.safetensors"
     provenance = {"source": "https://a/b https://c/d", "files": '{"b": "0123456789abcdef"}', "left_out": "9"}
-    save_state(build_backbone(ARCH).state_dict(), path, provenance | {"forward": '{"mean": 0.5, "std": 1.0}'})
+    save_tensors(build_backbone(ARCH).state_dict(), path, provenance | {"forward": '{"mean": 0.5, "std": 1.0}'})
     row = ["swav", "https://a/b", "0123456789ab", "102", "9", "finite, mean 0.500"]
     assert list_checkpoints([path], {}, [])[1] == [*row, "no published classifier"]
     assert list_checkpoints([path], {}, ["swav"])[1][-1] == "not measured: imagenet_val is not set"

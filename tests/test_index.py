@@ -3,7 +3,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from ssltransfer.datasets import Source, image_root, location, parse_source
+from ssltransfer.datasets import Source, image_root, location, parse_dataset_source
 from ssltransfer.datasets.index import (
     Index,
     check_counts,
@@ -119,7 +119,7 @@ def test_select():
     ],
 )
 def test_sources(source, parsed):
-    assert parse_source(source) == parsed
+    assert parse_dataset_source(source) == parsed
 
 
 def test_places(tmp_path, monkeypatch):
@@ -141,7 +141,7 @@ def test_places(tmp_path, monkeypatch):
 )
 def test_unknown_sources_are_refused(source):
     with pytest.raises(InputError, match="is unknown; write original:NAME"):
-        parse_source(source)
+        parse_dataset_source(source)
 
 
 def test_short_names():

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 
-from ssltransfer.datasets import Member, parse_members, parse_source, photographs
+from ssltransfer.datasets import Member, parse_dataset_source, parse_members, photographs
 from ssltransfer.datasets.index import Index, check_index, image_names
 from ssltransfer.datasets.sample import choose
 from ssltransfer.errors import InputError
@@ -18,7 +18,7 @@ def test_members_and_seed():
     members, seed = parse_members("pets,cars=train/1.jpg,digits@3")
     assert members == [Member("pets", ""), Member("cars", "train/1.jpg"), Member("digits", "")]
     assert (seed, parse_members("pets")[1]) == (3, 0)
-    assert parse_source("one-of:pets,cars@3").indexer == "sample"
+    assert parse_dataset_source("one-of:pets,cars@3").indexer == "sample"
 
 
 @pytest.mark.parametrize("text", ["pets,,cars", "pets,pets", "@3", "pets@x", "=a.jpg"])

@@ -10,10 +10,10 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ssltransfer.checkpoints.sources import Location, parse_source
+from ssltransfer.checkpoints.sources import Location, parse_checkpoint_source
 from ssltransfer.download import check_file, download
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_hash, read_json, replacing, write_json
+from ssltransfer.files import atomic_write, file_hash, read_json, write_json
 
 log = logging.getLogger(__name__)
 
@@ -24,7 +24,7 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     Parameters
     ----------
     source : str
-        See `sources.parse_source`.
+        See `sources.parse_checkpoint_source`.
     checksum : str
         Published SHA-256 of a single file, or its first digits, or ``md5:`` and digits; empty if none is known.
     folder : Path
@@ -44,7 +44,7 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     """
     pins = _read_pins(pin)
     failures = []
-    for locations in parse_source(source):
+    for locations in parse_checkpoint_source(source):
         if pins and (unpinned := [location.name for location in locations if location.name not in pins]):
             failures.append(f"{pin} has no entry for {unpinned[0]}")
             continue
@@ -102,7 +102,7 @@ def _copy(original: Path, target: Path, known: dict[str, str]) -> None:
         original = target
     check_file(original, **known)
     if original != target:
-        with replacing(target) as temporary:
+        with atomic_write(target) as temporary:
             shutil.copyfile(original, temporary)
 
 

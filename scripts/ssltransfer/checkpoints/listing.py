@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 
 COLUMNS = ["model", "source", "sha256", "tensors", "left out", "forward", "head check"]
 
@@ -54,7 +54,7 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
 
 def write_listing(table: list[list[str]], path: Path) -> None:
     """Write the table to a file and, aligned, to stderr."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:

@@ -1,7 +1,7 @@
 """One module a data set: original layouts are indexed, generated sets are made.
 
 An indexer is a module with ``index(root) -> Index``, a generator one with ``generate() -> Generated``. The
-`source` column of `datasets.tsv` names it (`parse_source`).
+`source` column of `datasets.tsv` names it (`parse_dataset_source`).
 """
 
 import re
@@ -61,14 +61,14 @@ ORIGINAL: dict[str, tuple[str, ...]] = {
     "voc_detection": (),
 }
 GENERATED = ("digits", "photographs", "shapes", "textures")
-READ = ("original", "folder", "csv")
+READ_KINDS = ("original", "folder", "csv")
 """Kinds of data sets that are read from the data root."""
 
 DOWNLOADS = Path("resources/datasets")
 """Where data sets that are not below the data root are downloaded to, below the working directory."""
 
 
-def parse_source(source: str) -> Source:
+def parse_dataset_source(source: str) -> Source:
     """Parse the `source` of a row of `datasets.tsv`; InputError if it has none of the forms above."""
     kind, _, rest = source.partition(":")
     if kind in ("folder", "csv", "one-of") and rest:
@@ -127,7 +127,7 @@ def location(source: Source, data_root: str | Path) -> Path:
 
 def image_root(source: Source, data_root: str | Path, index_file: str | Path) -> Path:
     """Folder that the image references of an index start from."""
-    if source.kind not in READ:
+    if source.kind not in READ_KINDS:
         return Path(index_file).parent
     place = location(source, data_root)
     return place.parent if source.kind == "csv" else place

@@ -12,7 +12,7 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 
 SPLITS = ("train", "val", "test")
 
@@ -217,7 +217,7 @@ def write_index(path: str | Path, index: Index) -> None:
         **{name: pa.array(list(values)) for name, values in index.extra.items()},
     }
     table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(index.classes))})
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
 

@@ -8,8 +8,8 @@ import numpy as np
 import torch
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
-from ssltransfer.models.fusion import pack
+from ssltransfer.files import atomic_write
+from ssltransfer.models.fusion import optimise_for_inference
 from ssltransfer.models.resnet import ResNet, normalise
 from ssltransfer.row_file import ArrayFile
 
@@ -52,14 +52,14 @@ def extract_features(
     for name, tensor in backbone.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{output}: values of {name} are not finite; is the checkpoint sound?")
-    network = pack(backbone, device)
+    network = optimise_for_inference(backbone, device)
     on_gpu = device.type == "cuda"
 
     def read(start: int) -> torch.Tensor:
         batch = torch.from_numpy(np.asarray(images[start : start + batch_size]))
         return batch.pin_memory() if on_gpu else batch
 
-    with replacing(output) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    with atomic_write(output) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         file = ArrayFile.create(temporary, (len(images), backbone.num_features), np.float32)
 
         def write(start: int, features: torch.Tensor) -> None:
