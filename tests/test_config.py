@@ -7,7 +7,7 @@ import yaml
 
 from ssltransfer.config import Cell, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, parse_dataset_source
-from ssltransfer.datasets.downloads import ORIGINS
+from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.inversion.inversion import Inversion, read_settings
@@ -101,11 +101,11 @@ def test_every_source_has_a_version():
         assert parse_dataset_source(source).indexer in COMPONENTS
 
 
-def test_every_original_has_a_row_and_an_origin():
+def test_every_original_has_a_row_and_a_download():
     sources = [parse_dataset_source(row["source"]) for row in read_table(REPOSITORY / "config/datasets.tsv")]
     rows = {(source.name, source.variant) for source in sources if source.kind == "original"}
     assert rows == {(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)}
-    assert set(ORIGINS) == set(ORIGINAL)
+    assert set(DOWNLOADS) == set(ORIGINAL)
 
 
 def test_paper_suites_hold_the_papers_data_sets():

@@ -11,6 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.errors import InputError, first_line
+from ssltransfer.files import atomic_write
 
 
 def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
@@ -20,6 +21,12 @@ def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
             return dict(arrays)
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path} holds no {what} of this workflow ({first_line(error)}); delete it") from None
+
+
+def save_array(path: str | Path, array: np.ndarray) -> None:
+    """Write an array to a .npy file, atomically."""
+    with atomic_write(path) as temporary:
+        np.save(temporary, array)
 
 
 class ArrayFile:

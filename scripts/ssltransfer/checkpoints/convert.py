@@ -7,7 +7,7 @@ from torch import Tensor
 
 from ssltransfer.checkpoints import torch_file
 from ssltransfer.checkpoints.byol import read_byol
-from ssltransfer.checkpoints.read_checkpoint import Published
+from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint
 from ssltransfer.checkpoints.simclr import read_simclr
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import check_state
@@ -17,7 +17,7 @@ FORMATS = (*torch_file.FORMATS, "simclr", "simclr-ema", "byol")
 """Values of the `format` column of `models.tsv`."""
 
 
-def read_published(files: list[Path], format: str, arch: str) -> Published:
+def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
     """Read the published files of a model.
 
     Parameters
@@ -31,7 +31,7 @@ def read_published(files: list[Path], format: str, arch: str) -> Published:
 
     Returns
     -------
-    Published
+    ReadCheckpoint
         With exactly the tensors of `arch`, float32, finite; counters that a format does not have are zero.
 
     Raises

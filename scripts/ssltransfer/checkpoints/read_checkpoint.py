@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Published:
+class ReadCheckpoint:
     """Tensors of a published checkpoint, in torchvision's names and layout.
 
     Attributes

@@ -55,7 +55,7 @@ def cifar_index(folder: Path, files: dict[str, list[str]], meta: str, label_key:
     Parameters
     ----------
     folder : Path
-        Folder of the batches, directly below the data set's.
+        Folder of the batches, directly below the dataset's.
     files : dict of str to list of str
         The batches of each split, in order.
     meta : str

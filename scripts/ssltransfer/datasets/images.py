@@ -1,10 +1,10 @@
 """Decoding, resizing and cropping (paper section 4: shorter side 224, bicubic, centre crop).
 
-Done once per data set and transform; all models share the result. The arithmetic is that of torchvision's
+Done once per dataset and transform; all models share the result. The arithmetic is that of torchvision's
 ``Resize`` and ``CenterCrop`` on PIL images (a test compares the bytes), without the seconds of importing it.
 
 Images are read as the reference read them, by PIL through torchvision's loader: an EXIF orientation is ignored, for
-all data sets.
+all datasets.
 """
 
 import hashlib
@@ -30,7 +30,7 @@ log = logging.getLogger(__name__)
 
 TRANSFORM_PATTERN = re.compile(r"(resize|stretch)(\d+)|square257")
 
-# The official few-shot code reads the images of this data set as squares, before any transform.
+# The official few-shot code reads the images of this dataset as squares, before any transform.
 SQUARE_FIRST = {"chestx": 256}
 
 # PIL reads far more, some through other programs (Ghostscript for EPS, whatever the file is called).
@@ -123,7 +123,7 @@ def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Im
     ----------
     transform : str
     source : str
-        Name of the original data set; matters for ``square257`` only.
+        Name of the original dataset; matters for ``square257`` only.
     """
     match = TRANSFORM_PATTERN.fullmatch(transform)
     if match is None:

@@ -1,4 +1,4 @@
-"""The index of a data set: one row an image, and the checks every indexer's result has to pass."""
+"""The index of a dataset: one row an image, and the checks every indexer's result has to pass."""
 
 import json
 import os
@@ -19,12 +19,12 @@ SPLITS = ("train", "val", "test")
 
 @dataclass
 class Index:
-    """The images of a data set.
+    """The images of a dataset.
 
     Attributes
     ----------
     image : list of str
-        Path below the data set's folder; ``file#row`` names a row of a file that holds many images.
+        Path below the dataset's folder; ``file#row`` names a row of a file that holds many images.
     split : list of str
         ``train``, ``val`` or ``test``.
     label : list of int, or list of list of int
@@ -156,7 +156,7 @@ def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
     Raises
     ------
     InputError
-        Naming the counts that differ and by how many, or else a class without training images although the data set
+        Naming the counts that differ and by how many, or else a class without training images although the dataset
         has a training part.
     """
     found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
@@ -188,7 +188,7 @@ def select(index: Index, rows: Sequence[int]) -> Index:
 
 
 def image_names(index: Index) -> list[str]:
-    """Name each image of a small data set: its class if that tells all apart, else its file, else that with its row."""
+    """Name each image of a small dataset: its class if that tells all apart, else its file, else that with its row."""
     names = [index.classes[label] for label in index.label] if not index.multi_label else list(index.image)
     if len(set(names)) < len(names):
         names = [PurePosixPath(image).stem for image in index.image]

@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 
 def missing(path: Path) -> InputError:
     """Make the error for a part of the layout that is not there."""
-    return InputError(f"{path} is missing; it belongs to the original layout of the data set")
+    return InputError(f"{path} is missing; it belongs to the original layout of the dataset")
 
 
 def inner_folder(root: Path, *names: str) -> Path:
@@ -107,7 +107,7 @@ def folder_part(root: Path, folder: Path, classes: Sequence[str]) -> tuple[list[
 
 
 def folder_pool(root: Path, folder: Path) -> Index:
-    """Index ``FOLDER/CLASS/*`` as one pool, called ``train``: a data set for few-shot episodes only."""
+    """Index ``FOLDER/CLASS/*`` as one pool, called ``train``: a dataset for few-shot episodes only."""
     classes = class_folders(folder)
     return concatenate({"train": folder_part(root, folder, classes)}, classes)
 

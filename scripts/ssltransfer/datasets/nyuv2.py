@@ -6,12 +6,12 @@
 - ``surfacenormal_metadata/vocab40.mat``: the code words.
 - ``surfacenormal_metadata/all_normals.pklz``, or a file ``NNNNNN.mat`` a frame: normals and valid pixels.
 
-Variant ``labelled`` reads what the data set's authors and those of the normals published:
+Variant ``labelled`` reads what the dataset's authors and those of the normals published:
 
 - ``nyu_depth_v2_labeled.mat`` (MATLAB 7.3): the frames and their raw depth, in metres.
 - ``splits.mat``: numbers of the training and test frames, from 1.
 - ``nyu_normals_gt/{train,test}/NNNNN.png``: normals as colours. They are dense; a pixel counts where the raw depth is
-  known and the usual crop of the data set lets it.
+  known and the usual crop of the dataset lets it.
 
 Normals point right (x), up (y) and towards the camera (z), with length 1; they are 0 where nothing is known.
 """
@@ -35,7 +35,7 @@ LABELLED = "nyu_depth_v2_labeled.mat"
 COLOURS = "nyu_normals_gt"
 FULL = (480, 640)
 CROP = (slice(44, 471), slice(40, 601))
-"""Rows and columns of a full frame in which depth and image overlap (the data set's toolbox)."""
+"""Rows and columns of a full frame in which depth and image overlap (the dataset's toolbox)."""
 
 
 def index(root: Path, variant: str = "") -> Index:
