@@ -14,9 +14,9 @@ from reference_network import Network
 from safetensors.torch import save_file
 
 from ssltransfer.checkpoints import torch_file
-from ssltransfer.checkpoints.convert import FORMATS, read_published
+from ssltransfer.checkpoints.convert import FORMATS, convert, read_published
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
-from ssltransfer.checkpoints.fetch import fetch, manifest_files
+from ssltransfer.checkpoints.fetch import fetch, fetch_if_possible, manifest_files
 from ssltransfer.checkpoints.sources import Location, local_files, parse_checkpoint_source
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash
@@ -524,6 +524,25 @@ def test_backbone_file_round_trip(tmp_path, state):
     with torch.inference_mode():
         assert torch.equal(load_backbone(tmp_path / "b.safetensors", ARCH)(images), features_of(state, images))
     assert read_provenance(tmp_path / "b.safetensors") == {"source": "here"}
+
+
+def test_a_conversion_says_where_it_comes_from(tmp_path, state):
+    torch.save(
+        state | {"fc.weight": torch.ones(5, state["layer4.1.bn3.bias"].numel()), "fc.bias": torch.ones(5)},
+        tmp_path / "a.pth",
+    )
+    manifest = fetch(f"file:{tmp_path}/a.pth", "", tmp_path / "folder", tmp_path / "pin.json")
+    params = {"format": "torchvision", "arch": ARCH, "version": 1}
+    found, provenance = convert(manifest, tmp_path / "folder", params, "m")
+    assert set(found) == set(state) and all(torch.equal(found[name], state[name]) for name in state)
+    assert provenance["source"] == f"file:{tmp_path}/a.pth" and provenance["converter"] == "torchvision 1"
+    assert json.loads(provenance["files"]) == {"a.pth": file_hash(tmp_path / "a.pth")}
+    assert set(json.loads(provenance["forward"])) == {"mean", "std"} and provenance["left_out"] == "0"
+
+
+def test_a_failed_optional_fetch_is_noted(tmp_path):
+    manifest = fetch_if_possible(f"file:{tmp_path}/none.pth", "", tmp_path / "folder", tmp_path / "pin.json")
+    assert manifest["files"] == [] and "none.pth" in manifest["absent"]
 
 
 def test_provenance_has_one_order(tmp_path, state):

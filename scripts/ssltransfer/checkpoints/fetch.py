@@ -1,4 +1,4 @@
-"""Bring the published files of a model into one folder and verify them.
+"""Fetch the published files of a model into one folder and verify them.
 
 A file whose checksum nobody published is trusted on first use: its hash is written to a pin, a small file for the user
 to commit, and a later difference is an error.
@@ -62,6 +62,14 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     raise InputError(" | ".join(failures) + hint)
 
 
+def fetch_if_possible(source: str, checksum: str, folder: Path, pin: Path) -> dict:
+    """Fetch as `fetch`; on failure return a manifest without files, with the error message as ``absent``."""
+    try:
+        return fetch(source, checksum, folder, pin)
+    except InputError as error:
+        return {"files": [], "absent": str(error)}
+
+
 def _read_pins(pin: Path) -> dict[str, dict]:
     """Entries of a pin by file name, empty if there is none; InputError if it is no pin."""
     if not pin.is_file():
@@ -89,7 +97,7 @@ def _fetch_file(location: Location, checksum: str, folder: Path, pin: dict | Non
         address = download([location.address], target, **known | pinned) or "placed by hand"
     check_file(target, **known)
     if pin is not None:
-        return pin  # from where and when it first came, whoever brought it now
+        return pin  # with the address and date of the first fetch, also if the file was brought again
     found = {"name": location.name, "sha256": file_hash(target), "size": target.stat().st_size}
     return found | {"source": address, "date": datetime.now(UTC).date().isoformat()}
 

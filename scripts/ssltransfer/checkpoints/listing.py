@@ -1,4 +1,4 @@
-"""The table of a suite's checkpoints: what was fetched, converted and proved."""
+"""Table of the checkpoints of a suite: source, hash, and the results of conversion and verification."""
 
 import json
 import sys
@@ -18,16 +18,16 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
     Parameters
     ----------
     paths : iterable of Path
-        Backbone files; of one that is missing, only that is said.
+        Backbone files; a missing one gets a row that says so.
     verified : dict of str to dict
-        Results of `verify.imagenet_top1` by model.
+        Results of `imagenet_head.verify` by model.
     heads : list of str
         Models whose authors published a linear classifier.
 
     Returns
     -------
     list of list of str
-        A header and a row a model.
+        A header and one row per model.
     """
     rows = [COLUMNS]
     for path in paths:

@@ -1,4 +1,4 @@
-"""What reading a published file yields, and what every reader needs."""
+"""The result of reading a published checkpoint, shared by the readers of all formats."""
 
 import logging
 from collections import Counter

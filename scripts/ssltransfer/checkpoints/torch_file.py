@@ -1,4 +1,4 @@
-"""Checkpoints written by ``torch.save``: where each project nests its backbone, and what it keeps beside it."""
+"""Read checkpoints written by ``torch.save``: position of the backbone in the files of each project."""
 
 import difflib
 import logging
@@ -38,7 +38,7 @@ class TorchFormat:
     Attributes
     ----------
     prefix : str
-        What stands before torchvision's names.
+        Beginning of the backbone's names, before torchvision's names.
     drop : tuple of str
         Beginnings of the names that belong to no backbone: heads, queues, momentum copies. Names that begin with none
         of these nor with `prefix` are an error.
