@@ -1,4 +1,4 @@
-"""Files: written so that a killed job never leaves one that looks whole, read, and hashed."""
+"""Atomic writing of files (a killed job leaves no partial file), JSON files, and file hashes."""
 
 import hashlib
 import json

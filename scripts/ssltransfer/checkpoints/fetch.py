@@ -19,7 +19,7 @@ log = logging.getLogger(__name__)
 
 
 def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
-    """Fetch the files of the first alternative of `source` that can be had whole.
+    """Fetch the files of the first alternative of `source` that is completely available.
 
     Parameters
     ----------
@@ -40,7 +40,7 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     Raises
     ------
     InputError
-        If no alternative can be had (with what to place where), or a file differs from its checksum or pin.
+        If no alternative is available (with what to place where), or a file differs from its checksum or pin.
     """
     pins = _read_pins(pin)
     failures = []
@@ -71,7 +71,7 @@ def fetch_if_possible(source: str, checksum: str, folder: Path, pin: Path) -> di
 
 
 def _read_pins(pin: Path) -> dict[str, dict]:
-    """Entries of a pin by file name, empty if there is none; InputError if it is no pin."""
+    """Entries of a pin by file name, empty if there is none; InputError if it is damaged."""
     if not pin.is_file():
         return {}
     try:

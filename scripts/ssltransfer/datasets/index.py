@@ -1,4 +1,4 @@
-"""The index of a dataset: one row an image, and the checks every indexer's result has to pass."""
+"""The index of a dataset, one row per image: its file format and the checks that every index has to pass."""
 
 import json
 import os
@@ -121,7 +121,7 @@ def check_files(index: Index, name: str, root: Path) -> None:
     Raises
     ------
     InputError
-        Naming the first missing image, and how many there are.
+        If images are missing: the path of the first one and their number.
     """
     listings: dict[Path, set[str]] = {}
 
@@ -156,8 +156,8 @@ def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
     Raises
     ------
     InputError
-        Naming the counts that differ and by how many, or else a class without training images although the dataset
-        has a training part.
+        If counts differ (with the differences), or a class has no training image although the dataset has a training
+        part.
     """
     found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
     wrong = [

@@ -1,4 +1,4 @@
-"""Small readers shared by the indexers of original layouts; whatever is wrong becomes one line (`InputError`)."""
+"""Small readers shared by the indexers of original layouts; errors are one line (`InputError`)."""
 
 import csv
 import io
@@ -78,12 +78,12 @@ def read_mat(path: Path, key: str) -> np.ndarray:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the sub-folders in alphabetical (code point) order, whatever the file system's; hidden ones left out."""
+    """Names of the sub-folders in alphabetical (code point) order on every file system; hidden ones left out."""
     if not folder.is_dir():
         raise missing(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise InputError(f"{folder} has no sub-folders; expected one a class")
+        raise InputError(f"{folder} has no sub-folders; expected one per class")
     return names
 
 

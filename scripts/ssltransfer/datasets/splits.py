@@ -1,4 +1,4 @@
-"""Which images train, select and test (protocol of the many-shot experiments, paper section 4.1)."""
+"""Training, validation and test split of the many-shot experiments (paper section 4.1)."""
 
 from dataclasses import dataclass
 
@@ -45,7 +45,7 @@ def make_split(split: np.ndarray, fraction: float, seed: int, name: str = "the d
     seed : int
         Seed of that draw.
     name : str
-        Of the dataset, for error messages.
+        Name of the dataset, for messages.
 
     Raises
     ------

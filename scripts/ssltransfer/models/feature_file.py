@@ -1,4 +1,4 @@
-"""Reading cached features; apart from `features`, so that protocols need not import torch."""
+"""Read cached features. Separate from `features`, so that protocols need not import torch."""
 
 from pathlib import Path
 

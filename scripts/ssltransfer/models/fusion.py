@@ -1,4 +1,4 @@
-"""Frozen backbones for speed: batch normalisation folded into the convolutions, channels-last memory."""
+"""Faster frozen backbones: batch normalisation folded into the convolutions, and fast memory layouts."""
 
 from copy import deepcopy
 
