@@ -21,7 +21,7 @@ from torch import nn
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from ssltransfer.device import choose_device
-from ssltransfer.models.fusion import fuse
+from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.attention.occlusion import GroupSpans, Occluder, Scan, relative_error
 
@@ -80,7 +80,9 @@ def main() -> None:
     device = choose_device(arguments.threads)
     run = arguments.run or (16 if device.type == "cuda" else 8)
     scan = Scan(224)
-    occluder = Occluder(fuse(build_backbone(arguments.arch, seed=0), device), image(scan.frame), "imagenet", scan)
+    occluder = Occluder(
+        fuse_conv_bn(build_backbone(arguments.arch, seed=0), device), image(scan.frame), "imagenet", scan
+    )
 
     def timed(function) -> tuple[np.ndarray, torch.Tensor]:
         """Seconds on the clock and of processor time."""

@@ -51,7 +51,7 @@ from ssltransfer.datasets.splits import make_split  # noqa: E402
 from ssltransfer.device import choose_device  # noqa: E402
 from ssltransfer.models.backbone_file import load_backbone  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
-from ssltransfer.models.fusion import fuse, pack  # noqa: E402
+from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference  # noqa: E402
 from ssltransfer.models.resnet import build_backbone, normalise  # noqa: E402
 from ssltransfer.protocols.fewshot import evaluate_fewshot  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
@@ -106,7 +106,7 @@ def ours(output):
 
 def measure():
     """Print the first table; returns seconds an image of the usual loop, of our decoding and of our extraction."""
-    packed = pack(backbone, device)
+    packed = optimise_for_inference(backbone, device)
     batch = torch.from_numpy(ArrayFile(images_file)[0:64]).to(device)
     for network in (packed, backbone):
         network_alone(network, batch[:8])
@@ -260,7 +260,7 @@ def precisions():
         for compiled in (False, True):
             torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
             kind = getattr(torch, name, torch.float32)
-            network = fuse(backbone, device).to(kind)
+            network = fuse_conv_bn(backbone, device).to(kind)
             network = torch.compile(network) if compiled else network
 
             @torch.inference_mode()

@@ -21,7 +21,7 @@ from torch.utils.flop_counter import FlopCounterMode
 sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from ssltransfer.device import choose_device
-from ssltransfer.models.fusion import fuse
+from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.inversion import inversion
 from ssltransfer.protocols.inversion.inversion import Inversion, Painter, Pixels
@@ -68,7 +68,7 @@ def main() -> None:
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
     device, settings = choose_device(arguments.threads), Inversion()
-    backbone = fuse(build_backbone("resnet50", seed=0), device)
+    backbone = fuse_conv_bn(build_backbone("resnet50", seed=0), device)
     names = [str(number) for number in range(arguments.images)]
 
     def memory() -> float:

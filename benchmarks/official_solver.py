@@ -24,7 +24,7 @@ from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
 from ssltransfer.config import read_table
-from ssltransfer.datasets import load, parse_source
+from ssltransfer.datasets import load, parse_dataset_source
 from ssltransfer.datasets.images import DecodedImages
 from ssltransfer.datasets.splits import make_split
 from ssltransfer.protocols.linear import classification_metrics, evaluation, logistic
@@ -62,7 +62,7 @@ def read(name, root, extract):
     """Features, labels and split of a data set."""
     rows = read_table(Path(__file__).parents[1] / "config/datasets.tsv")
     row = next(row for row in rows if row["dataset"] == name)
-    source = parse_source(row["source"])
+    source = parse_dataset_source(row["source"])
     index = load(source).index(root / name)
     features = extract(DecodedImages(root / name, index.image, "resize64")[:])
     parts = index.split_array()

@@ -8,17 +8,17 @@ import numpy as np
 
 from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
-from ssltransfer.files import replacing
-from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.files import atomic_write
+from ssltransfer.jobs import JobUsage, job, package_versions, progress
 from ssltransfer.models.backbone_file import load_backbone
-from ssltransfer.models.fusion import fuse
+from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.protocols.attention.occlusion import Occluder, Scan, attention_map, diffusion, overlay, scan_images
 from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
 from ssltransfer.results.tensor_file import read_provenance
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     params, output = snakemake.params, snakemake.output
     settings, part = params.settings, Path(f"{output.score}.part")
     device = choose_device(snakemake.threads)
@@ -26,7 +26,7 @@ with job(snakemake.log[0]):
     options = {name: settings[name] for name in ("fill", "view", "feature")}
     names = image_names(read_index(snakemake.input.index))
     images = np.load(snakemake.input.images, allow_pickle=False)
-    backbone = fuse(load_backbone(snakemake.input.checkpoint, params.arch), device)
+    backbone = fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device)
     checkpoint = read_provenance(snakemake.input.checkpoint)
     key = json.dumps([params.arch, params.norm, params.version, checkpoint, dict(settings)])
     errors = scan_images(
@@ -40,7 +40,7 @@ with job(snakemake.log[0]):
     maps = np.stack([attention_map(values, scan) for values in errors])
     values = [diffusion(attention) for attention in maps]
     approximation = f"approximation: masks in steps of {scan.stride}, not at every position"
-    with replacing(output.maps) as temporary:
+    with atomic_write(output.maps) as temporary:
         np.savez(temporary, images=np.array(names), attention=maps.astype(np.float32))
     seen = images[:, scan.margin : scan.margin + scan.size, scan.margin : scan.margin + scan.size]
     coloured = np.stack([overlay(image, attention) for image, attention in zip(seen, maps, strict=True)])

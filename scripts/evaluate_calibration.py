@@ -1,14 +1,14 @@
 """Calibration of the linear classifiers of a model on a dataset."""
 
 from ssltransfer.files import read_json
-from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.protocols.calibration import measure_calibration
 from ssltransfer.results import score_file
 from ssltransfer.results.prediction_file import load_predictions
 from ssltransfer.settings import complete
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    usage = JobUsage()
     settings = complete(snakemake.params.settings)
     measurement = measure_calibration(
         load_predictions(snakemake.input.predictions), read_json(snakemake.input.score), settings["seed"]
@@ -19,5 +19,5 @@ with job(snakemake.log[0]):
         measurement,
         settings,
         package_versions("numpy", "scipy") | {"protocol": snakemake.params.version},
-        cost.report(),
+        usage.report(),
     )

@@ -6,7 +6,7 @@ from safetensors import safe_open
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import read_index, short_name
-from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.protocols.detection.detection_file import load_detections
 from ssltransfer.protocols.detection.evaluation import THRESHOLDS, evaluate, written
 from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
@@ -18,7 +18,7 @@ from ssltransfer.results.picture_file import save_pictures
 COLUMNS, SIDE = 8, 192
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     settings = read_settings(snakemake.params.settings)
     index = read_index(snakemake.input.index)
     annotations = read_annotations(index, snakemake.wildcards.dataset)

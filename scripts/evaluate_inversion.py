@@ -8,7 +8,7 @@ import numpy as np
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.device import choose_device
 from ssltransfer.files import read_json
-from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.protocols.inversion import similarity
 from ssltransfer.protocols.inversion.inversion import Inversion
 from ssltransfer.results import score_file
@@ -16,7 +16,7 @@ from ssltransfer.results.picture_file import save_pictures
 from ssltransfer.row_file import load_arrays
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     params, settings = snakemake.params, snakemake.params.settings
     device = choose_device(snakemake.threads)
     stored = load_arrays(snakemake.input.inverted, "inverted images")

@@ -2,7 +2,7 @@
 
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_arrays
-from ssltransfer.jobs import Cost, job, package_versions
+from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.models.feature_file import read_features
 from ssltransfer.protocols.linear.evaluation import LinearSettings, measure_linear
 from ssltransfer.results import score_file
@@ -10,7 +10,7 @@ from ssltransfer.results.prediction_file import save_predictions
 from ssltransfer.settings import complete, read_settings
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    usage = JobUsage()
     index = read_index(snakemake.input.index)
     measurement, predictions = measure_linear(
         read_features(snakemake.input.features, len(index)),
@@ -27,5 +27,5 @@ with job(snakemake.log[0]):
         measurement,
         complete(snakemake.params.settings),
         package_versions("numpy", "scipy", "scikit-learn", "torch") | {"protocol": snakemake.params.version},
-        cost.report(),
+        usage.report(),
     )

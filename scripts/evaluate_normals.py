@@ -7,8 +7,8 @@ import numpy as np
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_device
-from ssltransfer.files import replacing
-from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.files import atomic_write
+from ssltransfer.jobs import JobUsage, job, package_versions, progress
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS
 from ssltransfer.protocols.dense.normals.evaluation import draw, evaluate
 from ssltransfer.protocols.dense.normals.frames import Frames
@@ -21,7 +21,7 @@ from ssltransfer.results.picture_file import save_pictures
 from ssltransfer.results.tensor_file import read_provenance
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     settings, params = snakemake.params.settings, snakemake.params
     sides = settings["sides"]
     device = choose_device(snakemake.threads)
@@ -41,7 +41,7 @@ with job(snakemake.log[0]):
         lambda batches, total: progress(batches, "batches", total),
     )
     shares = [f"within-{threshold:g}" for threshold in THRESHOLDS]
-    with replacing(snakemake.output.images) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+    with atomic_write(snakemake.output.images) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
         table = csv.writer(file)
         table.writerow(["image", "pixels", "mean-angle", "median-angle", *shares])
         for row, image in zip(test, errors.images, strict=True):

@@ -1,17 +1,14 @@
-"""Fetch and verify the network under an LPIPS distance; what went wrong is noted, so that the rest can run without."""
+"""Fetch and verify the network under an LPIPS distance; a failure is noted, so that other jobs can run without it."""
 
 from pathlib import Path
 
-from ssltransfer.checkpoints.fetch import fetch
-from ssltransfer.errors import InputError
+from ssltransfer.checkpoints.fetch import fetch_if_possible
 from ssltransfer.files import write_json
 from ssltransfer.jobs import job, log
 
 with job(snakemake.log[0]):
     params = snakemake.params
-    try:
-        manifest = fetch(params.source, params.checksum, Path(params.folder), Path(params.pin))
-    except InputError as error:
-        log.warning("%s; to try again: --forcerun fetch_trunk", error)
-        manifest = {"files": [], "absent": str(error)}
+    manifest = fetch_if_possible(params.source, params.checksum, Path(params.folder), Path(params.pin))
+    if "absent" in manifest:
+        log.warning("%s; to try again: --forcerun fetch_trunk", manifest["absent"])
     write_json(snakemake.output[0], manifest)

@@ -1,20 +1,13 @@
-"""Generate a data set and its index."""
+"""Generate a dataset and its index."""
 
-import numpy as np
-
-from ssltransfer.datasets import Source, load
-from ssltransfer.datasets.index import check_counts, check_index, write_index
-from ssltransfer.files import replacing
+from ssltransfer.datasets.index import write_index
+from ssltransfer.datasets.indexing import generate_dataset
 from ssltransfer.jobs import job
+from ssltransfer.row_file import save_array
 
 with job(snakemake.log[0]):
-    params = snakemake.params.index
-    generated = load(Source(*params["source"])).generate()
-    check_index(generated.index, params["dataset"])
-    check_counts(generated.index, params["dataset"], params["counts"])
-    arrays = {"originals": generated.images} | generated.arrays
+    generated = generate_dataset(snakemake.params.index)
     for name, path in snakemake.output.items():
         if name != "index":
-            with replacing(path) as temporary:
-                np.save(temporary, arrays[name])
+            save_array(path, generated.files[name])
     write_index(snakemake.output.index, generated.index)

@@ -8,17 +8,17 @@ import numpy as np
 
 from ssltransfer.datasets.index import image_names, read_index
 from ssltransfer.device import choose_device
-from ssltransfer.files import replacing
-from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.files import atomic_write
+from ssltransfer.jobs import JobUsage, job, package_versions, progress
 from ssltransfer.models.backbone_file import load_backbone
-from ssltransfer.models.fusion import fuse
+from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.protocols.inversion.inversion import batch_size, invert, read_settings
 from ssltransfer.results.score_file import decode
 from ssltransfer.results.tensor_file import read_provenance
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     params, output = snakemake.params, snakemake.output
     part = Path(f"{output.images}.part")
     device = choose_device()
@@ -26,7 +26,7 @@ with job(snakemake.log[0]):
     settings = read_settings(params.settings)
     key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
     images, interval, losses = invert(
-        fuse(load_backbone(snakemake.input.checkpoint, params.arch), device),
+        fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device),
         np.load(snakemake.input.images, allow_pickle=False),
         image_names(index),
         params.norm,
@@ -45,7 +45,7 @@ with job(snakemake.log[0]):
         "versions": package_versions("torch", "numpy") | {"protocol": params.version},
         "cost": cost.report(),
     }
-    with replacing(output.images) as temporary:
+    with atomic_write(output.images) as temporary:
         np.savez(
             temporary, images=images, names=np.array(image_names(index)), provenance=np.array(json.dumps(provenance))
         )

@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.datasets.index import read_index
-from ssltransfer.jobs import Cost, job, progress
+from ssltransfer.jobs import JobUsage, job, progress
 from ssltransfer.pretraining.recipe import Recipe, pretrain
-from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_file import save_tensors
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     params, output = snakemake.params, Path(snakemake.output[0])
     part = output.with_name(f"{output.name}.part")
     recipe = Recipe(params.recipe_name, **params.recipe)
@@ -40,5 +40,5 @@ with job(snakemake.log[0]):
         "losses": json.dumps([round(loss, 5) for loss in losses]),
         "cost": json.dumps(cost.report()),
     }
-    save_state(state, output, provenance)
+    save_tensors(state, output, provenance)
     shutil.rmtree(part, ignore_errors=True)

@@ -6,18 +6,18 @@ from pathlib import Path
 
 from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
-from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.jobs import JobUsage, job, package_versions, progress
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.protocols.detection.detection_file import save_detections
 from ssltransfer.protocols.detection.objects import read_annotations
 from ssltransfer.protocols.detection.settings import describe, read_settings
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance, save_state
+from ssltransfer.results.tensor_file import read_provenance, save_tensors
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     params, output = snakemake.params, snakemake.output
     where = f"protocols.{snakemake.wildcards.protocol}, {snakemake.wildcards.dataset}"
     part = Path(f"{output.trained}.part")
@@ -52,5 +52,5 @@ with job(snakemake.log[0]):
         "versions": json.dumps(package_versions("torch", "torchvision", "detectron2") | {"protocol": params.version}),
         "cost": json.dumps(cost.report()),
     }
-    save_state(detector.state_dict(), output.trained, about)
+    save_tensors(detector.state_dict(), output.trained, about)
     shutil.rmtree(part, ignore_errors=True)

@@ -10,17 +10,17 @@ from ssltransfer.datasets import Source, image_root
 from ssltransfer.datasets.index import read_index
 from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.device import choose_device
-from ssltransfer.jobs import Cost, job, package_versions, progress
+from ssltransfer.jobs import JobUsage, job, package_versions, progress
 from ssltransfer.protocols.dense.normals.frames import Frames
 from ssltransfer.protocols.dense.normals.ground_truth import code_words, open_normals
 from ssltransfer.protocols.dense.normals.network import build_network
 from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance, save_state
+from ssltransfer.results.tensor_file import read_provenance, save_tensors
 from ssltransfer.training import save_curve
 
 with job(snakemake.log[0]):
-    cost = Cost()
+    cost = JobUsage()
     settings, params = snakemake.params.settings, snakemake.params
     where = f"protocols.{snakemake.wildcards.protocol}"
     output = Path(snakemake.output.trained)
@@ -54,6 +54,6 @@ with job(snakemake.log[0]):
         "versions": json.dumps(package_versions("torch") | {"protocol": params.version}),
         "cost": json.dumps(cost.report()),
     }
-    save_state(network.learnt(words), output, provenance)
+    save_tensors(network.learnt(words), output, provenance)
     save_curve(snakemake.output.curve, interval, losses)
     shutil.rmtree(part, ignore_errors=True)

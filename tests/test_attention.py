@@ -7,7 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ssltransfer.errors import InputError
-from ssltransfer.models.fusion import fuse
+from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import SameConv2d, SameMaxPool2d, build_backbone
 from ssltransfer.protocols.attention.occlusion import (
     Occluder,
@@ -141,7 +141,7 @@ def test_affected_and_needed_rows_are_those_that_a_layer_shows(module, size):
 @pytest.mark.parametrize("run", [3, 8])
 def test_windows_give_the_values_of_the_plain_loop(arch, size, mask, stride, view, feature, run):
     scan = Scan(size, mask, stride)
-    occluder = Occluder(fuse(network(arch)), picture(scan), "imagenet", scan, "grey", view, feature)
+    occluder = Occluder(fuse_conv_bn(network(arch)), picture(scan), "imagenet", scan, "grey", view, feature)
     plain = occluder.plain_errors()
     assert plain.max() > 1e-3
     np.testing.assert_allclose(occluder.errors(run), plain, rtol=1e-4, atol=2e-6)
@@ -151,7 +151,7 @@ def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
     """Cover the frame, cut out the image, normalise it, pass it through the unfused network."""
     scan, backbone = Scan(40, 6, 4), network("resnet-1x1x1x1-w4")
     frame = picture(scan).astype(np.float64)
-    occluder = Occluder(fuse(backbone), picture(scan), "imagenet", scan, "white")
+    occluder = Occluder(fuse_conv_bn(backbone), picture(scan), "imagenet", scan, "white")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
     def feature(pixels):
@@ -171,9 +171,9 @@ def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
 
 def test_the_mean_colour_is_zero_to_the_network():
     scan = Scan(32, 4)
-    occluder = Occluder(fuse(network("resnet-1x1x1x1-w4")), picture(scan), "imagenet", scan)
+    occluder = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(scan), "imagenet", scan)
     torch.testing.assert_close(occluder.fill, torch.zeros(1, 3, 1, 1), rtol=0, atol=1e-6)
-    plain = Occluder(fuse(network("resnet-1x1x1x1-w4")), picture(scan), "none", scan)
+    plain = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(scan), "none", scan)
     torch.testing.assert_close(plain.fill.flatten(), torch.tensor([0.485, 0.456, 0.406]))
 
 
@@ -181,14 +181,14 @@ def test_fusing_changes_nothing_but_rounding():
     backbone = network("resnet-1x2x1x1-w8-same")
     images = torch.rand(2, 3, 64, 64)
     with torch.inference_mode():
-        torch.testing.assert_close(fuse(backbone)(images), backbone(images), rtol=1e-4, atol=1e-5)
+        torch.testing.assert_close(fuse_conv_bn(backbone)(images), backbone(images), rtol=1e-4, atol=1e-5)
     assert any(isinstance(module, torch.nn.BatchNorm2d) for module in backbone.modules())
 
 
 def test_finished_images_are_not_measured_again(tmp_path):
     scan = Scan(32, 8, 8)
     images = np.stack([picture(scan, seed) for seed in range(2)])
-    backbone, asked = fuse(network("resnet-1x1x1x1-w4")), []
+    backbone, asked = fuse_conv_bn(network("resnet-1x1x1x1-w4")), []
 
     def occluder(image):
         asked.append(image[0, 0, 0])

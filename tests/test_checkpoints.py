@@ -14,15 +14,15 @@ from reference_network import Network
 from safetensors.torch import save_file
 
 from ssltransfer.checkpoints import torch_file
-from ssltransfer.checkpoints.convert import FORMATS, read_published
+from ssltransfer.checkpoints.convert import FORMATS, convert, read_published
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
-from ssltransfer.checkpoints.fetch import fetch, manifest_files
-from ssltransfer.checkpoints.sources import Location, local_files, parse_source
+from ssltransfer.checkpoints.fetch import fetch, fetch_if_possible, manifest_files
+from ssltransfer.checkpoints.sources import Location, local_files, parse_checkpoint_source
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash
 from ssltransfer.models.backbone_file import forward_check, load_backbone
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.results.tensor_file import read_provenance, save_state
+from ssltransfer.results.tensor_file import read_provenance, save_tensors
 from ssltransfer.safe_pickle import load_inert
 from workflow import snakemake, succeed, workspace
 
@@ -519,23 +519,42 @@ def test_truncated_torch_files_are_refused(tmp_path, state, cut):
 
 
 def test_backbone_file_round_trip(tmp_path, state):
-    save_state(state, tmp_path / "b.safetensors", {"source": "here"})
+    save_tensors(state, tmp_path / "b.safetensors", {"source": "here"})
     images = torch.randn(2, 3, 32, 32)
     with torch.inference_mode():
         assert torch.equal(load_backbone(tmp_path / "b.safetensors", ARCH)(images), features_of(state, images))
     assert read_provenance(tmp_path / "b.safetensors") == {"source": "here"}
 
 
+def test_a_conversion_says_where_it_comes_from(tmp_path, state):
+    torch.save(
+        state | {"fc.weight": torch.ones(5, state["layer4.1.bn3.bias"].numel()), "fc.bias": torch.ones(5)},
+        tmp_path / "a.pth",
+    )
+    manifest = fetch(f"file:{tmp_path}/a.pth", "", tmp_path / "folder", tmp_path / "pin.json")
+    params = {"format": "torchvision", "arch": ARCH, "version": 1}
+    found, provenance = convert(manifest, tmp_path / "folder", params, "m")
+    assert set(found) == set(state) and all(torch.equal(found[name], state[name]) for name in state)
+    assert provenance["source"] == f"file:{tmp_path}/a.pth" and provenance["converter"] == "torchvision 1"
+    assert json.loads(provenance["files"]) == {"a.pth": file_hash(tmp_path / "a.pth")}
+    assert set(json.loads(provenance["forward"])) == {"mean", "std"} and provenance["left_out"] == "0"
+
+
+def test_a_failed_optional_fetch_is_noted(tmp_path):
+    manifest = fetch_if_possible(f"file:{tmp_path}/none.pth", "", tmp_path / "folder", tmp_path / "pin.json")
+    assert manifest["files"] == [] and "none.pth" in manifest["absent"]
+
+
 def test_provenance_has_one_order(tmp_path, state):
     """safetensors shuffles it in every process; the keys of unfinished runs are made from it."""
     names = [f"key{number}" for number in range(20)]
-    save_state(state, tmp_path / "b.safetensors", dict.fromkeys(names[::-1], "x"))
+    save_tensors(state, tmp_path / "b.safetensors", dict.fromkeys(names[::-1], "x"))
     assert list(read_provenance(tmp_path / "b.safetensors")) == sorted(names)
 
 
 def test_damaged_or_foreign_backbone_files_are_refused(tmp_path, state):
     path = tmp_path / "b.safetensors"
-    save_state(state, path, {})
+    save_tensors(state, path, {})
     with pytest.raises(InputError, match="has shape"):
         load_backbone(path, "resnet-2x1x1x2-w8")
     path.write_bytes(path.read_bytes()[:500])
@@ -574,12 +593,12 @@ def test_detectron2_names(tmp_path, state):
 
 
 def test_sources():
-    one, several = parse_source("https://host/a%20b.pth?dl=1 https://h/m.{index,data-00000-of-00001}")
+    one, several = parse_checkpoint_source("https://host/a%20b.pth?dl=1 https://h/m.{index,data-00000-of-00001}")
     assert one == [Location("https://host/a%20b.pth?dl=1", "a b.pth")]
     assert [location.name for location in several] == ["m.index", "m.data-00000-of-00001"]
-    [[hub]] = parse_source("hf:owner/repo/folder/w.pth")
+    [[hub]] = parse_checkpoint_source("hf:owner/repo/folder/w.pth")
     assert hub == Location("https://huggingface.co/owner/repo/resolve/main/folder/w.pth", "w.pth")
-    [[vision]] = parse_source("torchvision:ResNet50_Weights.IMAGENET1K_V1")
+    [[vision]] = parse_checkpoint_source("torchvision:ResNet50_Weights.IMAGENET1K_V1")
     assert vision.name == "resnet50-0676ba61.pth"
 
 
@@ -596,14 +615,14 @@ def test_sources():
 )
 def test_sources_that_name_no_file_of_their_own_are_refused(source):
     with pytest.raises(InputError, match="source '") as error:
-        parse_source(source)
+        parse_checkpoint_source(source)
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize("source", ["hf:owner/repo", "ftp://h/x", "w.pth", "https://host/", "torchvision:ResNet51.V1"])
 def test_unknown_sources_are_refused(source):
     with pytest.raises(InputError, match="source '"):
-        parse_source(source)
+        parse_checkpoint_source(source)
 
 
 @pytest.fixture

@@ -6,8 +6,8 @@ import pytest
 import yaml
 
 from ssltransfer.config import Cell, load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, parse_source
-from ssltransfer.datasets.downloads import ORIGINS
+from ssltransfer.datasets import ORIGINAL, parse_dataset_source
+from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.inversion.inversion import Inversion, read_settings
@@ -99,17 +99,17 @@ def test_no_demo_setting_leaks_into_another_suite():
 
 def test_every_source_has_a_version():
     for row in read_table(REPOSITORY / "config/datasets.tsv"):
-        source = parse_source(row["source"])
+        source = parse_dataset_source(row["source"])
         assert source.kind == "column" or source.indexer in COMPONENTS
     for source in ("folder:x", "csv:x"):
-        assert parse_source(source).indexer in COMPONENTS
+        assert parse_dataset_source(source).indexer in COMPONENTS
 
 
-def test_every_original_has_a_row_and_an_origin():
-    sources = [parse_source(row["source"]) for row in read_table(REPOSITORY / "config/datasets.tsv")]
+def test_every_original_has_a_row_and_a_download():
+    sources = [parse_dataset_source(row["source"]) for row in read_table(REPOSITORY / "config/datasets.tsv")]
     rows = {(source.name, source.variant) for source in sources if source.kind == "original"}
     assert rows == {(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)}
-    assert set(ORIGINS) == set(ORIGINAL)
+    assert set(DOWNLOADS) == set(ORIGINAL)
 
 
 def test_paper_suites_hold_the_papers_data_sets():

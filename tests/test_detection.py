@@ -33,7 +33,7 @@ from ssltransfer.protocols.detection.objects import check_inside, read_annotatio
 from ssltransfer.protocols.detection.pictures import draw, examples
 from ssltransfer.protocols.detection.settings import Schedule, Settings, Sides, describe, read_settings
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
-from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_file import save_tensors
 from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"
@@ -474,7 +474,7 @@ def test_a_loss_that_explodes_is_one_line(images, tmp_path):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
-    save_state(build_backbone(ARCH, 0).state_dict(), tmp_path / "a.safetensors", {})
+    save_tensors(build_backbone(ARCH, 0).state_dict(), tmp_path / "a.safetensors", {})
     with pytest.raises(InputError, match=r"bn1.bias has shape \(4,\), resnet-1x1x1x1-w8 needs \(8,\)"):
         load_backbone(tmp_path / "a.safetensors", "resnet-1x1x1x1-w8")
 

@@ -4,10 +4,12 @@ import torch
 from torch import nn
 
 from ssltransfer.errors import InputError
+from ssltransfer.jobs import JobUsage
 from ssltransfer.models.feature_file import load_features
-from ssltransfer.models.features import extract_features
-from ssltransfer.models.fusion import fuse, pack
+from ssltransfer.models.features import describe_features, extract_features
+from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference
 from ssltransfer.models.resnet import ResNet, build_backbone, normalise
+from ssltransfer.results.tensor_file import save_tensors
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -30,8 +32,17 @@ def test_features_equal_the_plain_forward_pass(tmp_path, images):
     np.testing.assert_allclose(features, expected.numpy(), rtol=1e-4, atol=1e-5)
 
 
+def test_features_say_where_they_come_from(tmp_path):
+    save_tensors(backbone().state_dict(), tmp_path / "m.safetensors", {"source": "x", "files": '{"a": "0"}'})
+    cell = {"model": "m", "dataset": "d", "transform": "resize32", "norm": "none"}
+    found = describe_features(cell, 11, tmp_path / "m.safetensors", CPU, JobUsage())
+    assert list(found) == [*cell, "images", "checkpoint", "device", "versions", "cost"]
+    assert found["checkpoint"] == {"source": "x", "files": {"a": "0"}} and found["images"] == 11
+    assert set(found["versions"]) == {"python", "torch", "numpy"} and "seconds" in found["cost"]
+
+
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])
-@pytest.mark.parametrize("faster", [fuse, pack])
+@pytest.mark.parametrize("faster", [fuse_conv_bn, optimise_for_inference])
 def test_faster_forms_compute_the_same(faster, arch):
     plain = build_backbone(arch, seed=0).eval()
     generator = torch.Generator().manual_seed(0)
@@ -52,7 +63,8 @@ def test_faster_forms_compute_the_same(faster, arch):
 def test_a_cpu_uses_its_own_layout():
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch was built without oneDNN")
-    assert not isinstance(pack(backbone()), ResNet) and isinstance(pack(build_backbone(f"{ARCH}-same")), ResNet)
+    assert not isinstance(optimise_for_inference(backbone()), ResNet)
+    assert isinstance(optimise_for_inference(build_backbone(f"{ARCH}-same")), ResNet)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11])

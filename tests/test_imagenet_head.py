@@ -3,11 +3,12 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.checkpoints.imagenet_head import _evaluation_crop, imagenet_top1
+from ssltransfer.checkpoints.imagenet_head import _evaluation_crop, imagenet_top1, read_head, verify
 from ssltransfer.checkpoints.listing import list_checkpoints
 from ssltransfer.checkpoints.torch_file import read_classifier
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_backbone, normalise
+from ssltransfer.results.tensor_file import save_tensors
 
 ARCH = "resnet-1x1x1x1-w4"
 
@@ -44,6 +45,26 @@ def test_top1(folder):
         assert (top1, count) == (pytest.approx(expected), 6)
 
 
+def test_a_checkpoint_is_verified_with_an_embedded_or_a_separate_classifier(folder, tmp_path):
+    state = build_backbone(ARCH, seed=0).state_dict()
+    weight, bias = torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), torch.zeros(3)
+    torch.save(state | {"fc.weight": weight, "fc.bias": bias}, tmp_path / "whole.pth")
+    torch.save({"weight": weight, "bias": bias}, tmp_path / "head.pth")
+    torch.save(state, tmp_path / "plain.pth")
+    save_tensors(state, tmp_path / "m.safetensors", {})
+    results = [
+        verify("m", tmp_path / "m.safetensors", ARCH, head, 40.0, folder, "imagenet", torch.device("cpu"))
+        for head in (
+            read_head([tmp_path / "whole.pth"], True, "torchvision", ARCH, "m"),
+            read_head([tmp_path / "head.pth"], False, "torchvision", ARCH, "m"),
+        )
+    ]
+    assert results[0] == results[1] and results[0]["images"] == 6
+    assert results[0]["difference"] == pytest.approx(results[0]["top1"] - 40)
+    with pytest.raises(InputError, match=r"m: .*heads\.tsv"):
+        read_head([tmp_path / "plain.pth"], True, "torchvision", ARCH, "m")
+
+
 def test_wrong_folders_are_one_line(folder):
     backbone, head = build_backbone(ARCH).eval(), (torch.zeros(5, 128), torch.zeros(5))
     with pytest.raises(InputError, match="has 3 class folders, the classifier 5 classes"):
@@ -77,11 +98,9 @@ def test_classifiers_published_apart(tmp_path):
 
 
 def test_listing(tmp_path):
-    from ssltransfer.results.tensor_file import save_state
-
     path = tmp_path / "swav.safetensors"
     provenance = {"source": "https://a/b https://c/d", "files": '{"b": "0123456789abcdef"}', "left_out": "9"}
-    save_state(build_backbone(ARCH).state_dict(), path, provenance | {"forward": '{"mean": 0.5, "std": 1.0}'})
+    save_tensors(build_backbone(ARCH).state_dict(), path, provenance | {"forward": '{"mean": 0.5, "std": 1.0}'})
     row = ["swav", "https://a/b", "0123456789ab", "102", "9", "finite, mean 0.500"]
     assert list_checkpoints([path], {}, [])[1] == [*row, "no published classifier"]
     assert list_checkpoints([path], {}, ["swav"])[1][-1] == "not measured: imagenet_val is not set"

@@ -2,8 +2,10 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ssltransfer.datasets import Source, image_root, location, parse_source
+from ssltransfer.datasets import Source, image_root, location, parse_dataset_source
+from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.index import (
     Index,
     check_counts,
@@ -14,6 +16,7 @@ from ssltransfer.datasets.index import (
     short_name,
     write_index,
 )
+from ssltransfer.datasets.indexing import index_source, relabel
 from ssltransfer.errors import InputError
 
 
@@ -119,7 +122,7 @@ def test_select():
     ],
 )
 def test_sources(source, parsed):
-    assert parse_source(source) == parsed
+    assert parse_dataset_source(source) == parsed
 
 
 def test_places(tmp_path, monkeypatch):
@@ -135,13 +138,51 @@ def test_places(tmp_path, monkeypatch):
     assert image_root(Source("generated", "digits"), "/data", "x/index.parquet") == Path("x")
 
 
+def test_a_dataset_knows_its_images(tmp_path):
+    (tmp_path / "birds").mkdir()
+    Image.new("RGB", (3, 2), (1, 2, 3)).save(tmp_path / "birds/b c.png")
+    write_index(tmp_path / "index.parquet", index())
+    dataset = Dataset(["folder", "birds", ""], tmp_path, tmp_path / "index.parquet")
+    assert dataset.root == tmp_path / "birds" and dataset.source == Source("folder", "birds")
+    assert dataset.index == index() and dataset.read_image(1).getpixel((0, 0)) == (1, 2, 3)
+
+
+def index_params(**changes):
+    counts = {"classes": 2, "train": 2, "val": 0, "test": 0}
+    params = {"dataset": "birds", "task": "single-label", "source": ["folder", "birds", ""], "counts": counts}
+    return params | {"allow_subset": False, "on_error": "fail"} | changes
+
+
+def test_a_source_is_indexed_with_its_checks(tmp_path):
+    with pytest.raises(InputError, match=r"birds: .*birds is missing; correct the source"):
+        index_source(index_params(), tmp_path, "index.parquet")
+    for name in ("robin/1.png", "robin/2.png", "wren/1.png"):
+        (tmp_path / "birds/train" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2)).save(tmp_path / "birds/train" / name)
+    with pytest.raises(InputError, match=r"birds: .*train 2, found 3 \(\+1\)"):
+        index_source(index_params(), tmp_path, "index.parquet")
+    assert len(index_source(index_params(allow_subset=True), tmp_path, "index.parquet")) == 3
+    (tmp_path / "birds/train/robin/2.png").write_bytes(b"")
+    skipped = index_source(index_params(allow_subset=True, on_error="skip"), tmp_path, "index.parquet")
+    assert skipped.image == ["train/robin/1.png", "train/wren/1.png"]
+
+
+def test_another_column_becomes_the_label():
+    boxes = index(extra={"pose": [[0, 1], [], [1]]})
+    params = index_params(source=["column", "birds", "pose"], counts={"classes": 2, "train": 2, "val": 0, "test": 1})
+    relabelled = relabel(boxes, params)
+    assert relabelled.multi_label and relabelled.label == boxes.extra["pose"] and not relabelled.extra
+    with pytest.raises(InputError, match=r"birds has no column 'size'; found pose"):
+        relabel(boxes, params | {"source": ["column", "birds", "size"]})
+
+
 @pytest.mark.parametrize(
     "source",
     ["original:nothing", "original:dtd/2", "original:dtd/", "generated:cifar10", "column:shapes", "folder:", "", "dtd"],
 )
 def test_unknown_sources_are_refused(source):
     with pytest.raises(InputError, match="is unknown; write original:NAME"):
-        parse_source(source)
+        parse_dataset_source(source)
 
 
 def test_short_names():

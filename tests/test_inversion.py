@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from ssltransfer.datasets.index import Index, write_index
-from ssltransfer.models.fusion import fuse
+from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.inversion.inversion import (
     Convolution,
@@ -22,7 +22,7 @@ from ssltransfer.protocols.inversion.inversion import (
     invert,
     side_by_side,
 )
-from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_file import save_tensors
 from workflow import REPOSITORY
 
 torch.set_num_threads(1)
@@ -36,7 +36,7 @@ def pictures(count=3, size=32):
 
 
 def run(tmp_path, names=NAMES, images=None, settings=TINY, backbone=None, **more):
-    backbone = backbone or fuse(build_backbone("resnet-1x1x1x1-w4", 0))
+    backbone = backbone or fuse_conv_bn(build_backbone("resnet-1x1x1x1-w4", 0))
     images = pictures(len(names)) if images is None else images
     more = {"where": "protocol p", "batch_size": 3} | more
     return invert(backbone, images, names, "imagenet", settings, CPU, tmp_path, "key", **more)
@@ -281,7 +281,7 @@ runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
 
 def test_a_job_goes_on_where_one_in_another_process_stopped(tmp_path):
     about = {f"key{number}": "x" for number in range(8)}  # which every process reads in another order
-    save_state(build_backbone("resnet-1x1x1x1-w4", 0).state_dict(), tmp_path / "checkpoint", about)
+    save_tensors(build_backbone("resnet-1x1x1x1-w4", 0).state_dict(), tmp_path / "checkpoint", about)
     write_index(tmp_path / "index", Index(["a.png"], ["test"], [0], ["a"]))
     with (tmp_path / "images").open("wb") as file:
         np.save(file, pictures(1))

@@ -36,7 +36,7 @@ from ssltransfer.protocols.dense.normals.network import (
     parameter_groups,
 )
 from ssltransfer.protocols.dense.normals.training import cell_loss, timetable, train_network
-from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_file import save_tensors
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -501,9 +501,9 @@ def test_frozen_parts_stay_as_they_are_and_others_do_not(tmp_path, scenes):
 @pytest.mark.parametrize("frozen", ["all", "first-four"])
 def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
     chosen = SETTINGS | {"frozen": frozen}
-    save_state(build_backbone(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
+    save_tensors(build_backbone(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
     trained, _ = train(scenes, tmp_path / "part", {"frozen": frozen})
-    save_state(trained.learnt(scenes.words), tmp_path / "learnt.safetensors", {})
+    save_tensors(trained.learnt(scenes.words), tmp_path / "learnt.safetensors", {})
     files = tmp_path / "backbone.safetensors", ARCH, tmp_path / "learnt.safetensors"
     loaded, words = load_network(*files, chosen)
     assert np.array_equal(words, scenes.words)

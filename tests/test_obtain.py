@@ -9,7 +9,7 @@ import layouts
 import pytest
 
 from ssltransfer.datasets import caltech101, flowers
-from ssltransfer.datasets.downloads import ORIGINS
+from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.obtain import obtain, unpack
 from ssltransfer.errors import InputError
 
@@ -78,7 +78,7 @@ def test_a_failed_download_leaves_no_folder(tmp_path):
     assert (tmp_path / "flowers.archives/102flowers.tgz").exists(), "what has arrived is kept"
 
 
-@pytest.mark.parametrize("name", [name for name, origin in ORIGINS.items() if not origin.files])
+@pytest.mark.parametrize("name", [name for name, download in DOWNLOADS.items() if not download.files])
 def test_what_cannot_be_downloaded_is_placed_by_hand(tmp_path, name):
     with pytest.raises(InputError, match="cannot be downloaded .*; place there .*; official page: https://") as error:
         obtain(name, tmp_path / name, Path("/data") / name)

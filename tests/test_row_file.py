@@ -53,10 +53,10 @@ def test_other_files_are_one_line(tmp_path):
         ArrayFile(path)
     for array in (np.asfortranarray(VALUES), np.array([{}]), np.float32(3)):
         np.save(path, array, allow_pickle=True)
-        with pytest.raises(InputError, match="no plain array of rows"):
+        with pytest.raises(InputError, match="not a plain array of rows"):
             ArrayFile(path)
     path.write_bytes(b"not an array")
-    with pytest.raises(InputError, match=r"a\.npy is no \.npy file"):
+    with pytest.raises(InputError, match=r"a\.npy is not a \.npy file"):
         ArrayFile(path)
 
 

@@ -1,11 +1,13 @@
-"""Data sets of a few images: one of each of several data sets, and the bundled photographs."""
+"""Datasets of a few images: one of each of several datasets, and the bundled photographs."""
 
 import numpy as np
 import pytest
+from PIL import Image
 
-from ssltransfer.datasets import Member, parse_members, parse_source, photographs
-from ssltransfer.datasets.index import Index, check_index, image_names
-from ssltransfer.datasets.sample import choose
+from ssltransfer.datasets import Member, Source, parse_dataset_source, parse_members, photographs
+from ssltransfer.datasets.dataset import Dataset
+from ssltransfer.datasets.index import Index, check_index, image_names, write_index
+from ssltransfer.datasets.sample import sample_images, sample_row
 from ssltransfer.errors import InputError
 
 
@@ -18,29 +20,48 @@ def test_members_and_seed():
     members, seed = parse_members("pets,cars=train/1.jpg,digits@3")
     assert members == [Member("pets", ""), Member("cars", "train/1.jpg"), Member("digits", "")]
     assert (seed, parse_members("pets")[1]) == (3, 0)
-    assert parse_source("one-of:pets,cars@3").indexer == "sample"
+    assert parse_dataset_source("one-of:pets,cars@3").indexer == "sample"
 
 
 @pytest.mark.parametrize("text", ["pets,,cars", "pets,pets", "@3", "pets@x", "=a.jpg"])
 def test_other_forms_are_one_line(text):
-    with pytest.raises(InputError, match=r"write one-of:NAME,NAME=IMAGE,\.\.\. with every data set once"):
+    with pytest.raises(InputError, match=r"write one-of:NAME,NAME=IMAGE,\.\.\. with every dataset once"):
         parse_members(text)
 
 
 def test_a_draw_depends_on_seed_and_name_alone_and_prefers_test_images():
-    rows = {name: choose(Member(name, ""), index(test=20), 0) for name in ("a", "b", "c", "d", "e")}
+    rows = {name: sample_row(Member(name, ""), index(test=20), 0) for name in ("a", "b", "c", "d", "e")}
     assert len(set(rows.values())) > 1
     assert min(rows.values()) >= 30
-    assert rows["c"] == choose(Member("c", ""), index(test=20), 0)
-    assert {choose(Member("c", ""), index(), seed) for seed in range(20)} - set(range(30, 50))
+    assert rows["c"] == sample_row(Member("c", ""), index(test=20), 0)
+    assert {sample_row(Member("c", ""), index(), seed) for seed in range(20)} - set(range(30, 50))
 
 
 def test_a_named_image_is_taken_and_a_wrong_name_is_one_line():
-    assert choose(Member("a", "7.png"), index(), 0) == 7
+    assert sample_row(Member("a", "7.png"), index(), 0) == 7
     with pytest.raises(
         InputError, match=r"one-of: a has no image 'x\.png'; write one as in its index, such as '0\.png'"
     ):
-        choose(Member("a", "x.png"), index(), 0)
+        sample_row(Member("a", "x.png"), index(), 0)
+
+
+def test_samples_are_copied_and_indexed_with_their_origin(tmp_path):
+    datasets = []
+    for value, name in enumerate(("a", "b")):
+        (tmp_path / name).mkdir()
+        np.save(tmp_path / name / "originals.npy", np.full((3, 4, 5, 3), value, np.uint8))
+        references = [f"originals.npy#{row}" for row in range(3)]
+        write_index(tmp_path / name / "index.parquet", Index(references, ["test"] * 3, [0] * 3, ["all"]))
+        datasets.append(Dataset(Source("generated", name), "data", tmp_path / name / "index.parquet"))
+    counts = {"classes": 2, "train": 0, "val": 0, "test": 2}
+    params = {"dataset": "few", "source": ["one-of", "a=originals.npy#2,b", ""], "counts": counts}
+    found = sample_images(params, datasets, tmp_path / "few/originals")
+    assert found.image == ["originals/a.png", "originals/b.png"] and found.classes == ["a", "b"]
+    assert found.extra["origin"][0] == "originals.npy#2" and set(found.split) == {"test"}
+    with Image.open(tmp_path / "few/originals/b.png") as copy:
+        assert copy.size == (5, 4) and copy.getpixel((0, 0)) == (1, 1, 1)
+    with pytest.raises(InputError, match=r"few: .*test 3, found 2"):
+        sample_images(params | {"counts": counts | {"test": 3}}, datasets, tmp_path / "few/originals")
 
 
 def test_names_of_images_tell_them_apart():

@@ -1,7 +1,7 @@
-"""Arrays of numpy, or of torch on a GPU, for code that runs on either.
+"""Array backend: numpy, or torch on a GPU, for code that runs on either.
 
-What both call by the same name is reached through `xp`, the module; this class holds what differs. torch is not
-imported here: whoever has found a GPU (`ssltransfer.device`) hands it in.
+Functions with the same name in both are called through `xp`, the module; `Arrays` wraps the few that differ. torch is
+not imported here: `ssltransfer.device` passes it in where there is a GPU.
 """
 
 import os
@@ -14,7 +14,7 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Arrays:
-    """Where arrays live.
+    """A module for arrays and the device that holds them.
 
     Attributes
     ----------
@@ -48,8 +48,8 @@ class Arrays:
         """Bytes that this process may use: free ones of the GPU, else the machine's or its control group's."""
         if getattr(self.device, "type", "cpu") == "cuda":
             cuda = self.xp.cuda
-            kept = cuda.memory_reserved(self.device) - cuda.memory_allocated(self.device)
-            return cuda.mem_get_info(self.device)[0] + kept  # torch keeps what it frees
+            cached = cuda.memory_reserved(self.device) - cuda.memory_allocated(self.device)
+            return cuda.mem_get_info(self.device)[0] + cached  # memory that torch freed but keeps reserved
         return min([os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES"), *_group_limits()])
 
 
@@ -60,8 +60,8 @@ def _group_limits() -> list[int]:
     except (OSError, StopIteration):
         return []
     root = Path("/sys/fs/cgroup")
-    place = root / group
-    files = [folder / "memory.max" for folder in (place, *place.parents) if folder.is_relative_to(root)]
+    lowest = root / group
+    files = [folder / "memory.max" for folder in (lowest, *lowest.parents) if folder.is_relative_to(root)]
     limits = [file.read_text().strip() for file in files if file.is_file()]
     return [int(limit) for limit in limits if limit.isdigit()]
 

@@ -100,7 +100,7 @@ class Suite:
 
     def image_dataset(self, dataset: str) -> str:
         """The data set whose images (and features) `dataset` uses: itself, or the one it relabels."""
-        source = dataset_sources.parse_source(self.datasets[dataset]["source"])
+        source = dataset_sources.parse_dataset_source(self.datasets[dataset]["source"])
         return source.name if source.kind == "column" else dataset
 
     def norms(self, protocol: str, model: str) -> list[str]:
@@ -298,7 +298,7 @@ def _cross_check_datasets(suite: Suite, path: Path) -> None:
         if row["metric"] not in METRICS_OF_TASK[row["task"]]:
             raise InputError(f"{path}, row {name!r}: metric {row['metric']!r} does not fit task {row['task']!r}")
         try:
-            source = dataset_sources.parse_source(row["source"])
+            source = dataset_sources.parse_dataset_source(row["source"])
         except InputError as error:
             raise InputError(f"{path}, row {name!r}: {error}") from None
         if source.kind == "column" and source.name not in suite.datasets:
@@ -315,7 +315,7 @@ def _check_members(suite: Suite, text: str, where: str) -> None:
     for member in members:
         if member.dataset not in suite.datasets:
             raise InputError(f"{where}: source names data set {member.dataset!r}, which has no row")
-        kind = dataset_sources.parse_source(suite.datasets[member.dataset]["source"]).kind
+        kind = dataset_sources.parse_dataset_source(suite.datasets[member.dataset]["source"]).kind
         if kind in ("one-of", "column"):
             raise InputError(f"{where}: source names {member.dataset!r}, which has no images of its own ({kind})")
 

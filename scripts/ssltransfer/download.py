@@ -1,4 +1,4 @@
-"""Downloads that are whole and the right ones: several sources, retries, checks, and no partial file under its name.
+"""Verified downloads: several mirrors, retries, checksums, atomic.
 
 The transfer itself is pooch's (a temporary file, renamed when complete; a broken transfer starts anew). This module
 adds what it leaves to the caller: the next source when one fails, waiting between attempts, and messages that say
@@ -24,7 +24,7 @@ TIMEOUT = 60.0
 
 
 def check_file(path: Path, *, size: int | None = None, sha256: str = "", md5: str = "") -> None:
-    """Check a file against what is known of it; empty and None mean unknown.
+    """Check the size and digests of a file; empty and None mean unknown.
 
     Parameters
     ----------
@@ -60,7 +60,7 @@ def download(
     progress: bool = True,
     pause: float = 2.0,
 ) -> str:
-    """Bring one file to `target`, from the first source that delivers it whole and right.
+    """Download one file to `target` from the first source that delivers it complete and with the expected checksum.
 
     A file that is already there is checked and kept.
 
@@ -85,8 +85,8 @@ def download(
     Raises
     ------
     InputError
-        If a file already there is wrong (it is kept), or no source delivers it: what failed, and where to place the
-        file by hand.
+        If a file already there is wrong (it is kept), or no source delivers it; the message names the failures and
+        where to place the file by hand.
     """
     known = {"size": size, "sha256": sha256, "md5": md5}
     if target.is_file():

@@ -1,4 +1,4 @@
-"""Files: written so that a killed job never leaves one that looks whole, read, and hashed."""
+"""Atomic writing of files (a killed job leaves no partial file), JSON files, and file hashes."""
 
 import hashlib
 import json
@@ -9,7 +9,7 @@ from pathlib import Path
 
 
 @contextmanager
-def replacing(path: str | Path) -> Iterator[Path]:
+def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
     The temporary name keeps the suffix of `path`, because writers such as `numpy.save` add a missing one.
@@ -26,7 +26,7 @@ def replacing(path: str | Path) -> Iterator[Path]:
 
 def write_json(path: str | Path, content: dict) -> None:
     """Write `content` as indented JSON; NaN and infinity are refused (ValueError)."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
 
 

@@ -22,7 +22,7 @@ from ssltransfer.errors import InputError, first_line, one_line
 log = logging.getLogger("ssltransfer")
 
 #: Trouble with the machine and not with the code, so that a traceback would say nothing.
-MACHINE = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager
@@ -32,7 +32,7 @@ def job(log_file: str) -> Iterator[None]:
     The traceback of anything but an `InputError`, a full disk, a missing permission or a full GPU goes to the log.
     The last line of the log of a finished job is its cost (see `ssltransfer.report.provenance`).
     """
-    cost = Cost()
+    cost = JobUsage()
     logging.raiseExceptions = False  # a full disk takes no log, either
     try:
         logging.basicConfig(
@@ -63,7 +63,7 @@ def job(log_file: str) -> Iterator[None]:
 def _machine(error: Exception) -> bool:
     """Whether an error is trouble with the machine; some libraries say so in words only (the last is numpy's)."""
     words = ("No space left on device", "Disk quota exceeded", "requested and")
-    return (isinstance(error, OSError) and error.errno in MACHINE) or any(word in str(error) for word in words)
+    return (isinstance(error, OSError) and error.errno in MACHINE_ERRORS) or any(word in str(error) for word in words)
 
 
 def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
@@ -78,7 +78,7 @@ def progress(iterable: Iterable, label: str, total: int | None = None, every: fl
             log.info("%s: %d of %d", label, count, total)
 
 
-class Cost:
+class JobUsage:
     """Seconds and peak memory of a job, from creation to `report`."""
 
     def __init__(self) -> None:

@@ -1,4 +1,4 @@
-"""Large arrays on disk, read and written a few rows at a time.
+"""Large .npy files, read and written by blocks of rows.
 
 Plain reads and writes instead of a memory map: the memory of a job does not grow with the file, and a full disk is
 an error that Python sees, where a map would end the process.
@@ -11,15 +11,22 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.errors import InputError, first_line
+from ssltransfer.files import atomic_write
 
 
 def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
-    """Read all arrays of an npz file; InputError if it is damaged, no such file, or holds anything but plain arrays."""
+    """Read all arrays of an npz file; InputError if it is missing, damaged or holds other objects."""
     try:
         with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             return dict(arrays)
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path} holds no {what} of this workflow ({first_line(error)}); delete it") from None
+
+
+def save_array(path: str | Path, array: np.ndarray) -> None:
+    """Write an array to a .npy file, atomically."""
+    with atomic_write(path) as temporary:
+        np.save(temporary, array)
 
 
 class ArrayFile:
@@ -39,7 +46,7 @@ class ArrayFile:
     Raises
     ------
     InputError
-        If the file is no .npy file in C order, or shorter than its header says.
+        If the file is not a .npy file in C order, or shorter than its header says.
     """
 
     def __init__(self, path: str | Path, mode: str = "r") -> None:
@@ -51,9 +58,9 @@ class ArrayFile:
                 self.shape, fortran, self.dtype = read_header(file)
                 self._offset = file.tell()
         except ValueError as error:
-            raise InputError(f"{path} is no .npy file ({error}); delete it to make it anew") from None
+            raise InputError(f"{path} is not a .npy file ({error}); delete it to make it anew") from None
         if fortran or self.dtype.hasobject or not self.shape:
-            raise InputError(f"{path} is no plain array of rows; delete it to make it anew")
+            raise InputError(f"{path} is not a plain array of rows; delete it to make it anew")
         self._row_shape = self.shape[1:]
         self._row_bytes = self.dtype.itemsize * int(np.prod(self._row_shape))
         expected, found = self._offset + len(self) * self._row_bytes, self.path.stat().st_size
@@ -78,12 +85,12 @@ class ArrayFile:
         """Read consecutive rows into a new array."""
         start, stop, _ = rows.indices(len(self))
         array = np.empty((max(stop - start, 0), *self._row_shape), self.dtype)
-        left, place = memoryview(array.reshape(-1).view(np.uint8)), self._offset + start * self._row_bytes
+        left, position = memoryview(array.reshape(-1).view(np.uint8)), self._offset + start * self._row_bytes
         while left:
-            count = os.preadv(self._file, [left], place)
+            count = os.preadv(self._file, [left], position)
             if count == 0:
                 raise InputError(f"{self.path} ends before row {stop}; delete it to make it anew")
-            left, place = left[count:], place + count
+            left, position = left[count:], position + count
         return array
 
     def write(self, start: int, values: np.ndarray) -> None:
@@ -91,10 +98,10 @@ class ArrayFile:
         array = np.ascontiguousarray(values, self.dtype)
         if array.shape[1:] != self._row_shape or not 0 <= start <= len(self) - len(array):
             raise ValueError(f"{self.path}: rows {start}.. of shape {array.shape} do not fit {self.shape}")
-        left, place = memoryview(array.reshape(-1).view(np.uint8)), self._offset + start * self._row_bytes
+        left, position = memoryview(array.reshape(-1).view(np.uint8)), self._offset + start * self._row_bytes
         while left:
-            count = os.pwritev(self._file, [left], place)
-            left, place = left[count:], place + count
+            count = os.pwritev(self._file, [left], position)
+            left, position = left[count:], position + count
 
     def flush(self) -> None:
         """Wait until everything written is on the disk."""

@@ -1,7 +1,7 @@
-"""Reading files that nobody vouches for: nothing in them runs, and nothing exhausts memory or crashes the reader.
+"""Safe reading of untrusted pickles and archives: no code runs, and none can exhaust memory or crash the reader.
 
-Pickle streams are looked through before anything is built, then rebuilt with inert stand-ins for the few names that
-published checkpoints hold. numpy's own unpickling is not used: it believes what a pickled dtype says of itself, and
+Pickle streams are checked before anything is built, then rebuilt with inert stand-ins for the few names that
+published checkpoints hold. numpy's own unpickling is not used: it trusts the attributes of a pickled dtype, and
 follows raw pointers out of a crafted one.
 """
 
@@ -35,7 +35,7 @@ MEMO_GAP = 1000
 """Writers number the objects of a pickle in turn, from 0 or 1, some with gaps."""
 
 MAX_UNPACKING = 10
-"""Weights hardly compress; what unpacks to more than so many times its size is no checkpoint."""
+"""Largest ratio of unpacked to packed size. Weights hardly compress, so that a larger one is not a checkpoint."""
 
 
 def shown(names: Iterable[Any], count: int = 5) -> str:

@@ -23,7 +23,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.files import replacing, write_json
+from ssltransfer.files import atomic_write, write_json
 
 log = logging.getLogger("ssltransfer")
 
@@ -167,7 +167,7 @@ class _Run:
             "losses": self.losses,
             "total": self.total,
         }
-        with replacing(self.path) as temporary:
+        with atomic_write(self.path) as temporary:
             torch.save(state, temporary)
 
     def resume(self) -> None:

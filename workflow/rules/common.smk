@@ -6,7 +6,7 @@ from snakemake.exceptions import WorkflowError
 
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, READ, parse_members, parse_source
+from ssltransfer.datasets import ORIGINAL, READ_KINDS, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
@@ -37,7 +37,7 @@ def names(values):
 
 
 def datasets_of_kind(kind):
-    return [d for d, row in SUITE.datasets.items() if parse_source(row["source"]).kind == kind]
+    return [d for d, row in SUITE.datasets.items() if parse_dataset_source(row["source"]).kind == kind]
 
 
 def datasets_of_source(source):
@@ -70,7 +70,7 @@ wildcard_constraints:
 
 
 def source_of(wildcards):
-    return parse_source(SUITE.datasets[wildcards.dataset]["source"])
+    return parse_dataset_source(SUITE.datasets[wildcards.dataset]["source"])
 
 
 def index_file(wildcards):
@@ -104,7 +104,7 @@ def sampled_datasets(wildcards):
 
 def sample_params(wildcards):
     """As `index_params`, with the sources of the data sets that are chosen from."""
-    sources = [list(parse_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
+    sources = [list(parse_dataset_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
     return index_params(wildcards) | {"sources": sources, "images": version("images")}
 
 

@@ -30,7 +30,7 @@ rule index_dataset:
     log:
         "logs/index_dataset/{dataset}.log",
     wildcard_constraints:
-        dataset=names(d for kind in READ for d in datasets_of_kind(kind)),
+        dataset=names(d for kind in READ_KINDS for d in datasets_of_kind(kind)),
     conda:
         "../../envs/analysis.yaml"
     # Only a pass over all images (on_error: skip) has work for more than one.

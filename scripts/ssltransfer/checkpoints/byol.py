@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from ssltransfer.checkpoints.read_checkpoint import Published, log_dropped
+from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint, log_dropped
 from ssltransfer.errors import InputError
 from ssltransfer.safe_pickle import PickledArray, Record, load_inert, shown
 
@@ -29,7 +29,7 @@ _PARAMETER = re.compile(
 _HEADS = re.compile(r"(projector|predictor|classifier)(/.*)?")
 
 
-def read_byol(path: Path, expected: set[str]) -> Published:
+def read_byol(path: Path, expected: set[str]) -> ReadCheckpoint:
     """Read the online network of a BYOL checkpoint.
 
     Parameters
@@ -68,7 +68,7 @@ def read_byol(path: Path, expected: set[str]) -> Published:
         raise InputError(f"{path}: online_params holds no backbone")
     log_dropped(dropped, group=lambda name: "/".join(name.split("/")[:2]) if _is_head(name) else name.split("/")[0])
     head = (classifier["w"].T.contiguous(), classifier["b"]) if set(classifier) == {"w", "b"} else None
-    return Published(tensors, head, dropped)
+    return ReadCheckpoint(tensors, head, dropped)
 
 
 def _is_head(name: str) -> bool:

@@ -1,5 +1,8 @@
-"""From published files to the backbone file, strictly: every tensor set once, nothing unexplained."""
+"""Convert published files to the tensors of a backbone, strictly: every tensor set once, nothing unexplained."""
 
+import json
+import logging
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
@@ -7,17 +10,60 @@ from torch import Tensor
 
 from ssltransfer.checkpoints import torch_file
 from ssltransfer.checkpoints.byol import read_byol
-from ssltransfer.checkpoints.read_checkpoint import Published
+from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint
 from ssltransfer.checkpoints.simclr import read_simclr
 from ssltransfer.errors import InputError
-from ssltransfer.models.backbone_file import check_state
+from ssltransfer.models.backbone_file import check_state, forward_check
 from ssltransfer.models.resnet import ResNet, build_backbone
+
+log = logging.getLogger(__name__)
 
 FORMATS = (*torch_file.FORMATS, "simclr", "simclr-ema", "byol")
 """Values of the `format` column of `models.tsv`."""
 
 
-def read_published(files: list[Path], format: str, arch: str) -> Published:
+def convert(
+    manifest: Mapping, folder: Path, params: Mapping[str, str], model: str
+) -> tuple[dict[str, Tensor], dict[str, str]]:
+    """Convert the published files of a model.
+
+    Parameters
+    ----------
+    manifest : mapping
+        Result of `fetch.fetch`.
+    folder : Path
+        Folder of the files.
+    params : mapping
+        ``format`` and ``arch`` (see `read_published`), and the ``version`` of this code.
+    model : str
+        Id of the model, for messages.
+
+    Returns
+    -------
+    state : dict of str to Tensor
+        The tensors of the backbone, float32, in torchvision's names.
+    provenance : dict of str to str
+        Header of the converted file: source, SHA-256 of the files, converter, and the result of `forward_check`.
+
+    Raises
+    ------
+    InputError
+        If a file has changed since it was fetched, or see `read_published` and `forward_check`.
+    """
+    published = read_published(manifest_files(manifest, folder), params["format"], params["arch"])
+    log.info("%d tensors set, %d entries left out", len(published.state), len(published.dropped))
+    return published.state, {
+        "source": " ".join(file["source"] for file in manifest["files"]),
+        "files": json.dumps({file["name"]: file["sha256"] for file in manifest["files"]}),
+        "arch": params["arch"],
+        "converter": f"{params['format']} {params['version']}",
+        "left_out": str(len(published.dropped)),
+        "forward": json.dumps(forward_check(published.state, params["arch"], model)),
+    }
+
+
+def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
     """Read the published files of a model.
 
     Parameters
@@ -27,12 +73,12 @@ def read_published(files: list[Path], format: str, arch: str) -> Published:
     format : str
         One of `FORMATS`.
     arch : str
-        See `backbones.build_backbone`.
+        See `resnet.build_backbone`.
 
     Returns
     -------
-    Published
-        With exactly the tensors of `arch`, float32, finite; counters that a format does not have are zero.
+    ReadCheckpoint
+        With exactly the tensors of `arch`, float32, finite; counters that the format lacks are zero.
 
     Raises
     ------

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from torch import Tensor
 
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 
 _BLOCK = re.compile(r"layer(\d)\.(\d+)\.(conv|bn)(\d)\.(\w+)")
 _SHORTCUT = re.compile(r"layer(\d)\.(\d+)\.downsample\.([01])\.(\w+)")
@@ -30,5 +30,5 @@ def _to_detectron2(name: str) -> str:
 def save_detectron2(state: dict[str, Tensor], path: Path) -> None:
     """Write the pickle of arrays that detectron2 loads as ``MODEL.WEIGHTS``, its heuristics for foreign names on."""
     arrays = {name: tensor.numpy() for name, tensor in to_detectron2(state).items()}
-    with replacing(path) as temporary, temporary.open("wb") as file:
+    with atomic_write(path) as temporary, temporary.open("wb") as file:
         pickle.dump({"model": arrays, "__author__": "ssltransfer", "matching_heuristics": True}, file)

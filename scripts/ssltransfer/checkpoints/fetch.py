@@ -1,4 +1,4 @@
-"""Bring the published files of a model into one folder and verify them.
+"""Fetch the published files of a model into one folder and verify them.
 
 A file whose checksum nobody published is trusted on first use: its hash is written to a pin, a small file for the user
 to commit, and a later difference is an error.
@@ -10,21 +10,21 @@ import shutil
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ssltransfer.checkpoints.sources import Location, parse_source
+from ssltransfer.checkpoints.sources import Location, parse_checkpoint_source
 from ssltransfer.download import check_file, download
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_hash, read_json, replacing, write_json
+from ssltransfer.files import atomic_write, file_hash, read_json, write_json
 
 log = logging.getLogger(__name__)
 
 
 def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
-    """Fetch the files of the first alternative of `source` that can be had whole.
+    """Fetch the files of the first alternative of `source` that is completely available.
 
     Parameters
     ----------
     source : str
-        See `sources.parse_source`.
+        See `sources.parse_checkpoint_source`.
     checksum : str
         Published SHA-256 of a single file, or its first digits, or ``md5:`` and digits; empty if none is known.
     folder : Path
@@ -40,11 +40,11 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     Raises
     ------
     InputError
-        If no alternative can be had (with what to place where), or a file differs from its checksum or pin.
+        If no alternative is available (with what to place where), or a file differs from its checksum or pin.
     """
     pins = _read_pins(pin)
     failures = []
-    for locations in parse_source(source):
+    for locations in parse_checkpoint_source(source):
         if pins and (unpinned := [location.name for location in locations if location.name not in pins]):
             failures.append(f"{pin} has no entry for {unpinned[0]}")
             continue
@@ -62,8 +62,16 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     raise InputError(" | ".join(failures) + hint)
 
 
+def fetch_if_possible(source: str, checksum: str, folder: Path, pin: Path) -> dict:
+    """Fetch as `fetch`; on failure return a manifest without files, with the error message as ``absent``."""
+    try:
+        return fetch(source, checksum, folder, pin)
+    except InputError as error:
+        return {"files": [], "absent": str(error)}
+
+
 def _read_pins(pin: Path) -> dict[str, dict]:
-    """Entries of a pin by file name, empty if there is none; InputError if it is no pin."""
+    """Entries of a pin by file name, empty if there is none; InputError if it is damaged."""
     if not pin.is_file():
         return {}
     try:
@@ -89,7 +97,7 @@ def _fetch_file(location: Location, checksum: str, folder: Path, pin: dict | Non
         address = download([location.address], target, **known | pinned) or "placed by hand"
     check_file(target, **known)
     if pin is not None:
-        return pin  # from where and when it first came, whoever brought it now
+        return pin  # with the address and date of the first fetch, also if the file was brought again
     found = {"name": location.name, "sha256": file_hash(target), "size": target.stat().st_size}
     return found | {"source": address, "date": datetime.now(UTC).date().isoformat()}
 
@@ -102,7 +110,7 @@ def _copy(original: Path, target: Path, known: dict[str, str]) -> None:
         original = target
     check_file(original, **known)
     if original != target:
-        with replacing(target) as temporary:
+        with atomic_write(target) as temporary:
             shutil.copyfile(original, temporary)
 
 

@@ -1,4 +1,4 @@
-"""Proof of a conversion on the real weights: ImageNet accuracy with the authors' own linear classifier."""
+"""Verify converted checkpoints by their ImageNet accuracy with the linear classifiers that their authors published."""
 
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -9,9 +9,90 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssltransfer.checkpoints.convert import read_published
+from ssltransfer.checkpoints.torch_file import read_classifier
 from ssltransfer.datasets.images import read_image
 from ssltransfer.errors import InputError
+from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.resnet import ResNet, normalise
+
+
+def read_head(files: list[Path], embedded: bool, format: str, arch: str, model: str) -> tuple[Tensor, Tensor]:
+    """Read the linear classifier of a model.
+
+    Parameters
+    ----------
+    files : list of Path
+        Published files of the model if its classifier is embedded there, else the file of the classifier.
+    embedded : bool
+    format, arch : str
+        See `convert.read_published`; used only for embedded classifiers.
+    model : str
+        Id of the model, for messages.
+
+    Returns
+    -------
+    weight : Tensor, shape (classes, features)
+    bias : Tensor, shape (classes,)
+
+    Raises
+    ------
+    InputError
+        If the files hold no classifier, or see `read_published` and `read_classifier`.
+    """
+    if not embedded:
+        return read_classifier(files[0])
+    head = read_published(files, format, arch).head
+    if head is None:
+        raise InputError(f"{model}: config/heads.tsv says inside, but the file holds no classifier")
+    return head
+
+
+def verify(
+    model: str,
+    checkpoint: str | Path,
+    arch: str,
+    head: tuple[Tensor, Tensor],
+    published: float,
+    folder: Path,
+    norm: str,
+    device: torch.device,
+    workers: int = 1,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> dict:
+    """Compare the ImageNet accuracy of a converted checkpoint with the published one.
+
+    Parameters
+    ----------
+    model : str
+    checkpoint : path
+        Converted checkpoint.
+    arch : str
+    head, folder, norm, device, workers, progress
+        See `imagenet_top1`.
+    published : float
+        Published top-1 accuracy in percent.
+
+    Returns
+    -------
+    dict
+        ``model``, ``top1``, ``published`` and their ``difference`` in percent, and the number of ``images``.
+
+    Raises
+    ------
+    InputError
+        See `load_backbone` and `imagenet_top1`.
+    """
+    top1, images = imagenet_top1(
+        load_backbone(checkpoint, arch), head, folder, norm, device, workers, progress=progress
+    )
+    return {
+        "model": model,
+        "top1": top1,
+        "published": published,
+        "images": images,
+        "difference": top1 - published,
+    }
 
 
 def _evaluation_crop(path: Path) -> np.ndarray:
@@ -43,9 +124,9 @@ def imagenet_top1(
     head : tuple of Tensor
         Weight (classes, features) and bias (classes,).
     folder : Path
-        One sub-folder a class, in the classifier's order when sorted by name (ImageNet: n01440764, ...).
+        One sub-folder per class, in the classifier's order when sorted by name (ImageNet: n01440764, ...).
     norm : str
-        See `backbones.normalise`.
+        See `resnet.normalise`.
     device : torch.device
     workers : int
         Threads that decode.
@@ -55,9 +136,9 @@ def imagenet_top1(
 
     Returns
     -------
-    float
+    top1 : float
         Percent.
-    int
+    images : int
         Number of images.
 
     Raises

@@ -1,4 +1,4 @@
-"""The table of a suite's checkpoints: what was fetched, converted and proved."""
+"""Table of the checkpoints of a suite: source, hash, and the results of conversion and verification."""
 
 import json
 import sys
@@ -7,7 +7,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 
 COLUMNS = ["model", "source", "sha256", "tensors", "left out", "forward", "head check"]
 
@@ -18,16 +18,16 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
     Parameters
     ----------
     paths : iterable of Path
-        Backbone files; of one that is missing, only that is said.
+        Backbone files; a missing one gets a row that says so.
     verified : dict of str to dict
-        Results of `verify.imagenet_top1` by model.
+        Results of `imagenet_head.verify` by model.
     heads : list of str
         Models whose authors published a linear classifier.
 
     Returns
     -------
     list of list of str
-        A header and a row a model.
+        A header and one row per model.
     """
     rows = [COLUMNS]
     for path in paths:
@@ -54,7 +54,7 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
 
 def write_listing(table: list[list[str]], path: Path) -> None:
     """Write the table to a file and, aligned, to stderr."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text("".join("\t".join(row) + "\n" for row in table), encoding="utf-8")
     widths = [max(map(len, column)) for column in zip(*table, strict=True)]
     for row in table:

@@ -1,4 +1,4 @@
-"""What reading a published file yields, and what every reader needs."""
+"""The result of reading a published checkpoint, shared by the readers of all formats."""
 
 import logging
 from collections import Counter
@@ -11,7 +11,7 @@ log = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
-class Published:
+class ReadCheckpoint:
     """Tensors of a published checkpoint, in torchvision's names and layout.
 
     Attributes

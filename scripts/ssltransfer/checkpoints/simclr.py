@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssltransfer.checkpoints.read_checkpoint import Published, log_dropped
+from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint, log_dropped
 from ssltransfer.checkpoints.tensor_bundle import read_bundle
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.models.resnet import ResNet
@@ -42,7 +42,7 @@ def layer_order(backbone: ResNet) -> Iterator[tuple[str, str]]:
                 yield f"{name}.conv{i}", f"{name}.bn{i}"
 
 
-def read_simclr(files: list[Path], backbone: ResNet, scope: str = "base_model/") -> Published:
+def read_simclr(files: list[Path], backbone: ResNet, scope: str = "base_model/") -> ReadCheckpoint:
     """Read a SimCLR checkpoint: its TensorFlow files, or the zip archive that holds them.
 
     Parameters
@@ -91,7 +91,7 @@ def _unzip(archive: Path, folder: Path) -> Path:
     return prefix
 
 
-def _convert(variables: dict[str, np.ndarray], backbone: ResNet, scope: str, name: str) -> Published:
+def _convert(variables: dict[str, np.ndarray], backbone: ResNet, scope: str, name: str) -> ReadCheckpoint:
     layers = list(layer_order(backbone))
     state: dict[str, torch.Tensor] = {}
     dropped = []
@@ -115,7 +115,7 @@ def _convert(variables: dict[str, np.ndarray], backbone: ResNet, scope: str, nam
     if scope == "base_model/" and {f"{_HEAD}kernel", f"{_HEAD}bias"} <= set(variables):
         kernel, bias = (np.array(variables[f"{_HEAD}{entry}"]) for entry in ("kernel", "bias"))
         head = torch.from_numpy(kernel.T.copy()), torch.from_numpy(bias)
-    return Published(state, head, dropped)
+    return ReadCheckpoint(state, head, dropped)
 
 
 def _torchvision_name(variable: str, layers: list[tuple[str, str]]) -> str | None:

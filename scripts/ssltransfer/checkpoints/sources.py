@@ -17,7 +17,7 @@ class Location(NamedTuple):
     name: str
 
 
-def parse_source(source: str) -> list[list[Location]]:
+def parse_checkpoint_source(source: str) -> list[list[Location]]:
     """Parse a source into its alternatives, each a list of files.
 
     Alternatives are separated by blanks and tried in order. ``https://host/model.{index,data}`` names several files;

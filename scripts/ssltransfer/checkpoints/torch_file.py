@@ -1,4 +1,4 @@
-"""Checkpoints written by ``torch.save``: where each project nests its backbone, and what it keeps beside it."""
+"""Read checkpoints written by ``torch.save``: position of the backbone in the files of each project."""
 
 import difflib
 import logging
@@ -11,7 +11,7 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
-from ssltransfer.checkpoints.read_checkpoint import Published, log_dropped
+from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint, log_dropped
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.safe_pickle import Record, check_archive, check_pickle, shown
 
@@ -38,7 +38,7 @@ class TorchFormat:
     Attributes
     ----------
     prefix : str
-        What stands before torchvision's names.
+        Beginning of the backbone's names, before torchvision's names.
     drop : tuple of str
         Beginnings of the names that belong to no backbone: heads, queues, momentum copies. Names that begin with none
         of these nor with `prefix` are an error.
@@ -126,7 +126,7 @@ def _load(path: Path) -> Any:
         return torch.load(path, map_location="cpu", weights_only=True)
 
 
-def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> Published:
+def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> ReadCheckpoint:
     """Read a file of the given form.
 
     Parameters
@@ -162,7 +162,7 @@ def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> Published:
     if head and set(head) != {"weight", "bias"}:
         raise InputError(f"{path}: the classifier {form.head!r} has entries {shown(head)}, expected weight and bias")
     classifier = (head["weight"], head["bias"]) if head else None
-    return Published(state, classifier, dropped)
+    return ReadCheckpoint(state, classifier, dropped)
 
 
 def _explain(names: list[str], unexplained: list[str], form: TorchFormat, expected: set[str]) -> str:

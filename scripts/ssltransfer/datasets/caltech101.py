@@ -4,7 +4,7 @@ The clutter class ``BACKGROUND_Google`` is kept as one of 102 classes, first in 
 code does. A random 30 images of each class train, all others test.
 
 By default the 30 are distinct, as the paper says. The official code draws them with replacement (protocol D2, trap
-T2): variant ``official`` repeats that draw, and with it the repeated rows. On the full data set it gives exactly the
+T2): variant ``official`` repeats that draw, and with it the repeated rows. On the full dataset it gives exactly the
 list ``caltech101-splits/train.txt`` that the authors first published (3060 lines, 2416 images; a test compares).
 """
 

@@ -31,7 +31,7 @@ def index(root: Path) -> Index:
 
 def _part(root: Path, folder: str, table: Path, classes: int) -> tuple[list[str], list[int]]:
     # Kaggle's copy has the folder twice: cars_train/cars_train.
-    place = inner_folder(root / folder, folder).relative_to(root).as_posix()
+    images = inner_folder(root / folder, folder).relative_to(root).as_posix()
     rows = read_mat(table, "annotations")
     if rows.dtype.names is None or not {"class", "fname"} <= set(rows.dtype.names):
         raise InputError(f"{table}: 'annotations' must be a struct array with the fields class and fname")
@@ -39,4 +39,4 @@ def _part(root: Path, folder: str, table: Path, classes: int) -> tuple[list[str]
     numbers = [int(np.squeeze(value)) for value in rows["class"]]
     if wrong := [number for number in numbers if not 1 <= number <= classes]:
         raise InputError(f"{table}: class {wrong[0]} is outside 1..{classes}, the names in cars_meta.mat")
-    return [f"{place}/{np.squeeze(value)}" for value in rows["fname"]], numbers
+    return [f"{images}/{np.squeeze(value)}" for value in rows["fname"]], numbers

@@ -1,4 +1,4 @@
-"""Files that hold many images: arrays (.npy, MATLAB 7.3) and CIFAR's batches; and pickles read without running code."""
+"""Readers of files with many images (.npy, MATLAB 7.3, CIFAR batches) and of pickles, without running code."""
 
 import os
 from functools import lru_cache
@@ -19,7 +19,7 @@ def read_pickle(path: Path, what: str) -> dict:
     ----------
     path : Path
     what : str
-        What the file should be, for error messages.
+        Description of the expected file, for messages.
 
     Returns
     -------
@@ -32,15 +32,15 @@ def read_pickle(path: Path, what: str) -> dict:
         If the file is missing, damaged or names anything but arrays and plain values.
     """
     try:
-        found = load_inert(path, lambda name: False, encoding="bytes")
+        content = load_inert(path, lambda name: False, encoding="bytes")
     except FileNotFoundError:
         raise missing(path) from None
     except InputError as error:
         raise InputError(f"{path} is not {what}: {error}") from None
-    if not isinstance(found, dict):
-        raise InputError(f"{path} is not {what}: found a {type(found).__name__}, expected a dict")
-    names = (key.decode("latin1") if isinstance(key, bytes) else key for key in found)
-    values = (value.array if isinstance(value, PickledArray) else value for value in found.values())
+    if not isinstance(content, dict):
+        raise InputError(f"{path} is not {what}: found a {type(content).__name__}, expected a dict")
+    names = (key.decode("latin1") if isinstance(key, bytes) else key for key in content)
+    values = (value.array if isinstance(value, PickledArray) else value for value in content.values())
     return dict(zip(names, values, strict=True))
 
 
@@ -55,7 +55,7 @@ def cifar_index(folder: Path, files: dict[str, list[str]], meta: str, label_key:
     Parameters
     ----------
     folder : Path
-        Folder of the batches, directly below the data set's.
+        Folder of the batches, directly below the folder of the dataset.
     files : dict of str to list of str
         The batches of each split, in order.
     meta : str
@@ -80,13 +80,13 @@ def cifar_index(folder: Path, files: dict[str, list[str]], meta: str, label_key:
 
 
 class MatlabRows:
-    """An array of a MATLAB 7.3 file (HDF5) along its last axis there, read a row at a time.
+    """An array of a MATLAB 7.3 file (HDF5) along its last axis, read row by row.
 
     Parameters
     ----------
     path : Path
     name : str
-        Of the variable.
+        Name of the variable.
 
     Raises
     ------
@@ -108,7 +108,7 @@ class MatlabRows:
         array = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
         # HDF5 can take the values from any other file of the machine.
         if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual or array.ndim == 0:
-            raise InputError(f"{path}: variable {name!r} is no array within this file")
+            raise InputError(f"{path}: variable {name!r} is not an array within this file")
         self._array = array
 
     def __len__(self) -> int:
@@ -120,7 +120,7 @@ class MatlabRows:
 
 
 def matlab_rows(path: Path, name: str) -> MatlabRows:
-    """Open an array of a MATLAB 7.3 file once a process: HDF5 files cannot be shared between them."""
+    """Open an array of a MATLAB 7.3 file once per process: HDF5 files cannot be shared between them."""
     return _matlab_rows(path, name, os.getpid())
 
 
@@ -132,7 +132,7 @@ def _matlab_rows(path: Path, name: str, process: int) -> MatlabRows:
 def open_rows(path: Path) -> np.ndarray | MatlabRows:
     """Open a container as uint8 (n, h, w, 3), or (n, h, w) if grey.
 
-    Files that end with .npy are memory-mapped; of MATLAB files the variable ``images`` is read a row at a time.
+    Files that end with .npy are memory-mapped; the variable ``images`` of MATLAB files is read row by row.
     """
     return matlab_rows(path, "images") if path.suffix == ".mat" else _open_rows(path)
 

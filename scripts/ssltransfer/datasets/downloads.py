@@ -1,4 +1,4 @@
-"""Where the original data sets are published: those that can be downloaded, and how the others are placed by hand.
+"""Published files of the original datasets: addresses and checksums, or how to place them by hand.
 
 Addresses and checksums are those of torchvision's and TensorFlow's loaders and of the authors' pages. Every archive is
 unpacked as it is; the indexers read the folder an archive brings along.
@@ -6,7 +6,7 @@ unpacked as it is; the indexers read the folder an archive brings along.
 
 from dataclasses import dataclass
 
-from ssltransfer.datasets import Source
+from ssltransfer.datasets.sources import Source
 
 VGG = "https://www.robots.ox.ac.uk/~vgg/data"
 VOC = "https://thor.robots.ox.ac.uk/pascal/VOC"
@@ -15,8 +15,8 @@ ISIC = "https://isic-challenge-data.s3.amazonaws.com/2018"
 
 
 @dataclass(frozen=True)
-class Published:
-    """One published file.
+class RemoteFile:
+    """A published file.
 
     Attributes
     ----------
@@ -43,29 +43,29 @@ class Published:
 
 
 @dataclass(frozen=True)
-class Origin:
-    """Where a data set comes from.
+class Download:
+    """The published files of a dataset.
 
     Attributes
     ----------
     page : str
-        The official page.
+        Address of the official page.
     tree : str
-        What has to lie in the data set's folder.
-    files : tuple of Published
-        Empty if the data set cannot be downloaded by a program.
+        Required content of the dataset's folder.
+    files : tuple of RemoteFile
+        Empty if a program cannot download the dataset.
     reason : str
-        Why it cannot.
+        Reason for that.
     """
 
     page: str
     tree: str
-    files: tuple[Published, ...] = ()
+    files: tuple[RemoteFile, ...] = ()
     reason: str = ""
 
 
 _VOC2007 = (
-    Published(
+    RemoteFile(
         (
             f"{VOC}/voc2007/VOCtrainval_06-Nov-2007.tar",
             f"{VOC_MIRROR}/VOCtrainval_06-Nov-2007.tar",
@@ -73,13 +73,13 @@ _VOC2007 = (
         460_032_000,
         "7d8cd951101b0957ddfd7a530bdc8a94f06121cfc1e511bb5937e973020c7508",
     ),
-    Published(
+    RemoteFile(
         (f"{VOC}/voc2007/VOCtest_06-Nov-2007.tar", f"{VOC_MIRROR}/VOCtest_06-Nov-2007.tar"),
         451_020_800,
         "6836888e2e01dca84577a849d339fa4f73e1e4f135d312430c4856b5609b4892",
     ),
 )
-_VOC2012 = Published(
+_VOC2012 = RemoteFile(
     (
         f"{VOC}/voc2012/VOCtrainval_11-May-2012.tar",
         f"{VOC_MIRROR}/VOCtrainval_11-May-2012.tar",
@@ -89,21 +89,21 @@ _VOC2012 = Published(
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
 )
 
-ORIGINS: dict[str, Origin] = {
-    "aircraft": Origin(
+DOWNLOADS: dict[str, Download] = {
+    "aircraft": Download(
         f"{VGG}/fgvc-aircraft/",
         "data/images/*.jpg, data/images_variant_{train,val,test}.txt",
         (
-            Published(
+            RemoteFile(
                 (f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",), md5="d4acdd33327262359767eeaa97a4f732"
             ),
         ),
     ),
-    "caltech101": Origin(
+    "caltech101": Download(
         "https://data.caltech.edu/records/mzrjq-6wc02",
         "101_ObjectCategories/CLASS/image_NNNN.jpg, with BACKGROUND_Google",
         (
-            Published(
+            RemoteFile(
                 ("https://data.caltech.edu/records/mzrjq-6wc02/files/caltech-101.zip",),
                 137_414_764,
                 "331234750fc7f77520e50d9565e8b6907b03565e30320da1401130db08c61f91",
@@ -112,7 +112,7 @@ ORIGINS: dict[str, Origin] = {
             ),
         ),
     ),
-    "cars": Origin(
+    "cars": Download(
         "https://ai.stanford.edu/~jkrause/cars/car_dataset.html",
         "cars_train/*.jpg, cars_test/*.jpg, devkit/{cars_meta,cars_train_annos,cars_test_annos_withlabels}.mat "
         "(images: kaggle.com/datasets/jessicali9530/stanford-cars-dataset; devkit without the test labels: "
@@ -120,39 +120,39 @@ ORIGINS: dict[str, Origin] = {
         "kaggle.com/datasets/abdelrahmant11/standford-cars-dataset-meta)",
         reason="its host is gone",
     ),
-    "chestx": Origin(
+    "chestx": Download(
         "https://nihcc.app.box.com/v/ChestXray-NIHCC",
         "Data_Entry_2017.csv, images/*.png (all twelve archives in one folder)",
         reason="its table of findings has no address of its own",
     ),
-    "cifar10": Origin(
+    "cifar10": Download(
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         "cifar-10-batches-py/{data_batch_1..5,test_batch,batches.meta}",
         (
-            Published(
+            RemoteFile(
                 ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",), md5="c58f30108f718f92721af3b95e74349a"
             ),
         ),
     ),
-    "cifar100": Origin(
+    "cifar100": Download(
         "https://www.cs.toronto.edu/~kriz/cifar.html",
         "cifar-100-python/{train,test,meta}",
         (
-            Published(
+            RemoteFile(
                 ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",), md5="eb9058c3a382ffc7106e4002c42a8d85"
             ),
         ),
     ),
-    "cropdiseases": Origin(
+    "cropdiseases": Download(
         "https://www.kaggle.com/datasets/saroz014/plant-disease",
         "dataset/train/CLASS/*.jpg",
         reason="Kaggle asks for an account",
     ),
-    "dtd": Origin(
+    "dtd": Download(
         f"{VGG}/dtd/",
         "images/CLASS/*.jpg, labels/{train,val,test}1.txt",
         (
-            Published(
+            RemoteFile(
                 (f"{VGG}/dtd/download/dtd-r1.0.1.tar.gz",),
                 625_239_812,
                 "e42855a52a4950a3b59612834602aa253914755c95b0cff9ead6d07395f8e205",
@@ -160,11 +160,11 @@ ORIGINS: dict[str, Origin] = {
             ),
         ),
     ),
-    "eurosat": Origin(
+    "eurosat": Download(
         "https://github.com/phelber/EuroSAT",
         "2750/CLASS/*.jpg",
         (
-            Published(
+            RemoteFile(
                 (
                     "https://huggingface.co/datasets/torchgeo/eurosat/resolve/"
                     "c877bcd43f099cd0196738f714544e355477f3fd/EuroSAT.zip",
@@ -176,20 +176,20 @@ ORIGINS: dict[str, Origin] = {
             ),
         ),
     ),
-    "flowers": Origin(
+    "flowers": Download(
         f"{VGG}/flowers/102/",
         "jpg/image_NNNNN.jpg, imagelabels.mat, setid.mat",
         (
-            Published((f"{VGG}/flowers/102/102flowers.tgz",), 344_862_509, md5="52808999861908f626f3c1f4e79d11fa"),
-            Published((f"{VGG}/flowers/102/imagelabels.mat",), 502, md5="e0620be6f572b9609742df49c70aed4d"),
-            Published((f"{VGG}/flowers/102/setid.mat",), 14_989, md5="a5357ecc9cb78c4bef273ce3793fc85c"),
+            RemoteFile((f"{VGG}/flowers/102/102flowers.tgz",), 344_862_509, md5="52808999861908f626f3c1f4e79d11fa"),
+            RemoteFile((f"{VGG}/flowers/102/imagelabels.mat",), 502, md5="e0620be6f572b9609742df49c70aed4d"),
+            RemoteFile((f"{VGG}/flowers/102/setid.mat",), 14_989, md5="a5357ecc9cb78c4bef273ce3793fc85c"),
         ),
     ),
-    "food101": Origin(
+    "food101": Download(
         "https://data.vision.ee.ethz.ch/cvl/datasets_extra/food-101/",
         "images/CLASS/*.jpg, meta/{classes,train,test}.txt",
         (
-            Published(
+            RemoteFile(
                 ("http://data.vision.ee.ethz.ch/cvl/food-101.tar.gz",),
                 4_996_278_331,
                 "d97d15e438b7f4498f96086a4f7e2fa42a32f2712e87d3295441b2b6314053a4",
@@ -197,41 +197,41 @@ ORIGINS: dict[str, Origin] = {
             ),
         ),
     ),
-    "isic": Origin(
+    "isic": Download(
         "https://challenge.isic-archive.com/data/#2018",
         "ISIC2018_Task3_Training_Input/*.jpg, "
         "ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv",
         (
-            Published((f"{ISIC}/ISIC2018_Task3_Training_Input.zip",)),
-            Published((f"{ISIC}/ISIC2018_Task3_Training_GroundTruth.zip",)),
+            RemoteFile((f"{ISIC}/ISIC2018_Task3_Training_Input.zip",)),
+            RemoteFile((f"{ISIC}/ISIC2018_Task3_Training_GroundTruth.zip",)),
         ),
     ),
-    "nyuv2": Origin(
+    "nyuv2": Download(
         "https://github.com/linusericsson/ssl-transfer/tree/main/surface-normal-estimation",
         "all_images/NNNNNN_rgb.jpg (the frames of nyu_depth_v2_labeled.mat), surfacenormal_metadata/ (unpacked from "
         "https://dl.fbaipublicfiles.com/fair_self_supervision_benchmark/nyuv2_surfacenormal_metadata.zip); for variant "
         "labelled nyu_depth_v2_labeled.mat, splits.mat and nyu_normals_gt/{train,test}/NNNNN.png",
         reason="its frames are published as one MATLAB array, not as images",
     ),
-    "pets": Origin(
+    "pets": Download(
         f"{VGG}/pets/",
         "images/*.jpg, annotations/{trainval,test}.txt",
         (
-            Published((f"{VGG}/pets/data/images.tar.gz",), 791_918_971, md5="5c4f3ee8e5d25df40f4fd59a7f44e54c"),
-            Published((f"{VGG}/pets/data/annotations.tar.gz",), 19_173_078, md5="95a8c909bbe2e81eed6a22bccdf3f68f"),
+            RemoteFile((f"{VGG}/pets/data/images.tar.gz",), 791_918_971, md5="5c4f3ee8e5d25df40f4fd59a7f44e54c"),
+            RemoteFile((f"{VGG}/pets/data/annotations.tar.gz",), 19_173_078, md5="95a8c909bbe2e81eed6a22bccdf3f68f"),
         ),
     ),
-    "sun397": Origin(
+    "sun397": Download(
         "https://vision.princeton.edu/projects/2010/SUN/",
         "SUN397/a/abbey/*.jpg, ..., ClassName.txt, Training_01.txt, Testing_01.txt (from Partitions.zip)",
         reason="its host answers 404",
     ),
-    "voc2007": Origin(
+    "voc2007": Download(
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
         "VOCdevkit/VOC2007/{JPEGImages,ImageSets/Main}",
         _VOC2007,
     ),
-    "voc_detection": Origin(
+    "voc_detection": Download(
         "http://host.robots.ox.ac.uk/pascal/VOC/",
         "VOCdevkit/{VOC2007,VOC2012}/{JPEGImages,Annotations,ImageSets/Main}",
         (*_VOC2007, _VOC2012),
@@ -240,8 +240,8 @@ ORIGINS: dict[str, Origin] = {
 
 
 def where_to_place(source: Source) -> str:
-    """One line: what to place there, where it is published, and what else would help."""
+    """Return the advice for a missing dataset in one line: what to place there and where it is published."""
     if source.kind != "original":
-        return "correct the source of its row in the table of data sets, or set data_root"
-    origin = ORIGINS[source.name]
-    return f"place there {origin.tree}; official page: {origin.page}; or set data_root to where it is"
+        return "correct the source of its row in the table of datasets, or set data_root"
+    published = DOWNLOADS[source.name]
+    return f"place there {published.tree}; official page: {published.page}; or set data_root to where it is"

@@ -1,4 +1,4 @@
-"""What the generators of the small built-in data sets return."""
+"""The result of a generator of a built-in dataset: images, labels and dense targets."""
 
 from dataclasses import dataclass, field
 
@@ -33,6 +33,11 @@ class Generated:
     classes: list[str]
     extra: dict[str, list] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+
+    @property
+    def files(self) -> dict[str, np.ndarray]:
+        """Arrays to be saved, by the stem of their file."""
+        return {"originals": self.images} | self.arrays
 
     @property
     def index(self) -> Index:

@@ -1,10 +1,10 @@
-"""Decoding, resizing and cropping (paper section 4: shorter side 224, bicubic, centre crop).
+"""Decode, resize and crop images (paper section 4: shorter side 224, bicubic, centre crop).
 
-Done once per data set and transform; all models share the result. The arithmetic is that of torchvision's
+Done once per dataset and transform; all models share the result. The arithmetic is that of torchvision's
 ``Resize`` and ``CenterCrop`` on PIL images (a test compares the bytes), without the seconds of importing it.
 
 Images are read as the reference read them, by PIL through torchvision's loader: an EXIF orientation is ignored, for
-all data sets.
+all datasets.
 """
 
 import hashlib
@@ -30,10 +30,10 @@ log = logging.getLogger(__name__)
 
 TRANSFORM_PATTERN = re.compile(r"(resize|stretch)(\d+)|square257")
 
-# The official few-shot code reads the images of this data set as squares, before any transform.
+# The official few-shot code reads the images of this dataset as squares, before any transform.
 SQUARE_FIRST = {"chestx": 256}
 
-# PIL reads far more, some through other programs (Ghostscript for EPS, whatever the file is called).
+# PIL reads many more formats, some through other programs (Ghostscript for EPS, under any file name).
 FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 
 # An image of one pixel by a million is a small file; with the shorter side resized it would fill the memory.
@@ -123,7 +123,7 @@ def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Im
     ----------
     transform : str
     source : str
-        Name of the original data set; matters for ``square257`` only.
+        Name of the original dataset; matters for ``square257`` only.
     """
     match = TRANSFORM_PATTERN.fullmatch(transform)
     if match is None:
@@ -137,7 +137,7 @@ def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Im
 
 
 class DecodedImages:
-    """The images of an index, decoded when they are asked for; stands in for the array that `prepare_images` makes.
+    """The images of an index, decoded on access; replaces the array that `prepare_images` writes.
 
     Meant for one pass in order: while one slice is used, the next one of the same length is decoded.
 
@@ -186,7 +186,7 @@ def find_unreadable(
     workers: int = 1,
     progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
 ) -> dict[int, str]:
-    """Decode all images once and return what is wrong with those that cannot be read, by row."""
+    """Decode all images once and return the error messages of unreadable ones by row."""
 
     def problem(reference: str) -> str | None:
         try:
@@ -211,8 +211,8 @@ def prepare_images(
 ) -> None:
     """Decode and transform the images of an index into one uint8 array file.
 
-    A pass that was killed is taken up where its last record says (in the folder ``OUTPUT.part``). A pass that met
-    unreadable images ends with an error; the next one tries only these again.
+    A killed pass resumes at its last record (in the folder ``OUTPUT.part``). A pass that meets unreadable images ends
+    with an error; the next one reads only these again.
 
     Parameters
     ----------
@@ -226,7 +226,7 @@ def prepare_images(
     Raises
     ------
     InputError
-        After the whole pass, with the unreadable images and how many there are; all of them are in the log.
+        After the whole pass, if images are unreadable: their number and the first ones; the log has all of them.
     """
     images = DecodedImages(root, references, transform, source, workers)
     size, _ = parse_transform(transform, source)
@@ -273,14 +273,14 @@ def prepare_images(
         texts = [problems[row] for row in sorted(problems)]
         for text in texts:
             log.error("%s", text)
-        some = "; ".join(texts[:5]) + ("; ..." if len(problems) > 5 else "")
-        raise InputError(f"{len(problems)} of {len(references)} images cannot be used: {some}")
+        first = "; ".join(texts[:5]) + ("; ..." if len(problems) > 5 else "")
+        raise InputError(f"{len(problems)} of {len(references)} images cannot be used: {first}")
     (part / "images.npy").replace(output)
     shutil.rmtree(part)
 
 
 def _read_record(part: Path, work: list) -> dict:
-    """How far an earlier pass over the same work has come; another's remains are deleted."""
+    """Read the progress of an earlier pass over the same images; the files of any other pass are deleted."""
     fingerprint = hashlib.sha256(json.dumps(work).encode()).hexdigest()
     if (part / "record.json").is_file() and (part / "images.npy").is_file():
         record = read_json(part / "record.json")

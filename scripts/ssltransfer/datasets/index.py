@@ -1,4 +1,4 @@
-"""The index of a data set: one row an image, and the checks every indexer's result has to pass."""
+"""The index of a dataset, one row per image: its file format and the checks that every index has to pass."""
 
 import json
 import os
@@ -12,19 +12,19 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 
 SPLITS = ("train", "val", "test")
 
 
 @dataclass
 class Index:
-    """The images of a data set.
+    """The images of a dataset.
 
     Attributes
     ----------
     image : list of str
-        Path below the data set's folder; ``file#row`` names a row of a file that holds many images.
+        Path below the dataset's folder; ``file#row`` names a row of a file that holds many images.
     split : list of str
         ``train``, ``val`` or ``test``.
     label : list of int, or list of list of int
@@ -121,7 +121,7 @@ def check_files(index: Index, name: str, root: Path) -> None:
     Raises
     ------
     InputError
-        Naming the first missing image, and how many there are.
+        If images are missing: the path of the first one and their number.
     """
     listings: dict[Path, set[str]] = {}
 
@@ -156,8 +156,8 @@ def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
     Raises
     ------
     InputError
-        Naming the counts that differ and by how many, or else a class without training images although the data set
-        has a training part.
+        If counts differ (with the differences), or a class has no training image although the dataset has a training
+        part.
     """
     found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
     wrong = [
@@ -188,7 +188,7 @@ def select(index: Index, rows: Sequence[int]) -> Index:
 
 
 def image_names(index: Index) -> list[str]:
-    """Name each image of a small data set: its class if that tells all apart, else its file, else that with its row."""
+    """Name each image of a small dataset: its class if that tells all apart, else its file, else that with its row."""
     names = [index.classes[label] for label in index.label] if not index.multi_label else list(index.image)
     if len(set(names)) < len(names):
         names = [PurePosixPath(image).stem for image in index.image]
@@ -217,7 +217,7 @@ def write_index(path: str | Path, index: Index) -> None:
         **{name: pa.array(list(values)) for name, values in index.extra.items()},
     }
     table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(index.classes))})
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
 

@@ -16,10 +16,10 @@ def index(root: Path) -> Index:
     """Index the rows of the table in its order; classes are its columns."""
     (_, (_, *classes)), *rows = read_csv(root / f"{NAME}_GroundTruth" / f"{NAME}_GroundTruth.csv") or [("", [""])]
     images, labels = [], []
-    for place, (name, *values) in rows:
+    for position, (name, *values) in rows:
         hot = [label for label, value in enumerate(values) if value not in ("0", "0.0")]
         if len(values) != len(classes) or len(hot) != 1:
-            raise InputError(f"{place}: found {', '.join(values)}; expected {len(classes)} values, one of them 1.0")
+            raise InputError(f"{position}: found {', '.join(values)}; expected {len(classes)} values, one of them 1.0")
         images.append(f"{NAME}_Input/{name}.jpg")
         labels.append(hot[0])
     return concatenate({"train": (images, labels)}, classes)

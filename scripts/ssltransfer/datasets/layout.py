@@ -1,4 +1,4 @@
-"""Small readers shared by the indexers of original layouts; whatever is wrong becomes one line (`InputError`)."""
+"""Small readers shared by the indexers of original layouts; errors are one line (`InputError`)."""
 
 import csv
 import io
@@ -15,7 +15,7 @@ IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".p
 
 def missing(path: Path) -> InputError:
     """Make the error for a part of the layout that is not there."""
-    return InputError(f"{path} is missing; it belongs to the original layout of the data set")
+    return InputError(f"{path} is missing; it belongs to the original layout of the dataset")
 
 
 def inner_folder(root: Path, *names: str) -> Path:
@@ -78,12 +78,12 @@ def read_mat(path: Path, key: str) -> np.ndarray:
 
 
 def class_folders(folder: Path) -> list[str]:
-    """Names of the sub-folders in alphabetical (code point) order, whatever the file system's; hidden ones left out."""
+    """Names of the sub-folders in alphabetical (code point) order on every file system; hidden ones left out."""
     if not folder.is_dir():
         raise missing(folder)
     names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
     if not names:
-        raise InputError(f"{folder} has no sub-folders; expected one a class")
+        raise InputError(f"{folder} has no sub-folders; expected one per class")
     return names
 
 
@@ -107,7 +107,7 @@ def folder_part(root: Path, folder: Path, classes: Sequence[str]) -> tuple[list[
 
 
 def folder_pool(root: Path, folder: Path) -> Index:
-    """Index ``FOLDER/CLASS/*`` as one pool, called ``train``: a data set for few-shot episodes only."""
+    """Index ``FOLDER/CLASS/*`` as one pool, called ``train``: a dataset for few-shot episodes only."""
     classes = class_folders(folder)
     return concatenate({"train": folder_part(root, folder, classes)}, classes)
 

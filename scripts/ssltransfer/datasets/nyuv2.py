@@ -6,12 +6,12 @@
 - ``surfacenormal_metadata/vocab40.mat``: the code words.
 - ``surfacenormal_metadata/all_normals.pklz``, or a file ``NNNNNN.mat`` a frame: normals and valid pixels.
 
-Variant ``labelled`` reads what the data set's authors and those of the normals published:
+Variant ``labelled`` reads the files that the authors of the dataset and of the normals published:
 
 - ``nyu_depth_v2_labeled.mat`` (MATLAB 7.3): the frames and their raw depth, in metres.
 - ``splits.mat``: numbers of the training and test frames, from 1.
 - ``nyu_normals_gt/{train,test}/NNNNN.png``: normals as colours. They are dense; a pixel counts where the raw depth is
-  known and the usual crop of the data set lets it.
+  known and the usual crop of the dataset lets it.
 
 Normals point right (x), up (y) and towards the camera (z), with length 1; they are 0 where nothing is known.
 """
@@ -35,7 +35,7 @@ LABELLED = "nyu_depth_v2_labeled.mat"
 COLOURS = "nyu_normals_gt"
 FULL = (480, 640)
 CROP = (slice(44, 471), slice(40, 601))
-"""Rows and columns of a full frame in which depth and image overlap (the data set's toolbox)."""
+"""Rows and columns of a full frame in which depth and image overlap (the dataset's toolbox)."""
 
 
 def index(root: Path, variant: str = "") -> Index:
@@ -58,9 +58,9 @@ def index(root: Path, variant: str = "") -> Index:
         parts[split] = [f"all_images/{name}" for name, _ in records], [[] for _ in records]
     if any(reference.startswith(ALL_NORMALS) for reference in normals) and not (root / ALL_NORMALS).is_file():
         raise missing(root / ALL_NORMALS)
-    found = concatenate(parts, classes=[])
-    found.extra |= {"normals": normals, "codes": codes}
-    return found
+    index = concatenate(parts, classes=[])
+    index.extra |= {"normals": normals, "codes": codes}
+    return index
 
 
 def _index_labelled(root: Path) -> Index:
@@ -75,9 +75,9 @@ def _index_labelled(root: Path) -> Index:
             if not (root / normals[-1]).is_file():
                 raise missing(root / normals[-1])
         parts[split] = [f"{LABELLED}#{number - 1}" for number in numbers], [[] for _ in numbers]
-    found = concatenate(parts, classes=[])
-    found.extra |= {"normals": normals, "codes": [""] * len(normals)}
-    return found
+    index = concatenate(parts, classes=[])
+    index.extra |= {"normals": normals, "codes": [""] * len(normals)}
+    return index
 
 
 def _frames(path: Path) -> list[tuple[str, str]]:
@@ -139,7 +139,7 @@ def read_normals(root: Path, reference: str) -> tuple[np.ndarray, np.ndarray]:
 def decode_colours(path: Path) -> np.ndarray:
     """Decode an image of ``nyu_normals_gt``, float32 (h, w, 3): red is away from the camera, green down, blue right.
 
-    Zero where a colour is no unit vector.
+    Zero where a colour is not a unit vector.
     """
     try:
         with Image.open(path, formats=("PNG",)) as image:

@@ -1,4 +1,4 @@
-"""Downloading and unpacking original data sets."""
+"""Download and unpack original datasets."""
 
 import lzma
 import shutil
@@ -6,10 +6,11 @@ import tarfile
 import zipfile
 import zlib
 from collections.abc import Callable
+from datetime import UTC, datetime
 from pathlib import Path, PurePosixPath, PureWindowsPath
 
-from ssltransfer.datasets import Source
-from ssltransfer.datasets.downloads import ORIGINS, where_to_place
+from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
+from ssltransfer.datasets.sources import DOWNLOAD_FOLDER, Source, location
 from ssltransfer.download import download
 from ssltransfer.errors import InputError
 
@@ -17,35 +18,54 @@ from ssltransfer.errors import InputError
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
 
-def obtain(name: str, folder: Path, place: Path, fetch: Callable[..., str] = download) -> dict:
-    """Download and unpack a data set.
+def find_or_obtain(name: str, data_root: str | Path) -> dict:
+    """Find an original dataset below the data root or among the downloads, or download it.
+
+    Returns
+    -------
+    dict
+        ``dataset``, ``date``, and ``files``: the address of each downloaded file (empty if nothing was downloaded). The
+        path is not recorded, because `data_root` may change.
+
+    Raises
+    ------
+    InputError
+        See `obtain`.
+    """
+    path = location(Source("original", name), data_root)
+    files = {} if path.exists() else obtain(name, DOWNLOAD_FOLDER / name, path)
+    return {"dataset": name, "date": datetime.now(UTC).date().isoformat(), "files": files}
+
+
+def obtain(name: str, folder: Path, expected: Path, fetch: Callable[..., str] = download) -> dict[str, str]:
+    """Download and unpack a dataset.
 
     Parameters
     ----------
     name : str
-        Original data set.
+        Original dataset.
     folder : Path
-        Comes into being when everything is there. Archives are kept beside it until then, so that a second attempt
-        does not start anew.
-    place : Path
-        Where it was looked for, below the data root: named where it has to be placed by hand.
+        Exists only once everything is unpacked. Archives are kept beside it until then, so that a second attempt
+        continues with them.
+    expected : Path
+        Its path below the data root, named in the message where it has to be placed by hand.
     fetch : callable
         `ssltransfer.download.download`, or a stand-in.
 
     Returns
     -------
-    dict
-        Where each file came from.
+    dict of str to str
+        The address of each downloaded file, by its name.
 
     Raises
     ------
     InputError
-        If the data set cannot be downloaded (what to place where), a download fails, or an archive is unsafe.
+        If the dataset cannot be downloaded (with what to place where), a download fails, or an archive is unsafe.
     """
-    origin = ORIGINS[name]
-    if not origin.files:
+    published = DOWNLOADS[name]
+    if not published.files:
         raise InputError(
-            f"{name}: {place} is missing and cannot be downloaded ({origin.reason}); "
+            f"{name}: {expected} is missing and cannot be downloaded ({published.reason}); "
             + where_to_place(Source("original", name))
         )
     archives = folder.with_name(f"{name}.archives")
@@ -53,10 +73,10 @@ def obtain(name: str, folder: Path, place: Path, fetch: Callable[..., str] = dow
     archives.mkdir(parents=True, exist_ok=True)
     shutil.rmtree(unpacked, ignore_errors=True)
     sources = {}
-    for file in origin.files:
+    for file in published.files:
         target = archives / file.name
         sources[file.name] = fetch(file.urls, target, size=file.size, sha256=file.sha256, md5=file.md5)
-    for file in origin.files:
+    for file in published.files:
         unpack(archives / file.name, unpacked)
         if file.inner:
             unpack(unpacked / file.inner, (unpacked / file.inner).parent)

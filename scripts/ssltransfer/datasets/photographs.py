@@ -1,4 +1,4 @@
-"""Six of the photographs bundled with scikit-image, whole: something to look at for feature inversion and attention."""
+"""Six of the photographs bundled with scikit-image, uncropped, for feature inversion and attention."""
 
 import numpy as np
 from PIL import Image

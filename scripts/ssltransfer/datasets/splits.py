@@ -1,4 +1,4 @@
-"""Which images train, select and test (protocol of the many-shot experiments, paper section 4.1)."""
+"""Training, validation and test split of the many-shot experiments (paper section 4.1)."""
 
 from dataclasses import dataclass
 
@@ -33,7 +33,7 @@ def random_validation(count: int, fraction: float, seed: int) -> tuple[np.ndarra
     return np.sort(order[cut:]), np.sort(order[:cut])
 
 
-def make_split(split: np.ndarray, fraction: float, seed: int, name: str = "the data set") -> Split:
+def make_split(split: np.ndarray, fraction: float, seed: int, name: str = "the dataset") -> Split:
     """Split the rows of an index by its official parts; without a validation part, draw one from training.
 
     Parameters
@@ -41,11 +41,11 @@ def make_split(split: np.ndarray, fraction: float, seed: int, name: str = "the d
     split : ndarray of str, shape (n,)
         The index column: ``train``, ``val`` or ``test``.
     fraction : float
-        Part of the training rows that becomes validation if the data set has no official one; in (0, 1).
+        Part of the training rows that becomes validation if the dataset has no official one; in (0, 1).
     seed : int
         Seed of that draw.
     name : str
-        Of the data set, for error messages.
+        Name of the dataset, for messages.
 
     Raises
     ------

@@ -17,10 +17,10 @@ def index(root: Path) -> Index:
     Class names such as ``library/indoor`` are not unique in their last part. They are sorted without their letter.
     """
     images = inner_folder(root, "SUN397")
-    places = [folder for folder in (root, root / "Partitions", images) if (folder / "Training_01.txt").is_file()]
-    if not places:
+    folders = [folder for folder in (root, root / "Partitions", images) if (folder / "Training_01.txt").is_file()]
+    if not folders:
         raise missing(root / "Training_01.txt")
-    classes = sorted(line[3:] for line in read_lines(places[0] / "ClassName.txt"))
+    classes = sorted(line[3:] for line in read_lines(folders[0] / "ClassName.txt"))
     number = {name: label for label, name in enumerate(classes)}
     prefix = "" if images == root else "SUN397/"
 
@@ -32,5 +32,5 @@ def index(root: Path) -> Index:
         return [prefix + line[1:] for line in lines], [number[line[3:].rpartition("/")[0]] for line in lines]
 
     return concatenate(
-        {"train": part(places[0] / "Training_01.txt"), "test": part(places[0] / "Testing_01.txt")}, classes
+        {"train": part(folders[0] / "Training_01.txt"), "test": part(folders[0] / "Testing_01.txt")}, classes
     )

@@ -1,4 +1,4 @@
-"""A user's own images, listed in a csv file: a header ``image,label,split``, then a row an image.
+"""A user's own images, listed in a csv file: a header ``image,label,split``, then one row per image.
 
 Source ``csv:PATH``. Paths start from the folder of the file, splits are train, val and test. In a multi-label data
 set a cell holds all labels of an image, as in ``cat|dog``; it may be empty.
@@ -22,17 +22,19 @@ def index(path: Path, multi_label: bool = False) -> Index:
         raise InputError(f"{path}: column {absent[0]!r} is missing; the first line must be {','.join(COLUMNS)}")
     columns = [header.index(name) for name in COLUMNS]
     images, cells, splits = [], [], []
-    for place, row in rows[1:]:
+    for position, row in rows[1:]:
         if len(row) != len(header):
-            raise InputError(f"{place}: {len(row)} cells, the header has {len(header)}")
+            raise InputError(f"{position}: {len(row)} cells, the header has {len(header)}")
         image, label, split = (row[column] for column in columns)
         if not image or split not in SPLITS or not (label or multi_label):
-            raise InputError(f"{place}: found {image!r}, {label!r}, {split!r}; write an image, a label, train|val|test")
+            raise InputError(
+                f"{position}: found {image!r}, {label!r}, {split!r}; write an image, a label, train|val|test"
+            )
         images.append(image)
         cells.append(sorted({part.strip() for part in label.split(SEPARATOR) if part.strip()}))
         splits.append(split)
         if not multi_label and len(cells[-1]) != 1:
-            raise InputError(f"{place}: label {label!r} names several classes; the task of the row is single-label")
+            raise InputError(f"{position}: label {label!r} names several classes; the task of the row is single-label")
     classes = sorted({name for cell in cells for name in cell})
     numbers = [[classes.index(name) for name in cell] for cell in cells]
     return Index(images, splits, numbers if multi_label else [cell[0] for cell in numbers], classes)

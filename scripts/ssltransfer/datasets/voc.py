@@ -1,4 +1,4 @@
-"""What the PASCAL VOC layouts share: class lists, annotations, and the convention of their boxes."""
+"""Shared parts of the PASCAL VOC layouts: class lists, annotations, and the convention of their boxes."""
 
 import xml.etree.ElementTree as ET
 from dataclasses import dataclass, field
@@ -14,12 +14,14 @@ CLASSES = [
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
 
+SIDES = ("xmin", "ymin", "xmax", "ymax")
+
 # Coordinates of 0, one pixel outside the 1-based image, are met in copies of VOC2012; more is an error.
 TOLERANCE = 1.0
 
 
 @dataclass
-class Objects:
+class VocObjects:
     """The objects of an image, in the order of its annotation.
 
     Attributes
@@ -72,7 +74,7 @@ class _WithoutDoctype(ET.TreeBuilder):
         raise InputError(f"document type {name!r} found; annotations have none")
 
 
-def read_objects(path: Path) -> Objects:
+def read_objects(path: Path) -> VocObjects:
     """Read an annotation; an image without objects is fine.
 
     Only ``object/bndbox`` itself is read: persons of VOC2012 have parts with boxes of their own.
@@ -88,21 +90,23 @@ def read_objects(path: Path) -> Objects:
         raise missing(path) from None
     except (ET.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise InputError(f"{path} is not an annotation: {error}") from None
-    found = Objects()
+    objects = VocObjects()
     try:
         # Without a size (or with 0) nothing is known of the right and lower border.
         width, height = (float(root.findtext(f"size/{side}") or 0) or np.inf for side in ("width", "height"))
         for item in root.findall("object"):
-            found.label.append(CLASSES.index(item.findtext("name", "").strip()))
-            found.box.append([float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")])
-            found.difficult.append(int(item.findtext("difficult", "0")))
+            objects.label.append(CLASSES.index(item.findtext("name", "").strip()))
+            objects.box.append(
+                [float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")]
+            )
+            objects.difficult.append(int(item.findtext("difficult", "0")))
     except ValueError as error:
-        raise InputError(f"{path}, object {len(found.difficult) + 1}: {error}") from None
-    for xmin, ymin, xmax, ymax in found.box:
+        raise InputError(f"{path}, object {len(objects.difficult) + 1}: {error}") from None
+    for xmin, ymin, xmax, ymax in objects.box:
         inside = min(xmin, ymin) >= 1 - TOLERANCE and xmax <= width + TOLERANCE and ymax <= height + TOLERANCE
         if not (inside and xmin <= xmax and ymin <= ymax):
             raise InputError(
                 f"{path}: box ({xmin:g}, {ymin:g}, {xmax:g}, {ymax:g}) is empty or leaves the image "
                 f"({width:g} x {height:g})"
             )
-    return found
+    return objects

@@ -17,15 +17,15 @@ def index(root: Path) -> Index:
     folder = inner_folder(root, "VOCdevkit") / "VOC2007"
     images = (folder / "JPEGImages").relative_to(root).as_posix()
     flags = {split: read_class_lists(folder, split) for split in SPLITS}
-    found = concatenate(
+    index = concatenate(
         {
             split: ([f"{images}/{name}.jpg" for name in rows], [_classes(row, 1) for row in rows.values()])
             for split, rows in flags.items()
         },
         CLASSES,
     )
-    found.extra["difficult"] = [_classes(row, 0) for rows in flags.values() for row in rows.values()]
-    return found
+    index.extra["difficult"] = [_classes(row, 0) for rows in flags.values() for row in rows.values()]
+    return index
 
 
 def _classes(flags: list[int], value: int) -> list[int]:

@@ -15,7 +15,7 @@ SETS = (("train", "VOC2007", "trainval"), ("train", "VOC2012", "trainval"), ("te
 def index(root: Path) -> Index:
     """Index the images of all sets with the objects of their annotations.
 
-    `label` lists the classes an image shows. Extra columns, an entry an object: ``voc_boxes``, ``[class, xmin, ymin,
+    `label` lists the classes an image shows. Extra columns, one entry per object: ``voc_boxes``, ``[class, xmin, ymin,
     xmax, ymax]`` in VOC's convention (1-based, inclusive; see `ssltransfer.datasets.voc.half_open`), and
     ``difficult``, 0 or 1.
     """

@@ -1,4 +1,4 @@
-"""The converted checkpoint: a safetensors file that holds one backbone and where it came from."""
+"""Read and check converted checkpoints: safetensors files of one backbone, with provenance in the header."""
 
 from pathlib import Path
 

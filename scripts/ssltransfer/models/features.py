@@ -1,6 +1,6 @@
-"""Frozen features (paper section 3.1): one pass of a backbone over prepared images."""
+"""Extract frozen features (paper section 3.1): one pass of a backbone over prepared images."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
@@ -8,9 +8,12 @@ import numpy as np
 import torch
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
-from ssltransfer.models.fusion import pack
+from ssltransfer.files import atomic_write
+from ssltransfer.jobs import JobUsage, package_versions
+from ssltransfer.models.fusion import optimise_for_inference
 from ssltransfer.models.resnet import ResNet, normalise
+from ssltransfer.results.score_file import decode
+from ssltransfer.results.tensor_file import read_provenance
 from ssltransfer.row_file import ArrayFile
 
 
@@ -48,18 +51,18 @@ def extract_features(
     InputError
         If a weight or a feature is not finite.
     """
-    # Looked at before, because some kernels turn what is no number into zero.
+    # Checked before, because some kernels turn NaN into zero.
     for name, tensor in backbone.state_dict().items():
         if not torch.isfinite(tensor).all():
             raise InputError(f"{output}: values of {name} are not finite; is the checkpoint sound?")
-    network = pack(backbone, device)
+    network = optimise_for_inference(backbone, device)
     on_gpu = device.type == "cuda"
 
     def read(start: int) -> torch.Tensor:
         batch = torch.from_numpy(np.asarray(images[start : start + batch_size]))
         return batch.pin_memory() if on_gpu else batch
 
-    with replacing(output) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    with atomic_write(output) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
         file = ArrayFile.create(temporary, (len(images), backbone.num_features), np.float32)
 
         def write(start: int, features: torch.Tensor) -> None:
@@ -81,3 +84,30 @@ def extract_features(
         if written is not None:
             written.result()
         file.flush()
+
+
+def describe_features(
+    cell: Mapping[str, str], images: int, checkpoint: str | Path, device: torch.device, usage: JobUsage
+) -> dict:
+    """Return the provenance of a feature file, to be written beside it.
+
+    Parameters
+    ----------
+    cell : mapping
+        ``model``, ``dataset``, ``transform`` and ``norm``: the wildcards of the job.
+    images : int
+        Number of images.
+    checkpoint : path
+        Converted checkpoint, whose header is repeated.
+    device : torch.device
+        The device that computed the features.
+    usage : JobUsage
+        Of the job so far.
+    """
+    return dict(cell.items()) | {
+        "images": images,
+        "checkpoint": decode(read_provenance(checkpoint)),
+        "device": device.type,
+        "versions": package_versions("torch", "numpy"),
+        "cost": usage.report(),
+    }

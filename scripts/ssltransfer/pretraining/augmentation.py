@@ -1,7 +1,7 @@
 """Random views of a batch of images: crop, flip, colour jitter, grey (SimCLR, arXiv:2002.05709, appendix A).
 
 All images of a batch are transformed together: the geometric part is one bilinear lookup, the colour part
-one 3 x 3 matrix and one offset an image. Brightness, saturation, hue (a rotation about the grey axis) and
+one 3 x 3 matrix and one offset per image. Brightness, saturation, hue (a rotation about the grey axis) and
 grey are linear in the colours, and contrast adds a constant, so their composition costs a single product.
 Values are clipped once, at the end; torchvision clips after every operation.
 """
@@ -64,7 +64,7 @@ def augment(images: Tensor, strength: Augmentation, generator: torch.Generator) 
     Tensor
         float32 (n, h, w, 3) in [0, 255], on the device of `images`.
     """
-    # One call draws everything, used or not: eleven numbers a view.
+    # One call draws everything, used or not: eleven numbers per view.
     draws = torch.rand(len(images), 11, generator=generator).to(images.device)
     return recolour(crop(images.float(), strength, draws[:, :5]), strength, draws[:, 5:])
 

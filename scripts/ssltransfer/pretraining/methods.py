@@ -28,7 +28,7 @@ def mlp(*widths: int) -> nn.Sequential:
 
 
 class Method(nn.Module):
-    """What the training loop knows of a method."""
+    """Interface between a method and the training loop."""
 
     views = 2
 

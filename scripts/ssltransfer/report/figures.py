@@ -36,7 +36,7 @@ from ssltransfer.analysis.correlation import (
 )
 from ssltransfer.analysis.ranking import mean_ranks
 from ssltransfer.analysis.suite_results import Names, Summary
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.report.tables import SETTINGS, domain_scores, pair_correlations, pair_values
 from ssltransfer.results.metric_info import KINDS, METRICS
 
@@ -92,11 +92,11 @@ def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
     """Write ``{name}.svg`` and ``{name}.png`` (200 dpi) without dates, so that equal figures are equal files."""
     with mpl.rc_context(STYLE):
         # Each canvas draws once, where savefig would draw five times in all; the first lays the figure out.
-        with replacing(Path(folder) / f"{name}.svg") as temporary:
+        with atomic_write(Path(folder) / f"{name}.svg") as temporary:
             FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})
         figure.set_layout_engine("none")
         figure.dpi = 200
-        with replacing(Path(folder) / f"{name}.png") as temporary:
+        with atomic_write(Path(folder) / f"{name}.png") as temporary:
             FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
 
 

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ssltransfer.files import read_json, replacing
+from ssltransfer.files import atomic_write, read_json
 from ssltransfer.report.table_folder import read_summary
 
 TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
@@ -126,5 +126,5 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
 
 def write_report(path: str | Path, *args, **kwargs) -> None:
     """Render (see `render_report`) and write the report."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         temporary.write_text(render_report(*args, **kwargs), encoding="utf-8")

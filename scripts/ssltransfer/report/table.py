@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pandas as pd
 
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 
 MISSING = "–"
 
@@ -208,5 +208,5 @@ def to_csv(table: Table) -> str:
 def write_table(folder: str | Path, table: Table) -> None:
     """Write ``{name}.csv``, ``{name}.tex`` and ``{name}.html`` into `folder`."""
     for suffix, render in (("csv", to_csv), ("tex", to_latex), ("html", to_html)):
-        with replacing(Path(folder) / f"{table.name}.{suffix}") as temporary:
+        with atomic_write(Path(folder) / f"{table.name}.{suffix}") as temporary:
             temporary.write_text(render(table), encoding="utf-8")

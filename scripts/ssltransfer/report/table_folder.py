@@ -6,7 +6,7 @@ import pandas as pd
 
 from ssltransfer.analysis.correlation import TASK
 from ssltransfer.analysis.suite_results import Summary
-from ssltransfer.files import read_json, replacing, write_json
+from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.report.table import Table, write_table
 from ssltransfer.results.scores import read_scores
 
@@ -56,5 +56,5 @@ def read_correlations(folder: str | Path) -> pd.DataFrame:
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         frame.to_csv(temporary, index=False, lineterminator="\n")

@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.row_file import load_arrays
 
 
@@ -56,7 +56,7 @@ def save_pictures(
     }
     arrays |= {f"reference_{i}": images for i, images in enumerate(reference.values())}
     arrays |= {f"panel_{i}": images for i, images in enumerate(panels.values())}
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
 

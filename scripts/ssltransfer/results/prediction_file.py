@@ -6,7 +6,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.row_file import load_arrays
 
 
@@ -32,7 +32,7 @@ class Predictions:
 
 def save_predictions(path: str | Path, predictions: Predictions) -> None:
     """Write predictions as an npz file."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez(temporary, **asdict(predictions))
 
 

@@ -64,7 +64,7 @@ def write(
     versions : dict of str
         Packages, and the version of the protocol.
     usage : dict
-        See `jobs.Cost.report`.
+        See `jobs.JobUsage.report`.
     """
     for warning in measurement.warnings:
         log.warning("%s", warning)

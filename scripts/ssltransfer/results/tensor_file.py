@@ -7,12 +7,12 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 
 
-def save_state(state: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, str]) -> None:
+def save_tensors(state: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, str]) -> None:
     """Write the tensors of a network with `provenance` in the header."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary, metadata=provenance)
 
 

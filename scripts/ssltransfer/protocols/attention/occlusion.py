@@ -20,7 +20,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.models.resnet import NORMALISATIONS, Bottleneck, ResNet, SameConv2d, SameMaxPool2d
 
 FILLS = {
@@ -199,7 +199,7 @@ class Occluder:
     Parameters
     ----------
     backbone : ResNet
-        From `fused.fuse`, on the device to use.
+        From `fusion.fuse_conv_bn`, on the device to use.
     image : ndarray of uint8, shape (frame, frame, 3)
         With the frame of `scan`.
     norm : {'imagenet', 'none'}
@@ -406,7 +406,7 @@ def scan_images(
         path = part / f"{hashlib.sha256(key.encode() + image.tobytes()).hexdigest()}.npy"
         if not path.exists():
             errors = occluder(image).errors(run, lambda groups: progress(groups, len(groups)))
-            with replacing(path) as temporary:
+            with atomic_write(path) as temporary:
                 np.save(temporary, errors)
         found.append(np.load(path, allow_pickle=False))
     return np.stack(found)

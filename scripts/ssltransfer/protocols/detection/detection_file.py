@@ -5,7 +5,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.protocols.detection.boxes import Detections
 from ssltransfer.row_file import load_arrays
 
@@ -14,7 +14,7 @@ TYPES = {"image": np.int32, "label": np.int16, "box": np.float32, "score": np.fl
 
 def save_detections(path: str | Path, detections: Detections) -> None:
     """Write detections as a compressed npz file of `TYPES`."""
-    with replacing(path) as temporary:
+    with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **{name: getattr(detections, name).astype(t) for name, t in TYPES.items()})
 
 

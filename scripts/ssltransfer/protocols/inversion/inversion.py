@@ -20,7 +20,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.models.resnet import NORMALISATIONS, ResNet
 from ssltransfer.training import train
 
@@ -322,7 +322,7 @@ def invert(
             pixels = Pixels(norm, settings.output, images.shape[1], device)
             originals = torch.from_numpy(images[chosen]).to(device)
             painted, losses = _invert_batch(backbone, originals, painter, pixels, settings, partial(fit, work=digest))
-            with replacing(finished) as temporary:
+            with atomic_write(finished) as temporary:
                 np.savez(temporary, painted=painted, losses=losses)
             (part / "state.pt").unlink(missing_ok=True)
         with np.load(finished, allow_pickle=False) as stored:

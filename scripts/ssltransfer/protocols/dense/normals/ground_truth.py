@@ -11,7 +11,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import replacing
+from ssltransfer.files import atomic_write
 from ssltransfer.protocols.dense.normals.codebook import IGNORE, SAMPLES, check_words, fit_words, nearest
 from ssltransfer.row_file import ArrayFile
 
@@ -43,7 +43,7 @@ def write_normals(frames: Iterable[tuple[str, np.ndarray, np.ndarray]], count: i
         If shapes differ, or a valid normal is neither zero nor of length 1.
     """
     counts = dict.fromkeys(("pixels", "valid", "zero", "empty"), 0)
-    with replacing(output) as temporary:
+    with atomic_write(output) as temporary:
         array = None
         for row, (where, normals, valid) in enumerate(frames):
             encoded, zero = encode(where, normals, valid)

@@ -1,0 +1,132 @@
+"""Making the index of a dataset from its source, with the checks that every index has to pass."""
+
+import logging
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import Literal, TypedDict
+
+from ssltransfer.datasets.downloads import where_to_place
+from ssltransfer.datasets.generated import Generated
+from ssltransfer.datasets.images import find_unreadable
+from ssltransfer.datasets.index import Index, check_counts, check_files, check_index, select
+from ssltransfer.datasets.sources import Source, image_root, load, location
+from ssltransfer.errors import InputError
+
+log = logging.getLogger(__name__)
+
+
+class IndexParams(TypedDict):
+    """The row of `datasets.tsv` and the settings of the suite that an index depends on.
+
+    Attributes
+    ----------
+    dataset : str
+        Id of the dataset, for messages.
+    task : str
+        ``single-label``, ``multi-label`` or another task of `datasets.tsv`.
+    source : sequence of str
+        Fields of a `Source`.
+    counts : dict of str to int
+        Expected numbers of classes and of images per split.
+    allow_subset : bool
+        Whether other counts are only a warning.
+    on_error : {'fail', 'skip'}
+        Whether unreadable images are left out of the index; with ``fail`` they are an error of the jobs that read them.
+    """
+
+    dataset: str
+    task: str
+    source: Sequence[str]
+    counts: dict[str, int]
+    allow_subset: bool
+    on_error: Literal["fail", "skip"]
+
+
+def index_source(
+    params: IndexParams,
+    data_root: str | Path,
+    index_file: str | Path,
+    workers: int = 1,
+    progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
+) -> Index:
+    """Index an original dataset or a user's own images.
+
+    Parameters
+    ----------
+    params : IndexParams
+    data_root, index_file : path
+        See `dataset.Dataset`; the index is not written.
+    workers : int
+        Number of threads that decode images, with ``on_error: skip``.
+    progress : callable
+        Wraps (iterable, total).
+
+    Raises
+    ------
+    InputError
+        If the dataset is missing (with what to place where), its layout is damaged, an image is missing, or the
+        index fails `check_index` or `check_counts`.
+    """
+    name, source = params["dataset"], Source(*params["source"])
+    path = location(source, data_root)
+    if not path.exists():
+        raise InputError(f"{name}: {path} is missing; {where_to_place(source)}")
+    options = {"variant": source.variant} if source.variant else {}
+    if source.kind == "csv":
+        options["multi_label"] = params["task"] == "multi-label"
+    index = load(source).index(path, **options)
+    check_index(index, name)
+    root = image_root(source, data_root, index_file)
+    check_files(index, name, root)
+    try:
+        check_counts(index, name, params["counts"])
+    except InputError as error:
+        if not params["allow_subset"]:
+            raise
+        log.warning("allow_subset: %s", error)
+    if params["on_error"] == "skip":
+        problems = find_unreadable(root, index.image, workers, progress)
+        for problem in problems.values():
+            log.warning("on_error: skip: %s", problem)
+        index = select(index, [row for row in range(len(index)) if row not in problems])
+        check_index(index, name)
+    return index
+
+
+def generate_dataset(params: IndexParams) -> Generated:
+    """Generate the images and the index of a built-in dataset; InputError if it is not as `datasets.tsv` says."""
+    generated = load(Source(*params["source"])).generate()
+    _check(generated.index, params)
+    return generated
+
+
+def relabel(index: Index, params: IndexParams) -> Index:
+    """Index the images of another dataset with one of its extra columns as labels.
+
+    Parameters
+    ----------
+    index : Index
+        Of the dataset that the source names.
+    params : IndexParams
+        Of the new dataset.
+
+    Raises
+    ------
+    InputError
+        If there is no such column, or the new index fails `check_index` or `check_counts`.
+    """
+    source = Source(*params["source"])
+    if source.variant not in index.extra:
+        raise InputError(
+            f"{params['dataset']}: dataset {source.name} has no column {source.variant!r}; "
+            f"found {', '.join(index.extra) or 'none'}"
+        )
+    index = replace(index, label=index.extra[source.variant], extra={})
+    _check(index, params)
+    return index
+
+
+def _check(index: Index, params: IndexParams) -> None:
+    check_index(index, params["dataset"])
+    check_counts(index, params["dataset"], params["counts"])

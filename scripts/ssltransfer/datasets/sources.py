@@ -1,0 +1,129 @@
+"""The `source` column of `datasets.tsv`: where the images and labels of a dataset come from."""
+
+import re
+from importlib import import_module
+from pathlib import Path
+from types import ModuleType
+from typing import NamedTuple
+
+from ssltransfer.errors import InputError
+
+
+class Source(NamedTuple):
+    """A parsed source.
+
+    ``original:NAME`` or ``original:NAME/VARIANT``: the folder NAME below the data root, read by the module NAME.
+    ``generated:NAME``: made by the module NAME.
+    ``column:DATASET/COLUMN``: the images of another dataset, labelled by another column of its index.
+    ``one-of:NAME,NAME,...``: one image of each of several datasets (`parse_members`, `sample`).
+    ``folder:PATH``, ``csv:PATH``: a user's images; PATH starts from the data root, unless it is absolute.
+
+    Attributes
+    ----------
+    kind, name : str
+        The parts before and behind the colon.
+    variant : str
+        The VARIANT or the COLUMN; empty if there is none.
+    """
+
+    kind: str
+    name: str
+    variant: str = ""
+
+    @property
+    def indexer(self) -> str:
+        """Name of the module that makes the index, and of the component whose version covers it."""
+        return {"folder": "folder", "csv": "table", "one-of": "sample"}.get(self.kind, self.name)
+
+
+#: Original datasets and the variants of each.
+ORIGINAL: dict[str, tuple[str, ...]] = {
+    "aircraft": (),
+    "caltech101": ("official",),
+    "cars": (),
+    "chestx": (),
+    "cifar10": (),
+    "cifar100": (),
+    "cropdiseases": (),
+    "dtd": (),
+    "eurosat": (),
+    "flowers": (),
+    "food101": (),
+    "isic": (),
+    "nyuv2": ("labelled",),
+    "pets": (),
+    "sun397": (),
+    "voc2007": (),
+    "voc_detection": (),
+}
+GENERATED = ("digits", "photographs", "shapes", "textures")
+READ_KINDS = ("original", "folder", "csv")
+"""Kinds of sources that are read from the data root."""
+
+DOWNLOAD_FOLDER = Path("resources/datasets")
+"""Folder below the working directory for downloads of datasets that are not below the data root."""
+
+
+def parse_dataset_source(source: str) -> Source:
+    """Parse the `source` of a row of `datasets.tsv`; InputError if it has none of the forms of `Source`."""
+    kind, _, rest = source.partition(":")
+    if kind in ("folder", "csv", "one-of") and rest:
+        return Source(kind, rest)
+    name, slash, variant = rest.partition("/")
+    known = {
+        "original": name in ORIGINAL and (not slash or variant in ORIGINAL[name]),
+        "generated": rest in GENERATED,
+        "column": bool(name and variant),
+    }
+    if not known.get(kind):
+        originals = ", ".join("/".join((name, *variants)) for name, variants in ORIGINAL.items())
+        raise InputError(
+            f"source {source!r} is unknown; write original:NAME ({originals}), generated:NAME "
+            f"({', '.join(GENERATED)}), column:DATASET/COLUMN, one-of:NAME,NAME,..., folder:PATH or "
+            "csv:PATH"
+        )
+    return Source(kind, name, variant)
+
+
+class Member(NamedTuple):
+    """One dataset of a ``one-of`` source and the reference of its image; empty: the image is drawn."""
+
+    dataset: str
+    image: str
+
+
+def parse_members(text: str) -> tuple[list[Member], int]:
+    """Parse the part behind ``one-of:`` into members and seed.
+
+    Raises
+    ------
+    InputError
+        If it has another form than ``NAME,NAME=IMAGE,...`` with ``@SEED`` or nothing behind it, or names a dataset
+        twice.
+    """
+    match = re.fullmatch(r"([^@]+?)(?:@(\d+))?", text)
+    members = [Member(*part.strip().partition("=")[::2]) for part in match[1].split(",")] if match else []
+    names = [member.dataset for member in members]
+    if not names or not all(names) or len(set(names)) < len(names):
+        raise InputError(f"source 'one-of:{text}': write one-of:NAME,NAME=IMAGE,... with every dataset once")
+    return members, int(match[2] or 0)
+
+
+def load(source: Source) -> ModuleType:
+    """Import the module of an original or generated dataset and no other."""
+    return import_module(f"ssltransfer.datasets.{source.indexer}")
+
+
+def location(source: Source, data_root: str | Path) -> Path:
+    """Return the path of a dataset below the data root, or, if it does not exist, among the downloads."""
+    path = Path(data_root) / source.name
+    downloaded = DOWNLOAD_FOLDER / source.name
+    return downloaded if source.kind == "original" and downloaded.is_dir() and not path.exists() else path
+
+
+def image_root(source: Source, data_root: str | Path, index_file: str | Path) -> Path:
+    """Return the folder that the image references of an index start from."""
+    if source.kind not in READ_KINDS:
+        return Path(index_file).parent
+    path = location(source, data_root)
+    return path.parent if source.kind == "csv" else path
