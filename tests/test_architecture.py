@@ -208,6 +208,7 @@ def test_the_paper_is_gone_through_with_names_that_exist():
             assert (REPOSITORY / "tests" / name).exists()
 
 
+@pytest.mark.slow
 def test_the_graphs_are_drawn_from_the_code():
     page = runpy.run_path(str(REPOSITORY / "docs/draw_structure.py"))["page"]()
     assert (REPOSITORY / "docs/structure.md").read_text() == page, "run: python docs/draw_structure.py"

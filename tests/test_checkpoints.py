@@ -631,6 +631,7 @@ def test_first_use_is_pinned_and_later_changes_are_errors(tmp_path, local):
         manifest_files(manifest, tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_the_workflow_notices_a_changed_local_file(tmp_path, state):
     folder = workspace(tmp_path)
     table = folder / "config" / "models.tsv"

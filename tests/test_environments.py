@@ -144,6 +144,7 @@ def interpreter(version):
 
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_scripts_import_in_their_environment(path, request, tmp_path):
     if not request.config.getoption("--environments") or not shutil.which("uv"):
         pytest.skip("needs uv and the option --environments, which installs every environment anew")

@@ -13,6 +13,8 @@ import pytest
 
 from workflow import command, environment, numbers, snakemake, succeed, workspace
 
+pytestmark = pytest.mark.slow
+
 #: All stages of the suite for one model that is trained.
 TARGETS = [f"results/scores/toy-{kind}/toy-simclr/digits.json" for kind in ("linear", "fewshot", "calibration")]
 
