@@ -258,7 +258,7 @@ JOB = """
 import os, runpy, signal, sys
 from types import SimpleNamespace
 import torch
-folder, stop = sys.argv[1], int(sys.argv[2])
+folder, stop, version = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 steps, step = [], torch.optim.Adam.step
 def counted(self, *arguments):
     steps.append(1)
@@ -272,7 +272,7 @@ snakemake = SimpleNamespace(
     input=SimpleNamespace(**{name: f"{folder}/{name}" for name in ("index", "images", "checkpoint")}),
     output=SimpleNamespace(images=f"{folder}/inverted.npz", curve=f"{folder}/curve.json"),
     log=[f"{folder}/log{stop}"],
-    params=SimpleNamespace(settings=settings, arch="resnet-1x1x1x1-w4", norm="imagenet", version=1),
+    params=SimpleNamespace(settings=settings, arch="resnet-1x1x1x1-w4", norm="imagenet", version=version),
     wildcards=SimpleNamespace(protocol="p"),
 )
 runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
@@ -286,11 +286,12 @@ def test_a_job_goes_on_where_one_in_another_process_stopped(tmp_path):
     with (tmp_path / "images").open("wb") as file:
         np.save(file, pictures(1))
 
-    def job(stop):
-        words = [sys.executable, "-c", JOB, str(tmp_path), str(stop)]
+    def job(stop, version):
+        words = [sys.executable, "-c", JOB, str(tmp_path), str(stop), str(version)]
         return subprocess.run(words, cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=False)
 
-    stopped = job(5)
-    assert stopped.returncode == 1 and "asked to end at step 5 of 12" in stopped.stderr
-    assert job(0).returncode == 0
+    for version in (1, 2):  # code of another version starts anew
+        stopped = job(5, version)
+        assert stopped.returncode == 1 and "step 5 of 12" in stopped.stderr
+    assert job(0, 2).returncode == 0
     assert "resuming at step 5" in (tmp_path / "log0").read_text()
