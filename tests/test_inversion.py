@@ -279,6 +279,7 @@ runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
 """
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_where_one_in_another_process_stopped(tmp_path):
     about = {f"key{number}": "x" for number in range(8)}  # which every process reads in another order
     save_state(build_backbone("resnet-1x1x1x1-w4", 0).state_dict(), tmp_path / "checkpoint", about)
