@@ -326,6 +326,7 @@ t.trained(images, part, save_seconds=0.0, progress=slowly)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_losses(images, tmp_path):
     part = tmp_path / "part"
     child = [sys.executable, "-c", CHILD, str(REPOSITORY / "scripts"), str(Path(__file__).parent)]

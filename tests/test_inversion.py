@@ -199,12 +199,13 @@ class Linear(nn.Module):
         return nn.functional.conv2d(x, self.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["sigmoid", "linear"])
 def test_a_linear_backbone_gives_the_image_back(tmp_path, output):
     ramp = np.linspace(30, 220, 16)
     image = np.stack([np.add.outer(ramp, ramp) / 2, np.tile(ramp, (16, 1)), np.tile(ramp[::-1], (16, 1)).T], axis=-1)
     settings = Inversion(
-        canvas=16, steps=400, learning_rate=1e-2, channels=(16, 16), kernels=(3, 3), skip=4, inputs=16, output=output
+        canvas=16, steps=600, learning_rate=1e-2, channels=(16, 16), kernels=(3, 3), skip=4, inputs=16, output=output
     )
     found, _, losses = run(
         tmp_path, names=["ramp"], images=image[None].astype(np.uint8), settings=settings, backbone=Linear()
