@@ -47,18 +47,19 @@ def kept(suite, name: str) -> tuple[int, int]:
 
 def trained(suite, protocol: str, dataset: str) -> int:
     """Bytes of the network that a protocol trains on a model's ResNet-50; 0 if it keeps none."""
-    settings, backbone = suite.settings(protocol), build_backbone("resnet50")
+    settings = suite.settings(protocol)
+    if settings["kind"] not in ("detection", "normals"):
+        return 0
+    backbone = build_backbone("resnet50")
     if settings["kind"] == "detection":
         # Both backends have the same tensors.
         chosen = dataclasses.replace(read_settings(settings), backend="torchvision")
         classes = suite.datasets[dataset]["classes"]
         state = build_detector(backbone, "resnet50", classes, "imagenet", chosen).state_dict()
-    elif settings["kind"] == "normals":
+    else:
         codes, network = settings["codes"], settings["network"]
         made = NormalsNetwork(backbone, codes, **network, frozen=settings["frozen"], seed=settings["seed"])
         state = made.learnt(np.zeros((codes, 3), np.float32))
-    else:
-        return 0
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 

@@ -18,6 +18,14 @@ def pytest_addoption(parser):
     parser.addoption("--record-versions", action="store_true", help="record the hashes of the code with its versions")
     parser.addoption("--foreign", action="store_true", help="install TensorFlow and haiku, and let them write files")
     parser.addoption("--environments", action="store_true", help="install every conda environment's packages anew")
+    parser.addoption("--slurm", action="store_true", help="start a SLURM cluster; as root, install it where missing")
+
+
+def pytest_collection_modifyitems(items):
+    """Mark every test that waits for the finished toy run as slow."""
+    for item in items:
+        if "finished" in item.fixturenames:
+            item.add_marker(pytest.mark.slow)
 
 
 @pytest.fixture(scope="session")

@@ -125,7 +125,7 @@ def test_safetensors_are_read_as_well(tmp_path, state):
 
 def test_another_format_is_suggested_by_its_prefix(tmp_path, state):
     torch.save(published.torch_content("moco", state, FEATURES), tmp_path / "f.pth")
-    with pytest.raises(InputError, match=r"begin with 'module\.encoder_q\.', this format expects 'module\.encoder\.'"):
+    with pytest.raises(InputError, match=r"'module\.encoder_q\.'.*'module\.encoder\.'"):
         read_published([tmp_path / "f.pth"], "simsiam", ARCH)
 
 
@@ -133,7 +133,7 @@ def test_resnet18_is_recognised(tmp_path):
     from torchvision.models import resnet18
 
     torch.save(resnet18(weights=None).state_dict(), tmp_path / "f.pth")
-    with pytest.raises(InputError, match=r"missing, first .*; blocks without conv3 are those of ResNet-18 and -34"):
+    with pytest.raises(InputError, match=r"f\.pth.*conv3.*ResNet-18"):
         read_published([tmp_path / "f.pth"], "torchvision", "resnet50")
 
 
@@ -642,7 +642,7 @@ def test_first_use_is_pinned_and_later_changes_are_errors(tmp_path, local):
     assert manifest_files(manifest, tmp_path / "folder") == [copy]
     (tmp_path / "original.pth").write_bytes(b"other weights")
     now = file_hash(tmp_path / "original.pth")
-    with pytest.raises(InputError, match=rf"sha256 is {now}, expected {before}; if another file is meant, delete"):
+    with pytest.raises(InputError, match=rf"{now}.*{before}.*m\.json"):
         local()
     assert file_hash(copy) == before
     copy.write_bytes(b"other weights")
@@ -650,6 +650,7 @@ def test_first_use_is_pinned_and_later_changes_are_errors(tmp_path, local):
         manifest_files(manifest, tmp_path / "folder")
 
 
+@pytest.mark.slow
 def test_the_workflow_notices_a_changed_local_file(tmp_path, state):
     folder = workspace(tmp_path)
     table = folder / "config" / "models.tsv"
@@ -696,7 +697,7 @@ UNPINNED = '{"files": [{"name": "original.pth", "sha256": "", "size": 7, "source
 def test_damaged_pins_are_one_line(tmp_path, local, content):
     (tmp_path / "pins").mkdir()
     (tmp_path / "pins" / "m.json").write_text(content)
-    with pytest.raises(InputError, match=r"m\.json is not a pin that this workflow wrote; restore it, or delete"):
+    with pytest.raises(InputError, match=r"m\.json"):
         local()
 
 
@@ -728,8 +729,6 @@ def test_alternatives_and_their_failures(tmp_path, local, monkeypatch):
     [file] = local(source=f"file:{tmp_path}/none.pth file:{tmp_path}/original.pth")["files"]
     assert file["source"].endswith("original.pth")
     (tmp_path / "pins" / "m.json").unlink()
-    with pytest.raises(
-        InputError, match=r"none\.pth: there is no such file, nor .*none\.pth \| .*w\.pth cannot be fetched .*; place"
-    ) as error:
+    with pytest.raises(InputError, match=r"none\.pth.* \| .*w\.pth") as error:
         local(source=f"file:{tmp_path}/none.pth http://127.0.0.1:9/folder/w.pth")
     assert "\n" not in str(error.value)

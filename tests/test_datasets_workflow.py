@@ -14,6 +14,8 @@ from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.features import extract_features
 from workflow import REPOSITORY, planned, snakemake, succeed, workspace
 
+pytestmark = pytest.mark.slow
+
 ARCH = "resnet-1x1x1x1-w4"
 MODEL = f"{{}}\tNet\tnone\t{ARCH}\tpretrain:toy-random\t\t\timagenet\t\town\tMIT\t\n"
 

@@ -326,6 +326,7 @@ t.trained(images, part, save_seconds=0.0, progress=slowly)
 """
 
 
+@pytest.mark.slow
 def test_a_killed_run_goes_on_to_the_same_losses(images, tmp_path):
     part = tmp_path / "part"
     child = [sys.executable, "-c", CHILD, str(REPOSITORY / "scripts"), str(Path(__file__).parent)]
@@ -377,9 +378,9 @@ def test_the_state_of_another_run_is_left_alone(images, tmp_path, caplog):
 
 def test_detections_are_in_pixels_of_the_image_and_saved(images, tmp_path):
     folder, index = images
-    settings = read_settings(block(schedule=BLOCK["schedule"] | {"steps": 150, "milestones": [120]}, frozen="none"))
+    settings = read_settings(block(schedule=BLOCK["schedule"] | {"steps": 60, "milestones": [50]}, frozen="none"))
     detector, interval, losses = trained(images, tmp_path, {"schedule": describe(settings.schedule), "frozen": "none"})
-    assert len(losses) == 150 and interval == 1
+    assert len(losses) == 60 and interval == 1
     found = detect(detector, index, folder, settings)
     sizes = image_sizes(folder, index.image)
     assert len(found) and set(found.image) <= set(np.flatnonzero(index.split_array() == "test"))

@@ -65,6 +65,7 @@ def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
     assert result.ap50 > 90
 
 
+@pytest.mark.slow
 def test_the_original_layout_runs_from_annotations_to_score(samples, tmp_path):
     suite = {
         "suite": "samples",

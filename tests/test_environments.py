@@ -1,6 +1,5 @@
 """The conda environments carry the versions of uv.lock and everything that their rules' scripts import."""
 
-import ast
 import json
 import os
 import re
@@ -8,18 +7,17 @@ import shutil
 import subprocess
 import sys
 import tomllib
-from functools import cache
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
 import pytest
 import yaml
+from source_imports import SCRIPTS, imports, reached
 from test_profiles import RULES
 
 from ssltransfer.datasets import GENERATED, ORIGINAL
 from workflow import REPOSITORY
 
-SCRIPTS = REPOSITORY / "scripts"
 ENVIRONMENTS = sorted((REPOSITORY / "envs").glob("*.yaml"))
 #: Scripts that load the module of one data set by its name, and so may load any.
 ANY_DATASET = {"generate_dataset.py", "index_dataset.py"}
@@ -63,42 +61,13 @@ def test_every_rule_names_an_environment_that_exists():
     assert {found for (found,) in named.values()} == {path.name for path in ENVIRONMENTS}
 
 
-def imports(path):
-    """Modules that a file imports anywhere: dotted names, also those of single functions' imports."""
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            yield node.module
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
-
-
-@cache
-def files_of(module):
-    """Files that importing a module of the library runs: its own and those of the packages around it."""
-    parts = module.split(".")
-    paths = [SCRIPTS.joinpath(*parts[:n]) for n in range(1, len(parts) + 1)]
-    found = [path.with_suffix(".py") if path.with_suffix(".py").is_file() else path / "__init__.py" for path in paths]
-    return [path for path in found if path.is_file()]
-
-
 def foreign(script):
     """Top-level names of everything outside Python and the library that a script imports, the library's imports too."""
-    todo, seen, names = [SCRIPTS / script], set(), {}
+    entries = [SCRIPTS / script]
     if script in ANY_DATASET:
-        todo += [SCRIPTS / "ssltransfer" / "datasets" / f"{name}.py" for name in DATASETS]
-    while todo:
-        path = todo.pop()
-        if path in seen:
-            continue
-        seen.add(path)
-        for module in imports(path):
-            top = module.split(".")[0]
-            if top == "ssltransfer":
-                todo += files_of(module)
-            elif top not in sys.stdlib_module_names:
-                names.setdefault(top, path.relative_to(SCRIPTS))
-    return names
+        entries += [SCRIPTS / "ssltransfer" / "datasets" / f"{name}.py" for name in DATASETS]
+    names = {name.split(".")[0]: path.relative_to(SCRIPTS) for path in reached(entries) for name in imports(path)}
+    return {name: path for name, path in names.items() if name not in {"ssltransfer", *sys.stdlib_module_names}}
 
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
@@ -144,6 +113,7 @@ def interpreter(version):
 
 
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
+@pytest.mark.slow
 def test_scripts_import_in_their_environment(path, request, tmp_path):
     if not request.config.getoption("--environments") or not shutil.which("uv"):
         pytest.skip("needs uv and the option --environments, which installs every environment anew")

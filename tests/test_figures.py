@@ -17,6 +17,7 @@ def figures(summary):
     return dict(suite_figures(summary, found))
 
 
+@pytest.mark.slow
 def test_every_figure_of_a_small_suite_is_drawn_and_repeats_byte_for_byte(tmp_path):
     for folder in ("a", "b"):
         for name, figure in figures(suite()).items():

@@ -11,6 +11,8 @@ from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.models.resnet import build_backbone
 from workflow import REPOSITORY
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.mark.parametrize(
     ("script", "packages", "format", "arch", "suffixes"),

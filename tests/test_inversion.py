@@ -199,6 +199,7 @@ class Linear(nn.Module):
         return nn.functional.conv2d(x, self.weight)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("output", ["sigmoid", "linear"])
 def test_a_linear_backbone_gives_the_image_back(tmp_path, output):
     ramp = np.linspace(30, 220, 16)
@@ -258,7 +259,7 @@ JOB = """
 import os, runpy, signal, sys
 from types import SimpleNamespace
 import torch
-folder, stop = sys.argv[1], int(sys.argv[2])
+folder, stop, version = sys.argv[1], int(sys.argv[2]), int(sys.argv[3])
 steps, step = [], torch.optim.Adam.step
 def counted(self, *arguments):
     steps.append(1)
@@ -272,13 +273,14 @@ snakemake = SimpleNamespace(
     input=SimpleNamespace(**{name: f"{folder}/{name}" for name in ("index", "images", "checkpoint")}),
     output=SimpleNamespace(images=f"{folder}/inverted.npz", curve=f"{folder}/curve.json"),
     log=[f"{folder}/log{stop}"],
-    params=SimpleNamespace(settings=settings, arch="resnet-1x1x1x1-w4", norm="imagenet", version=1),
+    params=SimpleNamespace(settings=settings, arch="resnet-1x1x1x1-w4", norm="imagenet", version=version),
     wildcards=SimpleNamespace(protocol="p"),
 )
 runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
 """
 
 
+@pytest.mark.slow
 def test_a_job_goes_on_where_one_in_another_process_stopped(tmp_path):
     about = {f"key{number}": "x" for number in range(8)}  # which every process reads in another order
     save_tensors(build_backbone("resnet-1x1x1x1-w4", 0).state_dict(), tmp_path / "checkpoint", about)
@@ -286,11 +288,12 @@ def test_a_job_goes_on_where_one_in_another_process_stopped(tmp_path):
     with (tmp_path / "images").open("wb") as file:
         np.save(file, pictures(1))
 
-    def job(stop):
-        words = [sys.executable, "-c", JOB, str(tmp_path), str(stop)]
+    def job(stop, version):
+        words = [sys.executable, "-c", JOB, str(tmp_path), str(stop), str(version)]
         return subprocess.run(words, cwd=REPOSITORY / "scripts", capture_output=True, text=True, check=False)
 
-    stopped = job(5)
-    assert stopped.returncode == 1 and "asked to end at step 5 of 12" in stopped.stderr
-    assert job(0).returncode == 0
+    for version in (1, 2):  # code of another version starts anew
+        stopped = job(5, version)
+        assert stopped.returncode == 1 and "step 5 of 12" in stopped.stderr
+    assert job(0, 2).returncode == 0
     assert "resuming at step 5" in (tmp_path / "log0").read_text()

@@ -98,6 +98,7 @@ def test_add_a_dataset(finished, tmp_path):
     assert table(folder).count(",birds,") == 3
 
 
+@pytest.mark.slow
 def test_run_one_protocol(tmp_path):
     folder = clone(tmp_path / "clone")
     output = follow("run-one-protocol", folder, tmp_path)

@@ -20,6 +20,8 @@ from ssltransfer.results.picture_file import load_pictures
 from ssltransfer.results.scores import read_score
 from workflow import succeed, workspace
 
+pytestmark = pytest.mark.slow
+
 SETTINGS = {
     "kind": "normals",
     "normalisation": "per-model",

@@ -13,6 +13,8 @@ from ssltransfer.results.picture_file import load_pictures
 from ssltransfer.versions import version
 from workflow import planned, succeed, workspace
 
+pytestmark = pytest.mark.slow
+
 SUITE = {
     "suite": "look",
     "models": "config/models.tsv",

@@ -173,6 +173,7 @@ def test_claims_about_measured_scores_need_all_of_them():
     assert row["measured"].eq("").all()
 
 
+@pytest.mark.slow
 def test_named_target_needs_nothing_but_the_published_tables(tmp_path):
     output = succeed(workspace(tmp_path), "published", "--dry-run")
     counts = dict(re.findall(r"^(\w+) +(\d+)$", output, re.MULTILINE))

@@ -13,6 +13,8 @@ from ssltransfer.config import read_table
 from ssltransfer.datasets.containers import read_cifar_batch
 from workflow import REPOSITORY, planned, snakemake, succeed
 
+pytestmark = pytest.mark.slow
+
 PER_CLASS = 2
 SUITE = {
     "suite": "samples",

@@ -14,6 +14,8 @@ from slurm import NODES, UnavailableError, cluster
 
 from workflow import REPOSITORY, command, environment, numbers, workspace
 
+pytestmark = pytest.mark.slow
+
 #: What a cluster without accounting needs, and one whose jobs take seconds.
 OPTIONS = [
     *("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
@@ -52,8 +54,10 @@ def wait_for(condition, run, seconds):
 
 
 @pytest.fixture(scope="module")
-def run(tmp_path_factory):
+def run(request, tmp_path_factory):
     """Run the toy suite, break a node down in the middle, and keep what SLURM knows of all jobs."""
+    if not request.config.getoption("--slurm"):
+        pytest.skip("needs the option --slurm: as root, it may install Debian's SLURM and writes /etc/slurm")
     variables = environment() | plugin(tmp_path_factory.mktemp("plugin"))
     folder = workspace(tmp_path_factory.mktemp("cluster run"))
     words = command(*OPTIONS, profile="slurm")

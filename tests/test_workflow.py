@@ -12,6 +12,8 @@ import pytest
 
 from workflow import REPOSITORY, command, numbers, planned, snakemake, succeed, workspace
 
+pytestmark = pytest.mark.slow
+
 SUMMARY = {(rule, ""): 1 for rule in ("make_tables", "plot_figures", "write_provenance", "write_report", "all")}
 
 

@@ -8,8 +8,12 @@ import os
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import numpy as np
+
+Array = Any
+"""An array of numpy, or a tensor of torch."""
 
 
 @dataclass(frozen=True)
@@ -26,21 +30,21 @@ class Arrays:
     xp: ModuleType = np
     device: object = None
 
-    def place(self, values: np.ndarray, dtype: str = "float64") -> np.ndarray:
+    def place(self, values: np.ndarray, dtype: str = "float64") -> Array:
         """Bring a numpy array to the device."""
         if self.xp is np:
             return np.asarray(values, dtype)
         return self.xp.tensor(values, device=self.device).to(getattr(self.xp, dtype))
 
-    def cast(self, array: np.ndarray, dtype: str) -> np.ndarray:
+    def cast(self, array: Array, dtype: str) -> Array:
         """Change the type of an array where it is."""
         return self.xp.asarray(array, dtype=getattr(self.xp, dtype))
 
-    def empty(self, shape: tuple[int, ...]) -> np.ndarray:
+    def empty(self, shape: tuple[int, ...]) -> Array:
         """Return an uninitialised float64 array."""
         return np.empty(shape) if self.xp is np else self.xp.empty(shape, dtype=self.xp.float64, device=self.device)
 
-    def numpy(self, array: np.ndarray) -> np.ndarray:
+    def numpy(self, array: Array) -> np.ndarray:
         """Bring an array back."""
         return array if self.xp is np else array.cpu().numpy()
 

@@ -8,7 +8,8 @@ what to do.
 import logging
 import sys
 import time
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
+from functools import partial
 from pathlib import Path
 
 import pooch
@@ -46,8 +47,8 @@ def check_file(path: Path, *, size: int | None = None, sha256: str = "", md5: st
     if size is not None and (found := path.stat().st_size) != size:
         raise InputError(f"{path}: found {found} bytes, expected {size}")
     for algorithm, expected in (("sha256", sha256), ("md5", md5)):
-        if expected and not (found := file_hash(path, algorithm)).startswith(expected.lower()):
-            raise InputError(f"{path}: {algorithm} is {found}, expected {expected}")
+        if expected and not (digest := file_hash(path, algorithm)).startswith(expected.lower()):
+            raise InputError(f"{path}: {algorithm} is {digest}, expected {expected}")
 
 
 def download(
@@ -88,9 +89,9 @@ def download(
         If a file already there is wrong (it is kept), or no source delivers it; the message names the failures and
         where to place the file by hand.
     """
-    known = {"size": size, "sha256": sha256, "md5": md5}
+    check = partial(check_file, size=size, sha256=sha256, md5=md5)
     if target.is_file():
-        check_file(target, **known)
+        check(target)
         return ""
     failures = []
     for url in sources:
@@ -98,7 +99,7 @@ def download(
             if attempt:
                 time.sleep(pause * 2 ** (attempt - 1))
             try:
-                _transfer(url, target, known, progress)
+                _transfer(url, target, check, progress)
             except (requests.RequestException, OSError, InputError) as error:
                 reason = f"{url}: {first_line(error)}"
                 log.warning("attempt %d, %s", attempt + 1, reason)
@@ -110,7 +111,7 @@ def download(
     raise InputError(f"{target} cannot be fetched ({'; '.join(failures)}); place the file there by hand")
 
 
-def _transfer(url: str, target: Path, known: dict, progress: bool) -> None:
+def _transfer(url: str, target: Path, check: Callable[[Path], None], progress: bool) -> None:
     """Fetch and check under a temporary name, then rename."""
     incoming = target.with_name(f".{target.name}.incoming")
     incoming.unlink(missing_ok=True)
@@ -122,7 +123,7 @@ def _transfer(url: str, target: Path, known: dict, progress: bool) -> None:
             path=target.parent,
             downloader=pooch.HTTPDownloader(progressbar=progress and sys.stderr.isatty(), timeout=TIMEOUT),
         )
-        check_file(incoming, **known)
+        check(incoming)
         incoming.replace(target)
     finally:
         incoming.unlink(missing_ok=True)

@@ -13,6 +13,7 @@ import time
 import traceback
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
+from operator import length_hint
 from pathlib import Path
 
 from tqdm import tqdm
@@ -68,7 +69,7 @@ def _machine(error: Exception) -> bool:
 
 def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
     """Iterate with a bar on a terminal, and with a line in the log every so many seconds."""
-    total = len(iterable) if total is None else total
+    total = length_hint(iterable) if total is None else total
     last = time.monotonic()
     bar = tqdm(iterable, desc=label, total=total, disable=not sys.stderr.isatty(), leave=False)
     for count, item in enumerate(bar, start=1):

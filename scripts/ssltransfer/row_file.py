@@ -85,7 +85,7 @@ class ArrayFile:
         """Read consecutive rows into a new array."""
         start, stop, _ = rows.indices(len(self))
         array = np.empty((max(stop - start, 0), *self._row_shape), self.dtype)
-        left, position = memoryview(array.reshape(-1).view(np.uint8)), self._offset + start * self._row_bytes
+        left, position = array.reshape(-1).view(np.uint8).data, self._offset + start * self._row_bytes
         while left:
             count = os.preadv(self._file, [left], position)
             if count == 0:
@@ -98,7 +98,7 @@ class ArrayFile:
         array = np.ascontiguousarray(values, self.dtype)
         if array.shape[1:] != self._row_shape or not 0 <= start <= len(self) - len(array):
             raise ValueError(f"{self.path}: rows {start}.. of shape {array.shape} do not fit {self.shape}")
-        left, position = memoryview(array.reshape(-1).view(np.uint8)), self._offset + start * self._row_bytes
+        left, position = array.reshape(-1).view(np.uint8).data, self._offset + start * self._row_bytes
         while left:
             count = os.pwritev(self._file, [left], position)
             left, position = left[count:], position + count

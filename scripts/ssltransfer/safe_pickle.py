@@ -16,7 +16,7 @@ from contextlib import nullcontext
 from itertools import islice
 from pathlib import Path
 from reprlib import Repr
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, cast
 
 import numpy as np
 
@@ -46,7 +46,7 @@ def shown(names: Iterable[Any], count: int = 5) -> str:
 def check_archive(archive: zipfile.ZipFile) -> None:
     """Refuse (ValueError) a zip archive that unpacks to far more than its size."""
     unpacked = sum(info.file_size for info in archive.infolist())
-    if unpacked > MAX_UNPACKING * Path(archive.filename).stat().st_size:
+    if unpacked > MAX_UNPACKING * Path(str(archive.filename)).stat().st_size:
         raise ValueError(f"it would unpack to {unpacked} bytes, over {MAX_UNPACKING} times its size")
 
 
@@ -63,12 +63,14 @@ def check_pickle(file: BinaryIO) -> None:
             tuples += 1
             if tuples > MAX_TUPLES:
                 raise ValueError(f"there are more than {MAX_TUPLES} tuples")
-        elif opcode.name == "GLOBAL" and argument.endswith(" bytearray"):
+        elif opcode.name == "GLOBAL" and str(argument).endswith(" bytearray"):
             raise ValueError("bytearray, which allocates any size asked for, is refused")
 
 
 class Record:
     """Stand-in for any named tuple or object: keeps constructor arguments, ignores state."""
+
+    arguments: tuple[Any, ...]
 
     def __new__(cls, *arguments: Any) -> "Record":
         """Keep the arguments here, because `__new__` is all that pickle calls for named tuples."""
@@ -219,9 +221,10 @@ def load_inert(path: Path, is_record: Callable[[str], object], encoding: str = "
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
             with gzip.open(file) if zipped else nullcontext(file) as content:
-                check_pickle(content)
-                content.seek(0)
-                return _InertUnpickler(content, is_record, encoding).load()
+                stream = cast("BinaryIO", content)  # the types of `gzip` do not say so
+                check_pickle(stream)
+                stream.seek(0)
+                return _InertUnpickler(stream, is_record, encoding).load()
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged or hostile pickle can raise nearly anything

@@ -1,12 +1,13 @@
 """Faster frozen backbones: batch normalisation folded into the convolutions, and fast memory layouts."""
 
 from copy import deepcopy
+from typing import Any
 
 import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
-from ssltransfer.models.resnet import ResNet
+from ssltransfer.models.resnet import Bottleneck, ResNet
 
 
 def fuse_conv_bn(backbone: ResNet, device: torch.device | str = "cpu") -> ResNet:
@@ -23,16 +24,18 @@ def fuse_conv_bn(backbone: ResNet, device: torch.device | str = "cpu") -> ResNet
         Where the copy lives.
     """
     fused = deepcopy(backbone).eval()
-    fused.conv1, fused.bn1 = fuse_conv_bn_eval(fused.conv1, fused.bn1), nn.Identity()
+    fused.conv1 = fuse_conv_bn_eval(fused.conv1, fused.bn1)
+    fused.add_module("bn1", nn.Identity())
     for stage in (fused.layer1, fused.layer2, fused.layer3, fused.layer4):
         for block in stage:
+            assert isinstance(block, Bottleneck)
             for number in "123":
                 conv, bn = getattr(block, f"conv{number}"), getattr(block, f"bn{number}")
                 setattr(block, f"conv{number}", fuse_conv_bn_eval(conv, bn))
                 setattr(block, f"bn{number}", nn.Identity())
             if block.downsample is not None:
                 block.downsample = nn.Sequential(fuse_conv_bn_eval(*block.downsample), nn.Identity())
-    return fused.requires_grad_(False).to(device, memory_format=torch.channels_last)
+    return fused.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
 
 def optimise_for_inference(backbone: ResNet, device: torch.device | str = "cpu") -> nn.Module:
@@ -78,8 +81,11 @@ class _PackedConv2d(nn.Module):
 
     def __init__(self, conv: nn.Conv2d) -> None:
         super().__init__()
-        self.geometry = (conv.padding, conv.stride, conv.dilation, conv.groups)
-        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(conv.weight.to_mkldnn(), *self.geometry)
+        self.geometry: tuple[Any, ...] = (conv.padding, conv.stride, conv.dilation, conv.groups)
+        weight = conv.weight.to_mkldnn()
+        # The stubs of torch expect lists where the function takes tuples, too.
+        self.weight = torch._C._nn.mkldnn_reorder_conv2d_weight(weight, *self.geometry)  # type: ignore[arg-type]
+        assert conv.bias is not None, "a fused convolution has one"
         self.bias = conv.bias.to_mkldnn()
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -39,6 +39,9 @@ class SameConv2d(nn.Conv2d):
 class SameMaxPool2d(nn.MaxPool2d):
     """A max pool with SAME padding; `padding` of the constructor is ignored."""
 
+    kernel_size: int
+    stride: int
+
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, c, h, w) to (n, c, ceil(h / stride), ceil(w / stride))."""
         return functional.max_pool2d(
@@ -88,7 +91,12 @@ class ResNet(nn.Module):
         alone (SimCLR's TensorFlow network). Parameters are the same; the sampling grids differ by a pixel.
     """
 
-    def __init__(self, blocks: tuple[int, int, int, int], width: int = 64, padding: str = "") -> None:
+    layer1: nn.Sequential
+    layer2: nn.Sequential
+    layer3: nn.Sequential
+    layer4: nn.Sequential
+
+    def __init__(self, blocks: tuple[int, ...], width: int = 64, padding: str = "") -> None:
         super().__init__()
         strided_conv = SameConv2d if padding == "same" else nn.Conv2d
         self.num_features = 8 * width * EXPANSION

@@ -2,6 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -48,7 +49,7 @@ def save_pictures(
 ) -> None:
     """Write pictures (see `Pictures`) as a compressed npz file."""
     pictures = Pictures(columns, reference, panels, caption)
-    arrays = {
+    arrays: dict[str, Any] = {
         "columns": np.array(pictures.columns),
         "reference_titles": np.array(list(reference)),
         "panel_titles": np.array(list(panels)),

@@ -22,6 +22,7 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
+from typing import Any
 
 import pandas as pd
 
@@ -38,7 +39,7 @@ SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "score.schema.yaml
 
 
 @cache
-def _validator():
+def _validator() -> Any:
     """Compile the schema once; jsonschema and yaml are needed by the collecting job alone."""
     import jsonschema
     import yaml
@@ -104,7 +105,8 @@ def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
     InputError
         A file is wrong (see `read_score`), or two files hold the same cell.
     """
-    rows, origin = [], {}
+    rows: list[dict] = []
+    origin: dict[tuple[str, str, str], str | Path] = {}
     for path in paths:
         score = read_score(path)
         key = (score["model"], score["protocol"], score["dataset"])
@@ -141,7 +143,9 @@ def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
         Protocol -> ``kind`` and ``text``, without protocols that have no warnings. A warning that not all scores of a
         protocol have says how far it goes; more than `SHOWN` are counted.
     """
-    kinds, cells, found = {}, {}, {}
+    kinds: dict[str, str] = {}
+    cells: dict[str, set[tuple[str, str]]] = {}
+    found: dict[str, dict[str, set[tuple[str, str]]]] = {}
     for score in map(read_json, paths):
         protocol, cell = score["protocol"], (score["model"], score["dataset"])
         kinds[protocol] = score["kind"]
