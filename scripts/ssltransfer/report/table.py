@@ -227,7 +227,7 @@ def to_csv(table: Table) -> str:
     """Render as csv with full precision, intervals as extra ``ci95`` columns, footer rows included."""
     if table.data is not None:
         return table.data.to_csv(index=False, lineterminator="\n")
-    names = [f"{column.group} {column.heading}".strip() for column in table.columns]
+    names = [" ".join(part for part in (column.group, column.heading) if part) for column in table.columns]
     frame = table.labelled(table.cells).set_axis(names, axis=1)
     if table.half_widths is not None:
         halves = table.labelled(table.half_widths).set_axis([f"{name} ci95" for name in names], axis=1)
@@ -242,3 +242,22 @@ def write_table(folder: str | Path, table: Table) -> None:
     for suffix, render in (("csv", to_csv), ("tex", to_latex), ("html", to_html)):
         with replacing(Path(folder) / f"{table.name}.{suffix}") as temporary:
             temporary.write_text(render(table), encoding="utf-8")
+
+
+def records_table(
+    name: str,
+    title: str,
+    caption: str,
+    records: pd.DataFrame,
+    decimals: dict[Hashable, int] | None = None,
+    headings: dict[Hashable, str] | None = None,
+    **more,
+) -> Table:
+    """Make a table without ranking: text as it is, integers, and other numbers with `decimals` (2 where not given)."""
+    columns = []
+    for i, column in enumerate(records):
+        values = records.iloc[:, i]
+        digits = 0 if pd.api.types.is_integer_dtype(values) else 2
+        digits = (decimals or {}).get(column, digits) if pd.api.types.is_numeric_dtype(values) else None
+        columns.append(Column((headings or {}).get(column, str(column)), decimals=digits))
+    return Table(name, title, caption, records, columns, **more)
