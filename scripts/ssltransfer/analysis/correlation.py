@@ -170,6 +170,20 @@ def _row(task: Task, panel: Panel | None, result: dict, models: pd.Index, note: 
     return where | task._asdict() | named
 
 
+def task_row(correlations: pd.DataFrame, task: Task) -> pd.Series | None:
+    """Row of a task in a table of correlations; None without one."""
+    rows = correlations[(correlations[TASK] == list(task)).all(axis=1)]
+    return rows.iloc[0] if len(rows) else None
+
+
+def average_row(correlations: pd.DataFrame, panel: Panel) -> pd.Series | None:
+    """Row of a panel's average, or of its only task; None without one."""
+    rows = correlations[correlations["panel"] == panel.name]
+    if len(panel.tasks) > 1:
+        rows = rows[rows["metric"] == panel.average.metric]
+    return rows.iloc[0] if len(rows) else None
+
+
 def _result_columns() -> list[str]:
     parts = ["", "_low", "_high", "_p", "_loo_low", "_loo_low_without", "_loo_high", "_loo_high_without"]
     return ["n", *(name + part for name in COEFFICIENTS for part in parts), "note"]

@@ -4,7 +4,7 @@ The order of derivation is: score matrix -> panels -> counted tasks -> analysis 
 computes each step once, for tables, figures and correlations alike.
 """
 
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -208,6 +208,14 @@ class TaskScores:
     def counted(self) -> list[Task]:
         """Tasks that the paper counts, those of the panels of Fig. 1 (v2: 40)."""
         return [task for panel in self.figure_panels for task in panel.tasks]
+
+    def figure_tasks(self, kinds: Collection[str]) -> list[Task]:
+        """Tasks of some kinds, without source datasets, and of several numbers of shots only the conventional one."""
+        tasks = [task for task in self.tasks if task.kind in kinds and task.dataset not in self.leave_out]
+        shots = {task.setting for task in tasks if task.kind == "fewshot"}
+        if self.conventions.merge_shots or FIGURE_SHOT not in shots:
+            return tasks
+        return [task for task in tasks if task.kind != "fewshot" or task.setting == FIGURE_SHOT]
 
     @cached_property
     def values(self) -> pd.DataFrame:
