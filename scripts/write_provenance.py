@@ -1,18 +1,8 @@
-"""Write down where the numbers of a suite come from."""
+"""Write the provenance of the numbers of a suite."""
 
-import csv
-from pathlib import Path
-
-from ssltransfer.files import write_json
-from ssltransfer.jobs import job, package_versions
-from ssltransfer.report.provenance import collect
-
-PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
+from ssltransfer.jobs import job
+from ssltransfer.report.provenance import write_provenance
 
 with job(snakemake.log[0]):
-    with Path(snakemake.input.tables, "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["source"] == "measured"]
-    cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows}
-    # The configuration is read here and not passed as a parameter: it is never the reason to run this again.
-    suite = snakemake.wildcards.suite
-    write_json(snakemake.output[0], collect(suite, cells, snakemake.config, package_versions(*PACKAGES)))
+    # The configuration is read here and not passed as a parameter, so that it is never the reason to run this again.
+    write_provenance(snakemake.output[0], snakemake.wildcards.suite, snakemake.input.tables, snakemake.config)

@@ -1,9 +1,7 @@
 """Write the self-contained report of a suite."""
 
-from ssltransfer.files import read_json
 from ssltransfer.jobs import job
 from ssltransfer.report.html import write_report
-from ssltransfer.report.provenance import summarise
 
 with job(snakemake.log[0]):
     write_report(
@@ -12,5 +10,5 @@ with job(snakemake.log[0]):
         snakemake.params.title,
         snakemake.input.tables,
         snakemake.input.figures,
-        summarise(read_json(snakemake.input.provenance)),
+        snakemake.input.provenance,
     )

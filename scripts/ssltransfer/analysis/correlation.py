@@ -1,13 +1,11 @@
-"""Does source accuracy predict transfer? Correlations by the rules of the paper (v2 section A.7).
+"""Correlation of transfer scores with source accuracy, by the rules of the paper (v2 section A.7).
 
-x is the accuracy on the source data set, y the score of a task or the mean over the tasks of a panel. Bounded
-scores are compared as logits; means over tasks are means of logits. Fourteen models are few, so every
-coefficient comes with a bootstrap interval (models resampled), a permutation p-value and its range when one
-model is left out.
+x is the accuracy on the source dataset, y the score of a task or the mean over the tasks of a panel, both on the
+analysis scale. Fourteen models are few, so every coefficient has a bootstrap interval (models resampled), a
+permutation p-value and its range when one model is left out.
 """
 
 import math
-from dataclasses import dataclass
 from functools import cache
 from itertools import permutations, product
 
@@ -16,117 +14,15 @@ import pandas as pd
 from scipy.optimize import minimize
 from scipy.stats import rankdata
 
-from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import AVERAGE, CELL
+from ssltransfer.analysis.scale import higher_is_better, is_clipped, is_logit, to_analysis_scale
+from ssltransfer.analysis.tasks import SOURCE, Panel, TaskScores
+from ssltransfer.results.scores import TASK, Task
 
-TASK = CELL[1:]
-CD_FSL = ("cropdiseases", "eurosat", "isic", "chestx")
-#: Of several few-shot panels the one drawn in Fig. 1, the radar chart and the summaries (by context).
-FIGURE_SHOT = "20-shot"
-COEFFICIENTS = ("pearson", "spearman", "kendall")
 RESAMPLES = 2000
 SEED = 0
-
-#: Scores are printed to 0.01 %; the logit takes 0 and 100 % for half a digit inside.
-CLIP = 5e-5
-
-
-@dataclass(frozen=True)
-class Conventions:
-    """Where the two versions of the paper analyse differently.
-
-    Attributes
-    ----------
-    normals : str
-        Metric that stands for surface normals in Fig. 1 and in averages.
-    merge_shots : bool
-        Whether the few-shot panel averages over all shots; otherwise each number of shots is a panel.
-    raw_properties : bool
-        Whether calibration, colour and attention are correlated raw against raw (the prose of v1), not on logits.
-    """
-
-    normals: str
-    merge_shots: bool
-    raw_properties: bool
-
-    def headline(self, kind: str) -> str | None:
-        """Name the metric that stands for `kind`; None where each data set has its own."""
-        return self.normals if kind == "normals" else KINDS[kind].headline
-
-    def raw(self, kind: str) -> bool:
-        """Whether scores of `kind`, and source accuracy beside them, enter as they are."""
-        return self.raw_properties and not KINDS[kind].performance
-
-
-CONVENTIONS = {
-    "v1": Conventions(normals="mean-angle", merge_shots=True, raw_properties=True),
-    "v2": Conventions(normals="within-11.25", merge_shots=False, raw_properties=False),
-}
-
-
-@dataclass(frozen=True)
-class Panel:
-    """A set of tasks that the paper averages: one panel of Fig. 1.
-
-    Attributes
-    ----------
-    name : str
-        Identifier, also used in file names.
-    label : str
-        Heading.
-    kind, protocol : str
-        As in the tidy table.
-    setting : str
-        Empty where the panel covers all settings.
-    tasks : tuple of tuple
-        Columns of the task matrix: (protocol, kind, dataset, setting, metric).
-    distant : bool
-        Whether it is the CD-FSL benchmark beside other few-shot data sets.
-    """
-
-    name: str
-    label: str
-    kind: str
-    protocol: str
-    setting: str
-    tasks: tuple
-    distant: bool
-
-
-def logit(fraction):
-    """Log-odds ln(p / (1 - p)).
-
-    Parameters
-    ----------
-    fraction : array_like
-        Values from 0 to 1. 0 and 1 count as `CLIP` and 1 - `CLIP`; NaN stays NaN.
-
-    Raises
-    ------
-    ValueError
-        A value lies outside 0 to 1.
-    """
-    p = np.asarray(fraction, float)
-    if np.any((p < 0) | (p > 1)):
-        raise ValueError("the logit is defined from 0 to 1")
-    p = np.clip(p, CLIP, 1 - CLIP)
-    return np.log(p / (1 - p))
-
-
-def is_logit(metric: str, raw: bool = False) -> bool:
-    """Whether `transform` takes the logit."""
-    return METRICS[metric].logit and not raw
-
-
-def transform(values, metric: str, raw: bool = False):
-    """Transform scores of one metric as the correlations need them: logit where the metric is bounded.
-
-    LPIPS is a distance, but the paper takes its logit as well; values above 1 are clipped.
-    """
-    values = np.asarray(values, float)
-    if not is_logit(metric, raw):
-        return values
-    return logit(np.minimum(values / METRICS[metric].scale, 1.0))
+#: Fewest models for the correlation of a pair of tasks. Three often correlate strongly by chance, and a heat map shows
+#: no number of models beside the correlation.
+PAIR_MODELS = 4
 
 
 def _centred(values):
@@ -163,10 +59,10 @@ def kendall(x, y):
     return _cosine(_signs(np.asarray(x, float)), _signs(np.asarray(y, float)))
 
 
-#: Fewer models, resampled or left out, give coefficients near 1 whatever the scores are.
+#: With fewer models, resamples and leave-one-out subsets give coefficients near 1 whatever the scores are.
 INTERVAL_MODELS = 5
 
-_FUNCTIONS = {"pearson": pearson, "spearman": spearman, "kendall": kendall}
+COEFFICIENTS = {"pearson": pearson, "spearman": spearman, "kendall": kendall}
 
 
 @cache
@@ -215,7 +111,7 @@ def correlate(x, y, resamples: int = RESAMPLES, seed: int = SEED) -> dict:
         return result | {"note": "constant, so no correlation is defined"}
     drawn, shuffled = bootstrap_indices(n, resamples, seed), permutation_indices(n, resamples, seed)
     others = np.array([np.delete(np.arange(n), i) for i in range(n)])
-    for name, function in _FUNCTIONS.items():
+    for name, function in COEFFICIENTS.items():
         r = float(function(x, y))
         by_chance = np.abs(function(x, y[shuffled])) >= abs(r) - 1e-12
         exact = n < 10 and math.factorial(n) <= resamples
@@ -240,158 +136,52 @@ def _leave_one_out(name: str, values: np.ndarray, kept: np.ndarray) -> dict:
     }
 
 
-def task_matrix(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
-    """Lay the scores out as models x tasks, both in the order given; missing cells are NaN.
-
-    Properties of the features (calibration, inversion, attention) are averaged over data sets first, as the
-    paper publishes them; every other data set is a task of its own.
-    """
-    own = scores[[KINDS[kind].performance for kind in scores["kind"]]]
-    rest = scores.drop(own.index)
-    by_model = [name for name in CELL if name != "dataset"]
-    means = rest.groupby(by_model, sort=False)["value"].mean().reset_index().assign(dataset=AVERAGE)
-    both = pd.concat([own[[*CELL, "value"]], means[[*CELL, "value"]]]) if len(means) else own
-    order = pd.MultiIndex.from_frame(both[TASK].drop_duplicates())
-    wide = both.pivot(index="model", columns=TASK, values="value")
-    return wide.reindex(index=models, columns=order)
-
-
-def transformed(matrix: pd.DataFrame, conventions: Conventions) -> pd.DataFrame:
-    """Transform every column of a task matrix by its metric and the conventions."""
-    columns = {task: transform(matrix[task], task[-1], conventions.raw(task[1])) for task in matrix.columns}
-    return pd.DataFrame(columns, index=matrix.index, columns=matrix.columns)
-
-
-def panels(tasks: pd.MultiIndex, conventions: Conventions, leave_out: tuple[str, ...] = ()) -> list[Panel]:
-    """Group tasks into the panels of Fig. 1, in the order of the tasks.
-
-    Few-shot tasks of the CD-FSL benchmark form their own panel beside other data sets, and each number of
-    shots does, unless `conventions` merge them. `leave_out` names source data sets, which are no targets.
-    """
-    groups: dict[tuple, list] = {}
-    shots_on = {}
-    for task in tasks:
-        protocol, kind, dataset, setting, metric = task
-        headline = conventions.headline(kind)
-        if not KINDS[kind].performance or dataset in leave_out or headline not in (None, metric):
-            continue
-        few, distant = kind == "fewshot", dataset in CD_FSL
-        shots_on.setdefault(protocol, set()).add(distant)
-        key = (protocol, kind, "" if few and conventions.merge_shots else setting, few and distant)
-        groups.setdefault(key, []).append(task)
-    variant = variants(tasks)
-    return [
-        _panel(*key, both=len(shots_on[key[0]]) == 2, variant=variant[key[0]], tasks=tuple(found))
-        for key, found in groups.items()
-    ]
-
-
-def variants(tasks) -> dict[str, str]:
-    """Tell protocols of one kind apart: protocol -> its id in brackets, empty where its kind has only one.
-
-    Where the ids of all protocols of a kind begin with the kind, its name is left out.
-    """
-    kinds = {task[0]: task[1] for task in tasks}
-    found = {}
-    for protocol, kind in kinds.items():
-        others = [other for other, its in kinds.items() if its == kind]
-        named = all(other.startswith(kind) for other in others)
-        rest = (protocol.removeprefix(kind).strip("-") or "default") if named else protocol
-        found[protocol] = f"[{rest}]" if len(others) > 1 else ""
-    return found
-
-
-def _panel(protocol: str, kind: str, setting: str, distant: bool, both: bool, variant: str, tasks: tuple) -> Panel:
-    group = ("CD-FSL" if distant else "Kornblith") if kind == "fewshot" and both else ""
-    distant = group == "CD-FSL"
-    name = "-".join(part for part in (protocol, "cd-fsl" if distant else "", setting) if part)
-    extra = ", ".join(part for part in (group, setting) if part)
-    label = KINDS[kind].label + (f" ({extra})" if extra else "")
-    return Panel(name, f"{label} {variant}".strip(), kind, protocol, setting, tasks, distant)
-
-
-def in_figure(panel: Panel, others: list[Panel]) -> bool:
-    """Whether Fig. 1 draws the panel: of several numbers of shots only the conventional one."""
-    shots = [other.setting for other in others if other.protocol == panel.protocol]
-    return panel.setting == FIGURE_SHOT or FIGURE_SHOT not in shots
-
-
-def headline_tasks(tasks: pd.MultiIndex, conventions: Conventions, leave_out: tuple[str, ...] = ()) -> list[tuple]:
-    """List the tasks that the paper counts: those of the panels of Fig. 1 (v2: 40)."""
-    every = panels(tasks, conventions, leave_out)
-    return [task for panel in every if in_figure(panel, every) for task in panel.tasks]
-
-
-def oriented(values: pd.DataFrame) -> pd.DataFrame:
-    """Turn signs so that higher is better in every column (columns end with the metric)."""
-    return values * np.array([METRICS[task[-1]].better for task in values.columns])
-
-
-def panel_means(values: pd.DataFrame, found: list[Panel]) -> pd.DataFrame:
-    """Mean over the (transformed) tasks of each panel; NaN for a model that lacks one of them."""
-    means = {panel.name: values[list(panel.tasks)].mean(axis=1, skipna=False) for panel in found}
-    return pd.DataFrame(means, index=values.index)
-
-
-def correlations(
-    matrix: pd.DataFrame, source: pd.Series, conventions: Conventions, leave_out: tuple[str, ...] = ()
-) -> pd.DataFrame:
+def correlations(scores: TaskScores) -> pd.DataFrame:
     """Correlate every task and every panel average with source accuracy.
-
-    Parameters
-    ----------
-    matrix : pd.DataFrame
-        Models x tasks (see `task_matrix`).
-    source : pd.Series
-        Source accuracy of each model in percent; NaN leaves the model out.
-    conventions : Conventions
-        Those of v1 or v2.
-    leave_out : tuple of str
-        Data sets that are no transfer targets because they are the x axis.
 
     Returns
     -------
     pd.DataFrame
-        One row a task, then one row (``dataset`` "average") for each panel of more than one task: the columns of
-        the tidy table that name a task, ``panel``, ``distant`` (whether the panel is), and everything that `correlate`
-        returns. Nothing is negated.
+        One row per task, then one row (``dataset`` "average") per panel of more than one task: the columns of
+        the tidy table that name a task, ``panel`` (its name), ``distant`` (whether that is CD-FSL beside other
+        datasets), and everything that `correlate` returns. Models are named by id; nothing is negated.
     """
-    source = source.reindex(matrix.index)
-    x = {raw: transform(source, "top1", raw) for raw in (False, True)}
-    values, found = transformed(matrix, conventions), panels(matrix.columns, conventions, leave_out)
-    panel_of = {task: {"panel": panel.name, "distant": panel.distant} for panel in found for task in panel.tasks}
+    panel_of = {task: panel for panel in scores.panels for task in panel.tasks}
+    models, x = scores.matrix.index, {raw: scores.x(raw) for raw in (False, True)}
     rows = []
-    for task in matrix.columns:
-        if task[2] in leave_out:
+    for task in scores.tasks:
+        if task.dataset in scores.leave_out:
             continue
-        raw = conventions.raw(task[1])
-        clipped = _clipped(matrix[task], task[-1], raw)
-        rows.append(panel_of.get(task, {"panel": "", "distant": False}) | dict(zip(TASK, task, strict=True)))
-        rows[-1] |= _named(correlate(x[raw], values[task]), matrix.index, clipped)
-    means = panel_means(values, found)
-    for panel in found:
+        raw, own = scores.conventions.raw(task.kind), scores.matrix[task]
+        clipped = own.index[is_clipped(own, task.metric)] if is_logit(task.metric, raw) else []
+        note = f"logit clipped for {', '.join(clipped)}" if len(clipped) else ""
+        rows.append(_row(task, panel_of.get(task), correlate(x[raw], scores.values[task]), models, note))
+    for panel in scores.panels:
         if len(panel.tasks) > 1:
-            names = (panel.protocol, panel.kind, AVERAGE, panel.setting, "mean")
-            rows.append(panel_of[panel.tasks[0]] | dict(zip(TASK, names, strict=True)))
-            rows[-1] |= _named(correlate(x[False], means[panel.name]), matrix.index, "")
-    columns = ["panel", "distant", *TASK, *_result_columns()]
-    return pd.DataFrame(rows, columns=columns)
+            rows.append(_row(panel.average, panel, correlate(x[False], scores.panel_means[panel.name]), models))
+    return pd.DataFrame(rows, columns=["panel", "distant", *TASK, *_result_columns()])
 
 
-def _clipped(values: pd.Series, metric: str, raw: bool) -> str:
-    """Note models whose score has no finite logit."""
-    if not is_logit(metric, raw):
-        return ""
-    p = values / METRICS[metric].scale
-    names = list(values.index[(p < CLIP) | (p > 1 - CLIP)])
-    return f"logit clipped for {', '.join(names)}" if names else ""
+def _row(task: Task, panel: Panel | None, result: dict, models: pd.Index, note: str = "") -> dict:
+    """One row of `correlations`: positions of models become ids, `note` is appended to that of the result."""
+    named = {key: models[value] if key.endswith("_without") else value for key, value in result.items()}
+    named["note"] = "; ".join(text for text in (result["note"], note) if text)
+    where = {"panel": panel.name, "distant": panel.cd_fsl} if panel else {"panel": "", "distant": False}
+    return where | task._asdict() | named
 
 
-def _named(result: dict, models: pd.Index, clipped: str) -> dict:
-    """Replace positions by model ids and append to the note."""
-    named = {k: models[v] if k.endswith("_without") else v for k, v in result.items()}
-    named["note"] = "; ".join(note for note in (result["note"], clipped) if note)
-    return named
+def task_row(correlations: pd.DataFrame, task: Task) -> pd.Series | None:
+    """Row of a task in a table of correlations; None without one."""
+    rows = correlations[(correlations[TASK] == list(task)).all(axis=1)]
+    return rows.iloc[0] if len(rows) else None
+
+
+def average_row(correlations: pd.DataFrame, panel: Panel) -> pd.Series | None:
+    """Row of a panel's average, or of its only task; None without one."""
+    rows = correlations[correlations["panel"] == panel.name]
+    if len(panel.tasks) > 1:
+        rows = rows[rows["metric"] == panel.average.metric]
+    return rows.iloc[0] if len(rows) else None
 
 
 def _result_columns() -> list[str]:
@@ -423,7 +213,7 @@ def rounding_interval(x, values, metric: str, decimals: int, raw: bool = False) 
     """
     x, values = np.asarray(x, float), np.asarray(values, float)
     half = 0.5 * 10.0**-decimals
-    low, high = (transform(values + shift, metric, raw) for shift in (-half, half))
+    low, high = (to_analysis_scale(values + shift, metric, raw) for shift in (-half, half))
     corners = np.array(list(product((False, True), repeat=len(x))))
     rs = pearson(x, np.where(corners, high, low))
     ends = [float(rs.min()), float(rs.max())]
@@ -451,7 +241,7 @@ def pairwise(values: pd.DataFrame, coefficient: str = "pearson", least: int = 3)
     pd.DataFrame
         Symmetric, 1 on the diagonal, NaN where fewer models are shared or a column is constant.
     """
-    function, n = _FUNCTIONS[coefficient], values.shape[1]
+    function, n = COEFFICIENTS[coefficient], values.shape[1]
     data = values.to_numpy(float)
     result = np.full((n, n), np.nan)
     for i in range(n):
@@ -460,3 +250,22 @@ def pairwise(values: pd.DataFrame, coefficient: str = "pearson", least: int = 3)
             if kept.sum() >= least:
                 result[i, j] = result[j, i] = function(data[kept, i], data[kept, j])
     return pd.DataFrame(result, index=values.columns, columns=values.columns)
+
+
+def pair_correlations(scores: TaskScores, coefficient: str = "pearson") -> pd.DataFrame:
+    """Correlate all pairs of the tasks that the paper counts, and source accuracy, over models.
+
+    Errors are negated, so that higher is always better. Pairs need `PAIR_MODELS` models; tasks without any such
+    pair are left out.
+
+    Returns
+    -------
+    pd.DataFrame
+        Symmetric; rows and columns are tasks, first `SOURCE` where source accuracies are known.
+    """
+    values = higher_is_better(scores.values[scores.counted])
+    if scores.source.notna().any():
+        values.insert(0, SOURCE, scores.x())
+    r = pairwise(values, coefficient, PAIR_MODELS)
+    kept = (r.notna().sum() > 1).to_numpy()
+    return r.loc[kept, kept]

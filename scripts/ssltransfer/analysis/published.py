@@ -1,4 +1,4 @@
-"""The published numbers (resources/published) as rows of the tidy table."""
+"""The published numbers of the paper (resources/published) as rows of the tidy table."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from ssltransfer.results.scores import AVERAGE, tidy
 FOLDER = Path(__file__).parents[3] / "resources" / "published"
 VERSIONS = ("v1", "v2")
 
-#: Name in the files -> (id of the data set, label).
+#: Name in the files -> (id of the dataset, label).
 DATASETS = {
     "Aircraft": ("aircraft", "Aircraft"),
     "Caltech101": ("caltech101", "Caltech-101"),
@@ -41,7 +41,7 @@ NORMALS = {
     "within_30": "within-30",
 }
 
-#: Data sets that the published means of the properties are over.
+#: Datasets that the published means of the properties are over.
 PROPERTY_DATASETS = {
     "calibration": frozenset(
         ("aircraft", "caltech101", "cars", "cifar10", "cifar100", "dtd", "flowers", "food101", "pets", "sun397")
@@ -71,58 +71,58 @@ def model_id(label: str) -> str:
     return label.lower()
 
 
-def published_models(folder: str | Path) -> list[dict]:
+def published_models() -> list[dict]:
     """Rows of the model table (model, label, family, source_accuracy) of the 14 models, in the paper's order."""
-    frame = pd.read_csv(Path(folder) / "models.csv")
+    frame = pd.read_csv(FOLDER / "models.csv")
     return [
         {"model": model_id(label), "label": label, "family": family, "source_accuracy": str(top1)}
         for label, family, top1 in zip(frame["model"], frame["family"], frame["imagenet_top1"], strict=True)
     ]
 
 
-def merge_models(published: list[dict], own: list[dict]) -> list[dict]:
-    """List the published models, each in the suite's own row if it has one, then the suite's other models."""
-    rows = {row["model"]: row for row in published} | {row["model"]: row for row in own}
+def merge_models(own: list[dict]) -> list[dict]:
+    """Rows of the published models, replaced by the suite's own where it has one, then the suite's other models."""
+    rows = {row["model"]: row for row in published_models()} | {row["model"]: row for row in own}
     return list(rows.values())
 
 
-def training_details(folder: str | Path) -> pd.DataFrame:
+def training_details() -> pd.DataFrame:
     """How the models were trained (v2 Table 10), indexed by label, with readable headings."""
-    frame = pd.read_csv(Path(folder) / "models.csv", keep_default_na=False).set_index("model")
+    frame = pd.read_csv(FOLDER / "models.csv", keep_default_na=False).set_index("model")
     columns = [name for name in frame if name not in ("family", "imagenet_top1", "source", "table5_vs_table10")]
     heads = {name: name.replace("_", " ").capitalize() for name in columns}
     return frame[columns].replace({"yes": "✓", "no": ""}).astype(str).rename(columns=heads)
 
 
-def printed_averages(folder: str | Path, version: str) -> pd.DataFrame:
+def printed_averages(version: str) -> pd.DataFrame:
     """The printed ``Avg.`` columns of Table 1: kind, model, printed."""
-    frame = pd.read_csv(Path(folder) / "manyshot_averages.csv")
+    frame = pd.read_csv(FOLDER / "manyshot_averages.csv")
     frame[["kind", "version"]] = frame["table"].str.split("_", expand=True)
     frame = frame[frame["version"] == version].assign(model=frame["model"].map(model_id))
     return frame.rename(columns={"avg_published": "printed"})[["kind", "model", "printed"]].reset_index(drop=True)
 
 
-def printed_correlations(folder: str | Path) -> dict[tuple[str, str, str], float]:
+def printed_correlations() -> dict[tuple[str, str, str], float]:
     """The last row of v2 Table 9: (kind, setting, metric) -> printed correlation with ImageNet top-1."""
-    frame = pd.read_csv(Path(folder) / "table9_correlations_v2.csv")
+    frame = pd.read_csv(FOLDER / "table9_correlations_v2.csv")
     return {TABLE9[m]: r for m, r in zip(frame["measure"], frame["pearson_to_imagenet"], strict=True)}
 
 
-def rerun_spread(folder: str | Path) -> float:
+def rerun_spread() -> float:
     """95th percentile of what linear scores changed between v1 and v2, percent points.
 
     The authors ran the linear protocol twice; no other interval is stated for it.
     """
-    first, second = (pd.read_csv(Path(folder) / f"manyshot_linear_{v}.csv")["value"] for v in VERSIONS)
+    first, second = (pd.read_csv(FOLDER / f"manyshot_linear_{v}.csv")["value"] for v in VERSIONS)
     return float((first - second).abs().quantile(0.95))
 
 
-def text_claims(folder: str | Path) -> pd.DataFrame:
+def text_claims() -> pd.DataFrame:
     """Quantitative statements of the text: claim, value, version, where, recomputed_from_tables."""
-    return pd.read_csv(Path(folder) / "text_claims.csv", keep_default_na=False)
+    return pd.read_csv(FOLDER / "text_claims.csv", keep_default_na=False)
 
 
-def published_scores(folder: str | Path, version: str) -> pd.DataFrame:
+def published_scores(version: str) -> pd.DataFrame:
     """Read the tables of one version of the paper as tidy rows.
 
     v1 never printed its values of calibration, perceptual distance, colour and attention; its rows are those of v2
@@ -130,23 +130,20 @@ def published_scores(folder: str | Path, version: str) -> pd.DataFrame:
 
     Parameters
     ----------
-    folder : path
-        resources/published.
     version : str
         ``v1`` or ``v2``.
     """
-    folder = Path(folder)
-    rows = _manyshot(folder / f"manyshot_linear_{version}.csv", "linear")
+    rows = _manyshot(FOLDER / f"manyshot_linear_{version}.csv", "linear")
     if version == "v2":
-        rows += _manyshot(folder / "manyshot_finetune_v2.csv", "finetune")
-    rows += _fewshot(folder / "fewshot.csv", version)
-    rows += _detection(folder / f"detection_{version}.csv")
-    rows += _dense(folder / "normals.csv", "normals", "NYUv2", NORMALS)
+        rows += _manyshot(FOLDER / "manyshot_finetune_v2.csv", "finetune")
+    rows += _fewshot(FOLDER / "fewshot.csv", version)
+    rows += _detection(FOLDER / f"detection_{version}.csv")
+    rows += _dense(FOLDER / "normals.csv", "normals", "NYUv2", NORMALS)
     if version == "v2":
         metrics = {"mean_iou_fraction": "mean-iou", "pixel_accuracy_pct": "pixel-accuracy"}
-        rows += _dense(folder / "segmentation_v2.csv", "segmentation", "ADE20K", metrics)
+        rows += _dense(FOLDER / "segmentation_v2.csv", "segmentation", "ADE20K", metrics)
     rows = [row | {"source": f"published-{version}"} for row in rows]
-    return tidy(rows + [row | {"source": "published-v2"} for row in _properties(folder / "table9_v2.csv")])
+    return tidy(rows + [row | {"source": "published-v2"} for row in _properties(FOLDER / "table9_v2.csv")])
 
 
 def _row(model: str, kind: str, dataset: str, setting: str, metric: str, value: float, **more) -> dict:

@@ -1,4 +1,4 @@
-"""Who is better, and how surely: mean ranks over tasks, and paired differences over few-shot episodes."""
+"""Model rankings: mean ranks over tasks and paired comparisons over few-shot episodes, with confidence intervals."""
 
 from itertools import combinations
 
@@ -6,19 +6,21 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ssltransfer.analysis.correlation import SEED, oriented
+from ssltransfer.analysis.correlation import RESAMPLES, SEED
+from ssltransfer.analysis.scale import higher_is_better
 from ssltransfer.errors import InputError
-
-RESAMPLES = 2000
 
 
 def task_ranks(matrix: pd.DataFrame) -> pd.DataFrame:
     """Rank the models within each task, 1 = best; ties share the mean rank, models without a score get NaN."""
-    return oriented(matrix).rank(ascending=False)
+    return higher_is_better(matrix).rank(ascending=False)
 
 
 def shared_tasks(matrix: pd.DataFrame) -> pd.DataFrame:
-    """Models with a score and tasks that all of them have: where fewer compete, every rank is a smaller number."""
+    """Keep the models with any score and the tasks that all of these have.
+
+    A rank among fewer models is a smaller number, so tasks that some models lack cannot be averaged with the others.
+    """
     scored = matrix[matrix.notna().any(axis=1)]
     return scored.loc[:, scored.notna().all()]
 
@@ -29,14 +31,14 @@ def mean_ranks(matrix: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEE
     Parameters
     ----------
     matrix : pd.DataFrame
-        Models x tasks; columns end with the metric.
+        Models x tasks.
     resamples, seed : int
-        Tasks are drawn with replacement.
+        Number and seed of the resamples; tasks are drawn with replacement.
 
     Returns
     -------
     pd.DataFrame
-        Indexed by model, best first: ``tasks`` (how many count), ``mean_rank``, ``low``, ``high`` (95 %),
+        Indexed by model, best first: ``tasks`` (their number), ``mean_rank``, ``low``, ``high`` (95 %),
         ``best_on`` (tasks on which no model is better). Models without a score are left out; without a task that
         all others have, nothing is ranked.
     """
@@ -61,13 +63,13 @@ def paired_differences(episodes: list[dict]) -> pd.DataFrame:
     Parameters
     ----------
     episodes : list of dict
-        ``model``, ``protocol``, ``dataset``, ``setting``, ``queries`` and ``correct`` (correct answers an episode).
-        Within one protocol, data set and setting, all models saw the same episodes.
+        ``model``, ``protocol``, ``dataset``, ``setting``, ``queries`` and ``correct`` (correct answers per
+        episode). Within one protocol, dataset and setting, all models saw the same episodes.
 
     Returns
     -------
     pd.DataFrame
-        A row for each pair and cell: ``protocol, dataset, setting, model, other, difference`` (percent points, mean
+        One row per pair and cell: ``protocol, dataset, setting, model, other, difference`` (percentage points, mean
         over episodes), ``low, high`` (95 % interval, Student's t on the paired differences), ``p``,
         ``survives`` (the interval excludes 0) and ``survives_all`` (also at 95 % for all pairs of the cell together,
         Bonferroni).
@@ -105,7 +107,7 @@ def _paired(differences: np.ndarray, pairs: int) -> tuple:
 
 
 def survivors(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Count, for each pair of models, in how many cells which one is better beyond its paired interval.
+    """Count the cells in which one model of a pair is better and the paired interval excludes 0.
 
     Returns
     -------

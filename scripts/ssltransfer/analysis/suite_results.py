@@ -1,51 +1,39 @@
-"""What a suite's table folder holds, written by one job and read by the figures and the report."""
+"""The results of a suite: its scores and models, and everything that tables and figures derive from them."""
 
 from dataclasses import dataclass
+from functools import cached_property
 
 import pandas as pd
 
-from ssltransfer.analysis.comparison import combine
-from ssltransfer.analysis.correlation import CONVENTIONS, Conventions, correlations, task_matrix
+from ssltransfer.analysis.comparison import measured_or_published
+from ssltransfer.analysis.correlation import correlations
+from ssltransfer.analysis.tasks import CONVENTIONS, Conventions, TaskScores, protocol_suffixes, task_matrix
 from ssltransfer.results.scores import source_accuracy, source_datasets
 
 
 @dataclass(frozen=True)
-class Names:
-    """What to call models and data sets: id -> label."""
-
-    models: dict[str, str]
-    datasets: dict[str, str]
-
-    def model(self, model: str) -> str:
-        """Label of a model, or its id."""
-        return self.models.get(model, model)
-
-    def dataset(self, dataset: str) -> str:
-        """Label of a data set, or its id."""
-        return self.datasets.get(dataset, dataset)
-
-
-@dataclass(frozen=True)
-class Summary:
-    """Everything that tables and figures of a suite are made from.
+class SuiteResults:
+    """Scores, models and datasets of a suite; what follows from them is computed once, when first used.
 
     Attributes
     ----------
     scores : pd.DataFrame
-        The tidy table as collected (see `scores`).
+        The tidy table as collected (see `results.scores`).
     models : pd.DataFrame
-        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether it is
-        a model that only the user has), in the order of the model table.
+        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether only
+        the user has the model), in the order of the model table.
     datasets : dict
-        Data set -> label.
+        Dataset -> label.
     pretrained_on : dict
-        Model -> data set of the suite it was pretrained on.
+        Model -> dataset of the suite it was pretrained on.
     conventions_name : str
         ``v1`` or ``v2``.
     leave_out : tuple of str
-        Source data sets, which are no transfer targets.
+        Source datasets, which are not transfer targets.
     source_label : str
-        What the source accuracy is.
+        Label of the source accuracy.
+    saved_correlations : pd.DataFrame or None
+        Correlations that were computed before, None to compute them.
     """
 
     scores: pd.DataFrame
@@ -55,44 +43,44 @@ class Summary:
     conventions_name: str
     leave_out: tuple[str, ...]
     source_label: str
+    saved_correlations: pd.DataFrame | None = None
 
     @property
     def conventions(self) -> Conventions:
         """Conventions of the paper's version that the suite follows."""
         return CONVENTIONS[self.conventions_name]
 
-    @property
-    def names(self) -> Names:
-        """Labels of models and data sets; a label that models share gets the id behind it."""
-        ids, labels = self.models["model"], self.models["label"]
-        told_apart = labels.where(~labels.duplicated(keep=False), labels + " (" + ids + ")")
-        return Names(dict(zip(ids, told_apart, strict=True)), self.datasets)
-
-    @property
-    def source(self) -> pd.Series:
-        """Source accuracy in percent, by model."""
-        return self.models.set_index("model")["source_accuracy"].astype(float)
-
-    @property
+    @cached_property
     def cells(self) -> pd.DataFrame:
-        """One row a cell: measured where measured, else published."""
-        return combine(self.scores)
+        """Tidy table with one row per cell: measured where measured, else published."""
+        return measured_or_published(self.scores)
 
-    @property
-    def matrix(self) -> pd.DataFrame:
-        """Models x tasks."""
-        return task_matrix(self.cells, list(self.models["model"]))
+    @cached_property
+    def tasks(self) -> TaskScores:
+        """The cells as models x tasks, with panels, averages and values on the analysis scale."""
+        source = self.models.set_index("model")["source_accuracy"].astype(float)
+        return TaskScores(task_matrix(self.cells, list(source.index)), source, self.conventions, self.leave_out)
+
+    @cached_property
+    def suffixes(self) -> dict[str, str]:
+        """Protocol -> what tells it from others of its kind (see `tasks.protocol_suffixes`)."""
+        return protocol_suffixes(self.tasks.tasks)
+
+    @cached_property
+    def correlations(self) -> pd.DataFrame:
+        """Correlation of every task and panel average with source accuracy (see `correlation.correlations`)."""
+        return correlations(self.tasks) if self.saved_correlations is None else self.saved_correlations
 
 
-def summarise(
+def suite_results(
     scores: pd.DataFrame,
     models: list[dict],
     datasets: dict[str, str],
     pretrained_on: dict[str, str],
     conventions: str,
     relabelled: dict[str, str] | None = None,
-) -> Summary:
-    """Bring scores and model table together.
+) -> SuiteResults:
+    """Join scores and model table.
 
     Parameters
     ----------
@@ -101,20 +89,25 @@ def summarise(
     models : list of dict
         Rows of the model table: ``model``, ``label``, ``family``, ``source_accuracy``.
     datasets : dict
-        Data set -> label.
+        Dataset -> label.
     pretrained_on : dict
-        Model -> data set of the suite it was pretrained on.
+        Model -> dataset of the suite it was pretrained on.
     conventions : str
         ``v1`` or ``v2``.
     relabelled : dict, optional
-        Data set -> the one whose images it has under other labels. With the images of a source data set it is no
+        Dataset -> the one whose images it has under other labels. With the images of a source dataset it is not a
         transfer target either.
+
+    Raises
+    ------
+    InputError
+        A source accuracy is wrong (see `source_accuracy`).
     """
     x = source_accuracy(models, scores)
-    sources = list(source_datasets(models))
-    leave_out = (*sources, *(name for name, origin in (relabelled or {}).items() if origin in sources))
+    sources = source_datasets(models)
+    leave_out = (*sources, *(name for name, original in (relabelled or {}).items() if original in sources))
     published = set(scores.loc[scores["source"] != "measured", "model"])
-    frame = pd.DataFrame(
+    table = pd.DataFrame(
         {
             "model": [row["model"] for row in models],
             "label": [row["label"] for row in models],
@@ -127,9 +120,4 @@ def summarise(
         label = f"Linear accuracy on {' / '.join(datasets.get(d, d) for d in sources)} (%)"
     else:
         label = "ImageNet top-1 accuracy (%)"
-    return Summary(scores, frame, datasets, pretrained_on, conventions, leave_out, label)
-
-
-def correlate_summary(summary: Summary) -> pd.DataFrame:
-    """Correlate every task and panel of a suite with source accuracy (see `correlation.correlations`)."""
-    return correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    return SuiteResults(scores, table, datasets, pretrained_on, conventions, leave_out, label)

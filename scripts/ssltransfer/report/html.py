@@ -9,12 +9,13 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ssltransfer.files import atomic_write, read_json
-from ssltransfer.report.table_folder import read_summary
+from ssltransfer.report.provenance import headline
+from ssltransfer.report.table_folder import read_results
 
 TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
 
-#: Section -> what belongs there: (title, figures, beginnings of table names), in reading order. A figure stands for
-#: itself and for those named after it with more words: ``normals-pictures`` for the pictures of all its protocols.
+#: Section -> (title, figures, beginnings of table names), in reading order. The name of a figure is also that of all
+#: figures that begin with it: ``normals-pictures`` for the pictures of all protocols of that kind.
 SECTIONS = {
     "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
     "models": ("Which model?", ["mean-ranks", "radar"], ["mean-ranks", "fewshot-pairs"]),
@@ -38,19 +39,19 @@ SECTIONS = {
 
 
 def caption(name: str, suite: str) -> str:
-    """Return the caption of a figure, from the template that Snakemake's own report uses too."""
+    """Caption of a figure, from the template that Snakemake's own report also uses."""
     text = (TEMPLATES / "figure.rst").read_text(encoding="utf-8")
     wildcards = SimpleNamespace(wildcards=SimpleNamespace(name=name, suite=suite))
     return Environment(autoescape=False).from_string(text).render(snakemake=wildcards).strip()
 
 
 def _named(folder: Path, name: str) -> list[str]:
-    """Names of the figures that an entry of `SECTIONS` stands for."""
+    """Names of the figures of an entry of `SECTIONS`."""
     return sorted(path.stem for pattern in (f"{name}.svg", f"{name}-*.svg") for path in folder.glob(pattern))
 
 
 def _figure(folder: Path, name: str, suite: str) -> dict:
-    """Read a figure for inlining; as an image of its own its ids cannot clash with those of another."""
+    """Read a figure for inlining, as an image, so that its ids cannot clash with those of another."""
     svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
     points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
@@ -59,22 +60,24 @@ def _figure(folder: Path, name: str, suite: str) -> dict:
 
 
 def _section_of(table: str) -> str | None:
-    """Section of a table by its name; None for one that is only a file, because a figure shows it."""
-    found = (key for key, (*_, names) in SECTIONS.items() if any(re.match(rf"{name}(-|$)", table) for name in names))
-    return next(found, None)
+    """Section of a table by its name; None for tables that are only files, because a figure shows them."""
+    for key, (*_, names) in SECTIONS.items():
+        if any(re.match(rf"{name}(-|$)", table) for name in names):
+            return key
+    return None
 
 
 def _sections(tables: Path, figures: Path, suite: str) -> list[dict]:
-    found = read_json(tables / "suite.json")["tables"]
-    for table in found:
+    written = read_json(tables / "suite.json")["tables"]
+    for table in written:
         table["html"] = Markup((tables / f"{table['name']}.html").read_text(encoding="utf-8"))
     sections = []
     for key, (title, figure_names, _) in SECTIONS.items():
         section = {
             "id": key,
             "title": title,
-            "figures": [_figure(figures, found, suite) for name in figure_names for found in _named(figures, name)],
-            "tables": [t for t in found if (t["section"] or _section_of(t["name"])) == key],
+            "figures": [_figure(figures, name, suite) for entry in figure_names for name in _named(figures, entry)],
+            "tables": [t for t in written if (t["section"] or _section_of(t["name"])) == key],
         }
         if section["figures"] or section["tables"]:
             sections.append(section)
@@ -82,7 +85,7 @@ def _sections(tables: Path, figures: Path, suite: str) -> list[dict]:
 
 
 def _inline_json(path: Path) -> Markup:
-    """Read a JSON file so that nothing in it can end the script element it goes into."""
+    """Read a JSON file and escape what could end the script element that it is inlined into."""
     return Markup(path.read_text(encoding="utf-8").replace("&", "\\u0026").replace("<", "\\u003c"))
 
 
@@ -94,37 +97,40 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
     suite, title : str
         Its id and heading.
     tables, figures : path
-        Folders written by `summary.write_summary` and by `plots.save_figure` (with captions.json beside the figures,
-        and explorer.json if there is anything to explore).
+        Folders written by `make_tables` and `plot_figures`.
     provenance : dict of str
-        Versions to list at the end, after suite and conventions.
+        Lines to list at the end, after suite and conventions (see `provenance.headline`).
 
     Returns
     -------
     str
-        A complete html document. Everything that comes from outside is escaped.
+        A complete html document. All text from files and configuration is escaped.
     """
     tables, figures = Path(tables), Path(figures)
-    summary = read_summary(tables)
+    results = read_results(tables)
+    matrix = results.tasks.matrix
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
     counts = {
-        "models": int(summary.matrix.notna().any(axis=1).sum()),
-        "tasks": summary.matrix.shape[1],
-        "scores": len(summary.scores),
+        "models": int(matrix.notna().any(axis=1).sum()),
+        "tasks": matrix.shape[1],
+        "scores": len(results.scores),
     }
     data = figures / "explorer.json"
     return template.render(
         title=title,
         counts=counts,
         sections=_sections(tables, figures, suite),
-        provenance={"suite": suite, "conventions": summary.conventions_name, **provenance},
+        provenance={"suite": suite, "conventions": results.conventions_name, **provenance},
         explorer=_inline_json(data) if data.exists() else "",
         script=Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),
     )
 
 
-def write_report(path: str | Path, *args, **kwargs) -> None:
-    """Render (see `render_report`) and write the report."""
+def write_report(
+    path: str | Path, suite: str, title: str, tables: str | Path, figures: str | Path, provenance: str | Path
+) -> None:
+    """Render (see `render_report`) and write the report; `provenance` is the file that `write_provenance` wrote."""
+    text = render_report(suite, title, tables, figures, headline(read_json(provenance)))
     with atomic_write(path) as temporary:
-        temporary.write_text(render_report(*args, **kwargs), encoding="utf-8")
+        temporary.write_text(text, encoding="utf-8")

@@ -1,100 +1,113 @@
-"""Data of the report's interactive scatter: every task and panel against source accuracy, one model a point."""
+"""Data of the report's interactive scatter: every task and panel against source accuracy, one point per model."""
 
 import numpy as np
 import pandas as pd
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
-from ssltransfer.analysis.correlation import TASK, is_logit, panel_means, panels, transform, transformed, variants
-from ssltransfer.analysis.suite_results import Summary
-from ssltransfer.report.figures import Canvas, panel_axis, panel_row
-from ssltransfer.report.tables import task_label
+from ssltransfer.analysis.correlation import average_row, task_row
+from ssltransfer.analysis.scale import is_logit, to_analysis_scale
+from ssltransfer.analysis.tasks import Panel
+from ssltransfer.report.drawing import FigureContext
+from ssltransfer.report.scatter_figures import panel_axis
 from ssltransfer.results.metric_info import METRICS
+from ssltransfer.results.scores import Task
 
 RADIUS = 6.0
 
 
-def explorer_data(summary: Summary, correlations: pd.DataFrame) -> dict:
-    """Collect what the interactive scatter shows.
+def scatter_data(context: FigureContext) -> dict:
+    """Collect the data of the interactive scatter.
 
     Returns
     -------
     dict
         ``source`` (label of x), ``models`` (label, colour, svg path of the marker, highlight) and ``views``, panels
         first: ``label``, ``axis``, ``note``, ``xticks`` and ``yticks`` ([position, text]) and ``points``
-        ([model number, x, y, lines of text]). Positions are in transformed units. Empty without source accuracies.
+        ([model number, x, y, lines of text]). Positions are on the analysis scale. Empty without source accuracies.
     """
-    canvas, matrix = Canvas(summary), summary.matrix
-    if summary.source.notna().sum() == 0:
+    results, tasks = context.results, context.results.tasks
+    if tasks.source.notna().sum() == 0:
         return {}
-    values = transformed(matrix, summary.conventions)
-    found = panels(matrix.columns, summary.conventions, summary.leave_out)
-    means = panel_means(values, found)
-    views = [
-        _view(canvas, panel.label, panel_axis(panel), means[panel.name], None, panel_row(correlations, panel))
-        for panel in found
-        if len(panel.tasks) > 1
-    ]
-    variant = variants(matrix.columns)
-    by_task = correlations.set_index(TASK)
-    for task in matrix.columns:
-        if task in by_task.index:
-            label = task_label(dict(zip(TASK, task, strict=True)), summary.names, variant[task[0]])
-            row = by_task.loc[[task]].iloc[0]
-            views.append(_view(canvas, label, METRICS[task[-1]].label, values[task], (task, matrix[task]), row))
+    views = [_panel_view(context, panel) for panel in tasks.panels if len(panel.tasks) > 1]
+    views += [_task_view(context, task) for task in tasks.tasks if task.dataset not in tasks.leave_out]
+    views = [view for view in views if view["points"]]
     models = [
         {
-            "label": canvas.labels[model],
-            "color": canvas.styles[model]["color"],
-            "path": marker_path(canvas.styles[model]["marker"]),
-            "highlight": model in canvas.highlighted,
+            "label": context.labels.model(model),
+            "color": context.styles[model]["color"],
+            "path": marker_path(context.styles[model]["marker"]),
+            "highlight": model in context.highlighted,
         }
-        for model in canvas.models
+        for model in context.models
     ]
-    views = [view for view in views if view["points"]]
-    return {"source": canvas.source_label, "models": models, "views": views} if views else {}
+    return {"source": results.source_label, "models": models, "views": views} if views else {}
 
 
-def _view(canvas: Canvas, label: str, axis: str, y: pd.Series, own, row: pd.Series | None) -> dict:
-    """One choice of the menu; `own` is (task, scores) for a single task, None for a mean over tasks."""
-    raw = own is not None and canvas.conventions.raw(own[0][1])
-    x = canvas.x(raw)
+def _panel_view(context: FigureContext, panel: Panel) -> dict:
+    """Mean over the tasks of a panel."""
+    tasks = context.results.tasks
+    x, y = tasks.x(), tasks.panel_means[panel.name]
     kept = y.index[y.notna() & x.notna()]
-    metric = METRICS[own[0][-1]] if own else None
-    better = metric.better if metric else 1
-    ranks = (y[kept] * better).rank(ascending=False, method="min")
-    points = []
-    for model in kept:
-        score = f"{own[1][model]:.{metric.decimals}f}" if own else f"{y[model]:.2f}"
-        lines = [f"{canvas.source_label}: {canvas.source[model]:.2f}", f"{axis}: {score}"]
-        lines += [f"rank {ranks[model]:.0f} of {len(kept)}"] if better else []
-        points.append([canvas.models.index(model), round(float(x[model]), 4), round(float(y[model]), 4), lines])
-    note = ""
-    if row is not None:
-        note = row["note"] or f"Pearson {row['pearson']:.2f}, Spearman {row['spearman']:.2f}, {row['n']} models"
     return {
-        "label": label,
-        "axis": axis,
-        "note": note,
-        "xticks": _plain_ticks(x[kept]) if raw else _ticks(canvas.source[kept], "top1"),
-        "yticks": _ticks(own[1][kept], own[0][-1]) if own and is_logit(own[0][-1], raw) else _plain_ticks(y[kept]),
-        "points": points,
+        "label": context.labels.panel(panel),
+        "axis": panel_axis(panel),
+        "note": _note(average_row(context.results.correlations, panel)),
+        "xticks": _score_ticks(tasks.source[kept], "top1"),
+        "yticks": _plain_ticks(y[kept]),
+        "points": _points(context, x[kept], y[kept], panel_axis(panel), y.map("{:.2f}".format), 1),
     }
 
 
-def _ticks(scores: pd.Series, metric: str) -> list:
+def _task_view(context: FigureContext, task: Task) -> dict:
+    """Scores of one task."""
+    tasks, metric = context.results.tasks, METRICS[task.metric]
+    raw = tasks.conventions.raw(task.kind)
+    x, y, scores = tasks.x(raw), tasks.values[task], tasks.matrix[task]
+    kept = y.index[y.notna() & x.notna()]
+    texts = scores.map(f"{{:.{metric.decimals}f}}".format)
+    return {
+        "label": context.labels.task(task),
+        "axis": metric.label,
+        "note": _note(task_row(context.results.correlations, task)),
+        "xticks": _plain_ticks(x[kept]) if raw else _score_ticks(tasks.source[kept], "top1"),
+        "yticks": _score_ticks(scores[kept], task.metric) if is_logit(task.metric, raw) else _plain_ticks(y[kept]),
+        "points": _points(context, x[kept], y[kept], metric.label, texts, metric.better),
+    }
+
+
+def _points(context: FigureContext, x: pd.Series, y: pd.Series, axis: str, texts: pd.Series, better: int) -> list:
+    """Number, position and lines of text of each model."""
+    results = context.results
+    ranks = (y * better).rank(ascending=False, method="min")
+    points = []
+    for model in y.index:
+        lines = [f"{results.source_label}: {results.tasks.source[model]:.2f}", f"{axis}: {texts[model]}"]
+        lines += [f"rank {ranks[model]:.0f} of {len(y)}"] if better else []
+        points.append([context.models.index(model), round(float(x[model]), 4), round(float(y[model]), 4), lines])
+    return points
+
+
+def _note(row: pd.Series | None) -> str:
+    """Text below the menu: the coefficients, or why there are none."""
+    if row is None:
+        return ""
+    return row["note"] or f"Pearson {row['pearson']:.2f}, Spearman {row['spearman']:.2f}, {row['n']} models"
+
+
+def _score_ticks(scores: pd.Series, metric: str) -> list:
     """Ticks at round scores on a logit axis."""
     if scores.empty:
         return []
-    scale = METRICS[metric].scale
     ticks = MaxNLocator(5, steps=[1, 2, 5, 10]).tick_values(scores.min(), scores.max())
-    return [[float(transform(t, metric)), f"{t:.4g}"] for t in ticks if 0 < t < scale]
+    return [[float(to_analysis_scale(t, metric)), f"{t:.4g}"] for t in ticks if 0 < t < METRICS[metric].scale]
 
 
 def _plain_ticks(values: pd.Series) -> list:
-    return (
-        [[float(t), f"{t:.4g}"] for t in MaxNLocator(5).tick_values(values.min(), values.max())] if len(values) else []
-    )
+    """Ticks at round values of an axis in the unit of the metric, or in log-odds."""
+    if values.empty:
+        return []
+    return [[float(t), f"{t:.4g}"] for t in MaxNLocator(5).tick_values(values.min(), values.max())]
 
 
 def marker_path(marker: str) -> str:

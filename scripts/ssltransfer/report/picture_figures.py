@@ -1,38 +1,35 @@
-"""Figures that show the work itself: grids of pictures (as in Figs. 7 and 8 of the paper), and loss curves."""
-
-import math
+"""Grids of example images, as in Figs. 7 and 8 of the paper (v1)."""
 
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import LogFormatter
 from PIL import Image
 
-from ssltransfer.report.figures import STYLE, Canvas
+from ssltransfer.report.drawing import STYLE, FigureContext
 from ssltransfer.results.picture_file import Pictures
 
 PAGE_INCHES = 7.0
 PAGE_PIXELS = 1680
-"""Width of the page: finer pictures are reduced to it (240 dots an inch)."""
+"""Width of the page (240 dots per inch); finer pictures are reduced to it."""
 GAP = 0.04
 """Space between pictures, as a share of their width."""
 
 
-def picture_grid(canvas: Canvas, pictures: dict[str, Pictures]) -> Figure:
-    """Draw the pictures of all models: a column an image; what all models share first, then each model's panels.
+def picture_grid(context: FigureContext, pictures: dict[str, Pictures]) -> Figure:
+    """Draw the pictures of all models: one column per image, first the shared rows, then those of each model.
 
     Parameters
     ----------
-    canvas : Canvas
+    context : FigureContext
     pictures : dict of str to Pictures
         By model; all with the same columns.
     """
     first = next(iter(pictures.values()))
     rows = list(first.reference.items())
-    for model in (model for model in canvas.models if model in pictures):
+    for model in (model for model in context.models if model in pictures):
         for title, images in pictures[model].panels.items():
             several = len(pictures[model].panels) > 1
-            rows.append((f"{canvas.labels[model]}\n{title}" if several else canvas.labels[model], images))
+            rows.append((f"{context.labels.model(model)}\n{title}" if several else context.labels.model(model), images))
     columns = len(first.columns)
     pixels = min(rows[0][1].shape[2], PAGE_PIXELS // columns)
     mosaic, centres = _mosaic([images for _, images in rows], pixels)
@@ -41,12 +38,12 @@ def picture_grid(canvas: Canvas, pictures: dict[str, Pictures]) -> Figure:
         inches = min(PAGE_INCHES - label_inches, 1.6 * columns)
         height = inches * mosaic.shape[0] / mosaic.shape[1]
         many = columns > 8
-        figure = canvas.figure(inches + label_inches, height + (0.6 if many else 0.3))
+        figure = Figure(figsize=(inches + label_inches, height + (0.6 if many else 0.3)))
         ax = figure.add_subplot()
         ax.imshow(mosaic, interpolation="none")
         ax.set_yticks(centres, [label for label, _ in rows], fontsize=6.5)
         step = mosaic.shape[1] / columns
-        # What cannot be printed, such as a line end in a file name, would spoil the svg.
+        # Unprintable characters, such as a line end in a file name, make the svg invalid.
         columns_shown = ("".join(c if c.isprintable() else "?" for c in name) for name in first.columns)
         names = [name if len(name) <= 14 else f"{name[:13]}…" for name in columns_shown]
         slanted = {"fontsize": 6, "rotation": 35, "ha": "left", "rotation_mode": "anchor"}
@@ -59,7 +56,7 @@ def picture_grid(canvas: Canvas, pictures: dict[str, Pictures]) -> Figure:
 
 
 def _mosaic(rows: list[np.ndarray], width: int) -> tuple[np.ndarray, list[float]]:
-    """Put rows of images on one white sheet, each image `width` pixels wide; also the middle of every row."""
+    """Arrange rows of images on one white image, each `width` pixels wide; also the vertical centre of each row."""
     gap = max(1, round(GAP * width))
     sheets, centres, top = [], [], 0
     for images in rows:
@@ -72,47 +69,3 @@ def _mosaic(rows: list[np.ndarray], width: int) -> tuple[np.ndarray, list[float]
         centres.append(top + height / 2)
         top += len(sheet)
     return np.concatenate(sheets), centres
-
-
-class _Plain(LogFormatter):
-    """Labels the ticks that matplotlib would, as plain numbers instead of formulas."""
-
-    def __call__(self, x: float, pos: int | None = None) -> str:
-        return f"{x:g}" if super().__call__(x, pos) else ""
-
-
-def loss_figure(canvas: Canvas, curves: dict[str, dict[str, dict]]) -> Figure:
-    """Draw the training losses: one panel a task, one line a model.
-
-    Parameters
-    ----------
-    canvas : Canvas
-    curves : dict of str to dict of str to dict
-        Title of the panel (at least one) -> model -> ``interval`` (steps) and ``losses`` (means of so many steps).
-    """
-    columns = min(3, len(curves))
-    rows = math.ceil(len(curves) / columns)
-    with mpl.rc_context(STYLE):
-        figure = canvas.figure(2.3 * columns + 1.3, 1.9 * rows)
-        grid = figure.subplots(rows, columns, squeeze=False).ravel()
-        shown = set()
-        for ax, (title, models) in zip(grid, curves.items(), strict=False):
-            for model in (model for model in canvas.models if model in models):
-                curve = models[model]
-                steps = (np.arange(len(curve["losses"])) + 1) * curve["interval"]
-                style = canvas.styles[model]
-                few = len(steps) < 5  # a line through one point is nothing, and a fraction of few markers none
-                ax.plot(steps, curve["losses"], **style, linewidth=0.9, markersize=3.5, markevery=1 if few else 0.2)
-                shown.add(model)
-            ax.set_title(title)
-            ax.set_xlabel("Step")
-            ax.set_ylabel("Training loss")
-            values = [loss for curve in models.values() for loss in curve["losses"]]
-            if values and 0 < 10 * min(values) < max(values):
-                ax.set_yscale("log")
-                ax.yaxis.set_major_formatter(_Plain())
-                ax.yaxis.set_minor_formatter(_Plain())
-        for ax in grid[len(curves) :]:
-            ax.set_visible(False)
-        canvas.legend(figure, [model for model in canvas.models if model in shown])
-    return figure

@@ -1,8 +1,9 @@
-"""Where the numbers of a suite come from: code, versions, machines, inputs, and how long each rule took.
+"""Provenance of the numbers of a suite: code, versions, machines, inputs, and the time of each rule.
 
-Jobs leave their cost in the last line of their log (`jobs.job`), whatever machine they ran on.
+Jobs write their cost into the last line of their log (`jobs.job`), on whatever machine they run.
 """
 
+import csv
 import json
 import re
 import subprocess
@@ -11,7 +12,8 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ssltransfer.config import read_table
-from ssltransfer.files import file_hash, read_json
+from ssltransfer.files import file_hash, read_json, write_json
+from ssltransfer.jobs import package_versions
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
 REPOSITORY = Path(__file__).parents[3]
@@ -22,25 +24,34 @@ TABLES = {
     "blocks": "config/protocols.yaml",
 }
 """Key of a suite -> the file that it names by default."""
+PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
+
+
+def write_provenance(path: str | Path, suite: str, tables: str | Path, config: dict) -> None:
+    """Collect (see `collect`) and write the provenance of the measured scores in a table folder."""
+    with Path(tables, "scores.csv").open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file) if row["source"] == "measured"]
+    cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows}
+    write_json(path, collect(suite, cells, config, package_versions(*PACKAGES)))
 
 
 def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, versions: dict[str, str]) -> dict:
-    """Collect what is known of the run that made the scores of a suite, below the working directory.
+    """Collect the provenance of the scores of a suite from score files, logs and inputs in the working directory.
 
     Parameters
     ----------
     suite : str
     cells : iterable of (str, str, str)
-        Protocol, model and data set of each score.
+        Protocol, model and dataset of each score.
     config : dict
-        Of the suite; its tables are looked up as the workflow does.
+        Configuration of the suite; its tables are found as the workflow finds them.
     versions : dict of str
-        Packages of the driver's environment.
+        Versions of the packages in the driver's environment.
 
     Returns
     -------
     dict
-        ``suite``, ``date``, ``revision``, ``versions`` and ``machines`` (all that contributed), ``rules`` (jobs and
+        ``suite``, ``date``, ``revision``, ``versions`` and ``machines`` (all that took part), ``rules`` (jobs and
         seconds), ``configuration``, ``settings`` (of each protocol, defaults included), ``inputs`` (checksums of
         tables, indexes and published checkpoints).
     """
@@ -78,7 +89,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
 
 
 def revision(repository: Path) -> dict | None:
-    """Return the commit of a checkout and whether files were changed since; None outside of one."""
+    """Commit of a checkout, and whether files differ from it; None outside of a checkout."""
 
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=True).stdout
@@ -89,8 +100,8 @@ def revision(repository: Path) -> dict | None:
         return None
 
 
-def summarise(provenance: dict) -> dict[str, str]:
-    """Return what a report shows of it: a line for each heading."""
+def headline(provenance: dict) -> dict[str, str]:
+    """Lines that a report shows: heading -> text."""
     commit = provenance["revision"]
     inputs = provenance["inputs"]
     rules = sorted(provenance["rules"].items(), key=lambda item: -item[1]["seconds"])
@@ -122,7 +133,7 @@ def _table(config: dict, key: str) -> Path:
 
 
 def _datasets(cells: set, table: Path, checkpoints: dict[str, dict]) -> set[str]:
-    """Data sets of the scores, those whose images they share, and those that models were pretrained on."""
+    """Datasets of the scores, those whose images they share, and those that models were pretrained on."""
     used = {dataset for _, _, dataset in cells}
     for row in read_table(table) if table.is_file() else ():
         if row["dataset"] in used:
@@ -132,7 +143,7 @@ def _datasets(cells: set, table: Path, checkpoints: dict[str, dict]) -> set[str]
 
 
 def _costs(logs: Path) -> Iterator[tuple[str, dict]]:
-    """Log (its path below `logs`, without suffix) and cost of every finished job."""
+    """Log (path below `logs`, without suffix) and cost of every finished job."""
     for path in sorted(logs.rglob("*.log")):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         if lines and (found := COST.search(lines[-1])):
@@ -144,7 +155,7 @@ def _ids(table: Path, column: str) -> set[str]:
 
 
 def _belongs(log: str, cells: set, suite: str, others: set[str]) -> bool:
-    """Whether a log is that of a job of this suite: other suites keep theirs in the same folders."""
+    """Whether a job of this suite wrote the log; logs of other suites are in the same folders."""
     _, *parts = log.split("/")
     if len(parts) == 3 and parts[1] in {model for _, model, _ in cells}:
         return tuple(parts) in cells

@@ -1,8 +1,10 @@
-"""A table as csv, LaTeX and html: best bold, second best underlined, as in the paper."""
+"""Format of tables: csv, LaTeX and html; the best value bold, the second best underlined, as in the paper."""
 
 import html
 import math
+from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
+from itertools import groupby
 from pathlib import Path
 
 import pandas as pd
@@ -12,9 +14,29 @@ from ssltransfer.files import atomic_write
 MISSING = "–"
 
 
+@dataclass(frozen=True)
+class Column:
+    """Heading and format of a column.
+
+    Attributes
+    ----------
+    heading, group : str
+        The heading, and the one that it shares with its neighbours (may be empty).
+    decimals : int or None
+        Digits printed, None for text.
+    better : int
+        1 marks the largest value, -1 the smallest, 0 none.
+    """
+
+    heading: str
+    group: str = ""
+    decimals: int | None = 2
+    better: int = 0
+
+
 @dataclass
 class Table:
-    """A table ready to be written in any format.
+    """A table of ids and numbers, with the labels and formats that they are written with.
 
     Attributes
     ----------
@@ -23,21 +45,21 @@ class Table:
     title, caption : str
         Heading and explanation, plain text.
     cells : pd.DataFrame
-        Row labels as index, (group, heading) as columns; numbers or text, NaN where there is none.
-    decimals : list
-        Digits a column, None for text.
-    better : list of int
-        A column each: 1 marks the largest, -1 the smallest, 0 nothing.
+        Numbers or text, NaN where there is none; rows and columns are ids (of models, tasks, ...).
+    columns : list of Column
+        One per column of `cells`.
+    row_labels : dict
+        Row id -> label; ids that are missing are their own labels.
     half_widths : pd.DataFrame or None
-        Half widths of intervals, printed after a plus-minus sign; same shape as `cells`.
+        Half widths of intervals, printed after a plus-minus sign; same rows and columns as `cells`.
     flags : dict
-        (row label, column) -> "own" (dagger), "published" (italic), "agrees" or "differs" (coloured).
+        (row id, column id) -> "own" (dagger), "published" (italic), "agrees" or "differs" (coloured).
     footer : pd.DataFrame or None
-        Rows below a line, not ranked.
+        Rows below a line, not ranked; labels x the columns of `cells`.
     data : pd.DataFrame or None
-        What the csv holds, where that is more than what is printed.
+        Content of the csv, where that is more than what is printed.
     section : str
-        Section of the report; empty where the name tells it.
+        Section of the report; empty where the name decides.
     protocol : str
         The protocol whose scores it shows; empty where it shows those of a kind, or others.
     """
@@ -46,14 +68,20 @@ class Table:
     title: str
     caption: str
     cells: pd.DataFrame
-    decimals: list
-    better: list
+    columns: list[Column]
+    row_labels: dict[Hashable, str] = field(default_factory=dict)
     half_widths: pd.DataFrame | None = None
     flags: dict = field(default_factory=dict)
     footer: pd.DataFrame | None = None
     data: pd.DataFrame | None = None
     section: str = ""
     protocol: str = ""
+
+    def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
+        """Label the rows and the columns, as (group, heading), of `cells` or of a frame with the same columns."""
+        rows = [self.row_labels.get(row, row) for row in frame.index]
+        heads = pd.MultiIndex.from_tuples([(column.group, column.heading) for column in self.columns])
+        return frame.set_axis(pd.Index(rows, dtype=object), axis=0).set_axis(heads, axis=1)
 
 
 def number(value, decimals: int | None) -> str:
@@ -66,61 +94,67 @@ def number(value, decimals: int | None) -> str:
 
 
 def marks(table: Table) -> pd.DataFrame:
-    """Name the best and second best value of each ranked column, ties (after rounding) included."""
-    found = pd.DataFrame("", index=table.cells.index, columns=table.cells.columns)
-    for j, (better, decimals) in enumerate(zip(table.better, table.decimals, strict=True)):
-        if not better:
-            continue
-        values = pd.to_numeric(table.cells.iloc[:, j]).round(decimals) * better
-        ranks = values.rank(method="dense", ascending=False)
-        found.iloc[(ranks == 1).to_numpy(), j] = "best"
-        found.iloc[(ranks == 2).to_numpy(), j] = "second"
-    return found
+    """Mark the best and second best value of each ranked column, ties (after rounding) included.
+
+    Returns
+    -------
+    pd.DataFrame
+        Rows and columns of the cells: "best", "second" or an empty string.
+    """
+    marked = pd.DataFrame("", index=table.cells.index, columns=table.cells.columns)
+    for j, column in enumerate(table.columns):
+        if column.better:
+            values = pd.to_numeric(table.cells.iloc[:, j]).round(column.decimals) * column.better
+            ranks = values.rank(method="dense", ascending=False)
+            marked.iloc[(ranks == 1).to_numpy(), j] = "best"
+            marked.iloc[(ranks == 2).to_numpy(), j] = "second"
+    return marked
 
 
 def _texts(table: Table) -> list[list[str]]:
-    """Return the printed text of every cell."""
+    """Printed text of every cell."""
     rows = []
     for i in range(len(table.cells)):
-        row = [number(table.cells.iloc[i, j], d) for j, d in enumerate(table.decimals)]
+        row = [number(table.cells.iloc[i, j], column.decimals) for j, column in enumerate(table.columns)]
         if table.half_widths is not None:
-            for j, d in enumerate(table.decimals):
+            for j, column in enumerate(table.columns):
                 half = table.half_widths.iloc[i, j]
-                row[j] += f" ± {half:.{d}f}" if pd.notna(half) else ""
+                row[j] += f" ± {half:.{column.decimals}f}" if pd.notna(half) else ""
         rows.append(row)
     return rows
 
 
-def _header_runs(columns: pd.MultiIndex) -> list[tuple[str, int]]:
-    """Group the first header row into (text, span); empty when no column has a group."""
-    runs: list[tuple[str, int]] = []
-    for group, _ in columns:
-        if runs and runs[-1][0] == group:
-            runs[-1] = (group, runs[-1][1] + 1)
-        else:
-            runs.append((group, 1))
+def _header_runs(columns: list[Column]) -> list[tuple[str, int]]:
+    """Join equal neighbouring groups into (group, number of columns); empty when no column has a group."""
+    runs = [(group, len(list(run))) for group, run in groupby(column.group for column in columns)]
     return runs if any(group for group, _ in runs) else []
+
+
+def _rows(table: Table) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
+    """Label of each row, and text, mark and flag of its cells."""
+    marked = marks(table)
+    for i, (row, texts) in enumerate(zip(table.cells.index, _texts(table), strict=True)):
+        flags = (table.flags.get((row, column), "") for column in table.cells.columns)
+        yield str(table.row_labels.get(row, row)), list(zip(texts, marked.iloc[i], flags, strict=True))
 
 
 def to_html(table: Table) -> str:
     """Render the table element; everything that comes from outside is escaped."""
-    marked, lines = marks(table), ['<div class="scroll"><table>', "<thead>"]
-    runs = _header_runs(table.cells.columns)
+    lines = ['<div class="scroll"><table>', "<thead>"]
+    runs = _header_runs(table.columns)
     if runs:
         groups = "".join(f'<th colspan="{span}" class="group">{html.escape(g)}</th>' for g, span in runs)
         lines.append(f"<tr><th></th>{groups}</tr>")
-    kinds = [' class="text"' if decimals is None else "" for decimals in table.decimals]
-    heads = "".join(
-        f'<th scope="col"{kind}>{html.escape(str(head))}</th>'
-        for kind, (_, head) in zip(kinds, table.cells.columns, strict=True)
-    )
+    heads = ""
+    for column in table.columns:
+        text = ' class="text"' if column.decimals is None else ""
+        heads += f'<th scope="col"{text}>{html.escape(column.heading)}</th>'
     lines.append(f"<tr><th></th>{heads}</tr></thead><tbody>")
-    for i, (label, texts) in enumerate(zip(table.cells.index, _texts(table), strict=True)):
-        long = ' class="long"' if len(str(label)) > 40 else ""
-        row = f'<tr><th scope="row"{long}>{html.escape(str(label))}</th>'
-        for j, text in enumerate(texts):
-            flag = table.flags.get((label, table.cells.columns[j]), "")
-            names = [name for name in (marked.iloc[i, j], flag, _layout(table, j, text)) if name]
+    for label, cells in _rows(table):
+        long = ' class="long"' if len(label) > 40 else ""
+        row = f'<tr><th scope="row"{long}>{html.escape(label)}</th>'
+        for column, (text, mark, flag) in zip(table.columns, cells, strict=True):
+            names = [name for name in (mark, flag, _layout(column, text)) if name]
             text = html.escape(text) + ("<sup>†</sup>" if flag == "own" else "")
             row += f'<td class="{" ".join(names)}">{text}</td>' if names else f"<td>{text}</td>"
         lines.append(f"{row}</tr>")
@@ -134,9 +168,9 @@ def to_html(table: Table) -> str:
     return "\n".join([*lines, "</table></div>"]) + "\n"
 
 
-def _layout(table: Table, column: int, text: str) -> str:
+def _layout(column: Column, text: str) -> str:
     """Class of a cell that holds text; long ones may break."""
-    if table.decimals[column] is not None:
+    if column.decimals is not None:
         return ""
     return "text long" if len(text) > 28 else "text"
 
@@ -167,22 +201,20 @@ def latex_text(text: str) -> str:
 
 def to_latex(table: Table) -> str:
     """Render a booktabs tabular (packages booktabs and, for wide tables, graphicx are the reader's)."""
-    marked, columns = marks(table), table.cells.columns
     style = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
-    spec = "".join("l" if d is None else "r" for d in table.decimals)
+    spec = "".join("l" if column.decimals is None else "r" for column in table.columns)
     lines = [rf"\begin{{tabular}}{{l{spec}}}", r"\toprule"]
-    runs = _header_runs(columns)
+    runs = _header_runs(table.columns)
     if runs:
         groups = [rf"\multicolumn{{{span}}}{{c}}{{{latex_text(group)}}}" for group, span in runs]
         lines.append(" & ".join(["", *groups]) + r" \\")
-    lines += [" & ".join(["", *(latex_text(h) for _, h in columns)]) + r" \\", r"\midrule"]
-    for i, (label, texts) in enumerate(zip(table.cells.index, _texts(table), strict=True)):
-        cells = [latex_text(label)]
-        for j, text in enumerate(texts):
-            flag = table.flags.get((label, columns[j]), "")
-            cell = style[marked.iloc[i, j]] % latex_text(text)
-            cells.append({"own": rf"{cell}$^\dagger$", "published": rf"\textit{{{cell}}}"}.get(flag, cell))
-        lines.append(" & ".join(cells) + r" \\")
+    lines += [" & ".join(["", *(latex_text(column.heading) for column in table.columns)]) + r" \\", r"\midrule"]
+    for label, cells in _rows(table):
+        line = [latex_text(label)]
+        for text, mark, flag in cells:
+            cell = style[mark] % latex_text(text)
+            line.append({"own": rf"{cell}$^\dagger$", "published": rf"\textit{{{cell}}}"}.get(flag, cell))
+        lines.append(" & ".join(line) + r" \\")
     if table.footer is not None:
         lines.append(r"\midrule")
         for label, values in table.footer.iterrows():
@@ -195,13 +227,13 @@ def to_csv(table: Table) -> str:
     """Render as csv with full precision, intervals as extra ``ci95`` columns, footer rows included."""
     if table.data is not None:
         return table.data.to_csv(index=False, lineterminator="\n")
-    names = [" ".join(part for part in column if part) for column in table.cells.columns]
-    frame = table.cells.set_axis(names, axis=1)
+    names = [" ".join(part for part in (column.group, column.heading) if part) for column in table.columns]
+    frame = table.labelled(table.cells).set_axis(names, axis=1)
+    if table.half_widths is not None:
+        halves = table.labelled(table.half_widths).set_axis([f"{name} ci95" for name in names], axis=1)
+        frame = pd.concat([frame, halves.dropna(axis=1, how="all")], axis=1)
     if table.footer is not None:
         frame = pd.concat([frame, table.footer.set_axis(names, axis=1)])
-    if table.half_widths is not None:
-        halves = table.half_widths.set_axis([f"{name} ci95" for name in names], axis=1)
-        frame = frame.join(halves.dropna(axis=1, how="all"))
     return frame.to_csv(index_label="row", lineterminator="\n")
 
 
@@ -210,3 +242,22 @@ def write_table(folder: str | Path, table: Table) -> None:
     for suffix, render in (("csv", to_csv), ("tex", to_latex), ("html", to_html)):
         with atomic_write(Path(folder) / f"{table.name}.{suffix}") as temporary:
             temporary.write_text(render(table), encoding="utf-8")
+
+
+def records_table(
+    name: str,
+    title: str,
+    caption: str,
+    records: pd.DataFrame,
+    decimals: dict[Hashable, int] | None = None,
+    headings: dict[Hashable, str] | None = None,
+    **more,
+) -> Table:
+    """Make a table without ranking: text as it is, integers, and other numbers with `decimals` (2 where not given)."""
+    columns = []
+    for i, column in enumerate(records):
+        values = records.iloc[:, i]
+        digits = 0 if pd.api.types.is_integer_dtype(values) else 2
+        digits = (decimals or {}).get(column, digits) if pd.api.types.is_numeric_dtype(values) else None
+        columns.append(Column((headings or {}).get(column, str(column)), decimals=digits))
+    return Table(name, title, caption, records, columns, **more)

@@ -1,42 +1,86 @@
 """The table folder of a suite: written by one job, read by the figures and the report."""
 
+from collections.abc import Sequence
 from pathlib import Path
 
 import pandas as pd
 
-from ssltransfer.analysis.correlation import TASK
-from ssltransfer.analysis.suite_results import Summary
+from ssltransfer.analysis.published import LABELS, merge_models, published_scores
+from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.report.table import Table, write_table
-from ssltransfer.results.scores import read_scores
+from ssltransfer.report.tables import add_notes, all_tables
+from ssltransfer.results.scores import TASK, collect_scores, read_episodes, read_notes, read_scores
 
 
-def write_summary(summary: Summary, tables: list[Table], folder: str | Path) -> None:
-    """Write the tidy scores, `tables` and what figures and report need to know of the suite into `folder`."""
+def make_tables(
+    folder: str | Path,
+    score_files: Sequence[str | Path],
+    models: list[dict],
+    datasets: dict[str, str],
+    pretrained_on: dict[str, str],
+    conventions: str,
+    relabelled: dict[str, str],
+    published: str,
+) -> None:
+    """Collect the scores of a suite and write its table folder.
+
+    Parameters
+    ----------
+    folder : path
+        Made if missing.
+    score_files : sequence of path
+        Score files of the suite; none for the tables of the paper itself.
+    models, datasets, pretrained_on, conventions, relabelled
+        As for `suite_results`.
+    published : str
+        Version of the paper (``v1``, ``v2``) whose scores and models are added; empty for none.
+
+    Raises
+    ------
+    InputError
+        A score file or a source accuracy is wrong.
+    """
+    scores = collect_scores(score_files)
+    if published:
+        scores = pd.concat([scores, published_scores(published)], ignore_index=True)
+        models, datasets = merge_models(models), LABELS | datasets
+    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled)
+    tables = all_tables(results, read_episodes(score_files), with_paper=bool(published))
+    notes = read_notes(score_files)
+    add_notes(tables, notes)
     folder = Path(folder)
-    _write_csv(summary.scores, folder / "scores.csv")
-    _write_csv(summary.models, folder / "models.csv")
+    folder.mkdir(parents=True, exist_ok=True)
+    write_json(folder / "notes.json", notes)
+    write_results(results, tables, folder)
+
+
+def write_results(results: SuiteResults, tables: list[Table], folder: str | Path) -> None:
+    """Write `tables`, and the scores, models and names that `read_results` needs, into `folder`."""
+    folder = Path(folder)
+    _write_csv(results.scores, folder / "scores.csv")
+    _write_csv(results.models, folder / "models.csv")
     for table in tables:
         write_table(folder, table)
     write_json(
         folder / "suite.json",
         {
-            "datasets": summary.datasets,
-            "pretrained_on": summary.pretrained_on,
-            "conventions": summary.conventions_name,
-            "leave_out": list(summary.leave_out),
-            "source_label": summary.source_label,
+            "datasets": results.datasets,
+            "pretrained_on": results.pretrained_on,
+            "conventions": results.conventions_name,
+            "leave_out": list(results.leave_out),
+            "source_label": results.source_label,
             "tables": [{"name": t.name, "title": t.title, "caption": t.caption, "section": t.section} for t in tables],
         },
     )
 
 
-def read_summary(folder: str | Path) -> Summary:
-    """Read what `write_summary` wrote."""
+def read_results(folder: str | Path) -> SuiteResults:
+    """Read the results that `write_results` wrote, with their correlations."""
     folder = Path(folder)
     suite = read_json(folder / "suite.json")
     models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
-    return Summary(
+    return SuiteResults(
         read_scores(folder / "scores.csv"),
         models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool}),
         suite["datasets"],
@@ -44,12 +88,13 @@ def read_summary(folder: str | Path) -> Summary:
         suite["conventions"],
         tuple(suite["leave_out"]),
         suite["source_label"],
+        _read_correlations(folder / "correlations.csv"),
     )
 
 
-def read_correlations(folder: str | Path) -> pd.DataFrame:
+def _read_correlations(path: Path) -> pd.DataFrame:
     """Read correlations.csv as it was written; text columns keep empty strings."""
-    frame = pd.read_csv(Path(folder) / "correlations.csv", keep_default_na=False, na_values=[""])
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
     texts = ["panel", *TASK, "note", *(name for name in frame if name.endswith("_without"))]
     frame[texts] = frame[texts].astype(object).fillna("")
     return frame

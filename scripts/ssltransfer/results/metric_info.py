@@ -1,9 +1,9 @@
-"""The numbers that protocols measure: their names, units, directions, and the measures they belong to."""
+"""Registry of metrics (names, units, directions) and of the kinds of protocols that report them."""
 
 import math
 from dataclasses import dataclass
 
-#: unit -> (smallest, largest possible value, value that means "all")
+#: Unit -> (smallest, largest possible value).
 UNITS = {
     "percent": (0.0, 100.0),
     "fraction": (0.0, 1.0),
@@ -17,7 +17,7 @@ UNITS = {
 
 @dataclass(frozen=True)
 class Metric:
-    """How a number is named, printed, compared and transformed.
+    """How the values of a metric are named, printed, compared and transformed.
 
     Attributes
     ----------
@@ -41,7 +41,7 @@ class Metric:
 
     @property
     def scale(self) -> float:
-        """What to divide a value by before the logit."""
+        """Divisor that turns a value into a fraction, before the logit."""
         return 100.0 if self.unit == "percent" else 1.0
 
 
@@ -75,22 +75,27 @@ METRICS = {
 
 @dataclass(frozen=True)
 class Kind:
-    """What a protocol measures, and how the paper summarises it.
+    """A kind of protocol, and how the paper summarises its scores.
 
     Attributes
     ----------
     label, short : str
         Heading of its tables and panels, and its abbreviation.
     headline : str or None
-        The metric that stands for the kind in Fig. 1 (v2); None where every data set has its own metric.
+        The metric that represents the kind in Fig. 1 (v2); None where every dataset has its own metric.
     performance : bool
-        Whether it is a transfer task (a panel of Fig. 1) or a property of the features.
+        True for transfer tasks (panels of Fig. 1), False for properties of the features.
     """
 
     label: str
     short: str
     headline: str | None = None
     performance: bool = True
+
+    @property
+    def own_metric(self) -> bool:
+        """Whether labels name the metric, because the dataset does not tell it."""
+        return self.headline is not None or not self.performance
 
 
 KINDS = {

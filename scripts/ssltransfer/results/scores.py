@@ -1,12 +1,12 @@
-"""Score files and the tidy table that every table and figure is made from.
+"""Score files, and the tidy table that every table and figure is made from.
 
-The tidy table has one row a number:
+The tidy table has one row per number:
 
 ========  ==================================================================================
 model     id of the model
 protocol  id of the protocol (a settings block); published numbers carry the id of the kind
-kind      what was measured, a key of `KINDS`
-dataset   id of the data set; ``average`` where only a mean over data sets was published
+kind      the type of protocol, a key of `KINDS`
+dataset   id of the dataset; ``average`` where only a mean over datasets was published
 setting   variant within the protocol (``20-shot``, ``linear-scaled``), often empty
 metric    a key of `METRICS`, which also fixes unit and direction
 value     the number, in the unit of the metric
@@ -22,7 +22,7 @@ import sys
 from collections.abc import Iterable
 from functools import cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import pandas as pd
 
@@ -30,11 +30,27 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 
-COLUMNS = ["model", "protocol", "kind", "dataset", "setting", "metric", "value", "low", "high", "source"]
-CELL = ["model", "protocol", "kind", "dataset", "setting", "metric"]
 AVERAGE = "average"
-SHOWN = 3
-"""Warnings of a protocol that captions repeat."""
+MAX_WARNINGS = 3
+"""Number of warnings per protocol that captions repeat."""
+
+
+class Task(NamedTuple):
+    """A number that can be measured for every model: the columns of the tidy table that name it.
+
+    The average over the tasks of a panel is a task as well: its dataset is `AVERAGE` and its metric ``mean``.
+    """
+
+    protocol: str
+    kind: str
+    dataset: str
+    setting: str
+    metric: str
+
+
+TASK = list(Task._fields)
+CELL = ["model", *TASK]
+COLUMNS = [*CELL, "value", "low", "high", "source"]
 SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "score.schema.yaml"
 
 
@@ -57,9 +73,8 @@ def read_score(path: str | Path) -> dict:
     Raises
     ------
     InputError
-        Naming file and key: no such file, no valid JSON, NaN or infinity, a key that the schema does not
-        know or misses, an unknown kind or metric, a wrong unit, a value outside its unit's range, an
-        interval that does not contain its value.
+        Names file and key: missing file, invalid JSON, NaN or infinity, an unknown or missing key, an unknown
+        kind or metric, a wrong unit, a value outside its unit's range, an interval that does not contain its value.
     """
     path = Path(path)
     try:
@@ -135,13 +150,13 @@ def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
 
 
 def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
-    """Sum up the warnings of checked score files for the captions of tables and figures.
+    """Join the warnings of checked score files into one text per protocol, for captions of tables and figures.
 
     Returns
     -------
     dict of dict
-        Protocol -> ``kind`` and ``text``, without protocols that have no warnings. A warning that not all scores of a
-        protocol have says how far it goes; more than `SHOWN` are counted.
+        Protocol -> ``kind`` and ``text``, without protocols that have no warnings. A warning that only some scores of
+        a protocol have is followed by their datasets and number; those beyond `MAX_WARNINGS` are counted.
     """
     kinds: dict[str, str] = {}
     cells: dict[str, set[tuple[str, str]]] = {}
@@ -155,14 +170,14 @@ def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
     notes = {}
     for protocol, warnings in found.items():
         texts = [text + _extent(having, cells[protocol]) for text, having in warnings.items()]
-        more = [f"and {len(texts) - SHOWN} more in the score files"] if len(texts) > SHOWN else []
-        text = f"{protocol}: {'; '.join([*texts[:SHOWN], *more])}."
+        more = [f"and {len(texts) - MAX_WARNINGS} more in the score files"] if len(texts) > MAX_WARNINGS else []
+        text = f"{protocol}: {'; '.join([*texts[:MAX_WARNINGS], *more])}."
         notes[protocol] = {"kind": kinds[protocol], "text": text}
     return notes
 
 
 def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
-    """Say which (model, data set) of a protocol a warning is about, unless it is about all."""
+    """Datasets and number of the scores that have a warning, empty where all cells of the protocol have it."""
     datasets = {dataset for _, dataset in having}
     there = {cell for cell in cells if cell[1] in datasets}
     parts = [", ".join(sorted(datasets))] if there != cells else []
@@ -189,7 +204,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
 
 
 def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
-    """Accuracy of each model on its source data set, the x axis of every correlation.
+    """Accuracy of each model on its source dataset, the x axis of every correlation.
 
     Parameters
     ----------
@@ -202,7 +217,7 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
     Returns
     -------
     pd.Series
-        Percent, indexed by model, NaN where the column is empty or the cell is not there.
+        Percent, indexed by model, NaN where the column is empty or the cell is missing.
 
     Raises
     ------
@@ -243,6 +258,6 @@ def _percent(model: str, text: str) -> float:
 
 
 def source_datasets(models: list[dict]) -> list[str]:
-    """Data sets that serve as the x axis; like ImageNet in the paper they are no transfer targets."""
+    """Datasets whose scores are the x axis; like ImageNet in the paper they are not transfer targets."""
     texts = [str(row.get("source_accuracy") or "") for row in models]
     return sorted({text.removeprefix("measured:") for text in texts if text.startswith("measured:")})

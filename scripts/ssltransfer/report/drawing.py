@@ -1,0 +1,174 @@
+"""Shared parts of figures: colours and markers of models, axes, legends, and files (svg and png).
+
+Colours are those of Okabe and Ito, which colour-blind readers can distinguish; every model also has its own marker, so
+that grey prints stay readable. Equal numbers give equal files.
+"""
+
+import math
+from functools import cached_property
+from pathlib import Path
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.backends.backend_svg import FigureCanvasSVG
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
+
+from ssltransfer.analysis.scale import is_logit, to_analysis_scale
+from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.files import atomic_write
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.results.metric_info import METRICS
+
+BLUE, ORANGE, GREEN, PURPLE = "#0072B2", "#E69F00", "#009E73", "#CC79A7"
+SKY, VERMILLION, BLACK, GREY = "#56B4E9", "#D55E00", "#000000", "#7F7F7F"
+#: Two shades per family; families take them in order of appearance.
+SHADES = [(BLUE, SKY), (VERMILLION, ORANGE), (GREEN, "#66C7AB"), (PURPLE, "#8C4F78")]
+FIXED_SHADES = {"supervised": (BLACK, BLACK), "none": (GREY, GREY)}
+#: First marker of the families that differ from others by grey level only.
+FIRST_MARKER = {"supervised": 13, "none": 6}
+MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
+
+STYLE = {
+    "text.parse_math": False,  # a dollar in a label or a file name is no formula
+    "font.family": "DejaVu Sans",
+    "font.size": 8,
+    "axes.titlesize": 8,
+    "axes.labelsize": 8,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.linewidth": 0.6,
+    "xtick.major.width": 0.6,
+    "ytick.major.width": 0.6,
+    "xtick.labelsize": 7,
+    "ytick.labelsize": 7,
+    "legend.frameon": False,
+    "legend.fontsize": 7.5,
+    "figure.constrained_layout.use": True,
+    "svg.hashsalt": "ssltransfer",
+    "svg.fonttype": "path",
+}
+
+
+def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
+    """Write ``{name}.svg`` and ``{name}.png`` (200 dpi) without dates, so that equal figures are equal files."""
+    with mpl.rc_context(STYLE):
+        # Each of the two draws once, where savefig would draw five times in all; the first computes the layout.
+        with atomic_write(Path(folder) / f"{name}.svg") as temporary:
+            FigureCanvasSVG(figure).print_svg(temporary, metadata={"Date": None, "Creator": None})
+        figure.set_layout_engine("none")
+        figure.dpi = 200
+        with atomic_write(Path(folder) / f"{name}.png") as temporary:
+            FigureCanvasAgg(figure).print_png(temporary, metadata={"Software": None})
+
+
+def model_styles(models: pd.DataFrame) -> dict[str, dict]:
+    """Assign each model the marker and colour that it has in all figures.
+
+    Parameters
+    ----------
+    models : pd.DataFrame
+        Columns ``model`` and ``family``, in the order of the model table: a row added below changes no other.
+
+    Returns
+    -------
+    dict of dict
+        Model -> keyword arguments ``marker`` and ``color``.
+    """
+    shades, counts, styles = dict(FIXED_SHADES), {}, {}
+    for model, family in zip(models["model"], models["family"], strict=True):
+        if family not in shades:
+            shades[family] = SHADES[(len(shades) - len(FIXED_SHADES)) % len(SHADES)]
+        count = counts[family] = counts.get(family, -1) + 1
+        styles[model] = {
+            "marker": MARKERS[(count + FIRST_MARKER.get(family, 0)) % len(MARKERS)],
+            "color": shades[family][count % 2],
+        }
+    return styles
+
+
+class FigureContext:
+    """The results of a suite with the labels and styles that all its figures share.
+
+    Attributes
+    ----------
+    results : SuiteResults
+    labels : Labels
+    models : list of str
+        In the order of the model table.
+    styles : dict of dict
+        See `model_styles`.
+    families : dict
+        Model -> family.
+    highlighted : set of str
+        Models that only the user has.
+    """
+
+    def __init__(self, results: SuiteResults) -> None:
+        models = results.models
+        self.results = results
+        self.labels = suite_labels(results)
+        self.models = list(models["model"])
+        self.styles = model_styles(models)
+        self.families = dict(zip(models["model"], models["family"], strict=True))
+        self.highlighted = set(models.loc[models["highlight"], "model"])
+
+    def points(self, ax, x: pd.Series, y: pd.Series, size: float = 5.1) -> None:
+        """Draw one marker per model; highlighted models get a ring."""
+        for model in self.models:
+            if model not in y.index or np.isnan(x[model]) or np.isnan(y[model]):
+                continue
+            style = self.styles[model]
+            wide = 1.4 if style["marker"] == "*" else 1.0
+            ax.plot(x[model], y[model], **style, ls="", ms=wide * size, mec="white", mew=0.4, zorder=3)
+            if model in self.highlighted:
+                ax.plot(x[model], y[model], "o", ms=2 * size, mfc="none", mec=PURPLE, mew=1.2, zorder=4)
+
+    def ranks(self, x: pd.Series, y: pd.Series, better: int) -> str:
+        """Line of a panel's title with the ranks of one or two highlighted models, else an empty string."""
+        kept = y[y.notna() & x.reindex(y.index).notna()]
+        ranks = (kept * better).rank(ascending=False, method="min")
+        own = [model for model in self.models if model in self.highlighted and model in ranks.index]
+        if not own or len(own) > 2 or not better:
+            return ""
+        return "\n" + ", ".join(f"{self.labels.model(model)}: {ranks[model]:.0f} of {len(kept)}" for model in own)
+
+    def legend(self, figure: Figure, models: list[str]) -> None:
+        """Draw the legend that all panels share, to their right."""
+        handles = []
+        for model in models:
+            label = self.labels.model(model) + (" (ringed)" if model in self.highlighted else "")
+            handles.append(Line2D([], [], linestyle="", markersize=5, label=label, **self.styles[model]))
+        figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
+
+    @cached_property
+    def drawable(self) -> int:
+        """Number of models with a source accuracy and any score, which can be points."""
+        tasks = self.results.tasks
+        return int((tasks.matrix.notna().any(axis=1) & np.isfinite(tasks.x())).sum())
+
+    def score_axis(self, axis, values: pd.Series, metric: str = "top1", raw: bool = False) -> None:
+        """Label a logit axis in the unit of the metric; other axes are in that unit already."""
+        scale = METRICS[metric].scale
+        finite = values[np.isfinite(values)]
+        if finite.empty or not is_logit(metric, raw):
+            return
+        ends = scale / (1 + np.exp(-np.array([finite.min(), finite.max()])))
+        ticks = [t for t in MaxNLocator(4, steps=[1, 2, 5, 10]).tick_values(*ends) if 0 < t < scale]
+        axis.set_major_locator(FixedLocator([float(to_analysis_scale(t, metric)) for t in ticks]))
+        texts = {round(float(to_analysis_scale(t, metric)), 9): f"{t:.4g}" for t in ticks}
+        axis.set_major_formatter(FuncFormatter(lambda value, _: texts.get(round(value, 9), "")))
+
+
+def panel_grid(count: int, height: float, models: int) -> tuple[Figure, list]:
+    """Open a figure of `count` small panels of one height (inches), with room for a legend of `models`."""
+    columns = count if count <= 5 else min((5, 4, 3), key=lambda width: -count % width)
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(1.8 * columns + 1.5, max(height * rows + 0.3, 0.165 * models + 0.2)))
+    axes = figure.subplots(rows, columns, squeeze=False).ravel()
+    for ax in axes[count:]:
+        ax.set_visible(False)
+    return figure, list(axes[:count])

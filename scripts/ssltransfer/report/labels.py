@@ -1,0 +1,89 @@
+"""Labels of models, datasets, protocols, panels and tasks: the only place where ids become text."""
+
+from dataclasses import dataclass
+
+from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.analysis.tasks import SOURCE, Panel
+from ssltransfer.results.metric_info import KINDS, METRICS
+from ssltransfer.results.scores import AVERAGE, Task
+
+SETTINGS = {
+    "linear": "Linear",
+    "linear-scaled": "Linear, scaled",
+    "linear-scaled-validation": "Linear, scaled on validation",
+    "finetune": "Finetune",
+    "finetune-scaled": "Finetune, scaled",
+    "finetune-scaled-validation": "Finetune, scaled on validation",
+}
+
+
+def setting_label(setting: str) -> str:
+    """Label of a variant within a protocol, or its id."""
+    return SETTINGS.get(setting, setting)
+
+
+def joined(*parts: str, by: str = " ") -> str:
+    """Join the parts that are not empty."""
+    return by.join(part for part in parts if part)
+
+
+@dataclass(frozen=True)
+class Labels:
+    """Labels of a suite.
+
+    Attributes
+    ----------
+    models, datasets : dict
+        Id -> label; ids that are missing are their own labels.
+    suffixes : dict
+        Protocol -> what tells it from others of its kind, or an empty string.
+    """
+
+    models: dict[str, str]
+    datasets: dict[str, str]
+    suffixes: dict[str, str]
+
+    def model(self, model: str) -> str:
+        """Label of a model."""
+        return self.models.get(model, model)
+
+    def dataset(self, dataset: str) -> str:
+        """Label of a dataset."""
+        return self.datasets.get(dataset, dataset)
+
+    def panel(self, panel: Panel) -> str:
+        """Heading of a panel."""
+        extra = joined(panel.benchmark, panel.setting, by=", ")
+        return joined(KINDS[panel.kind].label, f"({extra})" if extra else "", self.suffixes[panel.protocol])
+
+    def task(self, task: Task, cd_fsl: bool = False) -> str:
+        """Full name of a task, or of the average over a panel (`cd_fsl`: that of CD-FSL beside other datasets)."""
+        kind, parts = KINDS[task.kind], []
+        if task.metric not in METRICS:
+            parts += ["average", "CD-FSL" if cd_fsl else ""]
+        elif task.dataset != AVERAGE:
+            parts.append(self.dataset(task.dataset))
+        parts.append(setting_label(task.setting))
+        if task.metric in METRICS and kind.own_metric:
+            parts.append(METRICS[task.metric].label)
+        return joined(joined(kind.label, self.suffixes[task.protocol]), *parts, by=" · ")
+
+    def axis(self, task: Task) -> str:
+        """Short name of a task for an axis: abbreviated kind, dataset or metric, number of shots."""
+        if task == SOURCE:
+            return "Source accuracy"
+        suffix, shots = self.suffixes[task.protocol], task.setting.removesuffix("-shot")
+        return joined(KINDS[task.kind].short, suffix, self.subject(task), shots)
+
+    def subject(self, task: Task) -> str:
+        """What tells a task from others of its kind and setting: its metric or its dataset."""
+        if KINDS[task.kind].own_metric:
+            return METRICS[task.metric].label
+        return self.dataset(task.dataset)
+
+
+def suite_labels(results: SuiteResults) -> Labels:
+    """Labels of a suite; a label that several models share is followed by their ids in brackets."""
+    ids, labels = results.models["model"], results.models["label"]
+    unique = labels.where(~labels.duplicated(keep=False), labels + " (" + ids + ")")
+    return Labels(dict(zip(ids, unique, strict=True)), results.datasets, results.suffixes)

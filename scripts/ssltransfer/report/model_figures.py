@@ -1,0 +1,121 @@
+"""Figures that compare models: domains of pretraining, mean ranks, and a radar chart per model."""
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ssltransfer.analysis.domain import domain_scores
+from ssltransfer.analysis.ranking import mean_ranks
+from ssltransfer.analysis.scale import higher_is_better
+from ssltransfer.report.drawing import STYLE, FigureContext
+from ssltransfer.report.labels import joined
+from ssltransfer.results.metric_info import KINDS
+
+
+def domain_figure(context: FigureContext) -> Figure | None:
+    """Linear scores on each pretraining dataset, filled for models pretrained on it; None without such scores."""
+    pretrained_on = context.results.pretrained_on
+    values = domain_scores(context.results.cells, pretrained_on)
+    if values.empty:
+        return None
+    domains, models = list(values.columns), [m for m in context.models if m in values.index]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(max(5.2, 2.6 * len(domains)), 0.22 * len(models) + 1.2))
+        axes = figure.subplots(1, len(domains), squeeze=False, sharey=True)[0]
+        for ax, domain in zip(axes, domains, strict=True):
+            for i, model in enumerate(reversed(models)):
+                style, own = context.styles[model], pretrained_on[model] == domain
+                face = style["color"] if own else "white"
+                ax.axhline(i, color="#E5E5E5", linewidth=0.5, zorder=0)
+                ax.scatter(
+                    values.loc[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
+                    s=34, linewidth=1.1, zorder=3,
+                )  # fmt: skip
+            ax.set_title(context.labels.dataset(domain))
+            ax.set_xlabel("Linear score (percent)")
+            ax.set_yticks(range(len(models)), [context.labels.model(m) for m in reversed(models)])
+        fill = Line2D([], [], marker="o", linestyle="", color="#555555", label="pretrained on this data set")
+        hollow = Line2D([], [], marker="o", linestyle="", color="#555555", mfc="white", label="pretrained elsewhere")
+        figure.legend(handles=[fill, hollow], loc="outside lower center", ncols=2)
+    return figure
+
+
+def rank_figure(context: FigureContext) -> Figure | None:
+    """Mean rank of each model over the tasks that the paper counts, with bootstrap intervals over tasks."""
+    tasks = context.results.tasks
+    if not tasks.counted:
+        return None
+    ranks = mean_ranks(tasks.matrix[tasks.counted])
+    if ranks.empty:
+        return None
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(4.6, 0.2 * len(ranks) + 0.7))
+        ax = figure.subplots()
+        for i, row in enumerate(ranks.itertuples()):
+            style = context.styles[row.Index]
+            ax.plot([row.low, row.high], [i, i], color="#777777", linewidth=1, zorder=1)
+            ax.scatter(row.mean_rank, i, s=34, **style, edgecolor="white", linewidth=0.4, zorder=2)
+        ax.set_yticks(range(len(ranks)), [context.labels.model(m) for m in ranks.index])
+        ax.invert_yaxis()
+        ax.set_xlabel(f"Mean rank over {ranks['tasks'].iloc[0]} tasks (1 is best)")
+        ax.grid(axis="x", linewidth=0.3, color="#DDDDDD", zorder=0)
+    return figure
+
+
+def radar_figure(context: FigureContext) -> Figure | None:
+    """v2 Fig. 7: rank of each model in each setting; further out is better.
+
+    Ranks are those of the plain average score (recognition), AP50 (detection), mean error (normals) and mean IoU,
+    with source accuracy as the first axis, over the models that have every setting. None below three settings or two
+    models.
+    """
+    ranks = radar_values(context).dropna().rank(ascending=False)
+    if ranks.shape[1] < 3 or len(ranks) < 2:
+        return None
+    angles = np.linspace(0, 2 * np.pi, ranks.shape[1], endpoint=False)
+    closed = np.append(angles, angles[0])
+    columns = min(5, len(ranks))
+    rows = math.ceil(len(ranks) / columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.8 * columns, 1.55 * rows))
+        grid = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "polar"}).ravel()
+        for ax, (model, own) in zip(grid, ranks.iterrows(), strict=False):
+            color = context.styles[model]["color"]
+            radius = len(ranks) + 1 - np.append(own, own.iloc[0])
+            ax.plot(closed, radius, color=color, linewidth=1.2)
+            ax.fill(closed, radius, color=color, alpha=0.2, linewidth=0)
+            ax.scatter(angles, radius[:-1], s=9, color=color, marker=context.styles[model]["marker"], zorder=3)
+            ax.set_theta_offset(np.pi / 2)
+            ax.set_theta_direction(-1)
+            ax.set_ylim(0, len(ranks))
+            ax.set_yticks([1, (len(ranks) + 1) / 2, len(ranks)], [])
+            ax.set_xticks(angles, ranks.columns, fontsize=5.5)
+            ax.tick_params(pad=-4)
+            for angle, text in zip(angles, ax.get_xticklabels(), strict=True):
+                side = round(np.sin(angle), 3)
+                text.set_horizontalalignment("left" if side > 0.2 else "right" if side < -0.2 else "center")
+            ax.grid(linewidth=0.4, color="#CCCCCC")
+            ax.spines["polar"].set_visible(False)
+            ax.set_title(context.labels.model(model), fontweight="bold")
+        for ax in grid[len(ranks) :]:
+            ax.set_visible(False)
+    return figure
+
+
+def radar_values(context: FigureContext) -> pd.DataFrame:
+    """Scores of Fig. 7: models x axes of the chart (abbreviated kinds), higher is better."""
+    results, tasks = context.results, context.results.tasks
+    source = "Source" if tasks.leave_out else "ImageNet"
+    columns = {source: tasks.source} if tasks.source.notna().any() else {}
+    for panel in tasks.figure_panels:
+        members = list(panel.tasks)
+        if panel.kind == "normals":
+            errors = [t for t in tasks.tasks if t.protocol == panel.protocol and t.metric == "mean-angle"]
+            members = errors or members
+        head = joined(KINDS[panel.kind].short, results.suffixes[panel.protocol], "CD" if panel.cd_fsl else "")
+        columns[head] = higher_is_better(tasks.matrix[members]).mean(axis=1, skipna=False)
+    return pd.DataFrame(columns)

@@ -1,0 +1,134 @@
+"""Scatter plots of transfer scores against source accuracy."""
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+from scipy import stats
+
+from ssltransfer.analysis.correlation import average_row, task_row
+from ssltransfer.analysis.tasks import Panel
+from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid
+from ssltransfer.report.labels import joined, setting_label
+from ssltransfer.results.metric_info import KINDS, METRICS
+from ssltransfer.results.scores import Task
+
+
+def transfer_figure(context: FigureContext) -> Figure | None:
+    """Fig. 1: mean log-odds of each panel against source accuracy, regression line and 95 % band.
+
+    Returns
+    -------
+    Figure or None
+        None when no panel has a model with a source accuracy.
+    """
+    tasks = context.results.tasks
+    x = tasks.x()
+    means = {panel: tasks.panel_means[panel.name] for panel in tasks.figure_panels}
+    means = {panel: y for panel, y in means.items() if (y.notna() & x.notna()).any()}
+    if not means:
+        return None
+    shown = [m for m in context.models if np.isfinite(x[m]) and any(pd.notna(y[m]) for y in means.values())]
+    with mpl.rc_context(STYLE):
+        figure, axes = panel_grid(len(means), 1.9, len(shown))
+        for ax, (panel, y) in zip(axes, means.items(), strict=True):
+            regression(ax, x, y)
+            context.points(ax, x, y)
+            limit_y(ax, y[x.notna()])
+            context.score_axis(ax.xaxis, x[y.notna()])
+            ranks = context.ranks(x, y, METRICS[panel.tasks[0].metric].better)
+            row = average_row(context.results.correlations, panel)
+            ax.set_title(f"{context.labels.panel(panel)}\n{coefficients(row, context.drawable)}{ranks}")
+            ax.set_ylabel(panel_axis(panel))
+        figure.supxlabel(context.results.source_label, fontsize=8)
+        context.legend(figure, shown)
+    return figure
+
+
+def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | None:
+    """Figs 5 and 6: one scatter per task of some kinds (logit axes with ticks in the unit of the metric).
+
+    The kinds are all transfer tasks or all properties, so that their panels share the x axis. None when no task has
+    a model with a source accuracy.
+    """
+    results, scores = context.results, context.results.tasks
+    raw = results.conventions.raw(kinds[0])
+    x, matrix = scores.x(raw), scores.matrix
+    tasks = [task for task in scores.figure_tasks(kinds) if (matrix[task].notna() & x.notna()).any()]
+    if not tasks:
+        return None
+    shown = [m for m in context.models if matrix.loc[m, tasks].notna().any() and np.isfinite(x[m])]
+    with mpl.rc_context(STYLE):
+        figure, axes = panel_grid(len(tasks), 1.65, len(shown))
+        for ax, task in zip(axes, tasks, strict=True):
+            y = scores.values[task]
+            regression(ax, x, y)
+            context.points(ax, x, y, 4.5)
+            limit_y(ax, y[x.notna()])
+            context.score_axis(ax.xaxis, x[y.notna()], raw=raw)
+            context.score_axis(ax.yaxis, y, task.metric, raw)
+            title = joined(_title(context, task, kinds), results.suffixes[task.protocol])
+            ranks = context.ranks(x, y, METRICS[task.metric].better)
+            row = task_row(results.correlations, task)
+            ax.set_title(f"{title}\n{coefficients(row, context.drawable)}{ranks}")
+        figure.supxlabel(results.source_label, fontsize=8)
+        figure.supylabel("Score" if raw else "Score (logit scale where bounded)", fontsize=8)
+        context.legend(figure, shown)
+    return figure
+
+
+def _title(context: FigureContext, task: Task, kinds: tuple[str, ...]) -> str:
+    """Name of a task by what varies within the figure."""
+    trained = KINDS[task.kind].label.split("(")[-1].strip(")") if len(kinds) > 1 else ""
+    return joined(context.labels.subject(task), trained, setting_label(task.setting))
+
+
+def panel_axis(panel: Panel) -> str:
+    """Label the y axis of a panel."""
+    metric = METRICS[panel.tasks[0].metric]
+    if not metric.logit:
+        return f"{metric.label} error (degrees)"
+    if KINDS[panel.kind].headline:
+        return f"{metric.label} (log-odds)"
+    return "Mean log-odds" if len(panel.tasks) > 1 else "Log-odds"
+
+
+def coefficients(row: pd.Series | None, models: int) -> str:
+    """Coefficients for a panel's title, with their number of models where that is below `models`.
+
+    Parameters
+    ----------
+    row : pd.Series or None
+        Row of the correlations, None without one.
+    models : int
+        Number of models that can be points.
+    """
+    if row is None or pd.isna(row["pearson"]):
+        return "no correlation" if row is None else row["note"]
+    text = f"r = {row['pearson']:.2f}   ρ = {row['spearman']:.2f}".replace("-", "−")
+    return text if row["n"] >= models else f"{text}   n = {row['n']}"
+
+
+def regression(ax, x: pd.Series, y: pd.Series) -> None:
+    """Draw the least-squares line with the 95 % confidence band of the mean; needs 3 points that differ in x."""
+    kept = np.isfinite(x) & np.isfinite(y)
+    x, y = np.asarray(x[kept]), np.asarray(y[kept])
+    if len(x) < 3 or np.ptp(x) == 0:
+        return
+    fit = stats.linregress(x, y)
+    grid = np.linspace(x.min(), x.max(), 60)
+    line = fit.intercept + fit.slope * grid
+    residual = np.sqrt(((y - fit.intercept - fit.slope * x) ** 2).sum() / (len(x) - 2))
+    spread = np.sqrt(1 / len(x) + (grid - x.mean()) ** 2 / ((x - x.mean()) ** 2).sum())
+    half = stats.t.ppf(0.975, len(x) - 2) * residual * spread
+    ax.plot(grid, line, color="#444444", linewidth=1, zorder=2)
+    ax.fill_between(grid, line - half, line + half, color="#BBBBBB", alpha=0.45, linewidth=0, zorder=1)
+
+
+def limit_y(ax, y: pd.Series) -> None:
+    """Limit the y axis to the points: with few of them, the confidence band is many times as high as their range."""
+    finite = y[np.isfinite(y)]
+    room = 0.6 * np.ptp(finite)
+    if room > 0:
+        bottom, top = ax.get_ylim()
+        ax.set_ylim(max(bottom, finite.min() - room), min(top, finite.max() + room))
