@@ -25,4 +25,4 @@ with job(snakemake.log[0]):
         "left_out": str(len(published.dropped)),
         "forward": json.dumps(forward_check(published.state, params["arch"], snakemake.wildcards.model)),
     }
-    save_state(published.state, snakemake.output[0], provenance)
+    save_state(published.state, snakemake.output.checkpoint, provenance)

@@ -27,7 +27,7 @@ with job(snakemake.log[0]):
         )
     diagram = calibration.reliability_diagram(probabilities, labels)
     score_file.write(
-        snakemake.output[0],
+        snakemake.output.score,
         snakemake.wildcards,
         "calibration",
         [

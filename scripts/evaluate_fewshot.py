@@ -40,7 +40,7 @@ with job(snakemake.log[0]):
         warnings.append(score_file.BIASED)
     norms = {setting: norm for setting, (norm, _) in chosen.items()}
     score_file.write(
-        snakemake.output[0],
+        snakemake.output.score,
         snakemake.wildcards,
         "fewshot",
         [

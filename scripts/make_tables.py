@@ -24,7 +24,7 @@ with job(snakemake.log[0]):
     tables = all_tables(summary, correlate_summary(summary), read_episodes(paths), published)
     notes = read_notes(paths)
     add_notes(tables, notes)
-    folder = Path(snakemake.output[0])
+    folder = Path(snakemake.output.tables)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "notes.json", notes)
     write_summary(summary, tables, folder)

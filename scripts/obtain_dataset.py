@@ -12,4 +12,4 @@ with job(snakemake.log[0]):
     place = location(Source("original", name), snakemake.resources.data_root)
     files = {} if place.exists() else obtain(name, DOWNLOADS / name, place)
     # Which place it is may change (data_root); that there was one is what this file records.
-    write_json(snakemake.output[0], {"dataset": name, "date": datetime.now(UTC).date().isoformat(), "files": files})
+    write_json(snakemake.output.record, {"dataset": name, "date": datetime.now(UTC).date().isoformat(), "files": files})

@@ -23,7 +23,7 @@ def by_task(paths: list[str]) -> dict[tuple[str, str], dict[str, Path]]:
 
 
 with job(snakemake.log[0]):
-    tables, folder = Path(snakemake.input.tables), Path(snakemake.output[0])
+    tables, folder = Path(snakemake.input.tables), Path(snakemake.output.figures)
     folder.mkdir(parents=True, exist_ok=True)
     summary, correlations = read_summary(tables), read_correlations(tables)
     for name, figure in suite_figures(summary, correlations):

@@ -22,7 +22,7 @@ with job(snakemake.log[0]):
             check_size(where, valid, str(root / image), read_image(root, image).size)
             yield where, normals, valid
 
-    counts = write_normals(frames(), len(index), Path(snakemake.output[0]))
+    counts = write_normals(frames(), len(index), Path(snakemake.output.normals))
     log.info("%d images: %s", len(index), ", ".join(f"{value} {name}" for name, value in counts.items()))
     if counts["zero"]:
         log.warning("%d pixels are marked valid but have no normal; they are left out", counts["zero"])

@@ -33,4 +33,4 @@ with job(snakemake.log[0]):
         progress=lambda batches: progress(batches, "batches"),
     )
     result = {"model": snakemake.wildcards.model, "top1": top1, "published": params.published, "images": images}
-    write_json(snakemake.output[0], result | {"difference": top1 - params.published})
+    write_json(snakemake.output.verification, result | {"difference": top1 - params.published})

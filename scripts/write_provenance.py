@@ -15,4 +15,4 @@ with job(snakemake.log[0]):
     cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows}
     # The configuration is read here and not passed as a parameter: it is never the reason to run this again.
     suite = snakemake.wildcards.suite
-    write_json(snakemake.output[0], collect(suite, cells, snakemake.config, package_versions(*PACKAGES)))
+    write_json(snakemake.output.provenance, collect(suite, cells, snakemake.config, package_versions(*PACKAGES)))

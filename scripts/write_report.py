@@ -7,7 +7,7 @@ from ssltransfer.report.provenance import summarise
 
 with job(snakemake.log[0]):
     write_report(
-        snakemake.output[0],
+        snakemake.output.report,
         snakemake.wildcards.suite,
         snakemake.params.title,
         snakemake.input.tables,

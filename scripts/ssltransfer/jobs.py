@@ -15,8 +15,6 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ssltransfer.errors import InputError, first_line, one_line
 
 log = logging.getLogger("ssltransfer")
@@ -68,6 +66,8 @@ def _machine(error: Exception) -> bool:
 
 def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
     """Iterate with a bar on a terminal, and with a line in the log every so many seconds."""
+    from tqdm import tqdm  # this module is read by the workflow too, which needs no more than Snakemake brings
+
     total = len(iterable) if total is None else total
     last = time.monotonic()
     bar = tqdm(iterable, desc=label, total=total, disable=not sys.stderr.isatty(), leave=False)

@@ -15,15 +15,18 @@ rule evaluate_attention:
     log:
         "logs/evaluate_attention/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("attention")),
+        protocol=any_of(protocols_of_kind("attention")),
     conda:
         "../../envs/torch.yaml"
+    # Keeps every image that is done; the next attempt goes on from there.
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(8000),
+        runtime=attempt_times(240),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
+        settings=protocol_settings,
+        arch=of_model("arch"),
+        norm=evaluated_norm,
         version=version("attention"),
     script:
         "../../scripts/evaluate_attention.py"

@@ -8,15 +8,18 @@ rule evaluate_fewshot:
         index=index_file,
         features=feature_files,
     output:
-        "results/scores/{protocol}/{model}/{dataset}.json",
+        score="results/scores/{protocol}/{model}/{dataset}.json",
     log:
         "logs/evaluate_fewshot/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("fewshot")),
+        protocol=any_of(protocols_of_kind("fewshot")),
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=attempt_times(2000, per_mb=3),
+        runtime=attempt_times(30, per_mb=1 / 4),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
+        settings=protocol_settings,
         version=version("fewshot"),
     script:
         "../../scripts/evaluate_fewshot.py"

@@ -13,13 +13,15 @@ rule evaluate_linear:
     log:
         "logs/evaluate_linear/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("linear")),
+        protocol=any_of(protocols_of_kind("linear")),
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(4000, per_mb=6),
+        runtime=attempt_times(30, per_mb=1 / 2),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
+        settings=protocol_settings,
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],
         version=version("linear"),
     script:

@@ -8,10 +8,10 @@ from types import SimpleNamespace
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ssltransfer.files import read_json, replacing
+from ssltransfer.files import package_data, read_json, replacing
 from ssltransfer.report.table_folder import read_summary
 
-TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
+TEMPLATES = package_data("workflow/report")
 
 #: Section -> what belongs there: (title, figures, beginnings of table names), in reading order. A figure stands for
 #: itself and for those named after it with more words: ``normals-pictures`` for the pictures of all its protocols.

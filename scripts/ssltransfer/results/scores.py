@@ -26,7 +26,7 @@ from pathlib import Path
 import pandas as pd
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import read_json
+from ssltransfer.files import package_data, read_json
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 
 COLUMNS = ["model", "protocol", "kind", "dataset", "setting", "metric", "value", "low", "high", "source"]
@@ -34,7 +34,7 @@ CELL = ["model", "protocol", "kind", "dataset", "setting", "metric"]
 AVERAGE = "average"
 SHOWN = 3
 """Warnings of a protocol that captions repeat."""
-SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "score.schema.yaml"
+SCHEMA = package_data("workflow/schemas/score.schema.yaml")
 
 
 @cache

@@ -12,6 +12,6 @@ with job(snakemake.log[0]):
     try:
         manifest = fetch(params.source, params.checksum, Path(params.folder), Path(params.pin))
     except InputError as error:
-        log.warning("%s; to try again: --forcerun fetch_trunk", error)
+        log.warning("%s; to try again: --forcerun fetch_lpips_network", error)
         manifest = {"files": [], "absent": str(error)}
-    write_json(snakemake.output[0], manifest)
+    write_json(snakemake.output.manifest, manifest)
