@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
@@ -12,6 +13,11 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.protocols.inversion.lpips_networks import TRUNKS
 from ssltransfer.versions import version
+
+if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    raise WorkflowError(
+        "--sdm conda needs a clone: a remote module's jobs import the library installed beside Snakemake"
+    )
 
 try:
     SUITE = load_suite(config, package_data("workflow/schemas"), package_data("."))
