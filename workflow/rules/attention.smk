@@ -1,9 +1,9 @@
-# Needs: the images of a few-image data set, resized to the frame that the masks slide over, and a backbone.
+# Needs: the images of a few-image dataset, resized to the frame that the masks slide over, and a backbone.
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of occlusion attention, its maps and pictures of them.
 
 
 rule evaluate_attention:
-    """Measure where occlusion changes the features of a model, on all images of a data set."""
+    """Measure where occlusion changes the features of a model, on all images of a dataset."""
     input:
         index=index_file,
         images=attention_images,

@@ -3,7 +3,7 @@
 
 
 rule evaluate_calibration:
-    """Measure the calibration of the linear classifiers of a model on a data set."""
+    """Measure the calibration of the linear classifiers of a model on a dataset."""
     input:
         predictions=lambda w: f"results/predictions/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.npz",
         score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",

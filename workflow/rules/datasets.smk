@@ -1,10 +1,10 @@
-# Needs: the original data sets and users' own images below data_root (nothing for the generated ones).
+# Needs: the original datasets and users' own images below data_root (nothing for the generated ones).
 # Makes: results/datasets/{dataset}/index.parquet and {transform}.npy, decoded and resized once for all models.
 # What is not below data_root is downloaded to resources/datasets, where that is possible.
 
 
 rule obtain_dataset:
-    """Find an original data set below the data root, or download it."""
+    """Find an original dataset below the data root, or download it."""
     output:
         record="results/originals/{original}.json",
     log:
@@ -22,7 +22,7 @@ rule obtain_dataset:
 
 
 rule index_dataset:
-    """Read the original layout of a data set, or a user's own images, into an index."""
+    """Read the original layout of a dataset, or a user's own images, into an index."""
     input:
         index_input,
     output:
@@ -48,7 +48,7 @@ rule index_dataset:
 
 
 rule generate_dataset:
-    """Generate a data set and its index."""
+    """Generate a dataset and its index."""
     output:
         index="results/datasets/{dataset}/index.parquet",
         originals="results/datasets/{dataset}/originals.npy",
@@ -79,7 +79,7 @@ use rule generate_dataset as generate_shapes with:
 
 
 rule relabel_dataset:
-    """Index the images of another data set under another column of its index."""
+    """Index the images of another dataset under another column of its index."""
     input:
         relabelled_index,
     output:
@@ -100,7 +100,7 @@ rule relabel_dataset:
 
 
 rule sample_images:
-    """Choose one image of each of several data sets."""
+    """Choose one image of each of several datasets."""
     input:
         sampled_indexes,
     output:
@@ -123,7 +123,7 @@ rule sample_images:
 
 
 rule prepare_images:
-    """Decode, resize and crop the images of a data set once for all models."""
+    """Decode, resize and crop the images of a dataset once for all models."""
     input:
         index=index_file,
     output:

@@ -1,4 +1,4 @@
-# Needs: results/checkpoints/{model}.safetensors, the index of a data set with boxes, and its original images.
+# Needs: results/checkpoints/{model}.safetensors, the index of a dataset with boxes, and its original images.
 # Makes: results/trained/{protocol}/{model}/{dataset}.safetensors (the detector), its detections on the test images
 # (results/predictions), its losses (results/curves); from the detections score and pictures.
 
@@ -45,7 +45,7 @@ use rule train_detector as train_detectron2 with:
 
 
 rule evaluate_detection:
-    """Evaluate the detections of a model on a data set."""
+    """Evaluate the detections of a model on a dataset."""
     input:
         index=index_file,
         predictions="results/predictions/{protocol}/{model}/{dataset}.npz",

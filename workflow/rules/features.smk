@@ -4,7 +4,7 @@
 
 
 rule extract_features:
-    """Extract the features of a data set with a model."""
+    """Extract the features of a dataset with a model."""
     input:
         unpack(feature_input),
         checkpoint="results/checkpoints/{model}.safetensors",

@@ -1,10 +1,10 @@
-# Needs: the images of a few-image data set and a backbone; for the LPIPS distances the networks under them.
+# Needs: the images of a few-image dataset and a backbone; for the LPIPS distances the networks under them.
 # Makes: results/inverted/{protocol}/{model}/{dataset}.npz, the images reconstructed from features, with the curve of
 # their losses, and from them the score and pictures.
 
 
 rule invert_features:
-    """Reconstruct the images of a data set from the features of a model."""
+    """Reconstruct the images of a dataset from the features of a model."""
     input:
         index=index_file,
         images=inversion_images,

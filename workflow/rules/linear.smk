@@ -1,9 +1,9 @@
-# Needs: the features of a data set under each input normalisation that the protocol evaluates.
+# Needs: the features of a dataset under each input normalisation that the protocol evaluates.
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol, and the decision values.
 
 
 rule evaluate_linear:
-    """Fit and test linear classifiers on the features of a model on a data set."""
+    """Fit and test linear classifiers on the features of a model on a dataset."""
     input:
         index=index_file,
         features=feature_files,

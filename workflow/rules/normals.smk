@@ -4,7 +4,7 @@
 
 
 rule prepare_normals:
-    """Read the known surface normals of a data set and the masks of valid pixels into one array."""
+    """Read the known surface normals of a dataset and the masks of valid pixels into one array."""
     input:
         index_file,
     output:

@@ -1,4 +1,4 @@
-# Needs: the images of the recipe's data set (config/pretraining.yaml).
+# Needs: the images of the recipe's dataset (config/pretraining.yaml).
 # Makes: results/checkpoints/{model}.safetensors for models with source pretrain:RECIPE.
 
 
