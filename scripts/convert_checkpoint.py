@@ -11,4 +11,4 @@ with job(snakemake.log[0]):
     params = snakemake.params
     manifest = read_json(snakemake.input.manifest)
     state, provenance = convert(manifest, Path(params.folder), params.checkpoint, snakemake.wildcards.model)
-    save_tensors(state, snakemake.output[0], provenance)
+    save_tensors(state, snakemake.output.checkpoint, provenance)

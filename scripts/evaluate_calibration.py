@@ -14,7 +14,7 @@ with job(snakemake.log[0]):
         load_predictions(snakemake.input.predictions), read_json(snakemake.input.score), settings["seed"]
     )
     score_file.write(
-        snakemake.output[0],
+        snakemake.output.score,
         snakemake.wildcards,
         measurement,
         settings,

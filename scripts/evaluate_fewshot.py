@@ -17,7 +17,7 @@ with job(snakemake.log[0]):
         read_settings(FewShotSettings, snakemake.params.settings),
     )
     score_file.write(
-        snakemake.output[0],
+        snakemake.output.score,
         snakemake.wildcards,
         measurement,
         complete(snakemake.params.settings),

@@ -9,4 +9,4 @@ from ssltransfer.jobs import job
 with job(snakemake.log[0]):
     params = snakemake.params
     manifest = fetch(params.source, params.checksum, Path(params.folder), Path(params.pin))
-    write_json(snakemake.output[0], manifest)
+    write_json(snakemake.output.manifest, manifest)

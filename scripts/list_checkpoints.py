@@ -9,4 +9,4 @@ from ssltransfer.jobs import job
 with job(snakemake.log[0]):
     verified = {Path(path).stem: read_json(path) for path in snakemake.input.verifications}
     table = list_checkpoints(map(Path, snakemake.input.checkpoints), verified, snakemake.params.heads)
-    write_listing(table, Path(snakemake.output[0]))
+    write_listing(table, Path(snakemake.output.table))

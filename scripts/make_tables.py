@@ -6,7 +6,7 @@ from ssltransfer.report.table_folder import make_tables
 with job(snakemake.log[0]):
     params = snakemake.params
     make_tables(
-        snakemake.output[0],
+        snakemake.output.tables,
         snakemake.input.scores,
         params.models,
         params.datasets,

@@ -5,4 +5,4 @@ from ssltransfer.files import write_json
 from ssltransfer.jobs import job
 
 with job(snakemake.log[0]):
-    write_json(snakemake.output[0], find_or_obtain(snakemake.wildcards.original, snakemake.resources.data_root))
+    write_json(snakemake.output.record, find_or_obtain(snakemake.wildcards.original, snakemake.resources.data_root))

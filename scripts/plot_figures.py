@@ -5,7 +5,7 @@ from ssltransfer.report.figures import plot_figures
 
 with job(snakemake.log[0]):
     plot_figures(
-        snakemake.output[0],
+        snakemake.output.figures,
         snakemake.input.tables,
         snakemake.input.pictures,
         snakemake.input.curves,

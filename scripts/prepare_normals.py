@@ -8,4 +8,4 @@ from ssltransfer.protocols.dense.normals.known_normals import prepare_normals
 
 with job(snakemake.log[0]):
     dataset = Dataset(snakemake.params.normals["source"], snakemake.resources.data_root, snakemake.input[0])
-    prepare_normals(dataset, Path(snakemake.output[0]), lambda rows: progress(rows, "images"))
+    prepare_normals(dataset, Path(snakemake.output.normals), lambda rows: progress(rows, "images"))

@@ -13,7 +13,7 @@ from ssltransfer.results.tensor_file import save_tensors
 
 with job(snakemake.log[0]):
     cost = JobUsage()
-    params, output = snakemake.params, Path(snakemake.output[0])
+    params, output = snakemake.params, Path(snakemake.output.checkpoint)
     part = output.with_name(f"{output.name}.part")
     recipe = Recipe(params.recipe_name, **params.recipe)
     images = labels = rows = np.empty(0)

@@ -23,4 +23,4 @@ with job(snakemake.log[0]):
         workers=snakemake.threads,
         progress=lambda batches: progress(batches, "batches"),
     )
-    write_json(snakemake.output[0], result)
+    write_json(snakemake.output.verification, result)

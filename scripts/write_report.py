@@ -5,7 +5,7 @@ from ssltransfer.report.html import write_report
 
 with job(snakemake.log[0]):
     write_report(
-        snakemake.output[0],
+        snakemake.output.report,
         snakemake.wildcards.suite,
         snakemake.params.title,
         snakemake.input.tables,

@@ -39,10 +39,11 @@ def clone(folder, finished=None):
     """A clone with the toy suite in place of the demo suite, in which the suite has run if `finished` is given."""
     listed = ["git", "-C", str(REPOSITORY), "ls-files", "-z", "--cached", "--others", "--exclude-standard"]
     for name in subprocess.run(listed, capture_output=True, text=True, check=True).stdout.split("\0"):
-        if name and (REPOSITORY / name).is_file() and not name.startswith(("tests/", "docs/images/")):
+        path = REPOSITORY / name
+        if name and (path.is_file() or path.is_symlink()) and not name.startswith(("tests/", "docs/images/")):
             target = folder / name
             target.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copy(REPOSITORY / name, target)
+            shutil.copy(path, target, follow_symlinks=False)
     shutil.copytree(REPOSITORY / "tests/config", folder / "config", dirs_exist_ok=True)
     for name in ("results", ".snakemake/metadata") if finished else ():
         shutil.copytree(finished / name, folder / name, copy_function=shutil.copy2, dirs_exist_ok=True)

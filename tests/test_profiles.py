@@ -1,4 +1,4 @@
-"""The profiles name every rule, and what they ask for is a number for inputs of any size."""
+"""What rules ask for is a number for inputs of any size, and the profiles add what belongs to a cluster."""
 
 import re
 from types import SimpleNamespace
@@ -9,7 +9,6 @@ import yaml
 from workflow import REPOSITORY
 
 PROFILES = {path.parent.name: yaml.safe_load(path.read_text()) for path in REPOSITORY.glob("profiles/*/profile.yaml")}
-REQUESTS = PROFILES["slurm"]["set-resources"]
 
 
 def rules():
@@ -34,28 +33,38 @@ LARGEST = {
 JOBS = {name for name, body in RULES.items() if "script:" in body and "localrule: True" not in body}
 
 
-def test_every_rule_that_is_submitted_has_its_resources():
-    assert {"extract_features", "generate_shapes"} <= JOBS and "fetch_head" not in JOBS  # the parser works
-    lines = re.findall(r"^  (\w+):", (REPOSITORY / "profiles/slurm/profile.yaml").read_text(), re.MULTILINE)
-    assert max(lines.count(name) for name in JOBS - set(PROFILES["slurm"]["set-threads"])) <= 1  # YAML takes the last
-    assert set(REQUESTS) == JOBS, "profiles/slurm/profile.yaml: a line for each rule that is not a localrule, no other"
-    for rule, request in REQUESTS.items():
-        assert {"mem_mb", "runtime"} <= set(request) <= {"mem_mb", "runtime", "gpu"}, rule
-        assert "attempt" in request["mem_mb"] and "attempt" in request["runtime"], rule
+def attempt_times():
+    """The function of common.smk that makes a resource of a job."""
+    text = (REPOSITORY / "workflow/rules/common.smk").read_text()
+    names = {}
+    exec(re.search(r"^def attempt_times\b.*?^(?=\S)", text[text.index("def attempt_times") :], re.M | re.S)[0], names)
+    return names["attempt_times"]
 
 
-def test_rules_that_use_a_gpu_ask_for_one():
-    users = {name for name in JOBS if "gpu=LOCAL_GPU" in RULES[name]}
-    assert users == {rule for rule, request in REQUESTS.items() if "gpu" in request}
+def request(rule, key):
+    """The function that gives a resource of a rule; a derived rule may have its own."""
+    return eval(re.search(rf"\b{key}=(attempt_times\(.*?\)),", RULES[rule])[1], {"attempt_times": attempt_times()})
 
 
-@pytest.mark.parametrize("rule", sorted(REQUESTS))
+def test_requests_are_read():
+    assert {"extract_features", "generate_shapes"} <= JOBS and "fetch_head" not in JOBS
+    assert request("evaluate_linear", "mem_mb")(None, SimpleNamespace(size_mb=10), 2) == 2 * (4000 + 60)
+    assert request("pretrain_model", "runtime")(None, SimpleNamespace(size_mb=10_000), 1) == 1440
+
+
+def test_rules_that_use_a_gpu_ask_for_one_on_a_cluster():
+    users = {name for name in JOBS if "gpu=GPU_HERE" in RULES[name]}
+    assert PROFILES["slurm"]["set-resources"] == {rule: {"gpu": 1} for rule in users}
+    assert "set-threads" not in PROFILES["slurm"]
+
+
+@pytest.mark.parametrize("rule", sorted(JOBS))
 def test_requests_grow_with_data_and_attempt(rule):
     """From a toy run to 100,000 images of 224 x 224 pixels, or their features under two normalisations."""
     for key, lowest, highest in (("mem_mb", 1000, 100_000), ("runtime", 10, 3 * 24 * 60)):
+        amount = request(rule, key)
         values = [
-            [eval(REQUESTS[rule][key], {"attempt": a, "input": SimpleNamespace(size_mb=s)}) for a in (1, 2, 3)]
-            for s in (0.01, LARGEST.get(rule, 1600))
+            [amount(None, SimpleNamespace(size_mb=s), a) for a in (1, 2, 3)] for s in (0.01, LARGEST.get(rule, 1600))
         ]
         assert all(isinstance(value, int) and lowest <= value <= highest for row in values for value in row), values
         assert all(row[0] < row[1] <= row[2] for row in values), values
@@ -64,3 +73,15 @@ def test_requests_grow_with_data_and_attempt(rule):
 
 def test_both_profiles_rerun_for_the_same_reasons():
     assert {tuple(profile["rerun-triggers"]) for profile in PROFILES.values()} == {("mtime", "params", "input")}
+
+
+def test_every_output_has_a_name():
+    for name, body in RULES.items():
+        for block in re.findall(r"^    output:\n((?:        .*\n)+)", body, re.M):
+            lines = re.findall(r"^        (\S.*)$", block, re.M)
+            assert all(re.match(r"\w+=|#|\),", line) for line in lines), (name, lines)
+
+
+def test_rules_ask_named_functions():
+    """A question that several rules ask has a name; at most a few are asked once and where they stand."""
+    assert sum(body.count("lambda") for body in RULES.values()) <= 24

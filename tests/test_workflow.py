@@ -76,7 +76,8 @@ def test_second_run_plans_nothing(finished):
 
 
 def test_touching_files_plans_nothing(copy):
-    for path in [*copy.glob("config/*"), REPOSITORY / "Snakefile", *REPOSITORY.glob("scripts/**/*.py")]:
+    code = [REPOSITORY / "Snakefile", REPOSITORY / "workflow/Snakefile", *REPOSITORY.glob("scripts/**/*.py")]
+    for path in [*copy.glob("config/*"), *code]:
         os.utime(path)
     assert not planned(copy)
 

@@ -8,6 +8,16 @@ from contextlib import contextmanager
 from pathlib import Path
 
 
+def package_data(name: str) -> Path:
+    """Return the path of a file or folder that the library comes with, by its path in the repository.
+
+    These are ``workflow/schemas``, ``workflow/report``, ``resources/published`` and ``config``. A built package
+    carries copies of them; in a checkout they are where they are edited.
+    """
+    packed = Path(__file__).parent / "_data"
+    return (packed if packed.is_dir() else Path(__file__).parents[2]) / name
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.

@@ -16,8 +16,6 @@ from importlib.metadata import PackageNotFoundError, version
 from operator import length_hint
 from pathlib import Path
 
-from tqdm import tqdm
-
 from ssltransfer.errors import InputError, first_line, one_line
 
 log = logging.getLogger("ssltransfer")
@@ -69,6 +67,8 @@ def _machine(error: Exception) -> bool:
 
 def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
     """Iterate with a bar on a terminal, and with a line in the log every so many seconds."""
+    from tqdm import tqdm  # this module is read by the workflow too, which needs no more than Snakemake brings
+
     total = length_hint(iterable) if total is None else total
     last = time.monotonic()
     bar = tqdm(iterable, desc=label, total=total, disable=not sys.stderr.isatty(), leave=False)

@@ -7,14 +7,14 @@ protocol describes the keys it reads as a frozen dataclass without defaults, nes
 from collections.abc import Mapping
 from dataclasses import fields, is_dataclass
 from functools import cache
-from pathlib import Path
 from typing import Any, TypeVar, get_type_hints
 
 import yaml
 
 from ssltransfer.errors import InputError
+from ssltransfer.files import package_data
 
-SCHEMAS = Path(__file__).parents[2] / "workflow" / "schemas"
+SCHEMA = "workflow/schemas/config.schema.yaml"
 Form = TypeVar("Form")
 
 
@@ -22,7 +22,7 @@ Form = TypeVar("Form")
 def config_schema() -> dict:
     """Return the schema of a suite; `$defs` holds one schema for each kind of settings block."""
     loader = getattr(yaml, "CSafeLoader", yaml.SafeLoader)  # ten times as fast, where PyYAML was built with it
-    return loader((SCHEMAS / "config.schema.yaml").read_text(encoding="utf-8")).get_single_data()
+    return loader(package_data(SCHEMA).read_text(encoding="utf-8")).get_single_data()
 
 
 def fill_defaults(block: Mapping, schema: Mapping) -> dict:

@@ -1,9 +1,9 @@
-# Needs: the images of a few-image data set, resized to the frame that the masks slide over, and a backbone.
+# Needs: the images of a few-image dataset, resized to the frame that the masks slide over, and a backbone.
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of occlusion attention, its maps and pictures of them.
 
 
 rule evaluate_attention:
-    """Measure where occlusion changes the features of a model, on all images of a data set."""
+    """Measure where occlusion changes the features of a model, on all images of a dataset."""
     input:
         index=index_file,
         images=attention_images,
@@ -15,15 +15,18 @@ rule evaluate_attention:
     log:
         "logs/evaluate_attention/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("attention")),
+        protocol=any_of(protocols_of_kind("attention")),
     conda:
         "../../envs/torch.yaml"
+    # Keeps every image that is done; the next attempt goes on from there.
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(8000),
+        runtime=attempt_times(240),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
+        settings=protocol_settings,
+        arch=of_model("arch"),
+        norm=evaluated_norm,
         version=version("attention"),
     script:
         "../../scripts/evaluate_attention.py"

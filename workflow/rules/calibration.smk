@@ -3,20 +3,23 @@
 
 
 rule evaluate_calibration:
-    """Measure the calibration of the linear classifiers of a model on a data set."""
+    """Measure the calibration of the linear classifiers of a model on a dataset."""
     input:
         predictions=lambda w: f"results/predictions/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.npz",
         score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",
     output:
-        "results/scores/{protocol}/{model}/{dataset}.json",
+        score="results/scores/{protocol}/{model}/{dataset}.json",
     log:
         "logs/evaluate_calibration/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("calibration")),
+        protocol=any_of(protocols_of_kind("calibration")),
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=attempt_times(2000),
+        runtime=attempt_times(15),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
+        settings=protocol_settings,
         version=version("calibration"),
     script:
         "../../scripts/evaluate_calibration.py"

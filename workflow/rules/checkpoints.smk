@@ -6,21 +6,22 @@
 rule fetch_checkpoint:
     """Fetch and verify the published files of a model."""
     input:
-        lambda w: present_files(SUITE.models[w.model]["source"]),
+        originals_here,
     output:
-        "results/checkpoints/{model}.manifest.json",
+        manifest="results/checkpoints/{model}.manifest.json",
     log:
         "logs/fetch_checkpoint/{model}.log",
     wildcard_constraints:
-        model=names(PUBLISHED_MODELS),
+        model=any_of(PUBLISHED_MODELS),
     localrule: True
     conda:
         "../../envs/torch.yaml"
     params:
-        source=lambda w: SUITE.models[w.model]["source"],
-        checksum=lambda w: SUITE.models[w.model]["sha256"],
-        folder=files_folder,
-        pin=lambda w: f"resources/checkpoint-pins/{w.model}.json",
+        source=of_model("source"),
+        checksum=of_model("sha256"),
+        # Not an output, so that Snakemake never deletes a download.
+        folder="resources/checkpoints/{model}",
+        pin="resources/checkpoint-pins/{model}.json",
     script:
         "../../scripts/fetch_checkpoint.py"
 
@@ -29,14 +30,14 @@ use rule fetch_checkpoint as fetch_head with:
     input:
         lambda w: present_files(HEADS[w.model]["source"]),
     output:
-        "results/heads/{model}.manifest.json",
+        manifest="results/heads/{model}.manifest.json",
     log:
         "logs/fetch_head/{model}.log",
     params:
         source=lambda w: HEADS[w.model]["source"],
         checksum="",
-        folder=lambda w: f"resources/heads/{w.model}",
-        pin=lambda w: f"resources/checkpoint-pins/{w.model}-head.json",
+        folder="resources/heads/{model}",
+        pin="resources/checkpoint-pins/{model}-head.json",
 
 
 rule convert_checkpoint:
@@ -44,23 +45,21 @@ rule convert_checkpoint:
     input:
         manifest="results/checkpoints/{model}.manifest.json",
         # Snakemake does not look behind a manifest that is missing, as after a failed fetch.
-        originals=lambda w: present_files(SUITE.models[w.model]["source"]),
+        originals=originals_here,
     output:
-        "results/checkpoints/{model}.safetensors",
+        checkpoint="results/checkpoints/{model}.safetensors",
     log:
         "logs/convert_checkpoint/{model}.log",
     wildcard_constraints:
-        model=names(PUBLISHED_MODELS),
+        model=any_of(PUBLISHED_MODELS),
     conda:
         "../../envs/torch.yaml"
+    resources:
+        mem_mb=attempt_times(6000),
+        runtime=attempt_times(15),
     params:
-        checkpoint=lambda w: {
-            "arch": SUITE.models[w.model]["arch"],
-            "format": SUITE.models[w.model]["format"],
-            "source": SUITE.models[w.model]["source"],
-            "version": version("checkpoints"),
-        },
-        folder=files_folder,
+        checkpoint=conversion_params,
+        folder="resources/checkpoints/{model}",
     script:
         "../../scripts/convert_checkpoint.py"
 
@@ -69,23 +68,25 @@ rule verify_checkpoint:
     """Measure a checkpoint on ImageNet with the classifier that its authors published."""
     input:
         checkpoint="results/checkpoints/{model}.safetensors",
-        manifest=lambda w: (f"results/{'checkpoints' if head_inside(w.model) else 'heads'}/{w.model}.manifest.json"),
+        manifest=head_manifest,
     output:
-        "results/verification/{model}.json",
+        verification="results/verification/{model}.json",
     log:
         "logs/verify_checkpoint/{model}.log",
     conda:
         "../../envs/torch.yaml"
     threads: 4
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(8000),
+        runtime=attempt_times(60),
         imagenet_val=SUITE.config["imagenet_val"],
     params:
-        inside=lambda w: head_inside(w.model),
-        folder=lambda w: (files_folder(w) if head_inside(w.model) else f"resources/heads/{w.model}"),
-        format=lambda w: SUITE.models[w.model]["format"],
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.models[w.model]["norm"],
+        inside=has_embedded_head,
+        folder=head_folder,
+        format=of_model("format"),
+        arch=of_model("arch"),
+        norm=of_model("norm"),
         published=lambda w: float(HEADS[w.model]["top1"]),
         version=version("verification"),
     script:
@@ -106,7 +107,7 @@ rule list_checkpoints:
         checkpoints=CHECKPOINTS,
         verifications=VERIFICATIONS,
     output:
-        "results/{suite}/checkpoints.tsv",
+        table="results/{suite}/checkpoints.tsv",
     log:
         "logs/list_checkpoints/{suite}.log",
     localrule: True

@@ -3,35 +3,45 @@
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config import load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
-from ssltransfer.files import read_json
+from ssltransfer.files import package_data
 from ssltransfer.protocols.inversion.lpips_networks import TRUNKS
 from ssltransfer.versions import version
 
-# Not workflow.basedir, which is the other workflow's where this one is used as a module.
-BASE = Path(workflow.current_basedir.get_path_or_uri(secret_free=True)).parents[1]
+if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
+    raise WorkflowError(
+        "--sdm conda needs a clone: a remote module's jobs import the library installed beside Snakemake"
+    )
 
 try:
-    SUITE = load_suite(config, BASE / "workflow" / "schemas", BASE)
+    SUITE = load_suite(config, package_data("workflow/schemas"), package_data("."))
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
 # Linear ImageNet classifiers that authors published for their models: proof of a conversion.
-HEADS = {row["model"]: row for row in read_table(BASE / "config" / "heads.tsv")}
+HEADS = {row["model"]: row for row in read_table(package_data("config/heads.tsv"))}
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
 # A local GPU is a resource that jobs take in turn; without one, they run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
-LOCAL_GPU = int(has_gpu())
+GPU_HERE = int(has_gpu())
+
+# Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
+KINDS_WITH_PICTURES = ("detection", "normals", "inversion", "attention")
+KINDS_WITH_LOSSES = ("detection", "normals", "inversion")
 
 
-def names(values):
+# Which models, datasets and protocols a rule serves (wildcard constraints)
+
+
+def any_of(values):
     """A regular expression that matches exactly these ids (nothing, if there are none)."""
     return "|".join(sorted(values)) or "(?!)"
 
@@ -60,25 +70,87 @@ def detection_protocols(backend):
     return [p for p in protocols_of_kind("detection") if SUITE.settings(p)["backend"] == backend]
 
 
+PUBLISHED_MODELS = models_pretrained(here=False)
+
+
 wildcard_constraints:
-    model=names(SUITE.models),
-    dataset=names(SUITE.datasets),
-    protocol=names(SUITE.config["protocols"]),
+    model=any_of(SUITE.models),
+    dataset=any_of(SUITE.datasets),
+    protocol=any_of(SUITE.config["protocols"]),
     transform=r"(resize|stretch)\d+|square257",
     norm="imagenet|none",
     suite=SUITE.name,
+
+
+# Resources
+
+
+def attempt_times(base, per_mb=0, most=None):
+    """A resource that grows with each attempt, and by `per_mb` with each megabyte of a job's input, up to `most`."""
+
+    def amount(wildcards, input, attempt):
+        needed = base + int(per_mb * input.size_mb) if per_mb else base
+        return attempt * (needed if most is None else min(needed, most))
+
+    return amount
+
+
+def training_threads(wildcards):
+    """Threads beyond the first load images, which keeps a GPU busy; training on a CPU takes one."""
+    return 8 if GPU_HERE or workflow.non_local_exec else 1
+
+
+# Questions of several rule files
+
+
+def of_model(column):
+    """A function of wildcards: this column of the model's row."""
+    return lambda w: SUITE.models[w.model][column]
+
+
+def protocol_settings(wildcards):
+    return SUITE.job_settings(wildcards.protocol)
+
+
+def evaluated_norm(wildcards):
+    """The input normalisation of protocols that evaluate one only."""
+    return SUITE.norms(wildcards.protocol, wildcards.model)[0]
 
 
 def source_of(wildcards):
     return parse_dataset_source(SUITE.datasets[wildcards.dataset]["source"])
 
 
+def source_list(wildcards):
+    return list(source_of(wildcards))
+
+
 def index_file(wildcards):
     return f"results/datasets/{wildcards.dataset}/index.parquet"
 
 
+def feature_files(wildcards):
+    """One feature file for each input normalisation that the protocol evaluates."""
+    dataset = SUITE.image_dataset(wildcards.dataset)
+    transform = SUITE.settings(wildcards.protocol)["transform"]
+    return [
+        f"results/features/{wildcards.model}/{dataset}/{transform}.{norm}.npy"
+        for norm in SUITE.norms(wildcards.protocol, wildcards.model)
+    ]
+
+
+def present_files(source):
+    """Local files of a source, so that a change of one is noticed; a missing one is the job's to report."""
+    return [path for path in local_files(source) if Path(path).is_file()]
+
+
+# Questions of single rule files. They stand here because Snakemake's linter wants no functions among rules.
+
+# datasets.smk
+
+
 def expected_counts(wildcards):
-    """The counts that the table of data sets promises."""
+    """The counts that the table of datasets promises."""
     row = SUITE.datasets[wildcards.dataset]
     return {count: row[count] for count in ("classes", "train", "val", "test")}
 
@@ -97,24 +169,82 @@ def index_params(wildcards):
     }
 
 
-def sampled_datasets(wildcards):
-    """The data sets that the images of a one-of data set are chosen from."""
-    return [member.dataset for member in parse_members(source_of(wildcards).name)[0]]
-
-
-def sample_params(wildcards):
-    """As `index_params`, with the sources of the data sets that are chosen from."""
-    sources = [list(parse_dataset_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
-    return index_params(wildcards) | {"sources": sources, "images": version("images")}
-
-
 def index_input(wildcards):
-    """The record that the original data set is there, or a user's table, whose changes are to be seen."""
+    """The record that the original dataset is there, or a user's table, whose changes are to be seen."""
     source = source_of(wildcards)
     if source.kind == "original":
         return f"results/originals/{source.name}.json"
     table = Path(SUITE.config["data_root"]) / source.name
     return str(table) if source.kind == "csv" and table.exists() else []
+
+
+def relabelled_index(wildcards):
+    return f"results/datasets/{source_of(wildcards).name}/index.parquet"
+
+
+def sampled_datasets(wildcards):
+    """The datasets that the images of a one-of dataset are chosen from."""
+    return [member.dataset for member in parse_members(source_of(wildcards).name)[0]]
+
+
+def sampled_indexes(wildcards):
+    return [f"results/datasets/{name}/index.parquet" for name in sampled_datasets(wildcards)]
+
+
+def sample_params(wildcards):
+    """As `index_params`, with the sources of the datasets that are chosen from."""
+    sources = [list(parse_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
+    return index_params(wildcards) | {"sources": sources, "images": version("images")}
+
+
+def image_params(wildcards):
+    """What prepared images depend on, beside the index."""
+    return {"source": source_list(wildcards), "version": version("images")}
+
+
+# checkpoints.smk
+
+
+def originals_here(wildcards):
+    return present_files(SUITE.models[wildcards.model]["source"])
+
+
+def conversion_params(wildcards):
+    """What a converted checkpoint depends on, beside its files."""
+    row = SUITE.models[wildcards.model]
+    return {key: row[key] for key in ("arch", "format", "source")} | {"version": version("checkpoints")}
+
+
+def has_embedded_head(wildcards):
+    """Whether the model's own file holds the classifier."""
+    return HEADS[wildcards.model]["source"] == "inside"
+
+
+def head_manifest(wildcards):
+    return f"results/{'checkpoints' if has_embedded_head(wildcards) else 'heads'}/{wildcards.model}.manifest.json"
+
+
+def head_folder(wildcards):
+    return f"resources/{'checkpoints' if has_embedded_head(wildcards) else 'heads'}/{wildcards.model}"
+
+
+# pretraining.smk
+
+
+def recipe_files(wildcards):
+    """Index and images that a recipe trains on."""
+    recipe = SUITE.recipe(wildcards.model)
+    if recipe["method"] == "none":
+        return {}
+    folder = f"results/datasets/{recipe['dataset']}"
+    images = f"results/datasets/{SUITE.image_dataset(recipe['dataset'])}"
+    return {
+        "index": f"{folder}/index.parquet",
+        "images": f"{images}/{recipe['transform']}.npy",
+    }
+
+
+# features.smk
 
 
 def feature_input(wildcards):
@@ -132,32 +262,30 @@ def feature_params(wildcards):
         "versions": [version("features")],
     }
     if not SUITE.config["keep_images"]:
-        params["source"] = list(source_of(wildcards))
+        params["source"] = source_list(wildcards)
         params["versions"].append(version("images"))
     return params
 
 
-def feature_files(wildcards):
-    """One feature file for each input normalisation that the protocol evaluates."""
-    dataset = SUITE.image_dataset(wildcards.dataset)
-    transform = SUITE.settings(wildcards.protocol)["transform"]
-    return [
-        f"results/features/{wildcards.model}/{dataset}/{transform}.{norm}.npy"
-        for norm in SUITE.norms(wildcards.protocol, wildcards.model)
-    ]
+# inversion.smk and attention.smk
 
 
 def inversion_images(wildcards):
     return f"results/datasets/{wildcards.dataset}/{SUITE.settings(wildcards.protocol)['transform']}.npy"
 
 
-def trunk_manifests(wildcards):
+def inversion_settings(wildcards):
+    """The settings of a reconstruction; which distances compare it with the original changes nothing in it."""
+    return {key: value for key, value in SUITE.job_settings(wildcards.protocol).items() if key != "lpips"}
+
+
+def lpips_manifests(wildcards):
     """The fetched networks of the LPIPS distances that a protocol asks for."""
-    return [f"results/lpips/{trunk}.json" for trunk in SUITE.settings(wildcards.protocol)["lpips"]]
+    return [f"results/lpips/{network}.json" for network in SUITE.settings(wildcards.protocol)["lpips"]]
 
 
-def trunk_source(wildcards):
-    return SUITE.config["lpips_trunks"].get(wildcards.trunk, TRUNKS[wildcards.trunk].source)
+def lpips_source(wildcards):
+    return SUITE.config["lpips_trunks"].get(wildcards.network, TRUNKS[wildcards.network].source)
 
 
 def attention_images(wildcards):
@@ -167,6 +295,9 @@ def attention_images(wildcards):
     return f"results/datasets/{wildcards.dataset}/stretch{frame}.npy"
 
 
+# normals.smk
+
+
 def normals_params(wildcards):
     """What the array of normals depends on, beside the data."""
     source = source_of(wildcards)
@@ -174,7 +305,7 @@ def normals_params(wildcards):
 
 
 def normals_input(wildcards):
-    """Index, known normals, and the images of a generated data set (others are read where they lie)."""
+    """Index, known normals, and the images of a generated dataset (others are read where they lie)."""
     folder = f"results/datasets/{wildcards.dataset}"
     files = {"index": f"{folder}/index.parquet", "normals": f"{folder}/normals.npy"}
     if source_of(wildcards).kind == "generated":
@@ -182,62 +313,30 @@ def normals_input(wildcards):
     return files
 
 
+# summary.smk
+
+
 def suite_scores(wildcards):
     """All score files of the suite."""
     return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]
 
 
-# Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
-PICTURED = ("detection", "normals", "inversion", "attention")
-TRAINED = ("detection", "normals", "inversion")
-
-
 def suite_pictures(wildcards):
     """The pictures that jobs of the suite made of their results."""
-    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in PICTURED and wildcards.suite == SUITE.name]
-    return [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells]
+    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in KINDS_WITH_PICTURES]
+    return [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells if wildcards.suite == SUITE.name]
 
 
 def suite_curves(wildcards):
     """The training losses of the suite's jobs."""
-    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in TRAINED and wildcards.suite == SUITE.name]
-    return [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells]
+    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
+    return [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells if wildcards.suite == SUITE.name]
 
 
-PUBLISHED_MODELS = models_pretrained(here=False)
+def protocol_kinds(wildcards):
+    """Protocol -> kind; the suites of published numbers have no protocols of their own."""
+    return {p: SUITE.kind(p) for p in SUITE.config["tasks"]} if wildcards.suite == SUITE.name else {}
 
 
-def files_folder(wildcards):
-    """Where the published files of a model lie: not an output, so that Snakemake never deletes a download."""
-    return f"resources/checkpoints/{wildcards.model}"
-
-
-def present_files(source):
-    """Local files of a source, so that a change of one is noticed; a missing one is the job's to report."""
-    return [path for path in local_files(source) if Path(path).is_file()]
-
-
-def head_inside(model):
-    return HEADS[model]["source"] == "inside"
-
-
-def recipe_files(wildcards):
-    recipe = SUITE.recipe(wildcards.model)
-    if recipe["method"] == "none":
-        return {}
-    folder = f"results/datasets/{recipe['dataset']}"
-    images = f"results/datasets/{SUITE.image_dataset(recipe['dataset'])}"
-    return {
-        "index": f"{folder}/index.parquet",
-        "images": f"{images}/{recipe['transform']}.npy",
-    }
-
-
-def list_what_is_there():
-    """Write the list of checkpoints though some are missing."""
-    from ssltransfer.checkpoints.listing import list_checkpoints, write_listing
-
-    verified = {Path(path).stem: read_json(path) for path in VERIFICATIONS if Path(path).is_file()}
-    heads = [model for model in PUBLISHED_MODELS if model in HEADS]
-    table = list_checkpoints(map(Path, CHECKPOINTS), verified, heads)
-    write_listing(table, Path(f"results/{SUITE.name}/checkpoints.tsv"))
+def published_version(wildcards):
+    return wildcards.suite.removeprefix("published-")

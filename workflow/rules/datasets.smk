@@ -1,16 +1,16 @@
-# Needs: the original data sets and users' own images below data_root (nothing for the generated ones).
+# Needs: the original datasets and users' own images below data_root (nothing for the generated ones).
 # Makes: results/datasets/{dataset}/index.parquet and {transform}.npy, decoded and resized once for all models.
 # What is not below data_root is downloaded to resources/datasets, where that is possible.
 
 
 rule obtain_dataset:
-    """Find an original data set below the data root, or download it."""
+    """Find an original dataset below the data root, or download it."""
     output:
-        "results/originals/{original}.json",
+        record="results/originals/{original}.json",
     log:
         "logs/obtain_dataset/{original}.log",
     wildcard_constraints:
-        original=names(ORIGINAL),
+        original=any_of(ORIGINAL),
     # Compute nodes often have no way out to the internet.
     localrule: True
     conda:
@@ -22,7 +22,7 @@ rule obtain_dataset:
 
 
 rule index_dataset:
-    """Read the original layout of a data set, or a user's own images, into an index."""
+    """Read the original layout of a dataset, or a user's own images, into an index."""
     input:
         index_input,
     output:
@@ -30,7 +30,7 @@ rule index_dataset:
     log:
         "logs/index_dataset/{dataset}.log",
     wildcard_constraints:
-        dataset=names(d for kind in READ_KINDS for d in datasets_of_kind(kind)),
+        dataset=any_of(d for kind in READ_KINDS for d in datasets_of_kind(kind)),
     conda:
         "../../envs/analysis.yaml"
     # Only a pass over all images (on_error: skip) has work for more than one.
@@ -38,6 +38,9 @@ rule index_dataset:
     resources:
         # A resource and not a parameter: the same data elsewhere is no reason to run again.
         data_root=SUITE.config["data_root"],
+        # A pass over the original images.
+        mem_mb=attempt_times(4000),
+        runtime=attempt_times(60),
     params:
         index=index_params,
     script:
@@ -45,16 +48,19 @@ rule index_dataset:
 
 
 rule generate_dataset:
-    """Generate a data set and its index."""
+    """Generate a dataset and its index."""
     output:
         index="results/datasets/{dataset}/index.parquet",
         originals="results/datasets/{dataset}/originals.npy",
     log:
         "logs/generate_dataset/{dataset}.log",
     wildcard_constraints:
-        dataset=names(set(datasets_of_kind("generated")) - set(datasets_of_source("generated:shapes"))),
+        dataset=any_of(set(datasets_of_kind("generated")) - set(datasets_of_source("generated:shapes"))),
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=attempt_times(2000),
+        runtime=attempt_times(15),
     params:
         index=index_params,
     script:
@@ -69,21 +75,24 @@ use rule generate_dataset as generate_shapes with:
     log:
         "logs/generate_shapes/{dataset}.log",
     wildcard_constraints:
-        dataset=names(datasets_of_source("generated:shapes")),
+        dataset=any_of(datasets_of_source("generated:shapes")),
 
 
 rule relabel_dataset:
-    """Index the images of another data set under another column of its index."""
+    """Index the images of another dataset under another column of its index."""
     input:
-        lambda wildcards: f"results/datasets/{source_of(wildcards).name}/index.parquet",
+        relabelled_index,
     output:
         index="results/datasets/{dataset}/index.parquet",
     log:
         "logs/relabel_dataset/{dataset}.log",
     wildcard_constraints:
-        dataset=names(datasets_of_kind("column")),
+        dataset=any_of(datasets_of_kind("column")),
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=attempt_times(2000),
+        runtime=attempt_times(15),
     params:
         index=index_params,
     script:
@@ -91,20 +100,22 @@ rule relabel_dataset:
 
 
 rule sample_images:
-    """Choose one image of each of several data sets."""
+    """Choose one image of each of several datasets."""
     input:
-        lambda wildcards: [f"results/datasets/{name}/index.parquet" for name in sampled_datasets(wildcards)],
+        sampled_indexes,
     output:
         index="results/datasets/{dataset}/index.parquet",
         originals=directory("results/datasets/{dataset}/originals"),
     log:
         "logs/sample_images/{dataset}.log",
     wildcard_constraints:
-        dataset=names(datasets_of_kind("one-of")),
+        dataset=any_of(datasets_of_kind("one-of")),
     conda:
         "../../envs/analysis.yaml"
     resources:
         data_root=SUITE.config["data_root"],
+        mem_mb=attempt_times(2000),
+        runtime=attempt_times(15),
     params:
         index=sample_params,
     script:
@@ -112,7 +123,7 @@ rule sample_images:
 
 
 rule prepare_images:
-    """Decode, resize and crop the images of a data set once for all models."""
+    """Decode, resize and crop the images of a dataset once for all models."""
     input:
         index=index_file,
     output:
@@ -124,7 +135,10 @@ rule prepare_images:
     threads: 4
     resources:
         data_root=SUITE.config["data_root"],
+        mem_mb=attempt_times(4000),
+        # The input is only an index, of some 20 bytes an image.
+        runtime=attempt_times(30, per_mb=30),
     params:
-        images=lambda w: {"source": list(source_of(w)), "version": version("images")},
+        images=image_params,
     script:
         "../../scripts/prepare_images.py"

@@ -1,4 +1,4 @@
-# Needs: results/checkpoints/{model}.safetensors, the index of a data set with boxes, and its original images.
+# Needs: results/checkpoints/{model}.safetensors, the index of a dataset with boxes, and its original images.
 # Makes: results/trained/{protocol}/{model}/{dataset}.safetensors (the detector), its detections on the test images
 # (results/predictions), its losses (results/curves); from the detections score and pictures.
 
@@ -15,19 +15,21 @@ rule train_detector:
     log:
         "logs/train_detector/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(detection_protocols("torchvision")),
+        protocol=any_of(detection_protocols("torchvision")),
     conda:
         "../../envs/torch.yaml"
-    # All but one load images, which keeps a GPU busy; on a CPU, training takes one thread and most of the time.
-    threads: 8 if LOCAL_GPU else 1
+    threads: training_threads
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
+        # A ResNet-50 detector trains for hours; stopped by the limit, the next attempt goes on.
+        mem_mb=attempt_times(16000),
+        runtime=attempt_times(1440),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
-        source=lambda w: list(source_of(w)),
+        settings=protocol_settings,
+        arch=of_model("arch"),
+        norm=evaluated_norm,
+        source=source_list,
         version=version("detector"),
     script:
         "../../scripts/train_detector.py"
@@ -37,13 +39,13 @@ use rule train_detector as train_detectron2 with:
     log:
         "logs/train_detectron2/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(detection_protocols("detectron2")),
+        protocol=any_of(detection_protocols("detectron2")),
     conda:
         "../../envs/detectron2.yaml"
 
 
 rule evaluate_detection:
-    """Evaluate the detections of a model on a data set."""
+    """Evaluate the detections of a model on a dataset."""
     input:
         index=index_file,
         predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
@@ -54,14 +56,16 @@ rule evaluate_detection:
     log:
         "logs/evaluate_detection/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("detection")),
+        protocol=any_of(protocols_of_kind("detection")),
     conda:
         "../../envs/analysis.yaml"
     resources:
         data_root=SUITE.config["data_root"],
+        mem_mb=attempt_times(3000),
+        runtime=attempt_times(15),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
-        source=lambda w: list(source_of(w)),
+        settings=protocol_settings,
+        source=source_list,
         version=version("detection"),
     script:
         "../../scripts/evaluate_detection.py"

@@ -4,7 +4,7 @@
 
 
 rule extract_features:
-    """Extract the features of a data set with a model."""
+    """Extract the features of a dataset with a model."""
     input:
         unpack(feature_input),
         checkpoint="results/checkpoints/{model}.safetensors",
@@ -17,8 +17,10 @@ rule extract_features:
         "../../envs/torch.yaml"
     threads: 1 if SUITE.config["keep_images"] else 4
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
+        mem_mb=attempt_times(8000),
+        runtime=attempt_times(30, per_mb=1 / 500),
     params:
         features=feature_params,
     script:

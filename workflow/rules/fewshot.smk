@@ -1,22 +1,25 @@
-# Needs: the features of a data set under each input normalisation that the protocol evaluates.
+# Needs: the features of a dataset under each input normalisation that the protocol evaluates.
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of the few-shot protocol.
 
 
 rule evaluate_fewshot:
-    """Classify few-shot episodes on the features of a model on a data set."""
+    """Classify few-shot episodes on the features of a model on a dataset."""
     input:
         index=index_file,
         features=feature_files,
     output:
-        "results/scores/{protocol}/{model}/{dataset}.json",
+        score="results/scores/{protocol}/{model}/{dataset}.json",
     log:
         "logs/evaluate_fewshot/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("fewshot")),
+        protocol=any_of(protocols_of_kind("fewshot")),
     conda:
         "../../envs/analysis.yaml"
+    resources:
+        mem_mb=attempt_times(2000, per_mb=3),
+        runtime=attempt_times(30, per_mb=1 / 4),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
+        settings=protocol_settings,
         version=version("fewshot"),
     script:
         "../../scripts/evaluate_fewshot.py"

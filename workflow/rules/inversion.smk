@@ -1,10 +1,10 @@
-# Needs: the images of a few-image data set and a backbone; for the LPIPS distances the networks under them.
+# Needs: the images of a few-image dataset and a backbone; for the LPIPS distances the networks under them.
 # Makes: results/inverted/{protocol}/{model}/{dataset}.npz, the images reconstructed from features, with the curve of
 # their losses, and from them the score and pictures.
 
 
 rule invert_features:
-    """Reconstruct the images of a data set from the features of a model."""
+    """Reconstruct the images of a dataset from the features of a model."""
     input:
         index=index_file,
         images=inversion_images,
@@ -15,40 +15,43 @@ rule invert_features:
     log:
         "logs/invert_features/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("inversion")),
+        protocol=any_of(protocols_of_kind("inversion")),
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        # Stops with its state saved shortly before the time is over; the next attempt goes on from there.
+        mem_mb=attempt_times(8000),
+        runtime=attempt_times(240),
     params:
-        settings=lambda w: {k: v for k, v in SUITE.settings(w.protocol).items() if k != "lpips"},
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
+        settings=inversion_settings,
+        arch=of_model("arch"),
+        norm=evaluated_norm,
         version=version("inversion"),
     script:
         "../../scripts/invert_features.py"
 
 
-rule fetch_trunk:
+rule fetch_lpips_network:
     """Fetch and verify the network under an LPIPS distance."""
     input:
-        lambda w: present_files(trunk_source(w)),
+        lambda w: present_files(lpips_source(w)),
     output:
-        "results/lpips/{trunk}.json",
+        manifest="results/lpips/{network}.json",
     log:
-        "logs/fetch_trunk/{trunk}.log",
+        "logs/fetch_lpips_network/{network}.log",
     wildcard_constraints:
-        trunk=names(TRUNKS),
+        network=any_of(TRUNKS),
     localrule: True
     conda:
         "../../envs/torch.yaml"
     params:
-        source=trunk_source,
-        checksum=lambda w: TRUNKS[w.trunk].sha256,
-        folder="resources/lpips/{trunk}",
-        pin="resources/checkpoint-pins/lpips-{trunk}.json",
+        source=lpips_source,
+        checksum=lambda w: TRUNKS[w.network].sha256,
+        folder="resources/lpips/{network}",
+        pin="resources/checkpoint-pins/lpips-{network}.json",
     script:
-        "../../scripts/fetch_trunk.py"
+        "../../scripts/fetch_lpips_network.py"
 
 
 rule evaluate_inversion:
@@ -56,20 +59,22 @@ rule evaluate_inversion:
     input:
         inverted="results/inverted/{protocol}/{model}/{dataset}.npz",
         originals=inversion_images,
-        trunks=trunk_manifests,
+        trunks=lpips_manifests,
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_inversion/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("inversion")),
+        protocol=any_of(protocols_of_kind("inversion")),
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(8000),
+        runtime=attempt_times(30),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
+        settings=protocol_settings,
         version=version("similarity"),
     script:
         "../../scripts/evaluate_inversion.py"

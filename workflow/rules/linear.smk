@@ -1,9 +1,9 @@
-# Needs: the features of a data set under each input normalisation that the protocol evaluates.
+# Needs: the features of a dataset under each input normalisation that the protocol evaluates.
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol, and the decision values.
 
 
 rule evaluate_linear:
-    """Fit and test linear classifiers on the features of a model on a data set."""
+    """Fit and test linear classifiers on the features of a model on a dataset."""
     input:
         index=index_file,
         features=feature_files,
@@ -13,13 +13,15 @@ rule evaluate_linear:
     log:
         "logs/evaluate_linear/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("linear")),
+        protocol=any_of(protocols_of_kind("linear")),
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(4000, per_mb=6),
+        runtime=attempt_times(30, per_mb=1 / 2),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
+        settings=protocol_settings,
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],
         version=version("linear"),
     script:

@@ -4,19 +4,22 @@
 
 
 rule prepare_normals:
-    """Read the known surface normals of a data set and the masks of valid pixels into one array."""
+    """Read the known surface normals of a dataset and the masks of valid pixels into one array."""
     input:
         index_file,
     output:
-        "results/datasets/{dataset}/normals.npy",
+        normals="results/datasets/{dataset}/normals.npy",
     log:
         "logs/prepare_normals/{dataset}.log",
     wildcard_constraints:
-        dataset=names(datasets_of_task("normals")),
+        dataset=any_of(datasets_of_task("normals")),
     conda:
         "../../envs/analysis.yaml"
     resources:
         data_root=SUITE.config["data_root"],
+        # The official file is one pickle of 7 GB, unpacked in memory.
+        mem_mb=attempt_times(24000),
+        runtime=attempt_times(60),
     params:
         normals=normals_params,
     script:
@@ -34,19 +37,21 @@ rule train_normals:
     log:
         "logs/train_normals/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("normals")),
+        protocol=any_of(protocols_of_kind("normals")),
     conda:
         "../../envs/torch.yaml"
-    # Threads beyond the first read images; training on a CPU takes one.
-    threads: 8 if LOCAL_GPU else 1
+    threads: training_threads
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
+        # Stopped by the limit, the next attempt goes on from the saved state.
+        mem_mb=attempt_times(16000),
+        runtime=attempt_times(720),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
-        source=lambda w: list(source_of(w)),
+        settings=protocol_settings,
+        arch=of_model("arch"),
+        norm=evaluated_norm,
+        source=source_list,
         version=version("normals-network"),
     script:
         "../../scripts/train_normals.py"
@@ -65,17 +70,19 @@ rule evaluate_normals:
     log:
         "logs/evaluate_normals/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
-        protocol=names(protocols_of_kind("normals")),
+        protocol=any_of(protocols_of_kind("normals")),
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
+        mem_mb=attempt_times(8000),
+        runtime=attempt_times(120),
     params:
-        settings=lambda w: SUITE.settings(w.protocol),
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.norms(w.protocol, w.model)[0],
-        source=lambda w: list(source_of(w)),
+        settings=protocol_settings,
+        arch=of_model("arch"),
+        norm=evaluated_norm,
+        source=source_list,
         version=version("normals"),
     script:
         "../../scripts/evaluate_normals.py"

@@ -1,4 +1,4 @@
-# Needs: the images of the recipe's data set (config/pretraining.yaml).
+# Needs: the images of the recipe's dataset (config/pretraining.yaml).
 # Makes: results/checkpoints/{model}.safetensors for models with source pretrain:RECIPE.
 
 
@@ -7,22 +7,25 @@ rule pretrain_model:
     input:
         unpack(recipe_files),
     output:
-        "results/checkpoints/{model}.safetensors",
+        checkpoint="results/checkpoints/{model}.safetensors",
     log:
         "logs/pretrain_model/{model}.log",
     wildcard_constraints:
-        model=names(models_pretrained(here=True)),
+        model=any_of(models_pretrained(here=True)),
     # Above the protocols in the queue: all of a model's other jobs wait for it.
     priority: 10
     conda:
         "../../envs/torch.yaml"
     resources:
-        gpu=LOCAL_GPU,
+        gpu=GPU_HERE,
+        # Stops with its state saved shortly before the time is over; the next attempt goes on from there.
+        mem_mb=attempt_times(6000, per_mb=1 / 4),
+        runtime=attempt_times(60, per_mb=1, most=1440),
     params:
         recipe_name=lambda w: SUITE.models[w.model]["source"].removeprefix("pretrain:"),
         recipe=lambda w: SUITE.recipe(w.model),
-        arch=lambda w: SUITE.models[w.model]["arch"],
-        norm=lambda w: SUITE.models[w.model]["norm"],
+        arch=of_model("arch"),
+        norm=of_model("norm"),
         version=version("pretraining"),
     script:
         "../../scripts/pretrain_model.py"

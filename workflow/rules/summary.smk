@@ -15,7 +15,7 @@ rule make_tables:
         scores=suite_scores,
     output:
         # Folders, because the tables and figures of a suite follow from its scores, and none may be left over.
-        report(
+        tables=report(
             directory("results/{suite}/tables"),
             patterns=["{name}.csv"],
             caption="../report/table.rst",
@@ -53,8 +53,8 @@ use rule make_tables as make_published_tables with:
         datasets={},
         relabelled={},
         pretrained_on={},
-        conventions=lambda w: w.suite.removeprefix("published-"),
-        published=lambda w: w.suite.removeprefix("published-"),
+        conventions=published_version,
+        published=published_version,
         version=version("summary"),
 
 
@@ -65,7 +65,7 @@ rule plot_figures:
         pictures=suite_pictures,
         curves=suite_curves,
     output:
-        report(
+        figures=report(
             directory("results/{suite}/figures"),
             patterns=["{name}.svg"],
             caption="../report/figure.rst",
@@ -75,12 +75,12 @@ rule plot_figures:
     log:
         "logs/plot_figures/{suite}.log",
     wildcard_constraints:
-        suite=names(TITLES),
+        suite=any_of(TITLES),
     localrule: True
     conda:
         "../../envs/analysis.yaml"
     params:
-        kinds=lambda w: {p: SUITE.kind(p) for p in SUITE.config["tasks"]} if w.suite == SUITE.name else {},
+        kinds=protocol_kinds,
         version=version("figures"),
     script:
         "../../scripts/plot_figures.py"
@@ -91,11 +91,11 @@ rule write_provenance:
     input:
         tables="results/{suite}/tables",
     output:
-        "results/{suite}/provenance.json",
+        provenance="results/{suite}/provenance.json",
     log:
         "logs/write_provenance/{suite}.log",
     wildcard_constraints:
-        suite=names(TITLES),
+        suite=any_of(TITLES),
     localrule: True
     conda:
         "../../envs/analysis.yaml"
@@ -110,7 +110,7 @@ rule write_report:
         provenance="results/{suite}/provenance.json",
         figures="results/{suite}/figures",
     output:
-        report(
+        report=report(
             "results/{suite}/report.html",
             caption="../report/suite.rst",
             category="Report",
@@ -118,7 +118,7 @@ rule write_report:
     log:
         "logs/write_report/{suite}.log",
     wildcard_constraints:
-        suite=names(TITLES),
+        suite=any_of(TITLES),
     localrule: True
     conda:
         "../../envs/analysis.yaml"

@@ -4,9 +4,10 @@ from pathlib import Path
 
 import pandas as pd
 
+from ssltransfer.files import package_data
 from ssltransfer.results.scores import AVERAGE, tidy
 
-FOLDER = Path(__file__).parents[3] / "resources" / "published"
+FOLDER = package_data("resources/published")
 VERSIONS = ("v1", "v2")
 
 #: Name in the files -> (id of the dataset, label).

@@ -18,7 +18,7 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
     Parameters
     ----------
     paths : iterable of Path
-        Backbone files; a missing one gets a row that says so.
+        Backbone files.
     verified : dict of str to dict
         Results of `imagenet_head.verify` by model.
     heads : list of str
@@ -31,9 +31,6 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
     """
     rows = [COLUMNS]
     for path in paths:
-        if not path.is_file():
-            rows.append([path.stem, "missing, see logs/fetch_checkpoint and logs/convert_checkpoint", *["-"] * 5])
-            continue
         with safe_open(path, framework="numpy") as file:
             metadata, tensors = file.metadata() or {}, len(file.keys())
         files = json.loads(metadata.get("files", "{}"))

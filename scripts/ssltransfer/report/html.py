@@ -8,11 +8,11 @@ from types import SimpleNamespace
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
-from ssltransfer.files import atomic_write, read_json
+from ssltransfer.files import atomic_write, package_data, read_json
 from ssltransfer.report.provenance import headline
 from ssltransfer.report.table_folder import read_results
 
-TEMPLATES = Path(__file__).parents[3] / "workflow" / "report"
+TEMPLATES = package_data("workflow/report")
 
 #: Section -> (title, figures, beginnings of table names), in reading order. The name of a figure is also that of all
 #: figures that begin with it: ``normals-pictures`` for the pictures of all protocols of that kind.

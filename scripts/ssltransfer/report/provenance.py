@@ -12,11 +12,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ssltransfer.config import read_table
-from ssltransfer.files import file_hash, read_json, write_json
+from ssltransfer.files import file_hash, package_data, read_json, write_json
 from ssltransfer.jobs import package_versions
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
-REPOSITORY = Path(__file__).parents[3]
+REPOSITORY = package_data(".")
 TABLES = {
     "models": "config/models.tsv",
     "datasets": "config/datasets.tsv",
@@ -94,6 +94,8 @@ def revision(repository: Path) -> dict | None:
     def git(*words: str) -> str:
         return subprocess.run(["git", "-C", str(repository), *words], capture_output=True, text=True, check=True).stdout
 
+    if not (repository / ".git").exists():
+        return None  # git would answer for a repository around it
     try:
         return {"commit": git("rev-parse", "HEAD").strip(), "changed": bool(git("status", "--porcelain", "-uno"))}
     except (OSError, subprocess.CalledProcessError):

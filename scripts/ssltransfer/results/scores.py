@@ -27,7 +27,7 @@ from typing import Any, NamedTuple
 import pandas as pd
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import read_json
+from ssltransfer.files import package_data, read_json
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 
 AVERAGE = "average"
@@ -51,7 +51,7 @@ class Task(NamedTuple):
 TASK = list(Task._fields)
 CELL = ["model", *TASK]
 COLUMNS = [*CELL, "value", "low", "high", "source"]
-SCHEMA = Path(__file__).parents[3] / "workflow" / "schemas" / "score.schema.yaml"
+SCHEMA = package_data("workflow/schemas/score.schema.yaml")
 
 
 @cache

@@ -10,5 +10,5 @@ with job(snakemake.log[0]):
     params = snakemake.params
     manifest = fetch_if_possible(params.source, params.checksum, Path(params.folder), Path(params.pin))
     if "absent" in manifest:
-        log.warning("%s; to try again: --forcerun fetch_trunk", manifest["absent"])
-    write_json(snakemake.output[0], manifest)
+        log.warning("%s; to try again: --forcerun fetch_lpips_network", manifest["absent"])
+    write_json(snakemake.output.manifest, manifest)
