@@ -193,7 +193,7 @@ def sampled_indexes(wildcards):
 
 def sample_params(wildcards):
     """As `index_params`, with the sources of the datasets that are chosen from."""
-    sources = [list(parse_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
+    sources = [list(parse_dataset_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
     return index_params(wildcards) | {"sources": sources, "images": version("images")}
 
 

@@ -56,11 +56,11 @@ def optimise_for_inference(backbone: ResNet, device: torch.device | str = "cpu")
     fused = fuse_conv_bn(backbone, device)
     plain_padding = type(fused.maxpool) is nn.MaxPool2d
     if torch.device(device).type == "cpu" and torch.backends.mkldnn.is_available() and plain_padding:
-        return _Packed(fused)
+        return _OneDNNBackbone(fused)
     return fused
 
 
-class _Packed(nn.Module):
+class _OneDNNBackbone(nn.Module):
     """A fused backbone between oneDNN's memory layouts."""
 
     def __init__(self, fused: ResNet) -> None:
@@ -69,14 +69,14 @@ class _Packed(nn.Module):
         for module in list(fused.modules()):
             for name, child in module.named_children():
                 if isinstance(child, nn.Conv2d):
-                    setattr(module, name, _PackedConv2d(child))
+                    setattr(module, name, _OneDNNConv2d(child))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         """Map (n, 3, h, w) to (n, num_features)."""
         return self.backbone.feature_map(x.to_mkldnn()).to_dense().mean(dim=(2, 3))
 
 
-class _PackedConv2d(nn.Module):
+class _OneDNNConv2d(nn.Module):
     """A frozen convolution whose weights have oneDNN's layout."""
 
     def __init__(self, conv: nn.Conv2d) -> None:
