@@ -155,3 +155,14 @@ def test_ranks_and_pairs_say_which_tasks_they_leave_out():
     assert "some models have them: 2 tasks (Many-shot linear, Few-shot)" in tables["mean-ranks"].caption
     labels = " ".join(tables["pairs-pearson"].row_labels.values())
     assert "Textures" in labels and "Digits" not in labels
+
+
+def test_a_protocol_has_the_same_suffix_in_all_tables():
+    """Also in those that show no other protocol of its kind."""
+    official = scores().query("kind == 'linear' and dataset == 'shapes'").assign(protocol="linear-official")
+    tables = made(suite_results(pd.concat([scores(), official]), MODELS, DATASETS, PRETRAINED_ON, "v2"))
+    assert tables["linear-r32"].title == "Many-shot linear [r32]"
+    labels = tables["correlations"].row_labels.values()
+    assert {label for label in labels if label.startswith("Many-shot")} == {
+        f"Many-shot linear [r32] · {name}" for name in ("Digits", "Textures", "average")
+    }
