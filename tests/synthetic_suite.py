@@ -1,8 +1,8 @@
-"""A small suite with made-up scores, for the tests of tables, figures and report."""
+"""A small suite with synthetic scores, for the tests of tables, figures and report."""
 
 import numpy as np
 
-from ssltransfer.analysis.suite_results import Summary, summarise
+from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.results.scores import tidy
 
 MODELS = [
@@ -33,5 +33,5 @@ def scores(models=MODELS):
     return tidy(rows)
 
 
-def suite(models=MODELS, conventions="v2") -> Summary:
-    return summarise(scores(models), models, DATASETS, PRETRAINED_ON, conventions)
+def suite(models=MODELS, conventions="v2") -> SuiteResults:
+    return suite_results(scores(models), models, DATASETS, PRETRAINED_ON, conventions)

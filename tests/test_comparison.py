@@ -3,10 +3,9 @@ import pandas as pd
 import pytest
 from pandas.testing import assert_frame_equal
 
-from ssltransfer.analysis.comparison import agreement, combine, compare
+from ssltransfer.analysis.comparison import agreement, compare, measured_or_published
 from ssltransfer.analysis.paper_claims import check_claims
 from ssltransfer.analysis.published import (
-    FOLDER,
     LABELS,
     PROPERTY_DATASETS,
     merge_models,
@@ -14,10 +13,10 @@ from ssltransfer.analysis.published import (
     published_scores,
     rerun_spread,
 )
-from ssltransfer.analysis.suite_results import correlate_summary, summarise
+from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.table import to_html
 from ssltransfer.report.tables import all_tables
-from ssltransfer.results.scores import tidy
+from ssltransfer.results.scores import Task, tidy
 
 OWN = {"model": "mine", "label": "Mine", "family": "own", "source_accuracy": "70"}
 
@@ -25,7 +24,7 @@ OWN = {"model": "mine", "label": "Mine", "family": "own", "source_accuracy": "70
 @pytest.fixture(scope="module")
 def suite():
     """BYOL measured again on the linear and few-shot tasks, and a model of the user's own."""
-    published = published_scores(FOLDER, "v2")
+    published = published_scores("v2")
     byol = published[(published["model"] == "byol") & published["kind"].isin(["linear", "fewshot"])]
     again = byol.assign(source="measured", protocol=byol["kind"] + "-again", value=byol["value"] + 0.5)
     again.loc[again["kind"] == "linear", ["low", "high"]] = np.nan
@@ -35,16 +34,16 @@ def suite():
     again.loc[far, "value"] += 5
     mine = again.assign(model="mine")
     scores = pd.concat([again, mine, published], ignore_index=True)
-    return summarise(scores, merge_models(published_models(FOLDER), [OWN]), LABELS, {}, "v2")
+    return suite_results(scores, merge_models([OWN]), LABELS, {}, "v2")
 
 
 @pytest.fixture(scope="module")
 def tables(suite):
-    return {table.name: table for table in all_tables(suite, correlate_summary(suite), [], FOLDER)}
+    return {table.name: table for table in all_tables(suite, [], with_paper=True)}
 
 
 def test_properties_of_a_few_images_stand_beside_the_papers_averages():
-    published = published_scores(FOLDER, "v2")
+    published = published_scores("v2")
     published = published[published["kind"].isin(["inversion", "attention"])]
     own = published[published["model"] == "byol"]
     own = own.assign(source="measured", dataset="fifteen-images", value=own["value"] + 0.01)
@@ -52,17 +51,16 @@ def test_properties_of_a_few_images_stand_beside_the_papers_averages():
     found = compare(scores, 1.0)
     assert len(found) == 7 and set(found["verdict"]) == {"not stated"}
     np.testing.assert_allclose(found["difference"], 0.01)
-    suite = summarise(scores, published_models(FOLDER), LABELS, {}, "v2")
-    correlations = correlate_summary(suite)
-    table = next(t for t in all_tables(suite, correlations, [], FOLDER) if t.name == "properties")
+    suite = suite_results(scores, published_models(), LABELS, {}, "v2")
+    table = next(t for t in all_tables(suite, [], with_paper=True) if t.name == "properties")
     assert (table.cells.shape[0], len(table.footer.columns)) == (14, table.cells.shape[1])
-    assert table.flags["InsDis", table.cells.columns[-1]] == "published"
-    assert ("BYOL", table.cells.columns[-1]) not in table.flags
+    assert table.flags["insdis", table.cells.columns[-1]] == "published"
+    assert ("byol", table.cells.columns[-1]) not in table.flags
     assert table.footer.iloc[0, -1] == pytest.approx(0.09, abs=0.02)  # attentive diffusion, as printed
 
 
 def test_cells_agree_inside_the_stated_interval(suite):
-    found = compare(suite.scores, rerun_spread(FOLDER))
+    found = compare(suite.scores, rerun_spread())
     assert set(found["model"]) == {"byol"}
     assert len(found) == 11 + 39
     linear = found[found["kind"] == "linear"].set_index("dataset")
@@ -98,18 +96,18 @@ def test_measured_properties_are_compared_as_means_over_data_sets(suite):
     ],
 )
 def test_properties_of_other_data_sets_stand_alone(kind, datasets):
-    published = published_scores(FOLDER, "v2")
+    published = published_scores("v2")
     rows = published[published["kind"] == kind]
     own = pd.concat([rows.assign(dataset=d, source="measured", value=rows["value"] + 1) for d in datasets])
     byol = own[own["model"] == "byol"]
-    suite = summarise(pd.concat([byol, rows]), published_models(FOLDER), LABELS, {}, "v2")
-    assert suite.matrix.xs(kind, axis=1, level="kind").dropna(how="all").index.tolist() == ["byol"]
+    suite = suite_results(pd.concat([byol, rows]), published_models(), LABELS, {}, "v2")
+    assert suite.tasks.matrix.xs(kind, axis=1, level="kind").dropna(how="all").index.tolist() == ["byol"]
     assert compare(suite.scores, 1.4).empty
-    assert "comparison" in {table.name for table in all_tables(suite, correlate_summary(suite), [], FOLDER)}
-    claims = check_claims(FOLDER, own)
+    assert "comparison" in {table.name for table in all_tables(suite, [], with_paper=True)}
+    claims = check_claims(own)
     assert set(claims["measured_verdict"]) == {""}
     paper = [rows.assign(dataset=d, source="measured") for d in PROPERTY_DATASETS[kind]]
-    assert set(check_claims(FOLDER, pd.concat(paper))["measured_verdict"]) > {""}
+    assert set(check_claims(pd.concat(paper))["measured_verdict"]) > {""}
 
 
 def row(model, source, value, protocol="linear"):
@@ -126,20 +124,20 @@ def test_measured_comes_before_published_and_published_fills_every_protocol():
         row("byol", "published-v2", 56.0),
         row("swav", "published-v2", 58.0),
     ]
-    both = combine(tidy(rows)).set_index("model")
+    both = measured_or_published(tidy(rows)).set_index("model")
     assert both["value"].to_dict() == {"mine": 60.0, "byol": 57.0, "swav": 58.0}
     assert set(both["protocol"]) == {"linear-official"}
 
 
-def test_combine_with_one_source_changes_nothing():
+def test_measured_or_published_with_one_source_changes_nothing():
     for source in ("measured", "published-v1"):
         frame = tidy([row("a", source, 1.0), row("b", source, 2.0)])
-        assert_frame_equal(combine(frame), frame)
-    assert combine(tidy([])).empty
+        assert_frame_equal(measured_or_published(frame), frame)
+    assert measured_or_published(tidy([])).empty
 
 
 def test_counts(suite):
-    counts = agreement(compare(suite.scores, rerun_spread(FOLDER)))
+    counts = agreement(compare(suite.scores, rerun_spread()))
     assert counts.loc["linear-again"].to_dict() == {"cells": 11, "agrees": 10, "differs": 1, "not stated": 0}
 
 
@@ -158,23 +156,24 @@ def test_a_model_of_the_users_own_is_a_highlighted_row(suite, tables):
     assert suite.models.set_index("model")["highlight"].to_dict()["mine"]
     assert suite.models["highlight"].sum() == 1
     linear = tables["linear-again"]
-    assert list(linear.cells.index)[-1] == "Mine"
-    assert linear.flags["SwAV", ("", "Cars")] == "published"
-    assert ("BYOL", ("", "Cars")) not in linear.flags
-    assert suite.matrix.loc["mine"].notna().sum() == 50
+    assert list(linear.labelled(linear.cells).index)[-1] == "Mine"
+    cars = Task("linear-again", "linear", "cars", "", "top1")
+    assert linear.flags["swav", cars] == "published"
+    assert ("byol", cars) not in linear.flags
+    assert suite.tasks.matrix.loc["mine"].notna().sum() == 50
 
 
 def test_detection_stands_next_to_the_published_tables():
     # A protocol of any name: its kind decides which columns of Table 3 (v1) or Table 4 (v2) it belongs to.
     for version in ("v1", "v2"):
-        published = published_scores(FOLDER, version)
+        published = published_scores(version)
         published = published[published["kind"].str.startswith("detection")]
         rows = published[published["model"] == "swav"]
         own = rows.assign(source="measured", protocol=rows["kind"] + "-torchvision", value=rows["value"] + 1)
         scores = pd.concat([own, own.assign(model="mine"), published], ignore_index=True)
-        found = summarise(scores, merge_models(published_models(FOLDER), [OWN]), LABELS, {}, version)
-        tables = {table.name: table for table in all_tables(found, correlate_summary(found), [], FOLDER)}
-        table = tables["detection"].cells
+        found = suite_results(scores, merge_models([OWN]), LABELS, {}, version)
+        tables = {table.name: table for table in all_tables(found, [], with_paper=True)}
+        table = tables["detection"].labelled(tables["detection"].cells)
         assert list(table.columns) == [
             (f"Detection ({trained})", metric)
             for trained in ("frozen", "finetune")
@@ -182,7 +181,8 @@ def test_detection_stands_next_to_the_published_tables():
         ]
         assert len(table) == 14 + 1 and table.loc["SwAV"].equals(table.loc["Mine"].rename("SwAV"))
         for trained in ("frozen", "finetune"):
-            beside = tables[f"comparison-detection-{trained}-torchvision"].cells
+            beside = tables[f"comparison-detection-{trained}-torchvision"]
+            beside = beside.labelled(beside.cells)
             assert beside.index.tolist() == ["SwAV"]
             assert beside.xs("difference", axis=1, level=1).to_numpy() == pytest.approx(np.ones((1, 3)))
             assert beside["AP50"].loc["SwAV", "measured"] == table.loc["SwAV", (f"Detection ({trained})", "AP50")]

@@ -1,4 +1,5 @@
 import math
+from dataclasses import replace
 
 import numpy as np
 import pandas as pd
@@ -9,20 +10,16 @@ from scipy import stats
 from synthetic_suite import MODELS, suite
 
 from ssltransfer.analysis.correlation import (
-    CLIP,
-    CONVENTIONS,
     bootstrap_indices,
     correlate,
     correlations,
     kendall,
-    logit,
-    panels,
     pearson,
     permutation_indices,
     spearman,
-    task_matrix,
-    transform,
 )
+from ssltransfer.analysis.scale import CLIP, logit, to_analysis_scale
+from ssltransfer.analysis.tasks import CONVENTIONS, TaskScores, panels, task_matrix, tasks_of
 from ssltransfer.results.scores import tidy
 
 vectors = st.integers(4, 12).flatmap(
@@ -45,11 +42,11 @@ def test_logit_of_0_and_100_percent_is_that_of_half_a_printed_digit():
         logit(1.5)
 
 
-def test_transform_follows_the_metric():
-    assert transform(50.0, "top1") == 0
-    assert transform(0.5, "mean-iou") == 0
-    assert transform(33.0, "mean-angle") == 33.0
-    assert transform(50.0, "top1", raw=True) == 50.0
+def test_analysis_scale_follows_the_metric():
+    assert to_analysis_scale(50.0, "top1") == 0
+    assert to_analysis_scale(0.5, "mean-iou") == 0
+    assert to_analysis_scale(33.0, "mean-angle") == 33.0
+    assert to_analysis_scale(50.0, "top1", raw=True) == 50.0
 
 
 @given(vectors)
@@ -167,13 +164,13 @@ def found(kind, task_rows, conventions="v2"):
         for names, values in [(("dataset", "setting", "metric", "value"), (*t, 50.0)) for t in task_rows]
     ]
     matrix = task_matrix(tidy(rows), ["a", "b", "c"])
-    return panels(matrix.columns, CONVENTIONS[conventions])
+    return panels(tasks_of(matrix.columns), CONVENTIONS[conventions])
 
 
 def test_headline_metric_of_surface_normals_depends_on_the_version():
     tasks = [("nyuv2", "", "mean-angle"), ("nyuv2", "", "within-11.25")]
-    assert [panel.tasks[0][-1] for panel in found("normals", tasks)] == ["within-11.25"]
-    assert [panel.tasks[0][-1] for panel in found("normals", tasks, "v1")] == ["mean-angle"]
+    assert [panel.tasks[0].metric for panel in found("normals", tasks)] == ["within-11.25"]
+    assert [panel.tasks[0].metric for panel in found("normals", tasks, "v1")] == ["mean-angle"]
 
 
 def test_few_shot_panels_split_by_benchmark_and_shot():
@@ -181,42 +178,42 @@ def test_few_shot_panels_split_by_benchmark_and_shot():
     assert [panel.name for panel in found("fewshot", tasks)] == [
         "fewshot-5-shot", "fewshot-20-shot", "fewshot-cd-fsl-5-shot", "fewshot-cd-fsl-20-shot",
     ]  # fmt: skip
-    assert [panel.label for panel in found("fewshot", tasks[2:], "v1")] == ["Few-shot"]
+    assert [(panel.name, panel.benchmark) for panel in found("fewshot", tasks[2:], "v1")] == [("fewshot", "")]
 
 
 def test_source_data_set_is_no_target():
-    summary = suite()
-    assert summary.leave_out == ("shapes",)
-    rows = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    results = suite()
+    assert results.leave_out == ("shapes",)
+    rows = results.correlations
     assert set(rows["dataset"]) == {"digits", "textures", "average"}
     assert rows["n"].eq(len(MODELS)).all()
     assert rows["pearson"].notna().all()
 
 
 def test_averages_are_averages_of_logits():
-    summary = suite()
-    rows = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
+    results = suite()
+    rows = results.correlations
     row = rows[(rows["kind"] == "linear") & (rows["dataset"] == "average")].iloc[0]
-    linear = summary.scores[summary.scores["kind"] == "linear"].pivot(index="model", columns="dataset", values="value")
+    linear = results.scores[results.scores["kind"] == "linear"].pivot(index="model", columns="dataset", values="value")
     mean = (logit(linear["digits"] / 100) + logit(linear["textures"] / 100)) / 2
     assert row["pearson"] == pytest.approx(stats.pearsonr(mean, logit(linear["shapes"] / 100)).statistic)
 
 
 def test_a_missing_cell_is_left_out_of_its_task_and_its_average():
-    summary = suite()
-    matrix = summary.matrix
+    results = suite()
+    matrix = results.tasks.matrix.copy()
     matrix.iloc[0, 0] = np.nan
-    rows = correlations(matrix, summary.source, summary.conventions, summary.leave_out)
+    rows = correlations(replace(results.tasks, matrix=matrix))
     assert rows.iloc[0]["n"] == len(MODELS) - 1
     average = rows[(rows["kind"] == "linear") & (rows["dataset"] == "average")].iloc[0]
     assert average["n"] == len(MODELS) - 1
 
 
 def test_a_perfect_score_is_noted():
-    summary = suite()
-    matrix = summary.matrix
+    results = suite()
+    matrix = results.tasks.matrix.copy()
     matrix.iloc[1, 0] = 100.0
-    rows = correlations(matrix, summary.source, summary.conventions, summary.leave_out)
+    rows = correlations(replace(results.tasks, matrix=matrix))
     assert rows.iloc[0]["note"] == "logit clipped for supervised"
     assert np.isfinite(rows.iloc[0]["pearson"])
 
@@ -231,9 +228,9 @@ def test_properties_are_averaged_over_data_sets_before_the_transform():
     matrix = task_matrix(tidy(rows), ["a", "b", "c"])
     assert matrix.iloc[:, 0].tolist() == [3.0, 6.0, 1.5]
     source = pd.Series([60.0, 70.0, 80.0], ["a", "b", "c"])
-    row = correlations(matrix, source, CONVENTIONS["v2"]).iloc[0]
+    row = correlations(TaskScores(matrix, source, CONVENTIONS["v2"])).iloc[0]
     assert row["pearson"] == pytest.approx(
         stats.pearsonr(logit(source / 100), logit(np.array([3.0, 6.0, 1.5]) / 100)).statistic
     )
-    raw = correlations(matrix, source, CONVENTIONS["v1"]).iloc[0]
+    raw = correlations(TaskScores(matrix, source, CONVENTIONS["v1"])).iloc[0]
     assert raw["pearson"] == pytest.approx(stats.pearsonr(source, [3.0, 6.0, 1.5]).statistic)

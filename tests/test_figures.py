@@ -3,18 +3,18 @@ import pandas as pd
 import pytest
 from synthetic_suite import MODELS, scores, suite
 
-from ssltransfer.analysis.correlation import correlations, transform
-from ssltransfer.analysis.suite_results import correlate_summary, summarise
-from ssltransfer.report.figures import model_styles, save_figure, suite_figures
-from ssltransfer.report.interactive_scatter import explorer_data
-from ssltransfer.report.table_folder import read_correlations, write_summary
+from ssltransfer.analysis.scale import to_analysis_scale
+from ssltransfer.analysis.suite_results import suite_results
+from ssltransfer.report.drawing import FigureContext, model_styles, save_figure
+from ssltransfer.report.figures import suite_figures
+from ssltransfer.report.interactive_scatter import scatter_data
+from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
 from ssltransfer.results.scores import tidy
 
 
-def figures(summary):
-    found = correlations(summary.matrix, summary.source, summary.conventions, summary.leave_out)
-    return dict(suite_figures(summary, found))
+def figures(results):
+    return dict(suite_figures(FigureContext(results)))
 
 
 @pytest.mark.slow
@@ -69,29 +69,29 @@ def test_without_source_accuracy_there_is_nothing_to_scatter():
 
 
 def test_equal_scores_are_drawn():
-    summary = suite()
-    summary.scores["value"] = np.where(summary.scores["dataset"] == "digits", 50.0, summary.scores["value"])
-    summary.scores[["low", "high"]] = np.nan
-    assert "transfer" in figures(summary)
+    results = suite()
+    results.scores["value"] = np.where(results.scores["dataset"] == "digits", 50.0, results.scores["value"])
+    results.scores[["low", "high"]] = np.nan
+    assert "transfer" in figures(results)
 
 
 @pytest.mark.parametrize(
-    ("protocol", "datasets", "distant"),
+    ("protocol", "datasets", "cd_fsl"),
     [("fewshot-cd-fsl-x", {}, False), ("few", {"digits": "eurosat", "textures": "isic"}, True)],
 )
-def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, distant):
+def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, cd_fsl):
     models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
     few = scores().replace({"protocol": {"fewshot-r32": protocol}, "dataset": datasets})
-    summary = summarise(few, models, {}, {}, "v2")
-    tables = {table.name: table for table in all_tables(summary, correlate_summary(summary), [], None)}
-    write_summary(summary, list(tables.values()), tmp_path)
-    drawn = dict(suite_figures(summary, read_correlations(tmp_path)))
+    results = suite_results(few, models, {}, {}, "v2")
+    tables = {table.name: table for table in all_tables(results, [], with_paper=False)}
+    write_results(results, list(tables.values()), tmp_path)
+    drawn = figures(read_results(tmp_path))
     bars = {ax.get_title(loc="left") for ax in drawn["correlations"].axes}
     spokes = {text.get_text() for ax in drawn["radar"].axes for text in ax.get_xticklabels()}
-    rows = set(tables["correlations"].cells.index)
-    assert ("Few-shot CD-FSL (20-shot)" in bars) is distant
-    assert ("Few-shot CD" in spokes) is distant
-    assert ("Few-shot · average · CD-FSL · 20-shot" in rows) is distant
+    rows = set(tables["correlations"].row_labels.values())
+    assert ("Few-shot CD-FSL (20-shot)" in bars) is cd_fsl
+    assert ("Few-shot CD" in spokes) is cd_fsl
+    assert ("Few-shot · average · CD-FSL · 20-shot" in rows) is cd_fsl
 
 
 def calibration_suite(conventions):
@@ -103,7 +103,7 @@ def calibration_suite(conventions):
         for setting in ("linear", "linear-scaled")
     ]
     names = {"digits": "Digits", "textures": "Textures", "shapes": "Shapes"}
-    return summarise(pd.concat([scores(), tidy(rows)]), MODELS, names, {}, conventions)
+    return suite_results(pd.concat([scores(), tidy(rows)]), MODELS, names, {}, conventions)
 
 
 def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():
@@ -123,23 +123,23 @@ def tick_texts(axis):
 
 
 def test_what_is_correlated_raw_is_drawn_raw():
-    summary = calibration_suite("v1")
-    drawn = figures(summary)
+    results = calibration_suite("v1")
+    drawn = figures(results)
     for ax in drawn["calibration"].axes:
         x, y = zip(*(line.get_xydata()[0] for line in ax.lines if line.get_linestyle() == "None"), strict=True)
-        assert sorted(x) == pytest.approx(sorted(summary.source))
+        assert sorted(x) == pytest.approx(sorted(results.tasks.source))
         assert f"r = {np.corrcoef(x, y)[0, 1]:.2f}".replace("-", "−") in ax.get_title()
         for axis in (ax.xaxis, ax.yaxis):
             assert all(float(text) == pytest.approx(place) for place, text in tick_texts(axis).items())
     for place, text in tick_texts(drawn["scatter-linear"].axes[0].xaxis).items():
-        assert place == pytest.approx(transform(float(text), "top1"))
+        assert place == pytest.approx(to_analysis_scale(float(text), "top1"))
 
 
 def test_explorer_shows_raw_what_is_correlated_raw():
-    summary = calibration_suite("v1")
-    views = explorer_data(summary, correlate_summary(summary))["views"]
+    results = calibration_suite("v1")
+    views = scatter_data(FigureContext(results))["views"]
     view = next(view for view in views if view["label"].startswith("Calibration"))
     x, y = ([point[i] for point in view["points"]] for i in (1, 2))
-    assert x == pytest.approx(list(summary.source), abs=1e-4)
+    assert x == pytest.approx(list(results.tasks.source), abs=1e-4)
     assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f}," in view["note"]
     assert all(float(text) == pytest.approx(place) for place, text in view["xticks"] + view["yticks"])

@@ -1,4 +1,4 @@
-"""Grids of pictures and loss curves, drawn from the files that jobs leave."""
+"""Grids of pictures and loss curves, drawn from the files of jobs."""
 
 import xml.etree.ElementTree as ET
 
@@ -8,8 +8,9 @@ from synthetic_suite import suite
 
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.detection.detection_file import load_detections
-from ssltransfer.report.figures import Canvas, save_figure
-from ssltransfer.report.picture_figures import loss_figure, picture_grid
+from ssltransfer.report.drawing import FigureContext, save_figure
+from ssltransfer.report.loss_figure import loss_figure
+from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.results.picture_file import Pictures, load_pictures, save_pictures
 
 
@@ -61,14 +62,14 @@ def test_a_damaged_file_is_one_line(load, size, tmp_path):
 def test_names_are_no_formulas_and_no_control_characters(tmp_path):
     names = [r"$\frac{$", "$a$", "two\nlines\x01"]
     shown = Pictures(names, {"Image": flat(0, 3)}, {"A $": flat(0, 3), "B $": flat(0, 3)})
-    figure = picture_grid(Canvas(suite()), {"simclr": shown})
+    figure = picture_grid(FigureContext(suite()), {"simclr": shown})
     assert [text.get_text() for text in figure.axes[0].get_xticklabels()] == [r"$\frac{$", "$a$", "two?lines?"]
     save_figure(figure, tmp_path, "pictures")
     ET.parse(tmp_path / "pictures.svg")
 
 
 def test_a_grid_has_the_shared_rows_first_and_then_each_model_in_table_order():
-    figure = picture_grid(Canvas(suite()), {"simclr": pictures(150), "random": pictures(200)})
+    figure = picture_grid(FigureContext(suite()), {"simclr": pictures(150), "random": pictures(200)})
     (ax,) = figure.axes
     labels = [text.get_text() for text in ax.get_yticklabels()]
     assert labels == ["Image", "Truth", "Random\nPrediction", "Random\nError", "SimCLR\nPrediction", "SimCLR\nError"]
@@ -79,23 +80,23 @@ def test_a_grid_has_the_shared_rows_first_and_then_each_model_in_table_order():
 
 
 def test_a_single_panel_needs_no_title_of_its_own():
-    figure = picture_grid(Canvas(suite()), {"swav": pictures(panels=("Reconstruction",))})
+    figure = picture_grid(FigureContext(suite()), {"swav": pictures(panels=("Reconstruction",))})
     assert figure.axes[0].get_yticklabels()[2].get_text() == "SwAV_2"
 
 
 def test_fine_pictures_are_reduced_to_the_page():
     wide = Pictures([str(i) for i in range(15)], {"Image": flat(0, 15, (224, 224))}, {})
-    assert picture_grid(Canvas(suite()), {"random": wide}).axes[0].images[0].get_array().shape[1] < 1800
+    assert picture_grid(FigureContext(suite()), {"random": wide}).axes[0].images[0].get_array().shape[1] < 1800
 
 
 def test_losses_are_drawn_at_their_steps(tmp_path):
     curves = {"a, b": {"random": {"interval": 5, "losses": [2.0, 1.0]}, "swav": {"interval": 5, "losses": []}}}
-    figure = loss_figure(Canvas(suite()), curves)
+    figure = loss_figure(FigureContext(suite()), curves)
     random, swav = figure.axes[0].lines
     assert list(random.get_xdata()) == [5, 10] and list(random.get_ydata()) == [2, 1] and not len(swav.get_xdata())
     save_figure(figure, tmp_path, "losses")
 
 
 def test_grids_are_saved_as_svg_and_png(tmp_path):
-    save_figure(picture_grid(Canvas(suite()), {"random": pictures()}), tmp_path, "grid")
+    save_figure(picture_grid(FigureContext(suite()), {"random": pictures()}), tmp_path, "grid")
     assert {path.name for path in tmp_path.iterdir()} == {"grid.svg", "grid.png"}

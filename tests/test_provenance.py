@@ -7,7 +7,7 @@ import subprocess
 import pandas as pd
 from test_profiles import RULES
 
-from ssltransfer.report.provenance import revision, summarise
+from ssltransfer.report.provenance import report_lines, revision
 from workflow import REPOSITORY, planned, workspace
 
 
@@ -32,7 +32,7 @@ def test_what_is_written_down(finished):
 def test_the_report_shows_it(finished):
     provenance = json.loads((finished / "results/toy/provenance.json").read_text())
     report = (finished / "results/toy/report.html").read_text()
-    for key, text in summarise(provenance).items():
+    for key, text in report_lines(provenance).items():
         assert f"<dt>{key}</dt><dd>{text}</dd>" in report
 
 

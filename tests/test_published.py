@@ -7,8 +7,9 @@ import numpy as np
 import pandas as pd
 import pytest
 
-from ssltransfer.analysis.correlation import rounding_interval, transform
-from ssltransfer.analysis.paper_claims import STATED, check_claims
+from ssltransfer.analysis.claim_answers import STATED
+from ssltransfer.analysis.correlation import rounding_interval
+from ssltransfer.analysis.paper_claims import check_claims
 from ssltransfer.analysis.published import (
     DATASETS,
     FOLDER,
@@ -24,9 +25,11 @@ from ssltransfer.analysis.published import (
     text_claims,
     training_details,
 )
-from ssltransfer.analysis.suite_results import correlate_summary, summarise
+from ssltransfer.analysis.scale import to_analysis_scale
+from ssltransfer.analysis.suite_results import suite_results
+from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.table import marks
-from ssltransfer.report.tables import all_tables, suite_tables
+from ssltransfer.report.tables import all_tables, score_tables
 from ssltransfer.results.metric_info import METRICS, UNITS
 from ssltransfer.results.scores import tidy
 from workflow import succeed, workspace
@@ -34,45 +37,44 @@ from workflow import succeed, workspace
 
 @cache
 def analysed(version, conventions):
-    """Summary and correlations of one version's tables under one version's conventions."""
-    summary = summarise(published_scores(FOLDER, version), published_models(FOLDER), LABELS, {}, conventions)
-    return summary, correlate_summary(summary)
+    """Results of one version's tables under one version's conventions."""
+    return suite_results(published_scores(version), published_models(), LABELS, {}, conventions)
 
 
 @pytest.fixture(scope="module", params=["v1", "v2"])
 def published(request):
-    summary, found = analysed(request.param, request.param)
-    return summary, found, {table.name: table for table in all_tables(summary, found, [], FOLDER)}
+    results = analysed(request.param, request.param)
+    return results, {table.name: table for table in all_tables(results, [], with_paper=True)}
 
 
 def test_grids_are_complete(published):
-    summary, _, _ = published
-    assert not summary.matrix.isna().any(axis=None)
-    assert summary.matrix.shape == {"v1": (14, 45), "v2": (14, 85)}[summary.conventions_name]
-    for row in summary.scores.itertuples():
+    results, _ = published
+    assert not results.tasks.matrix.isna().any(axis=None)
+    assert results.tasks.matrix.shape == {"v1": (14, 45), "v2": (14, 85)}[results.conventions_name]
+    for row in results.scores.itertuples():
         low, high = UNITS[METRICS[row.metric].unit]
         assert low <= row.value <= high
 
 
 def test_sources_tell_the_version(published):
-    summary, _, _ = published
-    own = summary.scores["kind"].isin(["calibration", "inversion", "attention"])
-    assert set(summary.scores.loc[~own, "source"]) == {f"published-{summary.conventions_name}"}
-    assert set(summary.scores.loc[own, "source"]) == {"published-v2"}
+    results, _ = published
+    own = results.scores["kind"].isin(["calibration", "inversion", "attention"])
+    assert set(results.scores.loc[~own, "source"]) == {f"published-{results.conventions_name}"}
+    assert set(results.scores.loc[own, "source"]) == {"published-v2"}
 
 
 def test_printed_averages(published):
-    summary, _, tables = published
+    results, tables = published
     check = tables["averages-check"].cells
-    assert len(check) == len(printed_averages(FOLDER, summary.conventions_name))
-    assert check["", "Difference"].abs().max() < 0.0056
+    assert len(check) == len(printed_averages(results.conventions_name))
+    assert check["Difference"].abs().max() < 0.0056
 
 
 def test_last_row_of_table_9(published):
-    _, _, tables = published
-    cells = tables["table9-correlations"].cells
-    assert len(cells) == 11
-    verdicts = cells["", "Verdict"]
+    _, tables = published
+    table = tables["table9-correlations"]
+    assert len(table.cells) == 11
+    verdicts = table.labelled(table.cells)["", "Verdict"]
     assert (verdicts == "agrees to 0.01").sum() == 10
     assert verdicts["Feature inversion · LPIPS AlexNet"] == "within rounding"
 
@@ -82,7 +84,7 @@ def test_rounding_interval_holds_every_rounding():
     x, printed = rng.normal(size=8), rng.uniform(0.3, 0.8, 8).round(2)
     low, high = rounding_interval(x, printed, "lpips-vgg", 2)
     for _ in range(500):
-        y = transform(printed + rng.uniform(-0.005, 0.005, 8), "lpips-vgg")
+        y = to_analysis_scale(printed + rng.uniform(-0.005, 0.005, 8), "lpips-vgg")
         assert low <= np.corrcoef(x, y)[0, 1] <= high
 
 
@@ -95,7 +97,7 @@ def our_row(task, metric, version):
     """Our row for one of them."""
     kind, _, rest = task.removeprefix("manyshot_").partition("_")
     # The average over all shots is v1's convention, applied to the tables of v2.
-    _, found = analysed(version, "v1" if rest.endswith("all_shots") else version)
+    found = analysed(version, "v1" if rest.endswith("all_shots") else version).correlations
     if kind == "fewshot":
         group, _, shot = rest.partition("_")
         shot = "" if shot == "all_shots" else f"-{shot}-shot"
@@ -122,25 +124,25 @@ def test_correlations_agree_with_the_independent_computation(task, metric, r, rh
 
 
 def test_best_and_second_are_those_of_the_paper():
-    summary, _ = analysed("v1", "v1")
-    tables = {table.name: table for table in suite_tables(summary.cells, summary.source, summary.names)}
-    linear = marks(tables["linear"])
+    results = analysed("v1", "v1")
+    tables = {table.name: table for table in score_tables(results, suite_labels(results))}
+    linear = tables["linear"].labelled(marks(tables["linear"]))
     assert linear.loc["DeepCluster-v2", ("", "Avg.")] == "best"
     assert linear.loc["SwAV", ("", "Avg.")] == "second"
     assert set(linear.index[linear["", "DTD"] == "second"]) == {"BYOL", "SwAV"}
     assert linear.loc["Supervised", ("Source", "ImageNet")] == "best"
-    normals = marks(tables["normals"])
+    normals = tables["normals"].labelled(marks(tables["normals"]))
     assert set(normals.loc["SimCLR-v2"]) == {"best"}
     assert normals.loc["SeLa-v2"].eq("").all()
 
 
 def test_paper_counts_its_tasks(published):
-    summary, _, tables = published
-    assert tables["mean-ranks"].cells["", "Tasks"].eq({"v1": 26, "v2": 40}[summary.conventions_name]).all()
+    results, tables = published
+    assert tables["mean-ranks"].cells["Tasks"].eq({"v1": 26, "v2": 40}[results.conventions_name]).all()
 
 
 def test_supervised_carries_the_calibration_correlation():
-    _, found = analysed("v2", "v2")
+    found = analysed("v2", "v2").correlations
     row = found[(found["kind"] == "calibration") & (found["setting"] == "linear")].iloc[0]
     assert row["pearson"] == pytest.approx(-0.772, abs=0.001)
     assert row["pearson_loo_low"] == pytest.approx(-0.83, abs=0.01)
@@ -148,10 +150,10 @@ def test_supervised_carries_the_calibration_correlation():
 
 
 def test_every_claim_that_is_a_score_is_recomputed():
-    claims = check_claims(FOLDER, tidy([]))
+    claims = check_claims(tidy([]))
     verdicts = claims.set_index("statement")["verdict"]
     assert set(verdicts) == {"holds", "fails", "not a score", "cannot be checked"}
-    stated = {(row.version[-2:], row.claim) for row in text_claims(FOLDER).itertuples()}
+    stated = {(row.version[-2:], row.claim) for row in text_claims().itertuples()}
     assert set(STATED) <= stated
     fails = set(verdicts.index[verdicts == "fails"])
     assert fails == {
@@ -162,13 +164,13 @@ def test_every_claim_that_is_a_score_is_recomputed():
 
 
 def test_claims_about_measured_scores_need_all_of_them():
-    measured = published_scores(FOLDER, "v2").assign(source="measured")
+    measured = published_scores("v2").assign(source="measured")
     measured["dataset"] = measured["kind"].map(PROPERTY_DATASETS).fillna(measured["dataset"])
     measured = measured.explode("dataset", ignore_index=True)
-    everything = check_claims(FOLDER, measured)
+    everything = check_claims(measured)
     checked = everything[everything["version"].str.endswith("v2")]
     assert (checked["measured_verdict"] == checked["verdict"].where(checked["verdict"] != "not a score", "")).all()
-    without = check_claims(FOLDER, measured[~((measured["dataset"] == "cars") & (measured["kind"] == "linear"))])
+    without = check_claims(measured[~((measured["dataset"] == "cars") & (measured["kind"] == "linear"))])
     row = without.set_index("statement").loc["Q3: DeepCluster-v2, BYOL and SwAV lead the linear tasks"]
     assert row["measured"].eq("").all()
 
@@ -183,22 +185,22 @@ def test_named_target_needs_nothing_but_the_published_tables(tmp_path):
 
 def test_every_column_of_table_9_is_a_known_metric():
     assert {metric for _, _, metric in TABLE9.values()} <= set(METRICS)
-    assert len(printed_correlations(FOLDER)) == 11
+    assert len(printed_correlations()) == 11
 
 
 def test_spread_of_the_second_run():
-    assert rerun_spread(FOLDER) == pytest.approx(1.44, abs=0.01)
+    assert rerun_spread() == pytest.approx(1.44, abs=0.01)
 
 
 def test_models_of_the_suite_replace_published_ones_and_follow_them():
-    published_rows = published_models(FOLDER)
+    published_rows = published_models()
     own = [{"model": "byol", "label": "mine"}, {"model": "new", "label": "New"}]
-    merged = merge_models(published_rows, own)
+    merged = merge_models(own)
     assert [row["model"] for row in merged] == [row["model"] for row in published_rows] + ["new"]
     assert merged[10] == {"model": "byol", "label": "mine"}
 
 
 def test_training_details_have_a_row_for_each_model():
-    details = training_details(FOLDER)
+    details = training_details()
     assert details.shape == (14, 14)
     assert details.loc["Supervised", "Colour jitter"] == "PCA"

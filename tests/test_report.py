@@ -6,27 +6,28 @@ import pytest
 from browser import CHROMIUM, browser
 from synthetic_suite import suite
 
-from ssltransfer.analysis.suite_results import correlate_summary
 from ssltransfer.files import write_json
-from ssltransfer.report.figures import MARKERS, save_figure, suite_figures
-from ssltransfer.report.html import SECTIONS, caption, write_report
-from ssltransfer.report.interactive_scatter import explorer_data, marker_path
-from ssltransfer.report.table_folder import write_summary
+from ssltransfer.report.drawing import MARKERS, FigureContext, save_figure
+from ssltransfer.report.figures import suite_figures
+from ssltransfer.report.html import SECTIONS, caption, render_report
+from ssltransfer.report.interactive_scatter import marker_path, scatter_data
+from ssltransfer.report.table_folder import write_results
 from ssltransfer.report.tables import all_tables
 
 
 @pytest.fixture(scope="module")
 def report_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
-    summary = suite()
-    found = correlate_summary(summary)
-    write_summary(summary, all_tables(summary, found, [], None), folder / "tables")
-    for name, figure in suite_figures(summary, found):
+    results = suite()
+    context = FigureContext(results)
+    write_results(results, all_tables(results, [], with_paper=False), folder / "tables")
+    for name, figure in suite_figures(context):
         save_figure(figure, folder / "figures", name)
     write_json(folder / "figures" / "captions.json", {"transfer": "With <notes>."})
-    write_json(folder / "figures" / "explorer.json", explorer_data(summary, found))
+    write_json(folder / "figures" / "explorer.json", scatter_data(context))
     provenance = {"python": "3.12", "evil": "<script>alert(1)</script>"}
-    write_report(folder / "report.html", "demo", "Demo", folder / "tables", folder / "figures", provenance)
+    text = render_report("demo", "Demo", folder / "tables", folder / "figures", provenance)
+    (folder / "report.html").write_text(text)
     return folder / "report.html"
 
 
@@ -71,8 +72,7 @@ def test_every_figure_has_a_caption():
 
 
 def test_explorer_has_every_task_and_its_points():
-    summary = suite()
-    data = explorer_data(summary, correlate_summary(summary))
+    data = scatter_data(FigureContext(suite()))
     labels = [view["label"] for view in data["views"]]
     assert labels[:2] == ["Many-shot linear", "Few-shot (5-shot)"]
     assert "Many-shot linear · Digits" in labels
@@ -85,8 +85,7 @@ def test_explorer_has_every_task_and_its_points():
 
 def test_explorer_is_empty_without_source_accuracy():
     models = [row | {"source_accuracy": ""} for row in suite().models.to_dict("records")]
-    summary = suite(models)
-    assert explorer_data(summary, correlate_summary(summary)) == {}
+    assert scatter_data(FigureContext(suite(models))) == {}
 
 
 def test_every_marker_has_a_path():

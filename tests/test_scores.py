@@ -5,7 +5,7 @@ import pytest
 from pandas.testing import assert_frame_equal
 
 from ssltransfer.errors import InputError
-from ssltransfer.report.table import Table
+from ssltransfer.report.table import Column, Table
 from ssltransfer.report.tables import add_notes
 from ssltransfer.results import score_file
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
@@ -171,9 +171,9 @@ def test_captions_name_few_warnings_and_how_far_they_go(tmp_path):
         notes.pop("large")["text"]
         == "large: f (pets; 1 of 2 scores); h (cars, pets; 2 of 4 scores); g (cars, digits; 2 of 4 scores)."
     )
-    cells = pd.DataFrame(columns=pd.MultiIndex.from_tuples([("", "x")]))
+    cells = pd.DataFrame(columns=["x"])
     protocols = {"few": "few", "few-20-shot": "few", "few-cd-fsl": "few", "few-large": "few-large", "properties": ""}
-    tables = [Table(name, "", "Percent.", cells, [2], [1], protocol=p) for name, p in protocols.items()]
+    tables = [Table(name, "", "Percent.", cells, [Column("x")], protocol=p) for name, p in protocols.items()]
     add_notes(tables, notes)
     assert [table.caption == "Percent." for table in tables] == [False, False, False, True, True]
     add_notes(tables, {"other": {"kind": "inversion", "text": "other: f."}})

@@ -1,1 +1,1 @@
-"""What follows from the scores of a suite: averages, correlations, ranks, comparison with the paper."""
+"""Statistics of the scores of a suite: averages, correlations, ranks, comparison with the paper."""

@@ -13,7 +13,7 @@ from ssltransfer.results.scores import source_accuracy, source_datasets
 
 @dataclass(frozen=True)
 class SuiteResults:
-    """Scores, models and datasets of a suite; what follows from them is computed once, when first used.
+    """Scores, models and datasets of a suite; derived values are computed once, when first used.
 
     Attributes
     ----------
@@ -63,7 +63,7 @@ class SuiteResults:
 
     @cached_property
     def suffixes(self) -> dict[str, str]:
-        """Protocol -> what tells it from others of its kind (see `tasks.protocol_suffixes`)."""
+        """Protocol -> suffix by which it differs from others of its kind (see `tasks.protocol_suffixes`)."""
         return protocol_suffixes(self.tasks.tasks)
 
     @cached_property

@@ -33,7 +33,7 @@ FIRST_MARKER = {"supervised": 13, "none": 6}
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
 
 STYLE = {
-    "text.parse_math": False,  # a dollar in a label or a file name is no formula
+    "text.parse_math": False,  # a dollar in a label or a file name does not begin a formula
     "font.family": "DejaVu Sans",
     "font.size": 8,
     "axes.titlesize": 8,
@@ -71,7 +71,7 @@ def model_styles(models: pd.DataFrame) -> dict[str, dict]:
     Parameters
     ----------
     models : pd.DataFrame
-        Columns ``model`` and ``family``, in the order of the model table: a row added below changes no other.
+        Columns ``model`` and ``family``, in the order of the model table; styles do not depend on later rows.
 
     Returns
     -------

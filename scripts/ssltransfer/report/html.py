@@ -9,7 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ssltransfer.files import atomic_write, package_data, read_json
-from ssltransfer.report.provenance import headline
+from ssltransfer.report.provenance import report_lines
 from ssltransfer.report.table_folder import read_results
 
 TEMPLATES = package_data("workflow/report")
@@ -99,7 +99,7 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
     tables, figures : path
         Folders written by `make_tables` and `plot_figures`.
     provenance : dict of str
-        Lines to list at the end, after suite and conventions (see `provenance.headline`).
+        Lines to list at the end, after suite and conventions (see `provenance.report_lines`).
 
     Returns
     -------
@@ -131,6 +131,6 @@ def write_report(
     path: str | Path, suite: str, title: str, tables: str | Path, figures: str | Path, provenance: str | Path
 ) -> None:
     """Render (see `render_report`) and write the report; `provenance` is the file that `write_provenance` wrote."""
-    text = render_report(suite, title, tables, figures, headline(read_json(provenance)))
+    text = render_report(suite, title, tables, figures, report_lines(read_json(provenance)))
     with atomic_write(path) as temporary:
         temporary.write_text(text, encoding="utf-8")

@@ -36,7 +36,7 @@ class Labels:
     models, datasets : dict
         Id -> label; ids that are missing are their own labels.
     suffixes : dict
-        Protocol -> what tells it from others of its kind, or an empty string.
+        Protocol -> suffix by which it differs from others of its kind, may be empty.
     """
 
     models: dict[str, str]
@@ -76,7 +76,7 @@ class Labels:
         return joined(KINDS[task.kind].short, suffix, self.subject(task), shots)
 
     def subject(self, task: Task) -> str:
-        """What tells a task from others of its kind and setting: its metric or its dataset."""
+        """Label of the metric or the dataset of a task, by which it differs from others of its kind and setting."""
         if KINDS[task.kind].own_metric:
             return METRICS[task.metric].label
         return self.dataset(task.dataset)

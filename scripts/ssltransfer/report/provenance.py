@@ -102,7 +102,7 @@ def revision(repository: Path) -> dict | None:
         return None
 
 
-def headline(provenance: dict) -> dict[str, str]:
+def report_lines(provenance: dict) -> dict[str, str]:
     """Lines that a report shows: heading -> text."""
     commit = provenance["revision"]
     inputs = provenance["inputs"]

@@ -235,8 +235,8 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
             cell = (row["model"], text.removeprefix("measured:"))
             if cell[1] not in set(linear["dataset"]):
                 raise InputError(
-                    f"models table, row {row['model']}, source_accuracy: {text!r} names a data set without a "
-                    "linear score in this suite; write a data set of a linear task, a number, or nothing"
+                    f"models table, row {row['model']}, source_accuracy: {text!r} names a dataset without a "
+                    "linear score in this suite; write a dataset of a linear task, a number, or nothing"
                 )
             values[row["model"]] = measured.get(cell, math.nan)
         else:
