@@ -140,6 +140,7 @@ def test_another_workflow_uses_this_one_from_a_repository(project, wheel):
     score = project / "results/scores/toy-fewshot/toy-random/digits.json"
     before = score.read_text()
     score.unlink()
+    shutil.rmtree(project / "results/toy")
     output = snakemake("--cores", "2", folder=project, PYTHONPATH=str(wheel))
     assert "rule transfer_evaluate_fewshot" in output and "rule transfer_extract_features" not in output
     assert yaml.safe_load(score.read_text())["values"] == yaml.safe_load(before)["values"]
@@ -152,7 +153,8 @@ def test_conda_is_refused_there_in_one_line(project, wheel):
     variables = environment() | {"PYTHONPATH": str(wheel)}
     done = subprocess.run(command, cwd=project, env=variables, capture_output=True, text=True, check=False)
     assert done.returncode == 1
-    assert any(line.startswith("--sdm conda needs a clone") for line in done.stderr.splitlines()), done.stderr
+    output = done.stdout + done.stderr
+    assert any(line.startswith("--sdm conda needs a clone") for line in output.splitlines()), output
 
 
 @pytest.mark.slow
