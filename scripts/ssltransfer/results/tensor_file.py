@@ -1,17 +1,21 @@
 """Tensors of a network on disk: a safetensors file whose header says where they come from."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING
 
-import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import replacing
 
+if TYPE_CHECKING:  # jobs that only read a header do without torch
+    import torch
 
-def save_state(state: dict[str, torch.Tensor], path: str | Path, provenance: dict[str, str]) -> None:
+
+def save_state(state: "dict[str, torch.Tensor]", path: str | Path, provenance: dict[str, str]) -> None:
     """Write the tensors of a network with `provenance` in the header."""
+    from safetensors.torch import save_file
+
     with replacing(path) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary, metadata=provenance)
 
