@@ -10,7 +10,7 @@ from ssltransfer.datasets import ORIGINAL, READ, parse_members, parse_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
-from ssltransfer.protocols.inversion.lpips_networks import TRUNKS
+from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.versions import version
 
 # Not workflow.basedir, which is the other workflow's where this one is used as a module.
@@ -157,7 +157,7 @@ def trunk_manifests(wildcards):
 
 
 def trunk_source(wildcards):
-    return SUITE.config["lpips_trunks"].get(wildcards.trunk, TRUNKS[wildcards.trunk].source)
+    return SUITE.config["lpips_trunks"].get(wildcards.trunk, LPIPS_NETWORKS[wildcards.trunk].source)
 
 
 def attention_images(wildcards):

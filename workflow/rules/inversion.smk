@@ -38,13 +38,13 @@ rule fetch_trunk:
     log:
         "logs/fetch_trunk/{trunk}.log",
     wildcard_constraints:
-        trunk=names(TRUNKS),
+        trunk=names(LPIPS_NETWORKS),
     localrule: True
     conda:
         "../../envs/torch.yaml"
     params:
         source=trunk_source,
-        checksum=lambda w: TRUNKS[w.trunk].sha256,
+        checksum=lambda w: LPIPS_NETWORKS[w.trunk].sha256,
         folder="resources/lpips/{trunk}",
         pin="resources/checkpoint-pins/lpips-{trunk}.json",
     script:
