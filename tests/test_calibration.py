@@ -1,7 +1,3 @@
-import json
-import runpy
-from types import SimpleNamespace
-
 import numpy as np
 import pytest
 from hypothesis import given
@@ -13,9 +9,9 @@ from sklearn.calibration import CalibratedClassifierCV, calibration_curve
 from sklearn.frozen import FrozenEstimator
 from sklearn.metrics import brier_score_loss, log_loss
 
+from ssltransfer.errors import InputError
 from ssltransfer.protocols import calibration
-from ssltransfer.results.scores import read_score
-from workflow import REPOSITORY
+from ssltransfer.results.prediction_file import Predictions, load_predictions, save_predictions
 
 
 def sample(n=400, k=5, seed=0, sharpness=3.0):
@@ -117,7 +113,7 @@ def test_scaled_ece_equals_scikit_learn_and_torchmetrics():
         np.testing.assert_allclose(fitted, probabilities, rtol=0, atol=1e-6)
         tensors = torch.from_numpy(probabilities), torch.from_numpy(labels[rest])
         errors.append(100 * float(multiclass_calibration_error(*tensors, num_classes=5, n_bins=15, norm="l1")))
-    assert calibration.folded_ece(logits, labels) == pytest.approx(np.mean(errors), abs=1e-4)
+    assert calibration.ece_official_scaling(logits, labels) == pytest.approx(np.mean(errors), abs=1e-4)
 
 
 def test_temperature_of_separable_and_hopeless_samples():
@@ -130,7 +126,8 @@ def test_never_predicted_classes():
     logits, labels = sample()
     wide = np.column_stack([logits, np.full(len(logits), -np.inf)])
     assert calibration.fit_temperature(wide, labels) == pytest.approx(calibration.fit_temperature(logits, labels))
-    assert calibration.folded_ece(wide, labels) == pytest.approx(calibration.folded_ece(logits, labels))
+    expected = calibration.ece_official_scaling(logits, labels)
+    assert calibration.ece_official_scaling(wide, labels) == pytest.approx(expected)
 
 
 def test_likelihood_and_brier_equal_scikit_learn():
@@ -154,37 +151,36 @@ def test_folds_are_the_official_codes():
         rest = np.array([row for row in order[:100] if row not in set(fit)])
         scaled = softmax(logits[rest] / calibration.fit_temperature(logits[fit], labels[fit]), axis=1)
         errors.append(calibration.expected_calibration_error(scaled, labels[rest]))
-    assert calibration.folded_ece(logits, labels) == pytest.approx(np.mean(errors))
+    assert calibration.ece_official_scaling(logits, labels) == pytest.approx(np.mean(errors))
 
 
 def test_scaling_helps_overconfident_logits():
     logits, labels = sample(n=3000)
     plain = calibration.expected_calibration_error(softmax(logits, axis=1), labels)
-    scaled, temperature = calibration.validated_ece(logits[:2000], labels[:2000], logits[2000:], labels[2000:])
+    scaled, temperature = calibration.ece_validation_scaling(logits[:2000], labels[:2000], logits[2000:], labels[2000:])
     assert temperature > 1
     assert scaled < plain / 2
-    assert calibration.folded_ece(logits, labels) < plain / 2
+    assert calibration.ece_official_scaling(logits, labels) < plain / 2
 
 
 @pytest.mark.parametrize("unseen", [False, True])
-def test_a_class_without_training_images_has_no_likelihood(unseen, tmp_path):
+def test_a_class_without_training_images_has_no_likelihood(unseen):
     scores, labels = sample(n=60)
     scores[:, 4] = -np.inf if unseen else scores[:, 4]
-    parts = {
-        f"{part}_{name}": a for part in ("test", "validation") for name, a in (("scores", scores), ("labels", labels))
-    }
-    np.savez(tmp_path / "predictions.npz", **parts)
+    predictions = Predictions(scores, labels, scores, labels)
     linear = {"checkpoint": {"source": "here"}, "preprocessing": {"norm": "none"}, "warnings": ["biased"]}
-    (tmp_path / "linear.json").write_text(json.dumps(linear))
-    job = SimpleNamespace(
-        input=SimpleNamespace(predictions=tmp_path / "predictions.npz", score=tmp_path / "linear.json"),
-        output=[tmp_path / "score.json"],
-        log=[str(tmp_path / "log")],
-        params=SimpleNamespace(settings={"seed": 0}, version=1),
-        wildcards={"model": "m", "protocol": "p", "dataset": "d"},
-    )
-    runpy.run_path(str(REPOSITORY / "scripts/evaluate_calibration.py"), init_globals={"snakemake": job})
-    score = read_score(tmp_path / "score.json")
-    assert {key: score[key] for key in ("checkpoint", "preprocessing")} == {k: linear[k] for k in list(linear)[:2]}
-    assert (score["details"]["negative_log_likelihood"] is None) == unseen
-    assert len(score["warnings"]) == 1 + unseen and score["warnings"][0] == "of the classifiers: biased"
+    score = calibration.measure_calibration(predictions, linear, seed=0)
+    assert (score.checkpoint, score.preprocessing) == (linear["checkpoint"], linear["preprocessing"])
+    assert (score.details["negative_log_likelihood"] is None) == unseen
+    assert len(score.warnings) == 1 + unseen and score.warnings[0] == "of the classifiers: biased"
+
+
+def test_predictions_survive_the_file_and_another_file_is_refused(tmp_path):
+    scores, labels = sample(n=6)
+    save_predictions(tmp_path / "p.npz", Predictions(scores, labels, scores[:2], labels[:2]))
+    read = load_predictions(tmp_path / "p.npz")
+    np.testing.assert_array_equal(read.test_scores, scores)
+    np.testing.assert_array_equal(read.validation_labels, labels[:2])
+    np.savez(tmp_path / "other.npz", scores=scores)
+    with pytest.raises(InputError, match=r"other\.npz"):
+        load_predictions(tmp_path / "other.npz")

@@ -2,7 +2,12 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
+from ssltransfer.datasets.index import Index
+from ssltransfer.errors import InputError
+from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols import fewshot
+from ssltransfer.protocols.input_norms import BIASED
+from ssltransfer.settings import read_settings
 
 
 def labels_of(sizes, seed=0):
@@ -100,3 +105,33 @@ def test_a_few_small_classes_are_not_drawn():
     drawn = labels[fewshot.sample_episodes(labels, "x", 20, 15, 5, 2000, 0)]
     assert set(np.unique(drawn)) == set(range(20)) - {1}
     assert (drawn == drawn[:, :, :1]).all() and np.bincount(drawn[:, :, 0].ravel())[[0, 2]].min() > 400
+
+
+BLOCK = {
+    "kind": "fewshot", "transform": "resize16", "normalisation": "test-max", "ways": 2, "shots": [1, 5, 500],
+    "queries": 3, "episodes": 30, "seed": 0,
+}  # fmt: skip
+
+
+def test_every_number_of_shots_reports_its_own_better_input_normalisation(monkeypatch):
+    index = Index(["x"] * 40, ["train"] * 40, [0, 1] * 20, ["a", "b"])
+    both = {
+        norm: Features(np.full((40, 1), number, np.float32), {}) for number, norm in enumerate(("imagenet", "none"))
+    }
+    better = {(0, 1): 6, (1, 1): 3, (0, 5): 2, (1, 5): 4}
+    monkeypatch.setattr(
+        fewshot, "episode_accuracy", lambda features, rows, shot: np.full(30, better[int(features[0, 0]), shot])
+    )
+    measurement = fewshot.measure_fewshot(both, index, "d", read_settings(fewshot.FewShotSettings, BLOCK))
+    assert [(v["setting"], v["value"]) for v in measurement.values] == [("1-shot", 100.0), ("5-shot", 400 / 6)]
+    assert measurement.preprocessing["norm"] == {"1-shot": "imagenet", "5-shot": "none"}
+    assert measurement.more["episodes"]["5-shot"] == {"queries": 6, "correct": [4] * 30}
+    assert measurement.warnings[0].startswith("500-shot is left out") and BIASED in measurement.warnings
+
+
+def test_classes_too_small_for_every_shot_are_one_line():
+    index = Index(["x"] * 8, ["train"] * 8, [0, 1] * 4, ["a", "b"])
+    one = {"none": Features(np.zeros((8, 1), np.float32), {})}
+    with pytest.raises(InputError, match="small: .*500.*no shot is possible"):
+        settings = read_settings(fewshot.FewShotSettings, BLOCK | {"shots": [500]})
+        fewshot.measure_fewshot(one, index, "small", settings)

@@ -1,10 +1,7 @@
-import json
 import os
-import runpy
 import subprocess
 import sys
 from dataclasses import replace
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -15,12 +12,15 @@ from threadpoolctl import threadpool_limits
 
 from ssltransfer import device
 from ssltransfer.array_backend import NUMPY, Arrays
-from ssltransfer.datasets.index import Index, write_index
+from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.splits import Split
 from ssltransfer.device import choose_arrays
 from ssltransfer.errors import InputError
+from ssltransfer.models.feature_file import Features
+from ssltransfer.protocols.input_norms import BIASED
 from ssltransfer.protocols.linear import classification_metrics, design_matrix, evaluation, logistic
 from ssltransfer.protocols.linear.design_matrix import Design
+from ssltransfer.settings import read_settings
 from workflow import REPOSITORY
 
 
@@ -270,12 +270,13 @@ def test_scores_are_those_of_the_fits():
     np.testing.assert_allclose(result.test_scores, result.final.scores(features[90:120]))
 
 
-def test_fits_without_their_certificate_are_warnings_of_either_normalisation(monkeypatch, tmp_path):
+def test_fits_without_their_certificate_are_warnings_of_either_normalisation(monkeypatch):
     features, labels = sample(120)
-    write_index(tmp_path / "index.parquet", Index(["x"] * 120, ["train"] * 80 + ["test"] * 40, labels, list("abcd")))
-    for number, norm in enumerate(("imagenet", "none")):
-        np.save(tmp_path / f"{norm}.npy", features + np.float32(number) * labels[:, None].astype(np.float32))
-        (tmp_path / f"{norm}.json").write_text(json.dumps({"norm": norm, "checkpoint": {}}))
+    index = Index(["x"] * 120, ["train"] * 80 + ["test"] * 40, labels, list("abcd"))
+    both = {
+        norm: Features(features + np.float32(number) * labels[:, None].astype(np.float32), {})
+        for number, norm in enumerate(("imagenet", "none"))
+    }
     exact = evaluation.evaluate_linear
 
     def missing(*arguments):
@@ -284,26 +285,42 @@ def test_fits_without_their_certificate_are_warnings_of_either_normalisation(mon
         return replace(result, curve=curve, final=replace(result.final, converged=False))
 
     monkeypatch.setattr(evaluation, "evaluate_linear", missing)
-    settings = {
-        "normalisation": "per-model", "transform": "resize16", "validation_fraction": 0.2, "seed": 0,
-        "solver": "converged", "difficult": "negative",
-    }  # fmt: skip
-    job = SimpleNamespace(
-        input=SimpleNamespace(
-            index=tmp_path / "index.parquet", features=[tmp_path / f"{norm}.npy" for norm in ("imagenet", "none")]
-        ),
-        output=SimpleNamespace(score=tmp_path / "score.json", predictions=tmp_path / "predictions.npz"),
-        log=[str(tmp_path / "log")],
-        params=SimpleNamespace(
-            settings=settings | {"lambdas": {"first": 0.1, "last": 10, "count": 3}}, metric="top1", version=1
-        ),
-        wildcards=SimpleNamespace(dataset="d", items={"model": "m", "protocol": "p", "dataset": "d"}.items),
-    )
-    runpy.run_path(str(REPOSITORY / "scripts/evaluate_linear.py"), init_globals={"snakemake": job})
-    assert json.loads((tmp_path / "score.json").read_text())["warnings"] == [
+    settings = linear_settings(lambdas={"first": 0.1, "last": 10, "count": 3})
+    measurement, _ = evaluation.measure_linear(both, index, "d", "top1", settings)
+    assert measurement.warnings == [
         f"not converged under input normalisation {norm}: some of 3 penalties, the final fit"
         for norm in ("imagenet", "none")
     ]
+
+
+def linear_settings(**changes):
+    block = {
+        "kind": "linear", "normalisation": "per-model", "transform": "resize16", "validation_fraction": 0.2, "seed": 0,
+        "lambdas": {"first": 0.1, "last": 10, "count": 3},
+    }  # fmt: skip
+    return read_settings(evaluation.LinearSettings, block | changes)
+
+
+@pytest.mark.parametrize("normalisation", ["test-max", "validation-max"])
+def test_the_input_normalisation_is_selected_by_what_the_settings_say(normalisation, monkeypatch):
+    """One normalisation is better on validation, the other on test; only the biased choice is warned of."""
+    index = Index(["x"] * 12, ["train"] * 4 + ["val"] * 4 + ["test"] * 4, [0, 1] * 6, ["a", "b"])
+    both = {norm: Features(np.full((12, 1), number, np.float32), {"n": number}) for number, norm in enumerate("pq")}
+    exact = evaluation.evaluate_linear
+
+    def scored(features, *arguments):
+        number = int(features[0, 0])
+        result = exact(np.random.default_rng(0).normal(size=(12, 2)).astype(np.float32), *arguments)
+        return replace(result, test=(80.0, 60.0)[number], validation=(50.0, 70.0)[number])
+
+    monkeypatch.setattr(evaluation, "evaluate_linear", scored)
+    settings = linear_settings(normalisation=normalisation)
+    measurement, _ = evaluation.measure_linear(both, index, "d", "top1", settings)
+    by_test = normalisation == "test-max"
+    assert measurement.values[0]["value"] == (80.0 if by_test else 60.0)
+    assert measurement.preprocessing["norm"] == ("p" if by_test else "q")
+    assert measurement.checkpoint == {"n": 0 if by_test else 1}
+    assert (BIASED in measurement.warnings) == by_test
 
 
 @pytest.mark.parametrize("case", ["single", "multi", "ignored"])

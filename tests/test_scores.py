@@ -136,12 +136,12 @@ def test_wrong_tidy_table(tmp_path):
 
 def test_a_score_is_written_whole_and_its_warnings_to_the_log(tmp_path, caplog):
     cell = {"model": "m", "protocol": "p", "dataset": "d"}
-    parts = {"checkpoint": {}, "preprocessing": {}, "details": {}, "versions": {}, "cost": {}}
     value = score_file.percent("top1", 50.0)
-    written = {"warnings": ["look twice"], "curve": {}}
-    score_file.write(tmp_path / "a.json", cell, "linear", [value], {"seed": 0}, **parts, **written)
-    head = cell | {"kind": "linear", "values": [value], "settings": {"seed": 0}}
-    assert read_score(tmp_path / "a.json") == head | parts | written
+    measurement = score_file.Measurement("linear", [value], {}, {}, {}, ["look twice"], {"curve": {}})
+    score_file.write(tmp_path / "a.json", cell, measurement, {"seed": 0}, {}, {})
+    head = cell | {"kind": "linear", "values": [value], "settings": {"seed": 0}, "warnings": ["look twice"]}
+    parts = {key: {} for key in ("checkpoint", "preprocessing", "details", "versions", "cost", "curve")}
+    assert read_score(tmp_path / "a.json") == head | parts
     assert "look twice" in caplog.text
 
 

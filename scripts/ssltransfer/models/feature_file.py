@@ -1,10 +1,50 @@
-"""Reading cached features; apart from `features`, so that protocols need not import torch."""
+"""Cached features, read without torch."""
 
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 
 from ssltransfer.errors import InputError
+from ssltransfer.files import read_json
+
+
+@dataclass(frozen=True)
+class Features:
+    """The features of one dataset under one input normalisation.
+
+    Attributes
+    ----------
+    values : ndarray of float32, shape (n, d)
+        A memory map; row i belongs to row i of the index.
+    checkpoint : dict
+        Source and hash of the checkpoint they were computed with.
+    """
+
+    values: np.ndarray
+    checkpoint: dict
+
+
+def read_features(paths: list[str], rows: int) -> dict[str, Features]:
+    """Read feature files and the provenance beside them.
+
+    Parameters
+    ----------
+    paths : list of str
+        One file for each input normalisation.
+    rows : int
+        Rows of the index.
+
+    Returns
+    -------
+    dict of Features
+        By input normalisation.
+    """
+    read = {}
+    for path in paths:
+        provenance = read_json(Path(path).with_suffix(".json"))
+        read[provenance["norm"]] = Features(load_features(path, rows), provenance["checkpoint"])
+    return read
 
 
 def load_features(path: str | Path, rows: int) -> np.ndarray:

@@ -6,6 +6,9 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
+from ssltransfer.results.prediction_file import Predictions
+from ssltransfer.results.score_file import Measurement, percent
+
 BINS = 15
 FOLDS = 5
 TEMPERATURES = (1e-3, 1e3)
@@ -90,7 +93,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(-brentq(slope, low, high, xtol=1e-10)))
 
 
-def folded_ece(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+def ece_official_scaling(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
     """ECE after temperature scaling as the official code does it, in percent.
 
     The *test* set is shuffled (NumPy's legacy generator) and cut into five folds of floor(n / 5); for each fold the
@@ -108,9 +111,56 @@ def folded_ece(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
     return float(np.mean(errors))
 
 
-def validated_ece(
+def ece_validation_scaling(
     logits: np.ndarray, labels: np.ndarray, validation_logits: np.ndarray, validation_labels: np.ndarray
 ) -> tuple[float, float]:
     """ECE on the test set at the temperature fitted on validation predictions: (percent, temperature)."""
     temperature = fit_temperature(validation_logits, validation_labels)
     return expected_calibration_error(softmax(logits / temperature, axis=1), labels), temperature
+
+
+def measure_calibration(predictions: Predictions, linear: dict, seed: int) -> Measurement:
+    """Measure the calibration of the classifiers of a linear score.
+
+    Parameters
+    ----------
+    predictions : Predictions
+        Of a dataset with one label per image.
+    linear : dict
+        The score file of the classifiers.
+    seed : int
+        Seed of the folds of the official temperature scaling.
+    """
+    scores, labels = predictions.test_scores.astype(np.float64), predictions.test_labels
+    probabilities = softmax(scores, axis=1)
+    validated, temperature = ece_validation_scaling(
+        scores, labels, predictions.validation_scores.astype(np.float64), predictions.validation_labels
+    )
+    likelihood = negative_log_likelihood(scores, labels)
+    diagram = reliability_diagram(probabilities, labels)
+    warnings = [f"of the classifiers: {warning}" for warning in linear["warnings"]]
+    if not np.isfinite(likelihood):
+        warnings.append(
+            "the negative log-likelihood is infinite: some test images are of a class without training images"
+        )
+    return Measurement(
+        kind="calibration",
+        values=[
+            percent("ece", expected_calibration_error(probabilities, labels), "linear"),
+            percent("ece", ece_official_scaling(scores, labels, seed), "linear-scaled"),
+            percent("ece", validated, "linear-scaled-validation"),
+        ],
+        checkpoint=linear["checkpoint"],
+        preprocessing=linear["preprocessing"],
+        details={
+            "brier": brier_score(probabilities, labels),
+            "negative_log_likelihood": likelihood if np.isfinite(likelihood) else None,
+            "temperature": temperature,
+            "reliability": {
+                "counts": diagram.counts.tolist(),
+                "confidence": diagram.confidence.tolist(),
+                "accuracy": diagram.accuracy.tolist(),
+            },
+        },
+        warnings=warnings,
+    )

@@ -1,9 +1,29 @@
 """Few-shot transfer (paper section 4.2): nearest-centroid classification of episodes on cached features."""
 
 import zlib
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+
+from ssltransfer.datasets.index import Index
+from ssltransfer.errors import InputError
+from ssltransfer.models.feature_file import Features
+from ssltransfer.protocols.input_norms import bias_warnings, describe_input
+from ssltransfer.results.score_file import Measurement, percent
+
+
+@dataclass(frozen=True)
+class FewShotSettings:
+    """A settings block of kind ``fewshot``; its keys are described in the schema of suites."""
+
+    transform: str
+    normalisation: str
+    ways: int
+    shots: tuple[int, ...]
+    queries: int
+    episodes: int
+    seed: int
 
 
 @dataclass(frozen=True)
@@ -31,7 +51,7 @@ class FewShotResult:
         return 100.0 * 1.96 * float(self.correct.std()) / self.queries / np.sqrt(len(self.correct))
 
 
-def possible_shots(labels: np.ndarray, shots: list[int], queries: int, ways: int) -> tuple[list[int], list[str]]:
+def possible_shots(labels: np.ndarray, shots: Sequence[int], queries: int, ways: int) -> tuple[list[int], list[str]]:
     """Choose the shots that nearly all classes are large enough for.
 
     Where at most one class in ten has fewer images than shot + queries, and none lacks more than a fifth of them, the
@@ -148,3 +168,55 @@ def evaluate_fewshot(
     """
     rows = sample_episodes(labels, name, shot, queries, ways, episodes, seed)
     return FewShotResult(ways * queries, episode_accuracy(features, rows, shot))
+
+
+def measure_fewshot(
+    features: dict[str, Features], index: Index, dataset: str, settings: FewShotSettings
+) -> Measurement:
+    """Evaluate a model on a dataset: for each number of shots the best of the input normalisations.
+
+    Parameters
+    ----------
+    features : dict of Features
+        By input normalisation.
+    index : Index
+    dataset : str
+        Id of the dataset; part of the episodes' seed.
+    settings : FewShotSettings
+
+    Raises
+    ------
+    InputError
+        If the classes are too small for every number of shots.
+    """
+    labels = index.label_array()
+    shots, notes = possible_shots(labels, settings.shots, settings.queries, settings.ways)
+    if not shots:
+        raise InputError(f"{dataset}: {notes[0]}; no shot is possible")
+    selected: dict[str, tuple[str, FewShotResult]] = {}
+    for shot in shots:
+        rows = sample_episodes(labels, dataset, shot, settings.queries, settings.ways, settings.episodes, settings.seed)
+        results = {
+            norm: FewShotResult(settings.ways * settings.queries, episode_accuracy(found.values, rows, shot))
+            for norm, found in features.items()
+        }
+        best = max(results, key=lambda norm: results[norm].accuracy)
+        selected[f"{shot}-shot"] = best, results[best]
+    norms = {setting: norm for setting, (norm, _) in selected.items()}
+    only = set(norms.values())
+    return Measurement(
+        kind="fewshot",
+        values=[percent("accuracy", r.accuracy, setting, r.half_width) for setting, (_, r) in selected.items()],
+        checkpoint=next(iter(features.values())).checkpoint,
+        preprocessing=describe_input(
+            settings.transform, settings.normalisation, features, norms if len(only) > 1 else only.pop()
+        ),
+        details={"images": len(index), "classes": len(index.classes)},
+        warnings=notes + bias_warnings(settings.normalisation),
+        more={
+            "episodes": {
+                setting: {"queries": result.queries, "correct": result.correct.tolist()}
+                for setting, (_, result) in selected.items()
+            }
+        },
+    )

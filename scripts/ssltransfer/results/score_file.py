@@ -1,34 +1,55 @@
-"""Assembling a score file: the values of one cell and all that is needed to explain and repeat them.
+"""Score files: what one model scored on one dataset under one protocol, with all that explains and repeats it.
 
-Light on imports, because every protocol's job writes one; its values are read and checked in `scores`.
+Light on imports, because every protocol's job writes one; `scores` reads and checks them.
 """
 
 import json
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
-from ssltransfer.files import read_json, write_json
+from ssltransfer.files import write_json
 from ssltransfer.jobs import log
 
-BIASED = (
-    "the input normalisation was chosen on the test score (normalisation: test-max), which biases that score upwards"
-)
+
+@dataclass(frozen=True)
+class Measurement:
+    """The result of a protocol for one model and one dataset.
+
+    Attributes
+    ----------
+    kind : str
+        What was measured, a key of `metric_info.KINDS`.
+    values : list of dict
+        ``metric``, ``setting``, ``value``, ``unit`` and, where there is an interval, ``low`` and ``high``.
+    checkpoint : dict
+        Source and hash of the checkpoint.
+    preprocessing : dict
+        Transform and normalisation of the input.
+    details : dict
+        Anything else that explains the values.
+    warnings : list of str
+        Everything that a reader of the values has to know.
+    more : dict
+        Further entries of the score file that only some protocols have: ``selected``, ``curve``, ``episodes``.
+    """
+
+    kind: str
+    values: list[dict]
+    checkpoint: dict
+    preprocessing: dict
+    details: dict
+    warnings: list[str]
+    more: dict = field(default_factory=dict)
 
 
 def write(
     path: str | Path,
     cell: Mapping[str, str],
-    kind: str,
-    values: list[dict],
+    measurement: Measurement,
     settings: Mapping,
-    *,
-    checkpoint: dict,
-    preprocessing: dict,
-    warnings: list[str],
-    details: dict,
     versions: dict[str, str],
-    cost: dict,
-    **more: dict,
+    usage: dict,
 ) -> None:
     """Write a score file, and its warnings to the log.
 
@@ -37,18 +58,28 @@ def write(
     path : str or Path
     cell : mapping
         ``model``, ``protocol`` and ``dataset``: the wildcards of the job.
-    kind : str
-        A key of `scores.KINDS`.
-    values, settings, checkpoint, preprocessing, warnings, details, versions, cost
-        As described in the schema of score files, and so are `more`, which some protocols have.
+    measurement : Measurement
+    settings : mapping
+        The complete settings block.
+    versions : dict of str
+        Packages, and the version of the protocol.
+    usage : dict
+        See `jobs.Cost.report`.
     """
-    for warning in warnings:
+    for warning in measurement.warnings:
         log.warning("%s", warning)
-    found = {
-        **{"kind": kind, "values": values, "settings": dict(settings), "preprocessing": preprocessing},
-        **{"checkpoint": checkpoint, "details": details, "warnings": warnings, "versions": versions, "cost": cost},
+    entries = {
+        "kind": measurement.kind,
+        "values": measurement.values,
+        "settings": dict(settings),
+        "preprocessing": measurement.preprocessing,
+        "checkpoint": measurement.checkpoint,
+        "details": measurement.details,
+        "warnings": measurement.warnings,
+        "versions": versions,
+        "cost": usage,
     }
-    write_json(path, dict(cell.items()) | found | more)
+    write_json(path, dict(cell.items()) | entries | measurement.more)
 
 
 def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:
@@ -58,32 +89,11 @@ def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str
 
 
 def percent(metric: str, value: float, setting: str = "", half_width: float | None = None) -> dict:
-    """One entry of `values`: a percentage, with its 95 % interval (clipped to 0..100) if it has one."""
+    """Return one entry of `values`: a percentage, with its 95 % interval (clipped to 0..100) if it has one."""
     entry = {"metric": metric, "setting": setting, "value": value, "unit": "percent"}
     if half_width is not None:
         entry |= {"low": max(0.0, value - half_width), "high": min(100.0, value + half_width)}
     return entry
-
-
-def feature_provenance(features: list[str]) -> dict[str, dict]:
-    """Read the provenance written beside each feature file, by normalisation."""
-    found = [read_json(Path(path).with_suffix(".json")) for path in features]
-    return {provenance["norm"]: provenance for provenance in found}
-
-
-def preprocessing(settings: dict, provenance: dict[str, dict], norm: dict | str) -> dict:
-    """Describe the input: transform, normalisation (of each setting, if they differ), and how it was chosen."""
-    return {
-        "transform": settings["transform"],
-        "norm": norm,
-        "candidates": list(provenance),
-        "normalisation": settings["normalisation"],
-    }
-
-
-def checkpoint(provenance: dict[str, dict]) -> dict:
-    """Return the checkpoint behind the features; the same under all normalisations."""
-    return next(iter(provenance.values()))["checkpoint"]
 
 
 def decode(metadata: dict[str, str]) -> dict:

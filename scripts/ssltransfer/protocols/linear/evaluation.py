@@ -5,10 +5,37 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssltransfer.array_backend import NUMPY, Arrays
-from ssltransfer.datasets.splits import Split
+from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.splits import Split, make_split
+from ssltransfer.models.feature_file import Features
+from ssltransfer.protocols.input_norms import bias_warnings, describe_input
 from ssltransfer.protocols.linear import classification_metrics
 from ssltransfer.protocols.linear.design_matrix import Rows
 from ssltransfer.protocols.linear.logistic import Fit, fit_path, official_path
+from ssltransfer.results.prediction_file import Predictions
+from ssltransfer.results.score_file import Measurement, percent
+
+
+@dataclass(frozen=True)
+class Penalties:
+    """Log-spaced penalties on the summed loss: the first, the last, and how many in all."""
+
+    first: float
+    last: float
+    count: int
+
+
+@dataclass(frozen=True)
+class LinearSettings:
+    """A settings block of kind ``linear``; its keys are described in the schema of suites."""
+
+    transform: str
+    normalisation: str
+    lambdas: Penalties
+    validation_fraction: float
+    seed: int
+    solver: str
+    difficult: str
 
 
 def lambda_grid(first: float, last: float, count: int) -> np.ndarray:
@@ -105,3 +132,69 @@ def evaluate_linear(
     test_scores = final.scores(test)
     value = classification_metrics.evaluate(metric, labels[split.test], test_scores)
     return LinearResult(chosen["lambda"], value, chosen["validation"], curve, final, test_scores, chosen_scores)
+
+
+def measure_linear(
+    features: dict[str, Features],
+    index: Index,
+    dataset: str,
+    metric: str,
+    settings: LinearSettings,
+    arrays: Arrays = NUMPY,
+) -> tuple[Measurement, Predictions]:
+    """Evaluate a model on a dataset under every input normalisation, and report the selected one.
+
+    Parameters
+    ----------
+    features : dict of Features
+        By input normalisation.
+    index : Index
+    dataset : str
+        Id of the dataset; part of the seed of a random validation part.
+    metric : str
+        See `classification_metrics.evaluate`.
+    settings : LinearSettings
+        With normalisation ``test-max`` the higher test score decides, otherwise the higher validation score.
+    arrays : Arrays
+        Where to compute.
+
+    Returns
+    -------
+    Measurement
+    Predictions
+        Of the selected input normalisation.
+    """
+    labels = index.label_array(ignored="difficult" if settings.difficult == "ignore" else None)
+    split = make_split(index.split_array(), settings.validation_fraction, settings.seed, dataset)
+    grid = lambda_grid(settings.lambdas.first, settings.lambdas.last, settings.lambdas.count)
+    results = {
+        norm: evaluate_linear(found.values, labels, split, len(index.classes), metric, grid, settings.solver, arrays)
+        for norm, found in features.items()
+    }
+    by_test = settings.normalisation == "test-max"
+    norm = max(results, key=lambda norm: results[norm].test if by_test else results[norm].validation)
+    result = results[norm]
+    missed = {name: ", ".join(found.missed) for name, found in results.items() if found.missed}
+    measurement = Measurement(
+        kind="linear",
+        values=[percent(metric, result.test)],
+        checkpoint=features[norm].checkpoint,
+        preprocessing=describe_input(settings.transform, settings.normalisation, features, norm),
+        details={
+            "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+            "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
+        },
+        warnings=bias_warnings(settings.normalisation)
+        + [f"not converged under input normalisation {name}: {fits}" for name, fits in missed.items()],
+        more={
+            "selected": {"lambda": result.penalty, "validation": result.validation},
+            "curve": {name: found.curve for name, found in results.items()},
+        },
+    )
+    predictions = Predictions(
+        test_scores=result.test_scores.astype(np.float32),
+        test_labels=labels[split.test],
+        validation_scores=result.validation_scores.astype(np.float32),
+        validation_labels=labels[split.val],
+    )
+    return measurement, predictions
