@@ -42,6 +42,8 @@ with job(snakemake.log[0]):
         snakemake.wildcards,
         measure_normals(errors, index, trained, params.norm, settings),
         complete(params.settings),
-        score_file.join_versions(trained["versions"], package_versions("torch", "numpy") | {"protocol": params.version}),
+        score_file.join_versions(
+            trained["versions"], package_versions("torch", "numpy") | {"protocol": params.version}
+        ),
         cost.report(),
     )

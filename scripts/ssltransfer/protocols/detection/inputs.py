@@ -113,10 +113,10 @@ def collate(examples: list[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
 def oriented_batches(
     rows: np.ndarray, wide: np.ndarray, batch_size: int, seed: int, first: int, steps: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (step, rows of its batch) for the steps `first` to `steps` - 1; all images of a batch have one orientation.
+    """Yield (step, rows of its batch) for the steps `first` to `steps` - 1, with one orientation per batch.
 
-    Shuffled passes over the rows fill one queue of wide and one of tall images; a full queue becomes a batch. So batches
-    need little padding.
+    Shuffled passes over the rows fill one queue of wide and one of tall images; a full queue becomes a batch. So
+    batches need little padding.
 
     Parameters
     ----------

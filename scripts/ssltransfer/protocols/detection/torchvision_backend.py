@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ssltransfer.models.resnet import NORMALISATIONS, ResNet
-from ssltransfer.protocols.detection.settings import FROZEN, Network, DetectionSettings
+from ssltransfer.protocols.detection.settings import FROZEN, DetectionSettings, Network
 
 STRIDES = (4, 8, 16, 32, 64)
 RATIOS = (0.5, 1.0, 2.0)

@@ -114,9 +114,7 @@ def train_detector(
         order = oriented_batches(
             rows, sizes[:, 0] > sizes[:, 1], schedule.batch_size, settings.seed, first, schedule.steps
         )
-        return iterate_batches(
-            example, order, seed=settings.seed, workers=run.workers, collate=collate, device=device
-        )
+        return iterate_batches(example, order, seed=settings.seed, workers=run.workers, collate=collate, device=device)
 
     return train(
         detector,

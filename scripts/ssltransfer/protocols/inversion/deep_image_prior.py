@@ -41,7 +41,7 @@ class Convolution(nn.Conv2d):
 class DownConv(Convolution):
     """A convolution followed by 2 x 2 average pooling, computed as one convolution of stride 2.
 
-    The average of four shifted kernels is a kernel larger by one. It gives the same result with a third of the operations.
+    The average of four shifted kernels is a kernel larger by one, so a third of the operations gives the same result.
     """
 
     def forward(self, x: Tensor) -> Tensor:
@@ -53,8 +53,8 @@ class DownConv(Convolution):
 class UpConv(Convolution):
     """A convolution of a fine map concatenated with a coarse map upsampled by 2 (nearest), without the upsampling.
 
-    Every other output sees the coarse pixels in the same way, so four small kernels on the coarse map, whose results are
-    interleaved, replace the large kernel on the upsampled map.
+    Every other output sees the coarse pixels in the same way, so four small kernels on the coarse map, whose results
+    are interleaved, replace the large kernel on the upsampled map.
 
     Parameters
     ----------

@@ -73,8 +73,9 @@ def fit_codebook(normals: np.ndarray, count: int, seed: int) -> np.ndarray:
 
 
 def _initial_centres(normals: np.ndarray, count: int, seed: int) -> np.ndarray:
-    """k-means++ initialisation: each new centre is sampled with probability proportional to its squared distance to the
-    nearest existing centre.
+    """Initialise by k-means++.
+
+    Each new centre is sampled with probability proportional to its squared distance to the nearest existing centre.
     """
     rng = np.random.default_rng(seed)
     centres = [normals[rng.integers(len(normals))]]

@@ -139,7 +139,7 @@ class NormalsNetwork(nn.Module):
         return self
 
     def trained_tensors(self, codebook: np.ndarray) -> dict[str, Tensor]:
-        """The tensors that a checkpoint of the backbone does not hold: those of the trained modules, and the codebook."""
+        """Return what a checkpoint of the backbone does not hold: tensors of the trained modules, and the codebook."""
         return self.trained.state_dict() | {"words": torch.from_numpy(codebook)}
 
     def forward(self, images: Tensor) -> Tensor:
@@ -195,9 +195,7 @@ def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: floa
     ]
 
 
-def logits_to_normals(
-    logits: Tensor, codebook: Tensor, resized: tuple[int, int], original: tuple[int, int]
-) -> Tensor:
+def logits_to_normals(logits: Tensor, codebook: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
     """Convert logits to unit normals at the size of the original images.
 
     The logits are upsampled bilinearly. At each pixel, the mean of the code words, weighted by the softmax, is scaled to

@@ -99,9 +99,7 @@ def train_network(
 
     def batches(first: int) -> Iterator:
         order = training.batch_rows(rows, schedule.batch_size, seed, first, steps)
-        return training.iterate_batches(
-            example, order, seed=seed, workers=run.workers, collate=collate, device=device
-        )
+        return training.iterate_batches(example, order, seed=seed, workers=run.workers, collate=collate, device=device)
 
     def loss(batch: tuple[Tensor, list[tuple[int, int]], Tensor], step: int) -> Tensor:
         images, sizes, labels = batch
