@@ -198,8 +198,8 @@ def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: floa
 def logits_to_normals(logits: Tensor, codebook: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
     """Convert logits to unit normals at the size of the original images.
 
-    The logits are upsampled bilinearly. At each pixel, the mean of the code words, weighted by the softmax, is scaled to
-    length 1.
+    The logits are upsampled bilinearly. At each pixel, the mean of the code words, weighted by the softmax, is scaled
+    to length 1.
 
     Parameters
     ----------
