@@ -174,10 +174,9 @@ def test_a_moved_module_needs_no_new_record_but_a_changed_one_does():
 
 def test_unfinished_work_is_continued_by_the_same_code_only():
     scripts = [path.read_text() for path in (REPOSITORY / "scripts").glob("*.py")]
-    keeping = [text for text in scripts if '.part"' in text]
-    assert len(keeping) == 5
-    for text in keeping:
-        assert re.search(r"    key = json\.dumps\(\s*\[params\.arch, params\.norm, params\.version\b", text)
+    keeping = [text for text in scripts if "resumable(" in text]
+    assert len(keeping) == 5 and all("run_key(params" in text for text in keeping)
+    assert not any('.part"' in text for text in scripts)
 
 
 def test_another_way_to_draw_or_to_measure_trains_nothing_again():

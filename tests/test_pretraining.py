@@ -24,6 +24,7 @@ from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
 from ssltransfer.pretraining.recipe import Recipe, batches, pretrain, schedule
 from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.training import Run
 
 ROOT = Path(__file__).parent.parent
 ARCH = "resnet-1x1x1x1-w2"
@@ -74,7 +75,8 @@ def recipe(method="simclr", **changes):
 
 
 def train(images, labels, part, chosen, key="1", **options):
-    return pretrain(images, labels, np.arange(40), chosen, ARCH, "imagenet", part, key, **options)
+    run = Run(part, key, chosen.config_path, **options)
+    return pretrain(images, labels, np.arange(40), chosen, ARCH, "imagenet", run)
 
 
 # Losses

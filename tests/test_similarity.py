@@ -8,8 +8,13 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.inversion.lpips_networks import TRUNKS
-from ssltransfer.protocols.inversion.similarity import Perceptual, colour_errors, signal_to_noise, structural_similarity
+from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.protocols.inversion.similarity import (
+    LpipsDistance,
+    colour_errors,
+    signal_to_noise,
+    structural_similarity,
+)
 
 
 def images(size=16, count=2, seed=0):
@@ -36,7 +41,7 @@ def test_ssim_is_one_for_equal_images_and_less_for_others():
     assert (np.abs(structural_similarity(a, b)) < 0.2).all()
 
 
-@pytest.fixture(scope="module", params=list(TRUNKS))
+@pytest.fixture(scope="module", params=list(LPIPS_NETWORKS))
 def trunk(request, tmp_path_factory):
     """Random weights in the layout of torchvision's file, without the classifier."""
     import torchvision
@@ -58,21 +63,21 @@ def test_distances_are_those_of_the_package(trunk):
     a, b = images(size=64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        package = lpips.LPIPS(net=TRUNKS[name].net, pnet_rand=True, verbose=False)
+        package = lpips.LPIPS(net=LPIPS_NETWORKS[name].net, pnet_rand=True, verbose=False)
     weights = torch.load(path, weights_only=True)
     for key, value in package.net.state_dict().items():
         value.copy_(weights[f"features.{key.split('.', 1)[1]}"])
     tensors = [torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2) for x in (a, b)]
     with torch.no_grad():
         expected = package(*tensors, normalize=True).flatten().numpy()
-    distance = Perceptual(name, path)
+    distance = LpipsDistance(name, path)
     np.testing.assert_allclose(distance(a, b), expected, rtol=1e-5)
     assert (distance(a, a) == 0).all() and (expected > 0).all()
 
 
 def test_the_heads_are_the_learned_ones(trunk):
     """A trunk without its heads gives other distances; the package brings them along."""
-    model = Perceptual(*trunk).model
+    model = LpipsDistance(*trunk).model
     assert model.lpips and model.version == "0.1"
     for head in model.lins:
         weight = head.model[-1].weight
@@ -84,7 +89,7 @@ def test_weights_of_something_else_are_one_line(tmp_path):
     path = tmp_path / "x.pth"
     torch.save({"features.0.weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match=f"x.pth holds no weights of {name}: .*; delete it"):
-        Perceptual(name, path)
+        LpipsDistance(name, path)
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="holds no weights"):
-        Perceptual(name, path)
+        LpipsDistance(name, path)
