@@ -3,16 +3,25 @@
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ssltransfer.errors import InputError
 from ssltransfer.models.fusion import fuse
 from ssltransfer.models.resnet import SameConv2d, SameMaxPool2d, build_backbone
-from ssltransfer.protocols.attention.evaluation import occlude_images, overlay
+from ssltransfer.protocols.attention.evaluation import (
+    attention_maps,
+    draw_attention,
+    measure_attention,
+    occlude_images,
+    overlay,
+)
 from ssltransfer.protocols.attention.mask_grid import MaskGrid, attention_map, diffusion
 from ssltransfer.protocols.attention.occlusion import Occluder, relative_error
 from ssltransfer.protocols.attention.receptive_field import layer
+from ssltransfer.protocols.attention.settings import AttentionSettings
+from ssltransfer.settings import read_settings
 from ssltransfer.training import Run
 
 torch.set_num_threads(1)
@@ -46,7 +55,7 @@ def test_every_pixel_of_the_paper_is_covered_by_100_of_54289_masks():
 
 
 @given(size=st.integers(5, 40), mask=st.integers(1, 12), data=st.data())
-@settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30, deadline=None)
 def test_no_pixel_stays_bare(size, mask, data):
     grid = MaskGrid(size, mask, data.draw(st.integers(1, mask)))
     assert grid.coverage().sum(1).min() >= 1
@@ -209,3 +218,22 @@ def test_overlay_is_dark_where_attention_is_low():
     assert drawn.dtype == np.uint8
     assert (np.diff(drawn.mean(axis=2).ravel()) >= 0).all()
     assert overlay(image, np.zeros((4, 4))).shape == (4, 4, 3)
+
+
+def test_maps_score_and_pictures_of_a_settings_block(tmp_path):
+    block = {"kind": "attention", "size": 32, "mask": 8, "stride": 4}
+    chosen = read_settings(AttentionSettings, block)
+    images = np.stack([picture(MaskGrid(32, 8, 4), seed) for seed in range(2)])
+    backbone = fuse(network("resnet-1x1x1x1-w4"))
+    maps = attention_maps(backbone, images, "imagenet", chosen, torch.device("cpu"), Run(tmp_path, "key", "here"))
+    assert maps.shape == (2, 32, 32)
+    measured = measure_attention(maps, ["a", "b"], {"source": "x"}, "imagenet", chosen)
+    assert measured.kind == "attention" and measured.preprocessing == {"transform": "stretch46", "norm": "imagenet"}
+    assert measured.values[0]["value"] == pytest.approx(np.mean([diffusion(maps[0]), diffusion(maps[1])]))
+    assert measured.details["masks"] == 100 and list(measured.details["diffusion"]) == ["a", "b"]
+    assert len(measured.warnings) == 1 and "4" in measured.warnings[0]
+    exact = read_settings(AttentionSettings, block | {"stride": 1})
+    assert measure_attention(maps, ["a", "b"], {}, "imagenet", exact).warnings == []
+    drawn = draw_attention(images, maps, ["a", "b"], chosen)
+    assert np.array_equal(drawn.reference["image"], images[:, 7:39, 7:39])
+    assert drawn.panels["attention"].shape == (2, 32, 32, 3) and "approximation" in drawn.caption

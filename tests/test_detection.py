@@ -21,6 +21,7 @@ from ssltransfer.protocols.detection import torchvision_backend
 from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
 from ssltransfer.protocols.detection.boxes import Detections
 from ssltransfer.protocols.detection.detection_file import load_detections, save_detections
+from ssltransfer.protocols.detection.evaluation import EXAMPLES, draw_detections, measure_detections
 from ssltransfer.protocols.detection.inputs import (
     TrainingImages,
     image_sizes,
@@ -391,6 +392,79 @@ def test_detections_are_in_pixels_of_the_image_and_saved(images, tmp_path):
     )
     with pytest.raises(InputError, match="holds no detections"):
         load_detections(folder / "train0.png")
+
+
+# Evaluation
+
+
+def perfect(index, annotations):
+    """The annotated objects of the test images, found with full certainty."""
+    rows = np.flatnonzero(index.split_array() == "test")
+    image = np.repeat(rows, [len(annotations.label[row]) for row in rows])
+    label, box = (np.concatenate([column[row] for row in rows]) for column in (annotations.label, annotations.box))
+    return Detections(image, label, box.astype(np.float32), np.ones(len(image), np.float32))
+
+
+HEADER = {"checkpoint": {"source": "x"}, "norm": "none", "scaling": "", "schedule": {"steps": 12}, "cost": {}}
+
+
+@pytest.mark.parametrize(
+    ("frozen", "kind"),
+    [("first-four", "detection-frozen"), ("none", "detection-finetune"), ("first-two", "detection-finetune")],
+)
+def test_a_score_says_what_was_measured(images, frozen, kind):
+    index = images[1]
+    annotations = read_annotations(index, "set")
+    found = perfect(index, annotations)
+    measured = measure_detections(index, annotations, found, HEADER, settings_with(frozen=frozen))
+    assert measured.kind == kind
+    counts = {name: entry["objects"] for name, entry in measured.details["per_class"].items()}
+    present = [name for name, count in counts.items() if count]
+    for name, entry in measured.details["per_class"].items():
+        assert entry["ap"] == entry["ap50"] == entry["ap75"] == (100 if name in present else 0)
+    assert {v["metric"]: v["value"] for v in measured.values} == pytest.approx(
+        dict.fromkeys(("ap", "ap50", "ap75"), 100 * len(present) / 3)
+    )
+    assert measured.details["images"] == {"train": 10, "test": 5}
+    assert measured.details["objects"] == sum(counts.values()) <= measured.details["detections"] == len(found)
+    assert measured.preprocessing["sides"] == {"train": (40, 48), "test": 48, "longest": 64}
+
+
+def test_warnings_name_the_scaling_the_schedule_and_classes_without_objects(images):
+    index = images[1]
+    annotations, nobody = (
+        read_annotations(index, "set"),
+        Detections(*(np.empty(0, int),) * 2, np.empty((0, 4)), np.empty(0)),
+    )
+
+    def warnings(header=HEADER, source=annotations, **changes):
+        return measure_detections(index, source, nobody, header, settings_with(**changes)).warnings
+
+    paper = {"schedule": {}}
+    absent = warnings(**paper)
+    assert not any("steps" in line for line in absent)
+    assert warnings(HEADER | {"scaling": "scaled"}, **paper) == ["scaled", *absent]
+    assert warnings(schedule={}, batch_size=16) == absent  # as many images in fewer steps
+    short = [line for line in warnings() if "12 steps of 4 images" in line]
+    assert len(short) == 1 and "144000 of 2" in short[0]
+    nothing = read_annotations(
+        Index(index.image, index.split, index.label, CLASSES, {"boxes": [[] for _ in index.image]}), "set"
+    )
+    assert "red, green, blue" in warnings(source=nothing, **paper)[0]
+
+
+def test_examples_show_ground_truth_and_sure_detections(images):
+    folder, index = images
+    annotations = read_annotations(index, "set")
+    found = perfect(index, annotations)
+    drawn = draw_detections(index, annotations, found, folder)
+    assert drawn.columns == ["test0", "test1", "test2", "test3"] and len(drawn.columns) <= EXAMPLES
+    unsure = Detections(found.image, found.label, found.box, np.full(len(found), 0.4, np.float32))
+    nothing = draw_detections(index, annotations, unsure, folder)
+    assert np.array_equal(nothing.reference["Ground truth"], drawn.reference["Ground truth"])
+    assert not np.array_equal(nothing.panels["Detections"], drawn.panels["Detections"])
+    empty = Index(index.image, index.split, index.label, CLASSES, {"boxes": [[] for _ in index.image]})
+    assert draw_detections(empty, read_annotations(empty, "set"), unsure, folder).columns == []
 
 
 # Pictures

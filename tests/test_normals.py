@@ -21,12 +21,19 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.datasets import nyuv2
+from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, read_labels, resized
-from ssltransfer.protocols.dense.normals.evaluation import angular_errors, draw_predictions, predict
+from ssltransfer.protocols.dense.normals.evaluation import (
+    angular_errors,
+    draw_predictions,
+    measure_normals,
+    predict,
+    write_image_table,
+)
 from ssltransfer.protocols.dense.normals.network import (
     NormalsNetwork,
     PyramidPooling,
@@ -660,6 +667,29 @@ def test_learning_reaches_small_errors(tmp_path, scenes):
     found = angular_errors(trained, scenes, np.arange(10), 32, "none", CPU)
     fresh = angular_errors(network(), scenes, np.arange(10), 32, "none", CPU)
     assert found.mean() < 0.75 * fresh.mean()
+
+
+# Evaluation
+
+
+def test_a_score_pools_pixels_and_names_what_is_not_the_papers(tmp_path):
+    index = Index(["a", "b", "c"], ["train", "test", "test"], [0] * 3, ["x"])
+    errors = AngularErrors()
+    errors.add(np.array([0.0, 10.0, 25.0, 85.0]))
+    header = {"checkpoint": {"source": "x"}, "cost": {"seconds": 1}}
+    errors.add(np.empty(0))
+    measured = measure_normals(errors, index, header, "none", SETTINGS)
+    values = {value["metric"]: (value["value"], value["unit"]) for value in measured.values}
+    assert values["mean-angle"] == (30, "degrees") and values["median-angle"][0] == pytest.approx(17.5, abs=0.001)
+    assert [values[name] for name in ("within-11.25", "within-22.5", "within-30")] == [
+        (50, "percent"), (50, "percent"), (75, "percent"),
+    ]  # fmt: skip
+    assert measured.details["images"] == {"train": 1, "test": 2} and measured.details["empty_images"] == 1
+    assert ["1 of 2 test images" in measured.warnings[0], "4 epochs" in measured.warnings[1]] == [True, True]
+    papers = changed(schedule={"epochs": 150})
+    assert len(measure_normals(errors, index, header, "none", papers).warnings) == 1
+    write_image_table(tmp_path / "images.csv", ["b", "c"], errors)
+    assert (tmp_path / "images.csv").read_text().splitlines()[1:] == ["b,4,30.0,17.5,50.0,50.0,75.0", "c,0,,,,,"]
 
 
 # Pictures

@@ -34,8 +34,8 @@ CASES = {
         '"learning_rate": 0.0025, "milestones": [96000, 128000], "warmup": 100}, "batch_size": null, "length": 1, '
         '"sides": {"train": [480, 512, 544, 576, 608, 640, 672, 704, 736, 768, 800], "test": 800, "longest": 1333}, '
         '"network": {"channels": 256, "hidden": 8, "anchors": [32, 64, 128, 256, 512], '
-        '"proposals": [2000, 1000, 1000], "samples": [256, 512], "canonical": 224}, "precision": "float32", "rule": "11-point"}, "key", 4010250491, '
-        "1816717857]",
+        '"proposals": [2000, 1000, 1000], "samples": [256, 512], "canonical": 224}, '
+        '"precision": "float32", "rule": "11-point"}, "key", 4010250491, 1816717857]',
     ),
     "normals": (
         NormalsSettings,
