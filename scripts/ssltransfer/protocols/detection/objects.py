@@ -38,7 +38,7 @@ def read_annotations(index: Index, name: str) -> Annotations:
     """
     column = next((column for column in ("voc_boxes", "boxes") if column in index.extra), None)
     if column is None:
-        raise InputError(f"{name}: its index has no boxes; detection needs a data set with task detection")
+        raise InputError(f"{name}: its index has no boxes; detection needs a dataset with task detection")
     box, label = [], []
     for row, objects in enumerate(index.extra[column]):
         table = np.asarray(objects, dtype=np.float64).reshape(-1, 5)

@@ -9,7 +9,7 @@ import numpy as np
 from ssltransfer.errors import InputError
 
 IGNORE = 255
-"""Label of a pixel whose normal is not known; also in the data set's own images of labels."""
+"""Label of a pixel whose normal is not known; also in the dataset's own images of labels."""
 MAX_CODES = 200
 SAMPLES = 30_000
 """Number of normals that a codebook is fitted to."""
