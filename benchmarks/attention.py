@@ -23,16 +23,18 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from ssltransfer.device import choose_device
 from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.protocols.attention.occlusion import GroupSpans, Occluder, Scan, relative_error
+from ssltransfer.protocols.attention.mask_grid import MaskGrid
+from ssltransfer.protocols.attention.occlusion import Occluder, relative_error
+from ssltransfer.protocols.attention.receptive_field import GroupSpans
 
 
-def image(frame: int) -> np.ndarray:
-    """A photograph of scikit-image, stretched to the frame."""
+def image(side: int) -> np.ndarray:
+    """A photograph of scikit-image, stretched to a square."""
     from PIL import Image
 
     from ssltransfer.datasets.textures import load_photograph
 
-    return np.asarray(load_photograph("cat").resize((frame, frame), Image.Resampling.BICUBIC))
+    return np.asarray(load_photograph("cat").resize((side, side), Image.Resampling.BICUBIC))
 
 
 def operations(occluder: Occluder, groups: list[GroupSpans], last: str) -> tuple[float, float]:
@@ -78,10 +80,10 @@ def main() -> None:
     parser.add_argument("--run", type=int, help="masks along each side of a group")
     arguments = parser.parse_args()
     device = choose_device(arguments.threads)
-    run = arguments.run or (16 if device.type == "cuda" else 8)
-    scan = Scan(224)
+    group_side = arguments.run or (16 if device.type == "cuda" else 8)
+    grid = MaskGrid(224, mask=10, stride=1)
     occluder = Occluder(
-        fuse_conv_bn(build_backbone(arguments.arch, seed=0), device), image(scan.frame), "imagenet", scan
+        fuse_conv_bn(build_backbone(arguments.arch, seed=0), device), image(grid.bordered_size), "imagenet", grid
     )
 
     def timed(function) -> tuple[np.ndarray, torch.Tensor]:
@@ -90,7 +92,7 @@ def main() -> None:
         result = function().cpu()
         return np.array([time.perf_counter(), time.process_time()]) - start, result
 
-    whole = (0, scan.size)
+    whole = (0, grid.size)
 
     def plain(rows: GroupSpans, columns: GroupSpans, size: int) -> torch.Tensor:
         covered = occluder.covered(rows.starts, columns.starts, (whole, whole))
@@ -105,13 +107,16 @@ def main() -> None:
         sizes = (64, 256) if device.type == "cuda" else (1, 4, 16, 64)
         plain(group, group, sizes[-1]).cpu()  # waits for a GPU
         costs = {size: timed(lambda: plain(group, group, size))[0][clock] for size in sizes}  # noqa: B023
-        print("plain loop, ms a mask by batch size:", {k: round(float(1000 * v / run**2), 1) for k, v in costs.items()})
+        print(
+            "plain loop, ms a mask by batch size:",
+            {k: round(float(1000 * v / group_side**2), 1) for k, v in costs.items()},
+        )
         return min(costs, key=costs.get)
 
     seconds = {"windows": np.zeros(2), "plain loop": np.zeros(2)}
     masks, worst, errors = 0, 0.0, []
     with torch.inference_mode():
-        chosen = sampled(occluder.groups(run), arguments.sample)
+        chosen = sampled(occluder.groups(group_side), arguments.sample)
         for group in chosen:
             occluder.group_errors(group, group)
         own = (
@@ -131,16 +136,19 @@ def main() -> None:
                 errors.append(float(theirs.mean()))
     single = occluder.groups(1)
     bounds = {}
-    for title, groups in (("single masks", single), (f"groups of {run} x {run}", occluder.groups(run))):
+    for title, groups in (
+        ("single masks", single),
+        (f"groups of {group_side} x {group_side}", occluder.groups(group_side)),
+    ):
         for last, name in (("2", "up to layer2"), ("4", "all layers")):
             full, part = operations(occluder, groups, last)
             bounds[f"{title}, {name}"] = full / part
     print(
-        f"{arguments.arch}, {device.type}, {torch.get_num_threads()} threads, {masks} of {len(scan.starts) ** 2} masks"
+        f"{arguments.arch}, {device.type}, {torch.get_num_threads()} threads, {masks} of {len(grid.starts) ** 2} masks"
     )
     for name, value in seconds.items():
         elapsed, processor = 1000 * value / masks
-        minutes = value[clock] / masks * len(scan.starts) ** 2 / 60
+        minutes = value[clock] / masks * len(grid.starts) ** 2 / 60
         print(
             f"{name}: {elapsed:.2f} ms a mask on the clock, {processor:.2f} of processor time: "
             f"{minutes:.1f} min an image"

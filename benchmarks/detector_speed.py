@@ -14,14 +14,22 @@ import torch
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.protocols.detection.settings import Network, Settings
+from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.detection.training import build_detector
+from ssltransfer.settings import read_settings
 
-SMALL = Network(64, 128, (12, 20, 32, 44, 60), (60, 60, 40), (64, 32), 32)
+SMALL = {
+    "channels": 64,
+    "hidden": 128,
+    "anchors": [12, 20, 32, 44, 60],
+    "proposals": [60, 60, 40],
+    "samples": [64, 32],
+    "canonical": 32,
+}
 CASES = [
     # arch, images a batch, their size, network, rounds
     ("resnet-1x1x1x1-w16", 16, (64, 64), SMALL, 12),
-    ("resnet50", 2, (224, 320), Network(), 3),
+    ("resnet50", 2, (224, 320), {}, 3),
 ]
 FROZEN = ("first-four", "none")
 
@@ -45,7 +53,8 @@ def main() -> None:
         for frozen in FROZEN:
             steps = {}
             for backend in backends:
-                settings = Settings(frozen, seed=0, backend=backend, network=network)
+                block = {"kind": "detection", "frozen": frozen, "seed": 0, "backend": backend, "network": network}
+                settings = read_settings(DetectionSettings, block)
                 detector = build_detector(build_backbone(arch, 0), arch, 10, "imagenet", settings).train()
                 optimiser = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=1e-4)
                 steps[backend] = detector, optimiser

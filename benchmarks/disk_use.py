@@ -16,8 +16,9 @@ sys.path.append(str(REPOSITORY / "scripts"))
 from ssltransfer.config import load_suite, read_yaml  # noqa: E402
 from ssltransfer.models.resnet import build_backbone  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
-from ssltransfer.protocols.detection.settings import read_settings  # noqa: E402
+from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
 from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
+from ssltransfer.settings import read_settings  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "disk-use.md"
 HEADER = 128
@@ -53,13 +54,13 @@ def trained(suite, protocol: str, dataset: str) -> int:
     backbone = build_backbone("resnet50")
     if settings["kind"] == "detection":
         # Both backends have the same tensors.
-        chosen = dataclasses.replace(read_settings(settings), backend="torchvision")
+        chosen = dataclasses.replace(read_settings(DetectionSettings, settings), backend="torchvision")
         classes = suite.datasets[dataset]["classes"]
         state = build_detector(backbone, "resnet50", classes, "imagenet", chosen).state_dict()
     else:
         codes, network = settings["codes"], settings["network"]
         made = NormalsNetwork(backbone, codes, **network, frozen=settings["frozen"], seed=settings["seed"])
-        state = made.learnt(np.zeros((codes, 3), np.float32))
+        state = made.trained_tensors(np.zeros((codes, 3), np.float32))
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 

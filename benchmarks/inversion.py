@@ -23,8 +23,11 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from ssltransfer.device import choose_device
 from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.protocols.inversion import inversion
-from ssltransfer.protocols.inversion.inversion import Inversion, Painter, Pixels
+from ssltransfer.protocols.inversion import deep_image_prior
+from ssltransfer.protocols.inversion.deep_image_prior import DeepImagePrior, DownConv, UpConv
+from ssltransfer.protocols.inversion.inversion import PixelRange
+from ssltransfer.protocols.inversion.settings import InversionSettings
+from ssltransfer.settings import read_settings
 
 
 def grouped(x, weight, bias, images, padding, stride=1) -> torch.Tensor:
@@ -32,26 +35,26 @@ def grouped(x, weight, bias, images, padding, stride=1) -> torch.Tensor:
     return functional.conv2d(x, weight, bias, stride, padding, groups=images)
 
 
-def mean_apart(module: inversion.Halving, x: torch.Tensor) -> torch.Tensor:
-    """Stand-in for `Halving.forward`: the convolution, then the mean of 2 x 2."""
+def mean_apart(module: DownConv, x: torch.Tensor) -> torch.Tensor:
+    """Stand-in for `DownConv.forward`: the convolution, then the mean of 2 x 2."""
     half = module.kernel_size[0] // 2
-    return functional.avg_pool2d(inversion.side_by_side(x, module.weight, module.bias, module.groups, half), 2)
+    return functional.avg_pool2d(deep_image_prior.side_by_side(x, module.weight, module.bias, module.groups, half), 2)
 
 
-def joined(module: inversion.Doubling, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
-    """Stand-in for `Doubling.forward` of one image: double the coarse map, join both, convolve."""
+def joined(module: UpConv, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Tensor:
+    """Stand-in for `UpConv.forward` of one image: double the coarse map, join both, convolve."""
     x = torch.cat([fine, functional.interpolate(coarse, scale_factor=2.0, mode="nearest")], dim=1)
     return functional.conv2d(x, module.weight, module.bias, padding=module.kernel_size[0] // 2)
 
 
-def stepper(backbone: nn.Module, names: list[str], settings: Inversion, device: torch.device):
-    painter = Painter(names, settings).to(device)
-    pixels = Pixels("imagenet", settings.output, 224, device)
-    optimiser = torch.optim.Adam(painter.parameters(), lr=settings.learning_rate)
+def stepper(backbone: nn.Module, names: list[str], settings: InversionSettings, device: torch.device):
+    prior = DeepImagePrior(names, settings).to(device)
+    pixels = PixelRange("imagenet", settings.network.output, 224, device)
+    optimiser = torch.optim.Adam(prior.parameters(), lr=settings.learning_rate)
     target = torch.randn(len(names), 2048, 7, 7, device=device)
 
     def step() -> None:
-        features = backbone.feature_map(pixels.network_input(painter()))
+        features = backbone.feature_map(pixels.network_input(prior()))
         optimiser.zero_grad()
         (features - target).square().flatten(1).mean(1).sum().backward()
         optimiser.step()
@@ -67,7 +70,8 @@ def main() -> None:
     parser.add_argument("--steps", type=int, default=4, help="rounds; the median step counts")
     parser.add_argument("--threads", type=int, default=1)
     arguments = parser.parse_args()
-    device, settings = choose_device(arguments.threads), Inversion()
+    device = choose_device(arguments.threads)
+    settings = read_settings(InversionSettings, {"kind": "inversion", "transform": "resize224", "seed": 0})
     backbone = fuse_conv_bn(build_backbone("resnet50", seed=0), device)
     names = [str(number) for number in range(arguments.images)]
 
@@ -92,15 +96,15 @@ def main() -> None:
         ends = time.perf_counter(), time.process_time()
         seconds.setdefault(name, []).append(tuple((b - a) / count for a, b in zip(begin, ends, strict=True)))
 
-    ours = inversion.side_by_side, inversion.Halving.forward, inversion.Doubling.forward
+    ours = deep_image_prior.side_by_side, DownConv.forward, UpConv.forward
     for _ in range(arguments.steps):
         timed(f"{len(names)} images at once", several, len(names))
         timed("1 image", single, 1)
-        inversion.side_by_side = grouped
+        deep_image_prior.side_by_side = grouped
         timed(f"{len(names)} images, grouped convolutions", several, len(names))
-        inversion.side_by_side, inversion.Halving.forward, inversion.Doubling.forward = ours[0], mean_apart, joined
+        deep_image_prior.side_by_side, DownConv.forward, UpConv.forward = ours[0], mean_apart, joined
         timed("1 image, layer by layer", single, 1)
-        inversion.side_by_side, inversion.Halving.forward, inversion.Doubling.forward = ours
+        deep_image_prior.side_by_side, DownConv.forward, UpConv.forward = ours
     print(f"{device.type}, {torch.get_num_threads()} threads, {settings.canvas} x {settings.canvas} canvas, ResNet-50")
     print(f"operations: {counter.get_total_flops() / 1e9:.1f} GFLOP an image and step")
     for name, found in seconds.items():

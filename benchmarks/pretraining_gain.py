@@ -31,6 +31,7 @@ from ssltransfer.models.features import extract_features  # noqa: E402
 from ssltransfer.models.resnet import build_backbone  # noqa: E402
 from ssltransfer.pretraining.recipe import Recipe, pretrain  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
+from ssltransfer.training import Run  # noqa: E402
 
 ARCH, NORM, SEEDS = "resnet-1x1x1x1-w16", "imagenet", (0, 1, 2)
 TASKS = {"shapes": "top1", "textures": "mean-per-class", "shapes-multilabel": "map11"}
@@ -117,9 +118,10 @@ def main():
             images, split, labels, _ = data[recipe.dataset or "shapes"]
             rows = np.flatnonzero(split == "train")
             start = time.process_time()
-            with tempfile.TemporaryDirectory() as part:
+            with tempfile.TemporaryDirectory() as folder:
                 labels = labels[recipe.dataset or "shapes"]
-                state, _ = pretrain(images, labels, rows, replace(recipe, seed=seed), ARCH, NORM, Path(part), key="")
+                run = Run(Path(folder), "", recipe.config_path)
+                state, _ = pretrain(images, labels, rows, replace(recipe, seed=seed), ARCH, NORM, run)
             seconds = time.process_time() - start
             views = recipe.epochs * len(rows) * (1 if recipe.method == "supervised" else 2)
             cells[name].append((scores(state, data), seconds, views))

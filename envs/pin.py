@@ -15,11 +15,11 @@ ANALYSIS = [
     "safetensors", "scikit-image", "scikit-learn", "scipy", "tqdm",
 ]  # fmt: skip
 TORCH = [
-    "google-crc32c", "h5py", "lpips", "numpy", "pillow", "pooch", "pyarrow", "requests", "safetensors", "scikit-image",
-    "scikit-learn", "scipy", "torch", "torchvision", "tqdm",
+    "google-crc32c", "h5py", "lpips", "numpy", "pillow", "pooch", "pyarrow", "pyyaml", "requests", "safetensors",
+    "scikit-image", "scikit-learn", "scipy", "torch", "torchvision", "tqdm",
 ]  # fmt: skip
 # What detectron2 is built against comes with it from conda, so that both fit together.
-DETECTRON2 = ["h5py", "pyarrow", "safetensors", "scipy", "tqdm"]
+DETECTRON2 = ["h5py", "pyarrow", "pyyaml", "safetensors", "scipy", "tqdm"]
 ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH, "detectron2": DETECTRON2}
 CONDA = {"detectron2": ["detectron2=0.6", "numpy", "pillow", "pytorch", "torchvision"]}
 

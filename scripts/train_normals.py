@@ -1,59 +1,46 @@
 """Train a network that predicts surface normals from the features of a model."""
 
 import json
-import shutil
-from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.datasets import Source, image_root
-from ssltransfer.datasets.index import read_index
+from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.device import choose_device
-from ssltransfer.jobs import JobUsage, job, package_versions, progress
-from ssltransfer.protocols.dense.normals.frames import Frames
-from ssltransfer.protocols.dense.normals.ground_truth import code_words, open_normals
+from ssltransfer.jobs import JobUsage, job, package_versions
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
+from ssltransfer.protocols.dense.normals.ground_truth import make_codebook, open_normals
 from ssltransfer.protocols.dense.normals.network import build_network
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import train_network
-from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance, save_tensors
-from ssltransfer.training import save_curve
+from ssltransfer.results.tensor_file import save_tensors
+from ssltransfer.results.tensor_header import decode_metadata, read_provenance
+from ssltransfer.settings import complete, read_settings
+from ssltransfer.training import resumable, run_key
 
 with job(snakemake.log[0]):
-    cost = JobUsage()
-    settings, params = snakemake.params.settings, snakemake.params
-    where = f"protocols.{snakemake.wildcards.protocol}"
-    output = Path(snakemake.output.trained)
-    part = output.with_name(f"{output.name}.part")
+    usage = JobUsage()
+    params, output = snakemake.params, snakemake.output
+    settings = read_settings(NormalsSettings, params.settings)
+    config_path = f"protocols.{snakemake.wildcards.protocol}"
     device = choose_device()
-    root = image_root(Source(*params.source), snakemake.resources.data_root, snakemake.input.index)
-    index = read_index(snakemake.input.index)
+    source = Dataset(params.source, snakemake.resources.data_root, snakemake.input.index)
+    index = source.index
     normals = open_normals(snakemake.input.normals, len(index))
     train = np.flatnonzero(index.split_array() == "train")
-    words = code_words(settings, normals, train, lambda: read_code_words(root), where)
-    codes = index.extra.get("codes", ()) if settings["targets"] == "images" else ()
-    network = build_network(snakemake.input.checkpoint, params.arch, len(words), settings)
-    key = json.dumps([params.arch, params.norm, params.version, read_provenance(snakemake.input.checkpoint)])
-    interval, losses = train_network(
-        network,
-        Frames(root, index.image, normals, words, settings["sides"]["longest"], codes),
-        train,
-        settings,
-        params.norm,
-        part,
-        key,
-        where=where,
-        workers=snakemake.threads - 1,
-        device=device,
-        progress=lambda batches, total: progress(batches, "steps", total),
-    )
-    provenance = {
-        "checkpoint": json.dumps(decode(read_provenance(snakemake.input.checkpoint))),
-        "norm": params.norm,
-        "settings": json.dumps(settings),
-        "versions": json.dumps(package_versions("torch") | {"protocol": params.version}),
-        "cost": json.dumps(cost.report()),
-    }
-    save_tensors(network.learnt(words), output, provenance)
-    save_curve(snakemake.output.curve, interval, losses)
-    shutil.rmtree(part, ignore_errors=True)
+    codebook = make_codebook(settings, normals, train, lambda: read_code_words(source.root), config_path)
+    label_images = index.extra.get("codes", ()) if settings.targets == "images" else ()
+    dataset = NormalsDataset(source.root, index.image, normals, codebook, settings.sides.longest, label_images)
+    checkpoint = read_provenance(snakemake.input.checkpoint)
+    network = build_network(snakemake.input.checkpoint, params.arch, len(codebook), settings)
+    with resumable(output.trained, run_key(params, checkpoint), config_path, workers=snakemake.threads - 1) as run:
+        curve = train_network(network, dataset, train, settings, params.norm, run, device)
+        about = {
+            "checkpoint": json.dumps(decode_metadata(checkpoint)),
+            "norm": params.norm,
+            "settings": json.dumps(complete(params.settings)),
+            "versions": json.dumps(package_versions("torch") | {"protocol": params.version}),
+            "cost": json.dumps(usage.report()),
+        }
+        save_tensors(network.trained_tensors(codebook), output.trained, about)
+        curve.save(output.curve)

@@ -1,24 +1,28 @@
-"""Occlusion attention: the frame, the error, the maps, and windows that give the values of the plain loop."""
+"""Occlusion attention: the border, the error, the maps, and windows that give the values of the plain loop."""
 
 import numpy as np
 import pytest
 import torch
-from hypothesis import given, settings
+from hypothesis import given
+from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
 
 from ssltransfer.errors import InputError
 from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import SameConv2d, SameMaxPool2d, build_backbone
-from ssltransfer.protocols.attention.occlusion import (
-    Occluder,
-    Scan,
-    attention_map,
-    diffusion,
-    layer,
+from ssltransfer.protocols.attention.evaluation import (
+    attention_maps,
+    draw_attention,
+    measure_attention,
+    occlude_images,
     overlay,
-    relative_error,
-    scan_images,
 )
+from ssltransfer.protocols.attention.mask_grid import MaskGrid, attention_map, diffusion
+from ssltransfer.protocols.attention.occlusion import Occluder, relative_error
+from ssltransfer.protocols.attention.receptive_field import layer
+from ssltransfer.protocols.attention.settings import AttentionSettings
+from ssltransfer.settings import read_settings
+from ssltransfer.training import Run
 
 torch.set_num_threads(1)
 
@@ -37,37 +41,37 @@ def network(arch, seed=0):
     return backbone
 
 
-def picture(scan, seed=0):
-    return np.random.default_rng(seed).integers(0, 256, (scan.frame, scan.frame, 3), dtype=np.uint8)
+def picture(grid, seed=0):
+    return np.random.default_rng(seed).integers(0, 256, (grid.bordered_size, grid.bordered_size, 3), dtype=np.uint8)
 
 
 def test_every_pixel_of_the_paper_is_covered_by_100_of_54289_masks():
-    scan = Scan(224)
-    assert (scan.frame, len(scan.starts) ** 2) == (242, 54_289)
-    covers = scan.coverage()
+    grid = MaskGrid(224)
+    assert (grid.bordered_size, len(grid.starts) ** 2) == (242, 54_289)
+    covers = grid.coverage()
     counts = np.outer(covers.sum(1), covers.sum(1))
     assert counts.shape == (224, 224)
     assert (counts == 100).all()
 
 
 @given(size=st.integers(5, 40), mask=st.integers(1, 12), data=st.data())
-@settings(max_examples=30, deadline=None)
+@hypothesis_settings(max_examples=30, deadline=None)
 def test_no_pixel_stays_bare(size, mask, data):
-    scan = Scan(size, mask, data.draw(st.integers(1, mask)))
-    assert scan.coverage().sum(1).min() >= 1
-    constant = attention_map(np.full((len(scan.starts),) * 2, 0.25), scan)
+    grid = MaskGrid(size, mask, data.draw(st.integers(1, mask)))
+    assert grid.coverage().sum(1).min() >= 1
+    constant = attention_map(np.full((len(grid.starts),) * 2, 0.25), grid)
     np.testing.assert_allclose(constant, 0.25, rtol=1e-12)
 
 
 def test_a_stride_that_leaves_pixels_bare_is_refused():
     with pytest.raises(InputError, match="stride 11 of the mask: write 1 to 10"):
-        Scan(64, 10, 11)
+        MaskGrid(64, 10, 11)
 
 
 def test_a_map_is_the_mean_over_the_masks_that_cover_a_pixel():
-    scan = Scan(7, 3)
-    errors = np.random.default_rng(0).random((len(scan.starts),) * 2)
-    found = attention_map(errors, scan)
+    grid = MaskGrid(7, 3)
+    errors = np.random.default_rng(0).random((len(grid.starts),) * 2)
+    found = attention_map(errors, grid)
     for row in range(7):
         for column in range(7):
             expected = np.mean([errors[r, c] for r in range(row, row + 3) for c in range(column, column + 3)])
@@ -140,18 +144,18 @@ def test_affected_and_needed_rows_are_those_that_a_layer_shows(module, size):
 )
 @pytest.mark.parametrize("run", [3, 8])
 def test_windows_give_the_values_of_the_plain_loop(arch, size, mask, stride, view, feature, run):
-    scan = Scan(size, mask, stride)
-    occluder = Occluder(fuse_conv_bn(network(arch)), picture(scan), "imagenet", scan, "grey", view, feature)
+    grid = MaskGrid(size, mask, stride)
+    occluder = Occluder(fuse_conv_bn(network(arch)), picture(grid), "imagenet", grid, "grey", view, feature)
     plain = occluder.plain_errors()
     assert plain.max() > 1e-3
     np.testing.assert_allclose(occluder.errors(run), plain, rtol=1e-4, atol=2e-6)
 
 
 def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
-    """Cover the frame, cut out the image, normalise it, pass it through the unfused network."""
-    scan, backbone = Scan(40, 6, 4), network("resnet-1x1x1x1-w4")
-    frame = picture(scan).astype(np.float64)
-    occluder = Occluder(fuse_conv_bn(backbone), picture(scan), "imagenet", scan, "white")
+    """Cover the image with its border, crop, normalise, and pass it through the unfused network."""
+    grid, backbone = MaskGrid(40, 6, 4), network("resnet-1x1x1x1-w4")
+    bordered = picture(grid).astype(np.float64)
+    occluder = Occluder(fuse_conv_bn(backbone), picture(grid), "imagenet", grid, "white")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
     def feature(pixels):
@@ -159,21 +163,21 @@ def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
         with torch.inference_mode():
             return backbone(torch.tensor(seen, dtype=torch.float32).permute(2, 0, 1)[None])
 
-    clean = feature(frame)[0]
+    clean = feature(bordered)[0]
     found = occluder.plain_errors()
-    for row, top in enumerate(scan.starts):
-        for column, left in enumerate(scan.starts):
-            covered = frame.copy()
+    for row, top in enumerate(grid.starts):
+        for column, left in enumerate(grid.starts):
+            covered = bordered.copy()
             covered[top : top + 6, left : left + 6] = 255
             expected = relative_error(feature(covered) - clean, clean)
             assert found[row, column] == pytest.approx(float(expected), rel=1e-3, abs=2e-6)
 
 
 def test_the_mean_colour_is_zero_to_the_network():
-    scan = Scan(32, 4)
-    occluder = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(scan), "imagenet", scan)
+    grid = MaskGrid(32, 4)
+    occluder = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(grid), "imagenet", grid)
     torch.testing.assert_close(occluder.fill, torch.zeros(1, 3, 1, 1), rtol=0, atol=1e-6)
-    plain = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(scan), "none", scan)
+    plain = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(grid), "none", grid)
     torch.testing.assert_close(plain.fill.flatten(), torch.tensor([0.485, 0.456, 0.406]))
 
 
@@ -186,22 +190,22 @@ def test_fusing_changes_nothing_but_rounding():
 
 
 def test_finished_images_are_not_measured_again(tmp_path):
-    scan = Scan(32, 8, 8)
-    images = np.stack([picture(scan, seed) for seed in range(2)])
+    grid = MaskGrid(32, 8, 8)
+    images = np.stack([picture(grid, seed) for seed in range(2)])
     backbone, asked = fuse_conv_bn(network("resnet-1x1x1x1-w4")), []
 
     def occluder(image):
         asked.append(image[0, 0, 0])
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return Occluder(backbone, image, "imagenet", scan)
+        return Occluder(backbone, image, "imagenet", grid)
 
     def scanned(key):
-        return scan_images(occluder, images, tmp_path, key, 8, lambda groups, total: groups)
+        return occlude_images(occluder, images, 8, Run(tmp_path, key, "here"))
 
     with pytest.raises(KeyboardInterrupt):
         scanned("key")
-    assert scanned("key").shape == (2, len(scan.starts), len(scan.starts))
+    assert scanned("key").shape == (2, len(grid.starts), len(grid.starts))
     assert len(asked) == 3  # the first image was not measured again
     scanned("another")
     assert len(asked) == 5
@@ -214,3 +218,22 @@ def test_overlay_is_dark_where_attention_is_low():
     assert drawn.dtype == np.uint8
     assert (np.diff(drawn.mean(axis=2).ravel()) >= 0).all()
     assert overlay(image, np.zeros((4, 4))).shape == (4, 4, 3)
+
+
+def test_maps_score_and_pictures_of_a_settings_block(tmp_path):
+    block = {"kind": "attention", "size": 32, "mask": 8, "stride": 4}
+    chosen = read_settings(AttentionSettings, block)
+    images = np.stack([picture(MaskGrid(32, 8, 4), seed) for seed in range(2)])
+    backbone = fuse_conv_bn(network("resnet-1x1x1x1-w4"))
+    maps = attention_maps(backbone, images, "imagenet", chosen, torch.device("cpu"), Run(tmp_path, "key", "here"))
+    assert maps.shape == (2, 32, 32)
+    measured = measure_attention(maps, ["a", "b"], {"source": "x"}, "imagenet", chosen)
+    assert measured.kind == "attention" and measured.preprocessing == {"transform": "stretch46", "norm": "imagenet"}
+    assert measured.values[0]["value"] == pytest.approx(np.mean([diffusion(maps[0]), diffusion(maps[1])]))
+    assert measured.details["masks"] == 100 and list(measured.details["diffusion"]) == ["a", "b"]
+    assert len(measured.warnings) == 1 and "4" in measured.warnings[0]
+    exact = read_settings(AttentionSettings, block | {"stride": 1})
+    assert measure_attention(maps, ["a", "b"], {}, "imagenet", exact).warnings == []
+    drawn = draw_attention(images, maps, ["a", "b"], chosen)
+    assert np.array_equal(drawn.reference["image"], images[:, 7:39, 7:39])
+    assert drawn.panels["attention"].shape == (2, 32, 32, 3) and "approximation" in drawn.caption

@@ -10,7 +10,6 @@ from ssltransfer.datasets import ORIGINAL, parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.inversion.inversion import Inversion, read_settings
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
 
@@ -65,7 +64,6 @@ def test_the_papers_blocks_have_the_papers_numbers():
             "channels": [16, 32, 64, 128, 128, 128], "kernels": [7, 7, 5, 5, 3, 3], "skip": 4, "inputs": 32,
             "noise": 0.1, "output": "sigmoid",
         }  # fmt: skip
-        assert read_settings(inversion) == Inversion()
         assert suite.settings("attention") == {
             "kind": "attention", "size": 224, "mask": 10, "stride": 1, "fill": "mean", "view": "crop",
             "feature": "pooled",

@@ -1,6 +1,5 @@
 """Object detection: settings, images, the detector, training that survives a kill, and bad input."""
 
-import json
 import os
 import signal
 import subprocess
@@ -19,21 +18,24 @@ from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.detection import torchvision_backend
+from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
 from ssltransfer.protocols.detection.boxes import Detections
 from ssltransfer.protocols.detection.detection_file import load_detections, save_detections
-from ssltransfer.protocols.detection.evaluation import evaluate, written
+from ssltransfer.protocols.detection.evaluation import EXAMPLES, draw_detections, measure_detections
 from ssltransfer.protocols.detection.inputs import (
     TrainingImages,
     image_sizes,
-    oriented_stream,
+    oriented_batches,
     scaled_size,
     uniform_batches,
 )
 from ssltransfer.protocols.detection.objects import check_inside, read_annotations, voc_objects
-from ssltransfer.protocols.detection.pictures import draw, examples
-from ssltransfer.protocols.detection.settings import Schedule, Settings, Sides, describe, read_settings
+from ssltransfer.protocols.detection.pictures import choose_examples, draw
+from ssltransfer.protocols.detection.settings import DetectionSettings, Schedule, Sides
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.tensor_file import save_tensors
+from ssltransfer.settings import read_settings
+from ssltransfer.training import Run
 from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"
@@ -87,34 +89,28 @@ def images(tmp_path_factory):
     return folder, make_images(folder)
 
 
-def block(**changes):
-    return BLOCK | changes
+def settings_with(**changes):
+    return read_settings(DetectionSettings, BLOCK | changes)
 
 
 def trained(images, part, changes=None, arch=ARCH, seed=1, **keywords):
     folder, index = images
-    settings = read_settings(block(**changes or {}))
+    settings = settings_with(**changes or {})
     detector = build_detector(build_backbone(arch, seed), arch, len(CLASSES), "imagenet", settings)
     annotations = read_annotations(index, "set")
-    key = f"{arch} {seed}"
-    return detector, *train_detector(
-        detector, index, annotations, folder, settings, part, key=key, where="block, set", **keywords
-    )
+    run = Run(part, f"{arch} {seed}", "block, set", **keywords)
+    return detector, *train_detector(detector, index, annotations, folder, settings, run)
 
 
 # Settings
 
+PAPER = settings_with(schedule={}).schedule
 
-def test_defaults_of_schema_and_code_are_the_papers():
-    schema = yaml.safe_load((REPOSITORY / "workflow/schemas/config.schema.yaml").read_text())
-    known = schema["$defs"]["detection"]["properties"]
-    defaults = json.loads(json.dumps(describe(Settings("first-four", 0))))
-    for name in ("length", "precision", "rule"):
-        assert defaults[name] == known[name]["default"]
-    for name in ("schedule", "sides", "network"):
-        assert defaults[name] == {key: spec["default"] for key, spec in known[name]["properties"].items()}
-    assert Schedule().steps * Schedule().batch_size / 16_551 == pytest.approx(17.4, abs=0.01)
-    assert len(Sides().train) == 11
+
+def test_the_default_schedule_is_the_papers():
+    assert Schedule(2, 144_000, 0.0025, (96_000, 128_000), 100) == PAPER
+    assert PAPER.steps * PAPER.batch_size / 16_551 == pytest.approx(17.4, abs=0.01)
+    assert len(settings_with(sides={}).sides.train) == 11
 
 
 def test_the_papers_blocks_use_the_defaults():
@@ -124,13 +120,13 @@ def test_the_papers_blocks_use_the_defaults():
         names = [name for name in suite["tasks"] if blocks[name]["kind"] == "detection"]
         assert [blocks[name]["frozen"] for name in names] == tasks
         for name in names:
-            used = read_settings(blocks[name])
-            assert used.used == Schedule() and used.scaling == "" and used.backend == "detectron2"
+            used = read_settings(DetectionSettings, blocks[name])
+            assert used.effective_schedule == PAPER and used.scaling == "" and used.backend == "detectron2"
             assert blocks[f"{name}-torchvision"] == blocks[name] | {"backend": "torchvision"}
 
 
 def test_schedule_warms_up_and_falls():
-    schedule = Schedule()
+    schedule = PAPER
     moments = (0, 50, 99, 100, 95_999, 96_000, 127_999, 128_000, 143_999)
     assert [schedule.factor(i) for i in moments] == pytest.approx(
         [0.001, 0.5005, 0.99001, 1, 1, 0.1, 0.1, 0.01, 0.01], rel=1e-9
@@ -138,12 +134,12 @@ def test_schedule_warms_up_and_falls():
 
 
 def test_schedule_scales_with_batch_and_length():
-    assert Schedule().scaled(16, 1) == Schedule(16, 18_000, 0.02, (12_000, 16_000), 13)
-    assert Schedule().scaled(2, 0.5) == Schedule(2, 72_000, 0.0025, (48_000, 64_000), 100)
-    assert Schedule().scaled(1, 0.001) == Schedule(1, 288, 0.00125, (192, 256), 200)
-    assert read_settings(block(batch_size=4)).scaling == ""
-    scaled = read_settings(block(batch_size=2, length=0.5))
-    assert scaled.used.steps == 12 and scaled.used.batch_size == 2
+    assert PAPER.scaled(16, 1) == Schedule(16, 18_000, 0.02, (12_000, 16_000), 13)
+    assert PAPER.scaled(2, 0.5) == Schedule(2, 72_000, 0.0025, (48_000, 64_000), 100)
+    assert PAPER.scaled(1, 0.001) == Schedule(1, 288, 0.00125, (192, 256), 200)
+    assert settings_with(batch_size=4).scaling == ""
+    scaled = settings_with(batch_size=2, length=0.5)
+    assert scaled.effective_schedule.steps == 12 and scaled.effective_schedule.batch_size == 2
     assert "scaled from batch 4, 12 steps, rate 0.01, milestones [10], warm-up 3 to batch 2, 12" in scaled.scaling
 
 
@@ -181,18 +177,18 @@ def test_boxes_follow_their_image(images, tmp_path):
 
 def test_batches_are_of_one_orientation_and_a_later_start_cuts_the_beginning_off():
     rows, wide = np.arange(100, 121), np.arange(21) % 3 == 0
-    whole = list(oriented_stream(rows, wide, 4, seed=1, first=0, steps=30))
+    whole = list(oriented_batches(rows, wide, 4, seed=1, first=0, steps=30))
     assert [step for step, _ in whole] == list(range(30))
     assert all(len({bool(wide[row - 100]) for row in batch}) == 1 for _, batch in whole)
     counts = np.bincount(np.concatenate([batch for _, batch in whole]) - 100)
     assert counts.min() >= 120 // 21 - 1 and counts.max() <= 120 // 21 + 2
-    later = list(oriented_stream(rows, wide, 4, seed=1, first=17, steps=30))
+    later = list(oriented_batches(rows, wide, 4, seed=1, first=17, steps=30))
     assert [(s, b.tolist()) for s, b in later] == [(s, b.tolist()) for s, b in whole[17:]]
 
 
 def test_test_batches_need_no_padding():
     sizes = np.array([[500, 375]] * 5 + [[375, 500]] + [[500, 375]] * 2)
-    batches = list(uniform_batches(sizes, Sides(), most=3))
+    batches = list(uniform_batches(sizes, Sides((800,), 800, 1333), most=3))
     assert [list(places) for places, _ in batches] == [[0, 1, 2], [3, 4], [5], [6, 7]]
     assert batches[2][1] == (800, 1067)
 
@@ -201,7 +197,7 @@ def test_test_batches_need_no_padding():
 
 
 def small(changes=None, classes=3):
-    return read_settings(block(**changes or {})), build_backbone(ARCH, 1), classes
+    return settings_with(**changes or {}), build_backbone(ARCH, 1), classes
 
 
 @pytest.mark.parametrize(
@@ -378,8 +374,9 @@ def test_the_state_of_another_run_is_left_alone(images, tmp_path, caplog):
 
 def test_detections_are_in_pixels_of_the_image_and_saved(images, tmp_path):
     folder, index = images
-    settings = read_settings(block(schedule=BLOCK["schedule"] | {"steps": 60, "milestones": [50]}, frozen="none"))
-    detector, interval, losses = trained(images, tmp_path, {"schedule": describe(settings.schedule), "frozen": "none"})
+    changes = {"schedule": BLOCK["schedule"] | {"steps": 60, "milestones": [50]}, "frozen": "none"}
+    settings = settings_with(**changes)
+    detector, interval, losses = trained(images, tmp_path, changes)
     assert len(losses) == 60 and interval == 1
     found = detect(detector, index, folder, settings)
     sizes = image_sizes(folder, index.image)
@@ -391,9 +388,84 @@ def test_detections_are_in_pixels_of_the_image_and_saved(images, tmp_path):
     again = load_detections(tmp_path / "found.npz")
     rows = np.flatnonzero(index.split_array() == "test")
     objects = voc_objects(read_annotations(index, "set"), rows)
-    assert evaluate(written(again), objects, 3).ap == evaluate(written(found), objects, 3).ap
+    assert (
+        evaluate(round_like_detectron2(again), objects, 3).ap == evaluate(round_like_detectron2(found), objects, 3).ap
+    )
     with pytest.raises(InputError, match="holds no detections"):
         load_detections(folder / "train0.png")
+
+
+# Evaluation
+
+
+def perfect(index, annotations):
+    """The annotated objects of the test images, found with full certainty."""
+    rows = np.flatnonzero(index.split_array() == "test")
+    image = np.repeat(rows, [len(annotations.label[row]) for row in rows])
+    label, box = (np.concatenate([column[row] for row in rows]) for column in (annotations.label, annotations.box))
+    return Detections(image, label, box.astype(np.float32), np.ones(len(image), np.float32))
+
+
+HEADER = {"checkpoint": {"source": "x"}, "norm": "none", "scaling": "", "schedule": {"steps": 12}, "cost": {}}
+
+
+@pytest.mark.parametrize(
+    ("frozen", "kind"),
+    [("first-four", "detection-frozen"), ("none", "detection-finetune"), ("first-two", "detection-finetune")],
+)
+def test_a_score_says_what_was_measured(images, frozen, kind):
+    index = images[1]
+    annotations = read_annotations(index, "set")
+    found = perfect(index, annotations)
+    measured = measure_detections(index, annotations, found, HEADER, settings_with(frozen=frozen))
+    assert measured.kind == kind
+    counts = {name: entry["objects"] for name, entry in measured.details["per_class"].items()}
+    present = [name for name, count in counts.items() if count]
+    for name, entry in measured.details["per_class"].items():
+        assert entry["ap"] == entry["ap50"] == entry["ap75"] == (100 if name in present else 0)
+    assert {v["metric"]: v["value"] for v in measured.values} == pytest.approx(
+        dict.fromkeys(("ap", "ap50", "ap75"), 100 * len(present) / 3)
+    )
+    assert measured.details["images"] == {"train": 10, "test": 5}
+    assert measured.details["objects"] == sum(counts.values()) <= measured.details["detections"] == len(found)
+    assert measured.preprocessing["sides"] == {"train": (40, 48), "test": 48, "longest": 64}
+
+
+def test_warnings_name_the_scaling_the_schedule_and_classes_without_objects(images):
+    index = images[1]
+    annotations, nobody = (
+        read_annotations(index, "set"),
+        Detections(*(np.empty(0, int),) * 2, np.empty((0, 4)), np.empty(0)),
+    )
+
+    def warnings(header=HEADER, source=annotations, **changes):
+        return measure_detections(index, source, nobody, header, settings_with(**changes)).warnings
+
+    paper = {"schedule": {}}
+    absent = warnings(**paper)
+    assert not any("steps" in line for line in absent)
+    assert warnings(HEADER | {"scaling": "scaled"}, **paper) == ["scaled", *absent]
+    assert warnings(schedule={}, batch_size=16) == absent  # as many images in fewer steps
+    short = [line for line in warnings() if "12 steps of 4 images" in line]
+    assert len(short) == 1 and "144000 of 2" in short[0]
+    nothing = read_annotations(
+        Index(index.image, index.split, index.label, CLASSES, {"boxes": [[] for _ in index.image]}), "set"
+    )
+    assert "red, green, blue" in warnings(source=nothing, **paper)[0]
+
+
+def test_examples_show_ground_truth_and_sure_detections(images):
+    folder, index = images
+    annotations = read_annotations(index, "set")
+    found = perfect(index, annotations)
+    drawn = draw_detections(index, annotations, found, folder)
+    assert drawn.columns == ["test0", "test1", "test2", "test3"] and len(drawn.columns) <= EXAMPLES
+    unsure = Detections(found.image, found.label, found.box, np.full(len(found), 0.4, np.float32))
+    nothing = draw_detections(index, annotations, unsure, folder)
+    assert np.array_equal(nothing.reference["Ground truth"], drawn.reference["Ground truth"])
+    assert not np.array_equal(nothing.panels["Detections"], drawn.panels["Detections"])
+    empty = Index(index.image, index.split, index.label, CLASSES, {"boxes": [[] for _ in index.image]})
+    assert draw_detections(empty, read_annotations(empty, "set"), unsure, folder).columns == []
 
 
 # Pictures
@@ -405,8 +477,8 @@ def test_boxes_are_drawn():
     assert picture.shape == (100, 100, 3) and picture.dtype == np.uint8
     assert (picture[:25] == 255).all()  # the bar above
     assert (picture[60, [20, 79]] != 0).any(axis=1).all() and (picture[60, [19, 21, 78, 80]] == 0).all()
-    assert examples(np.arange(10), np.arange(10) % 2, 3).tolist() == [1, 5, 9]
-    assert examples(np.arange(2), np.zeros(2, int), 3).tolist() == []
+    assert choose_examples(np.arange(10), np.arange(10) % 2, 3).tolist() == [1, 5, 9]
+    assert choose_examples(np.arange(2), np.zeros(2, int), 3).tolist() == []
 
 
 # Bad input
@@ -466,7 +538,7 @@ def test_training_needs_an_object_and_testing_does_not(images, tmp_path, caplog)
     objects = voc_objects(read_annotations(nothing, "set"), range(len(index)))
     empty = np.empty(0, int)
     nobody = Detections(empty, empty, np.empty((0, 4), np.float32), np.empty(0, np.float32))
-    assert len(objects) == 0 and evaluate(written(nobody), objects, 3).ap == 0
+    assert len(objects) == 0 and evaluate(round_like_detectron2(nobody), objects, 3).ap == 0
 
 
 def test_a_loss_that_explodes_is_one_line(images, tmp_path):

@@ -10,12 +10,13 @@ from detection_cases import random_case
 from PIL import Image
 
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.protocols.detection.boxes import Detections, Objects
-from ssltransfer.protocols.detection.evaluation import evaluate, written
+from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
+from ssltransfer.protocols.detection.boxes import Detections, GroundTruth
 from ssltransfer.protocols.detection.inputs import TrainingImages, scaled_size
 from ssltransfer.protocols.detection.objects import Annotations
-from ssltransfer.protocols.detection.settings import Network, Schedule, Settings, Sides
+from ssltransfer.protocols.detection.settings import DetectionSettings, Schedule, Sides
 from ssltransfer.protocols.detection.training import build_detector
+from ssltransfer.settings import defaults, read_settings
 
 detectron2 = pytest.importorskip("detectron2", reason="detectron2 is not on the package index; envs/detectron2.yaml")
 pytestmark = pytest.mark.filterwarnings("ignore")
@@ -64,14 +65,17 @@ def test_the_evaluator_agrees_with_detectron2s(year, rule, tmp_path):
     for seed in range(1000):
         expected, found, objects = reference_values(seed, year, tmp_path)
         # The same sort as the reference, whose order of ties depends on numpy and the processor.
-        ours = evaluate(written(Detections(**found)), Objects(**objects), len(CLASSES), rule, sort="quicksort")
+        ours = evaluate(
+            round_like_detectron2(Detections(**found)), GroundTruth(**objects), len(CLASSES), rule, sort="quicksort"
+        )
         values = {"AP": ours.ap, "AP50": ours.ap50, "AP75": ours.ap75}
         assert values == pytest.approx(expected, abs=1e-6), seed
 
 
 def settings(backend, **network):
     net = {"channels": 16, "hidden": 24, "anchors": (8, 16, 32, 64, 128), "canonical": 224} | network
-    return Settings("frozen", seed=3, backend=backend, network=Network(**net))
+    block = {"kind": "detection", "frozen": "first-four", "seed": 3, "backend": backend, "network": net}
+    return read_settings(DetectionSettings, block)
 
 
 def transplant(theirs, ours):
@@ -176,7 +180,10 @@ def test_images_and_boxes_are_those_of_detectron2(tmp_path):
         np.testing.assert_allclose(ours["boxes"], theirs.boxes, rtol=1e-5)
 
 
-@pytest.mark.parametrize("schedule", [Schedule(), Schedule(2, 300, 0.01, (200, 250), 30), Schedule().scaled(16, 1)])
+PAPER = Schedule(**defaults("detection")["schedule"])
+
+
+@pytest.mark.parametrize("schedule", [PAPER, Schedule(2, 300, 0.01, (200, 250), 30), PAPER.scaled(16, 1)])
 def test_learning_rates_are_those_of_detectron2(schedule):
     from detectron2.config import get_cfg
     from detectron2.solver import build_lr_scheduler

@@ -7,14 +7,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 from mean_average_precision import MetricBuilder
 
-from ssltransfer.protocols.detection.boxes import Detections, Objects
-from ssltransfer.protocols.detection.evaluation import THRESHOLDS, evaluate, written
+from ssltransfer.protocols.detection.average_precision import THRESHOLDS, evaluate, round_like_detectron2
+from ssltransfer.protocols.detection.boxes import Detections, GroundTruth
 
 
 def objects(*rows):
     """Objects from (image, label, box, difficult)."""
     image, label, box, difficult = zip(*rows, strict=True) if rows else ((), (), np.empty((0, 4)), ())
-    return Objects(np.array(image, int), np.array(label, int), np.array(box, float), np.array(difficult, bool))
+    return GroundTruth(np.array(image, int), np.array(label, int), np.array(box, float), np.array(difficult, bool))
 
 
 def found(*rows):
@@ -93,18 +93,20 @@ def test_ties_keep_their_order():
     box=st.lists(st.floats(-2000, 2000, width=32), min_size=4, max_size=4),
     score=st.floats(0, 1, width=32),
 )
-def test_written_is_what_python_prints(box, score):
+def test_rounding_is_what_python_prints(box, score):
     detections = Detections(np.zeros(1, int), np.zeros(1, int), np.array([box], np.float32), np.float32([score]))
-    result = written(detections)
+    result = round_like_detectron2(detections)
     corner = np.array(box, np.float32)
     corner[:2] += 1
     assert result.box[0].tolist() == [float(f"{value:.1f}") for value in corner]
     assert result.score.tolist() == [float(f"{np.float32(score):.3f}")]
 
 
-def test_written_rounds_halves_to_even():
+def test_rounding_rounds_halves_to_even():
     box = np.array([[0.25, 0.75, 0.25, 0.35]], np.float32)
-    result = written(Detections(np.zeros(2, int), np.zeros(2, int), box.repeat(2, 0), np.float32([0.0625, 0.9375])))
+    result = round_like_detectron2(
+        Detections(np.zeros(2, int), np.zeros(2, int), box.repeat(2, 0), np.float32([0.0625, 0.9375]))
+    )
     assert result.box[0].tolist() == [1.2, 1.8, 0.2, 0.3]
     assert result.score.tolist() == [0.062, 0.938]
 
@@ -143,8 +145,8 @@ def test_agreement_with_an_independent_implementation_on_a_thousand_cases(seeds)
     thresholds = (0.5, 0.75)
     for seed in seeds:
         case, truth, images = random_case(seed)
-        detections = written(Detections(**case))
-        truth = Objects(**truth | {"difficult": truth["difficult"].astype(bool)})
+        detections = round_like_detectron2(Detections(**case))
+        truth = GroundTruth(**truth | {"difficult": truth["difficult"].astype(bool)})
         ours = evaluate(detections, truth, 3, "area", thresholds).per_class / 100
         reference = independent(detections, truth, 3)
         for row, threshold in zip(ours, thresholds, strict=True):

@@ -11,12 +11,14 @@ import yaml
 from ssltransfer.datasets import voc_detection
 from ssltransfer.datasets.index import Index, read_index, select
 from ssltransfer.models.resnet import build_backbone
+from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
 from ssltransfer.protocols.detection.detection_file import load_detections
-from ssltransfer.protocols.detection.evaluation import evaluate, written
 from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
-from ssltransfer.protocols.detection.settings import read_settings
+from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.picture_file import load_pictures
+from ssltransfer.settings import read_settings
+from ssltransfer.training import Run
 from workflow import REPOSITORY, planned, succeed
 
 SAMPLES = REPOSITORY.parent / "shared" / "data"
@@ -53,14 +55,14 @@ def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
     index = Index(ten.image * 2, ["train"] * 10 + ["test"] * 10, ten.label * 2, ten.classes, twice)
     annotations = read_annotations(index, "ten images")
     schedule = {"batch_size": 5, "steps": 240, "learning_rate": 0.02, "milestones": [200], "warmup": 20}
-    settings = read_settings(BLOCK | {"schedule": schedule})
+    settings = read_settings(DetectionSettings, BLOCK | {"schedule": schedule})
     detector = build_detector(build_backbone(ARCH, 0), ARCH, 20, "imagenet", settings)
     start = time.process_time()
-    train_detector(detector, index, annotations, root, settings, tmp_path, key="", where="ten images")
+    train_detector(detector, index, annotations, root, settings, Run(tmp_path, "", "ten images"))
     objects = voc_objects(annotations, range(10, 20))
     assert len(objects) == 19 and objects.difficult.sum() == 1
     found = detect(detector, index, root, settings)
-    result = evaluate(written(found), objects, 20, absent=np.nan)
+    result = evaluate(round_like_detectron2(found), objects, 20, absent=np.nan)
     print(f"AP50 {result.ap50:.1f} after {time.process_time() - start:.0f} s")
     assert result.ap50 > 90
 

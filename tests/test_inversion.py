@@ -11,23 +11,33 @@ from torch import nn
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.protocols.inversion.inversion import (
+from ssltransfer.protocols.inversion.deep_image_prior import (
     Convolution,
-    Doubling,
-    Halving,
-    Inversion,
-    Painter,
-    Pixels,
-    batch_size,
-    invert,
+    DeepImagePrior,
+    DownConv,
+    UpConv,
     side_by_side,
 )
+from ssltransfer.protocols.inversion.inversion import PixelRange, choose_batch_size, invert
+from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.results.tensor_file import save_tensors
+from ssltransfer.settings import read_settings
+from ssltransfer.training import Run
 from workflow import REPOSITORY
 
 torch.set_num_threads(1)
 CPU = torch.device("cpu")
-TINY = Inversion(canvas=32, steps=12, learning_rate=1e-2, channels=(6, 8), kernels=(5, 3), skip=2, inputs=4)
+
+
+def settings_of(network=None, **changes):
+    """The paper's settings with changes."""
+    block = {"kind": "inversion", "transform": "resize32", "seed": 0, "network": network or {}}
+    return read_settings(InversionSettings, block | changes)
+
+
+TINY = settings_of(
+    {"channels": [6, 8], "kernels": [5, 3], "skip": 2, "inputs": 4}, canvas=32, steps=12, learning_rate=1e-2
+)
 NAMES = ["cat", "rocket", "moon"]
 
 
@@ -35,11 +45,12 @@ def pictures(count=3, size=32):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def run(tmp_path, names=NAMES, images=None, settings=TINY, backbone=None, **more):
+def run(tmp_path, names=NAMES, images=None, settings=TINY, backbone=None, batch_size=3, **more):
     backbone = backbone or fuse_conv_bn(build_backbone("resnet-1x1x1x1-w4", 0))
     images = pictures(len(names)) if images is None else images
-    more = {"where": "protocol p", "batch_size": 3} | more
-    return invert(backbone, images, names, "imagenet", settings, CPU, tmp_path, "key", **more)
+    run = Run(tmp_path, "key", "protocol p", **more)
+    found, curve = invert(backbone, images, names, "imagenet", settings, CPU, run, batch_size)
+    return found, *curve
 
 
 class Reference(nn.Module):
@@ -93,20 +104,20 @@ def convolutions(module):
 
 def test_the_network_is_the_deep_image_prior_layer_by_layer():
     """Values and gradients, for each of two images beside each other."""
-    settings = Inversion(canvas=32, channels=(6, 8, 5), kernels=(7, 5, 3), skip=2, inputs=4)
-    painter = Painter(["a", "b"], settings)
-    found = painter()
+    settings = settings_of({"channels": [6, 8, 5], "kernels": [7, 5, 3], "skip": 2, "inputs": 4}, canvas=32)
+    prior = DeepImagePrior(["a", "b"], settings)
+    found = prior()
     weights = torch.randn(2, 3, 32, 32)
     (found * weights).sum().backward()
-    ours = [module for module in painter.modules() if isinstance(module, Convolution)]
+    ours = [module for module in prior.modules() if isinstance(module, Convolution)]
     for image in range(2):
-        reference = Reference(settings.channels, settings.kernels, 2, 4)
+        reference = Reference(settings.network.channels, settings.network.kernels, 2, 4)
         theirs = convolutions(reference)
         assert len(theirs) == len(ours)
         for own, other in zip(ours, theirs, strict=True):
             other.weight.data = own.weight.data.chunk(2)[image].clone()
             other.bias.data = own.bias.data.chunk(2)[image].clone()
-        expected = reference(painter.noise.chunk(2, dim=1)[image])
+        expected = reference(prior.noise.chunk(2, dim=1)[image])
         torch.testing.assert_close(found[image : image + 1], expected, rtol=1e-3, atol=1e-5)
         (expected * weights[image]).sum().backward()
         for own, other in zip(ours, theirs, strict=True):
@@ -114,8 +125,8 @@ def test_the_network_is_the_deep_image_prior_layer_by_layer():
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 7])
-def test_halving_is_a_convolution_and_the_mean_of_its_results(kernel):
-    ours = Halving(1, 3, 5, kernel)
+def test_down_convolution_is_a_convolution_and_the_mean_of_its_results(kernel):
+    ours = DownConv(1, 3, 5, kernel)
     x = torch.randn(1, 3, 16, 16)
     expected = nn.functional.avg_pool2d(nn.functional.conv2d(x, ours.weight, ours.bias, padding=kernel // 2), 2)
     torch.testing.assert_close(ours(x), expected)
@@ -128,8 +139,8 @@ def test_one_after_another_is_what_a_gpu_does_at_once():
 
 
 @pytest.mark.parametrize("kernel", [1, 3, 5, 7])
-def test_doubling_is_a_convolution_of_the_joined_maps(kernel):
-    ours = Doubling(1, 2, 3, 5, kernel)
+def test_up_convolution_is_a_convolution_of_the_joined_maps(kernel):
+    ours = UpConv(1, 2, 3, 5, kernel)
     fine, coarse = torch.randn(1, 2, 12, 12), torch.randn(1, 3, 6, 6)
     joined = torch.cat([fine, nn.functional.interpolate(coarse, scale_factor=2.0, mode="nearest")], dim=1)
     expected = nn.functional.conv2d(joined, ours.weight, ours.bias, padding=kernel // 2)
@@ -138,7 +149,7 @@ def test_doubling_is_a_convolution_of_the_joined_maps(kernel):
 
 def test_the_papers_network_has_the_size_of_the_original():
     """Parameters of `skip` with the paper's settings, counted by hand over its layers."""
-    settings = Inversion()
+    settings = settings_of(canvas=128).network
     expected, before = 16 * 3 + 3, 32
     for number, (width, kernel) in enumerate(zip(settings.channels, settings.kernels, strict=True)):
         joined = 4 + (settings.channels[number + 1] if number < 5 else width)
@@ -148,16 +159,16 @@ def test_the_papers_network_has_the_size_of_the_original():
             expected += inputs * outputs * size**2 + outputs + 2 * outputs
         expected += 2 * joined
         before = width
-    painter = Painter(["a"], Inversion(canvas=128))
-    assert sum(parameter.numel() for parameter in painter.parameters()) == expected
+    prior = DeepImagePrior(["a"], settings_of(canvas=128))
+    assert sum(parameter.numel() for parameter in prior.parameters()) == expected
 
 
 def test_noise_and_weights_are_those_of_the_protocol():
-    painter = Painter(["a", "b"], Inversion(canvas=128))
-    assert painter.noise.shape == (1, 64, 128, 128)
-    assert painter.noise.min() >= 0 and 0.0999 < painter.noise.max() < 0.1
-    assert not torch.equal(*painter.noise.chunk(2, dim=1))
-    first = painter.body.down[0][0]
+    prior = DeepImagePrior(["a", "b"], settings_of(canvas=128))
+    assert prior.noise.shape == (1, 64, 128, 128)
+    assert prior.noise.min() >= 0 and 0.0999 < prior.noise.max() < 0.1
+    assert not torch.equal(*prior.noise.chunk(2, dim=1))
+    first = prior.body.down[0][0]
     for part in first.weight.data.chunk(2):
         bound = (32 * 49) ** -0.5
         assert part.abs().max() < bound
@@ -177,7 +188,8 @@ def test_an_image_does_not_depend_on_its_company(tmp_path):
 
 
 def test_the_loss_falls(tmp_path):
-    settings = Inversion(canvas=32, steps=60, learning_rate=1e-2, channels=(8, 8), kernels=(5, 3), skip=2, inputs=8)
+    network = {"channels": [8, 8], "kernels": [5, 3], "skip": 2, "inputs": 8}
+    settings = settings_of(network, canvas=32, steps=60, learning_rate=1e-2)
     images, interval, losses = run(tmp_path, settings=settings)
     assert len(losses) == 60 // interval
     assert losses[-1] < 0.2 * losses[0]
@@ -204,9 +216,8 @@ class Linear(nn.Module):
 def test_a_linear_backbone_gives_the_image_back(tmp_path, output):
     ramp = np.linspace(30, 220, 16)
     image = np.stack([np.add.outer(ramp, ramp) / 2, np.tile(ramp, (16, 1)), np.tile(ramp[::-1], (16, 1)).T], axis=-1)
-    settings = Inversion(
-        canvas=16, steps=600, learning_rate=1e-2, channels=(16, 16), kernels=(3, 3), skip=4, inputs=16, output=output
-    )
+    network = {"channels": [16, 16], "kernels": [3, 3], "skip": 4, "inputs": 16, "output": output}
+    settings = settings_of(network, canvas=16, steps=600, learning_rate=1e-2)
     found, _, losses = run(
         tmp_path, names=["ramp"], images=image[None].astype(np.uint8), settings=settings, backbone=Linear()
     )
@@ -237,22 +248,24 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path):
 
 
 def test_pixels_are_bounded_and_normalised_as_asked():
-    painted = 4 * torch.randn(2, 3, 8, 8)
+    output = 4 * torch.randn(2, 3, 8, 8)
     mean, std = (torch.tensor(v).view(1, 3, 1, 1) for v in ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)))
-    bounded = Pixels("imagenet", "sigmoid", 6, CPU)
-    image = torch.sigmoid(painted)[:, :, :6, :6]
-    torch.testing.assert_close(bounded.network_input(painted), (image - mean) / std)
-    torch.testing.assert_close(bounded.image(painted), image.permute(0, 2, 3, 1))
-    free = Pixels("imagenet", "linear", 8, CPU)
-    assert free.network_input(painted) is not None
-    torch.testing.assert_close(free.network_input(painted), painted)
-    torch.testing.assert_close(free.image(painted), (painted * std + mean).clamp(0, 1).permute(0, 2, 3, 1))
-    torch.testing.assert_close(Pixels("none", "linear", 8, CPU).image(painted), painted.clamp(0, 1).permute(0, 2, 3, 1))
+    bounded = PixelRange("imagenet", "sigmoid", 6, CPU)
+    image = torch.sigmoid(output)[:, :, :6, :6]
+    torch.testing.assert_close(bounded.network_input(output), (image - mean) / std)
+    torch.testing.assert_close(bounded.image(output), image.permute(0, 2, 3, 1))
+    free = PixelRange("imagenet", "linear", 8, CPU)
+    assert free.network_input(output) is not None
+    torch.testing.assert_close(free.network_input(output), output)
+    torch.testing.assert_close(free.image(output), (output * std + mean).clamp(0, 1).permute(0, 2, 3, 1))
+    torch.testing.assert_close(
+        PixelRange("none", "linear", 8, CPU).image(output), output.clamp(0, 1).permute(0, 2, 3, 1)
+    )
 
 
 def test_batches_are_small_on_a_cpu():
-    assert batch_size(Inversion(), CPU) == 4
-    assert batch_size(Inversion(), torch.device("cuda")) >= 15
+    assert choose_batch_size(settings_of(), CPU) == 4
+    assert choose_batch_size(settings_of(), torch.device("cuda")) >= 15
 
 
 JOB = """
@@ -268,7 +281,8 @@ def counted(self, *arguments):
     return step(self, *arguments)
 torch.optim.Adam.step = counted
 network = {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4, "noise": 0.1, "output": "sigmoid"}
-settings = {"canvas": 32, "steps": 12, "learning_rate": 0.01, "network": network, "seed": 0}
+settings = {"kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 12, "learning_rate": 0.01}
+settings |= {"network": network, "seed": 0}
 snakemake = SimpleNamespace(
     input=SimpleNamespace(**{name: f"{folder}/{name}" for name in ("index", "images", "checkpoint")}),
     output=SimpleNamespace(images=f"{folder}/inverted.npz", curve=f"{folder}/curve.json"),

@@ -21,50 +21,55 @@ from torchvision.models.feature_extraction import create_feature_extractor
 from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.datasets import nyuv2
+from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
-from ssltransfer.protocols.dense.normals.evaluation import draw, evaluate, predict
-from ssltransfer.protocols.dense.normals.frames import Frames, collate, network_input, read_labels, resized
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, read_labels, resized
+from ssltransfer.protocols.dense.normals.evaluation import (
+    angular_errors,
+    draw_predictions,
+    measure_normals,
+    predict,
+    write_image_table,
+)
 from ssltransfer.protocols.dense.normals.network import (
     NormalsNetwork,
     PyramidPooling,
-    decode,
     dilate,
     load_network,
+    logits_to_normals,
     parameter_groups,
 )
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import cell_loss, timetable, train_network
 from ssltransfer.results.tensor_file import save_tensors
+from ssltransfer.settings import read_settings
+from ssltransfer.training import Run
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
-SETTINGS = {
+BLOCK = {
+    "kind": "normals",
     "normalisation": "per-model",
     "frozen": "all",
     "targets": "kmeans",
     "codes": 8,
-    "schedule": {
-        "batch_size": 4,
-        "epochs": 4,
-        "epoch_steps": 0,
-        "learning_rate": 0.05,
-        "momentum": 0.9,
-        "weight_decay": 1e-4,
-        "power": 0.9,
-        "decay": "epoch",
-    },
-    "sides": {"train": [24, 32], "test": 32, "longest": 1000},
-    "network": {"channels": 8, "dropout": 0.1},
-    "precision": "float32",
+    "schedule": {"epochs": 4, "learning_rate": 0.05},
+    "sides": {"train": [24, 32], "test": 32},
+    "network": {"channels": 8},
     "seed": 0,
 }
 
 
 def changed(**values):
-    """SETTINGS with other values; those of a part are merged."""
-    return SETTINGS | {key: SETTINGS[key] | v if isinstance(v, dict) else v for key, v in values.items()}
+    """The settings of BLOCK with other values; those of a part are merged."""
+    block = BLOCK | {key: BLOCK[key] | v if isinstance(v, dict) else v for key, v in values.items()}
+    return read_settings(NormalsSettings, block)
+
+
+SETTINGS = changed()
 
 
 def unit(vectors):
@@ -72,9 +77,8 @@ def unit(vectors):
 
 
 def network(settings=SETTINGS, words=8):
-    return NormalsNetwork(
-        build_backbone(ARCH, 0), words, **settings["network"], frozen=settings["frozen"], seed=settings["seed"]
-    )
+    head = settings.network
+    return NormalsNetwork(build_backbone(ARCH, 0), words, head.channels, head.dropout, settings.frozen, settings.seed)
 
 
 @pytest.fixture
@@ -91,27 +95,15 @@ def scenes(tmp_path):
         images.append(pictures.normal_colours(normal, inside))
         Image.fromarray(images[-1]).save(tmp_path / f"{number}.png")
     normals = np.stack(normals)
-    words = codebook.fit_words(ground_truth.decode(normals)[0][normals.any(axis=-1)], 8, 0)
-    return Frames(tmp_path, [f"{number}.png" for number in range(12)], normals, words, 1000)
+    words = codebook.fit_codebook(ground_truth.unpack_normals(normals)[0][normals.any(axis=-1)], 8, 0)
+    return NormalsDataset(tmp_path, [f"{number}.png" for number in range(12)], normals, words, 1000)
 
 
 def train(scenes, part, changes=None, key="backbone", **options):
     chosen = changed(**(changes or {}))
     trained = network(chosen)
-    _, losses = train_network(
-        trained,
-        scenes,
-        np.arange(10),
-        chosen,
-        "none",
-        part,
-        key,
-        where="protocols.test",
-        workers=options.pop("workers", 0),
-        device=CPU,
-        **options,
-    )
-    return trained, losses
+    run = Run(part, key, "protocols.test", **options)
+    return trained, train_network(trained, scenes, np.arange(10), chosen, "none", run, CPU).losses
 
 
 def same(found, expected):
@@ -208,8 +200,8 @@ def test_words_are_fitted_to_clusters_and_depend_on_the_seed_alone():
     rng = np.random.default_rng(0)
     centres = unit(rng.normal(size=(5, 3)))
     normals = unit(np.repeat(centres, 200, axis=0) + 0.02 * rng.normal(size=(1000, 3)))
-    words = codebook.fit_words(normals, 5, 3)
-    assert np.array_equal(words, codebook.fit_words(normals, 5, 3))
+    words = codebook.fit_codebook(normals, 5, 3)
+    assert np.array_equal(words, codebook.fit_codebook(normals, 5, 3))
     np.testing.assert_allclose(np.linalg.norm(words, axis=1), 1)
     assert angles(words, centres[codebook.nearest(words, centres)]).max() < 1
     assert len(set(codebook.nearest(words, centres))) == 5
@@ -219,27 +211,25 @@ def test_more_words_leave_smaller_angles():
     normals = unit(np.random.default_rng(0).normal(size=(4000, 3)))
     left = []
     for count in (4, 12, 40):
-        words = codebook.fit_words(normals, count, 0)
+        words = codebook.fit_codebook(normals, count, 0)
         left.append(angles(normals, words[codebook.nearest(normals, words)]).mean())
     assert left[0] > left[1] > left[2] and left[2] < 15
 
 
 def test_impossible_words_are_one_line():
     with pytest.raises(InputError, match="codes is 3; the training images have 2 different normals"):
-        codebook.fit_words(np.eye(3)[[0, 1, 0, 1]], 3, 0)
+        codebook.fit_codebook(np.eye(3)[[0, 1, 0, 1]], 3, 0)
     with pytest.raises(InputError, match=r"here: code word 1 has length 2; expected unit vectors"):
-        codebook.check_words(np.diag([1.0, 2.0, 1.0]), "here")
+        codebook.check_codebook(np.diag([1.0, 2.0, 1.0]), "here")
     with pytest.raises(InputError, match=r"here: code word 0 has length nan"):
-        codebook.check_words(np.full((2, 3), np.nan), "here")
+        codebook.check_codebook(np.full((2, 3), np.nan), "here")
     with pytest.raises(InputError, match=r"code words of shape \(1, 3\)"):
-        codebook.check_words(np.eye(3)[:1], "here")
+        codebook.check_codebook(np.eye(3)[:1], "here")
     normals = np.zeros((1, 2, 2, 3), np.int8)
     with pytest.raises(InputError, match="no training image has a pixel with a known surface normal"):
-        ground_truth.code_words({"targets": "kmeans", "codes": 2, "seed": 0}, normals, np.array([0]), None, "here")
-    with pytest.raises(InputError, match=r"here.codes: found 4; the data set has 3 code words"):
-        ground_truth.code_words(
-            {"targets": "vocabulary", "codes": 4}, normals, np.array([0]), lambda: np.eye(3), "here"
-        )
+        ground_truth.make_codebook(SETTINGS, normals, np.array([0]), None, "here")
+    with pytest.raises(InputError, match=r"here.codes: found 8; the dataset has 3 code words"):
+        ground_truth.make_codebook(changed(targets="vocabulary"), normals, np.array([0]), lambda: np.eye(3), "here")
 
 
 # Known normals
@@ -249,8 +239,8 @@ def test_impossible_words_are_one_line():
 @settings(deadline=None)
 def test_stored_normals_are_within_two_thousandths_of_a_degree(vectors):
     normals = unit(vectors)
-    encoded, zero = ground_truth.encode("a", normals, np.ones((3, 4), bool))
-    found, known = ground_truth.decode(encoded)
+    encoded, zero = ground_truth.pack_normals("a", normals, np.ones((3, 4), bool))
+    found, known = ground_truth.unpack_normals(encoded)
     assert known.all() and zero == 0 and found.dtype == np.float32
     # float64 again: the cosine of so small an angle is 1 in float32.
     assert angles(encoded, normals).max() < 0.002
@@ -262,15 +252,15 @@ def test_the_mask_takes_out_whatever_stands_there():
     normals[0, 0], normals[0, 1] = np.nan, 0.3
     valid = np.ones((2, 3), bool)
     valid[0, :2] = False
-    encoded, _ = ground_truth.encode("a", normals, valid)
-    assert np.array_equal(ground_truth.decode(encoded)[1], valid)
+    encoded, _ = ground_truth.pack_normals("a", normals, valid)
+    assert np.array_equal(ground_truth.unpack_normals(encoded)[1], valid)
 
 
 def test_lengths_near_one_are_rounding_and_zeros_are_taken_out():
     normals = np.zeros((1, 3, 3))
     normals[0, 0, 2], normals[0, 1, 0] = 1.01, 0.99
-    encoded, zero = ground_truth.encode("a", normals, np.ones((1, 3), bool))
-    assert zero == 1 and ground_truth.decode(encoded)[1].tolist() == [[True, True, False]]
+    encoded, zero = ground_truth.pack_normals("a", normals, np.ones((1, 3), bool))
+    assert zero == 1 and ground_truth.unpack_normals(encoded)[1].tolist() == [[True, True, False]]
 
 
 @pytest.mark.parametrize(
@@ -280,18 +270,18 @@ def test_normals_of_other_lengths_are_one_line(value, length):
     normals = np.tile([0.0, 0.0, 1.0], (2, 2, 1))
     normals[1, 0] = value
     with pytest.raises(InputError, match=rf"frame 3: the normal of row 1, column 0 has length {length} \(1 such"):
-        ground_truth.encode("frame 3", normals, np.ones((2, 2), bool))
+        ground_truth.pack_normals("frame 3", normals, np.ones((2, 2), bool))
 
 
 def test_masks_and_images_of_other_sizes_are_one_line(tmp_path, scenes):
     normals = np.tile([0.0, 0.0, 1.0], (2, 3, 1))
     with pytest.raises(InputError, match=r"a: normals \(2, 3, 3\) and mask \(3, 2\)"):
-        ground_truth.encode("a", normals, np.ones((3, 2), bool))
+        ground_truth.pack_normals("a", normals, np.ones((3, 2), bool))
     with pytest.raises(InputError, match=r"a: mask of 3x2 pixels; its image b has 2x3"):
         ground_truth.check_size("a", np.ones((2, 3), bool), "b", (2, 3))
-    frames = [("a", normals, np.ones((2, 3), bool)), ("b", normals[:1], np.ones((1, 3), bool))]
+    dataset = [("a", normals, np.ones((2, 3), bool)), ("b", normals[:1], np.ones((1, 3), bool))]
     with pytest.raises(InputError, match="b: 3x1 pixels; the images before it have 3x2"):
-        ground_truth.write_normals(frames, 2, tmp_path / "normals.npy")
+        ground_truth.write_normals(dataset, 2, tmp_path / "normals.npy")
     assert not list(tmp_path.glob("*normals*"))
     Image.new("RGB", (41, 32)).save(tmp_path / "3.png")
     with pytest.raises(InputError, match=r"3.png: 41x32 pixels, its normals and mask have 40x32"):
@@ -300,8 +290,8 @@ def test_masks_and_images_of_other_sizes_are_one_line(tmp_path, scenes):
 
 def test_an_image_without_a_valid_pixel_is_counted_and_named(tmp_path, caplog):
     normals = np.tile([0.0, 0.0, 1.0], (2, 3, 1))
-    frames = [("a", normals, np.ones((2, 3), bool)), ("b", normals, np.zeros((2, 3), bool))]
-    counts = ground_truth.write_normals(frames, 2, tmp_path / "normals.npy")
+    dataset = [("a", normals, np.ones((2, 3), bool)), ("b", normals, np.zeros((2, 3), bool))]
+    counts = ground_truth.write_normals(dataset, 2, tmp_path / "normals.npy")
     assert counts == {"pixels": 12, "valid": 6, "zero": 0, "empty": 1}
     assert "b: no pixel has a known normal" in caplog.text
     array = ground_truth.open_normals(tmp_path / "normals.npy", 2)
@@ -354,7 +344,7 @@ def test_padding_and_unknown_pixels_are_ignored(scenes):
     facing = np.zeros((30, 30, 3), np.int8)
     facing[..., 2] = 127
     facing[:, 20:] = 0
-    labels = ground_truth.label_cells(facing, 30, 33, 8, lambda n: ground_truth.code_labels(n, words))
+    labels = ground_truth.label_cells(facing, 30, 33, 8, lambda n: ground_truth.label_normals(n, words))
     assert labels.shape == (4, 5)
     assert (labels[:, :3] == 0).all() and (labels[:, 3:] == codebook.IGNORE).all()
     image, label = scenes.example(0, 20)
@@ -364,9 +354,9 @@ def test_padding_and_unknown_pixels_are_ignored(scenes):
 
 
 def test_images_of_labels_give_the_labels_of_the_nearest_word(tmp_path, scenes):
-    labels = ground_truth.code_labels(scenes.normals[0], scenes.words).astype(np.uint8)
+    labels = ground_truth.label_normals(scenes.normals[0], scenes.codebook).astype(np.uint8)
     Image.fromarray(labels).save(tmp_path / "labels.png")
-    drawn = Frames(tmp_path, scenes.images, scenes.normals, scenes.words, 1000, ["labels.png"])
+    drawn = NormalsDataset(tmp_path, scenes.images, scenes.normals, scenes.codebook, 1000, ["labels.png"])
     for size in ((32, 40), (24, 30), (50, 63)):
         assert np.array_equal(drawn.labels(0, *size), scenes.labels(0, *size))
 
@@ -381,7 +371,7 @@ def test_images_of_labels_give_the_labels_of_the_nearest_word(tmp_path, scenes):
 )
 def test_wrong_images_of_labels_are_one_line(tmp_path, scenes, image, message):
     image.save(tmp_path / "labels.png")
-    drawn = Frames(tmp_path, scenes.images, scenes.normals, scenes.words, 1000, ["labels.png"])
+    drawn = NormalsDataset(tmp_path, scenes.images, scenes.normals, scenes.codebook, 1000, ["labels.png"])
     with pytest.raises(InputError, match=re.escape(message)):
         drawn.labels(0, 32, 40)
 
@@ -389,7 +379,7 @@ def test_wrong_images_of_labels_are_one_line(tmp_path, scenes, image, message):
 def test_missing_images_of_labels_are_one_line(tmp_path, scenes):
     with pytest.raises(InputError, match="labels .*none.png are missing"):
         read_labels(tmp_path / "none.png")
-    drawn = replace(scenes, codes=["labels.png"] * 7 + [""] * 5)
+    drawn = replace(scenes, label_images=["labels.png"] * 7 + [""] * 5)
     with pytest.raises(InputError, match=r"test.targets: images, but 7.png has no image of labels \(3 of 10 training"):
         train(drawn, tmp_path / "part")
 
@@ -467,7 +457,7 @@ def test_the_head_pools_in_a_pyramid():
 
 def test_decoding_without_padding_is_interpolation_softmax_and_mean():
     logits, words = torch.randn(2, 5, 3, 4), torch.from_numpy(unit(np.random.default_rng(0).normal(size=(5, 3))))
-    found = decode(logits, words, (24, 32), (48, 64))
+    found = logits_to_normals(logits, words, (24, 32), (48, 64))
     odds = functional.interpolate(logits, (48, 64), mode="bilinear", align_corners=False).softmax(dim=1)
     expected = functional.normalize(odds.permute(0, 2, 3, 1) @ words.float(), dim=-1)
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
@@ -481,7 +471,7 @@ def test_decoding_keeps_pixels_in_place_when_the_map_reaches_into_the_padding():
     logits = torch.stack([middle.expand(3, 4) / 10, torch.zeros(3, 4)])[None]
     words = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 0.0]])
     for original in ((20, 27), (40, 54), (33, 19)):
-        found = decode(logits, words, (height, width), original)[0]
+        found = logits_to_normals(logits, words, (height, width), original)[0]
         place = (torch.arange(original[1]) + 0.5) / original[1] * width
         expected = torch.sigmoid(place.clamp(4, 28) / 10)
         odds = found[..., 0] / (found[..., 0] + found[..., 1])
@@ -500,22 +490,22 @@ def test_frozen_parts_stay_as_they_are_and_others_do_not(tmp_path, scenes):
 
 @pytest.mark.parametrize("frozen", ["all", "first-four"])
 def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
-    chosen = SETTINGS | {"frozen": frozen}
+    chosen = changed(frozen=frozen)
     save_tensors(build_backbone(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
     trained, _ = train(scenes, tmp_path / "part", {"frozen": frozen})
-    save_tensors(trained.learnt(scenes.words), tmp_path / "learnt.safetensors", {})
+    save_tensors(trained.trained_tensors(scenes.codebook), tmp_path / "learnt.safetensors", {})
     files = tmp_path / "backbone.safetensors", ARCH, tmp_path / "learnt.safetensors"
     loaded, words = load_network(*files, chosen)
-    assert np.array_equal(words, scenes.words)
+    assert np.array_equal(words, scenes.codebook)
     found, expected = (predict(n.eval(), scenes, np.arange(3), 32, "none", CPU) for n in (loaded, trained))
     torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # the memory is laid out differently
-    with pytest.raises(InputError, match=r"learnt.safetensors is no network of these settings"):
-        load_network(*files, chosen | {"network": {"channels": 9, "dropout": 0.1}})
+    with pytest.raises(InputError, match=r"learnt.safetensors is not a network of these settings"):
+        load_network(*files, changed(frozen=frozen, network={"channels": 9}))
 
 
 def test_training_mode_reaches_what_is_trained_alone():
     for frozen in ("all", "first-four"):
-        net = network(SETTINGS | {"frozen": frozen}).train()
+        net = network(changed(frozen=frozen)).train()
         modes = {name: m.training for name, m in net.named_modules() if isinstance(m, torch.nn.BatchNorm2d)}
         expected = ("trained",) if frozen == "all" else ("trained", "backbone.layer4")
         assert all(mode == name.startswith(expected) for name, mode in modes.items())
@@ -523,7 +513,7 @@ def test_training_mode_reaches_what_is_trained_alone():
 
 
 def test_only_weights_of_convolutions_decay():
-    net = network(SETTINGS | {"frozen": "first-four"})
+    net = network(changed(frozen="first-four"))
     decaying, rest = parameter_groups(net.trained, 0.02, 1e-4)
     assert all(p.ndim == 4 for p in decaying["params"]) and all(p.ndim == 1 for p in rest["params"])
     assert (decaying["weight_decay"], rest["weight_decay"]) == (1e-4, 0)
@@ -541,7 +531,7 @@ def test_only_weights_of_convolutions_decay():
     ],
 )
 def test_schedules_are_those_of_the_text_and_of_the_official_code(changes, steps, interval):
-    found, per_epoch, rate = timetable(changed(schedule=changes)["schedule"], 795)
+    found, per_epoch, rate = timetable(changed(schedule=changes).schedule, 795)
     assert (found, per_epoch) == (steps, interval)
     rates = np.array([rate(step) for step in range(steps)])
     assert rates[0] == 1 and rates[-1] > 0 and (np.diff(rates) <= 0).all()
@@ -610,7 +600,7 @@ def test_loading_processes_and_other_settings(tmp_path, scenes):
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
-def test_frames_of_the_labelled_file_train_with_loading_processes(tmp_path):
+def test_dataset_of_the_labelled_file_train_with_loading_processes(tmp_path):
     """HDF5 files cannot be shared with a forked process; each opens its own."""
     layouts.nyuv2_labelled(tmp_path)
     index = nyuv2.index(tmp_path, "labelled")
@@ -621,17 +611,14 @@ def test_frames_of_the_labelled_file_train_with_loading_processes(tmp_path):
         "zero": 0,
         "empty": 0,
     }
-    frames = Frames(tmp_path, index.image, ground_truth.open_normals(tmp_path / "normals.npy", 3), np.eye(3), 1000)
+    dataset = NormalsDataset(
+        tmp_path, index.image, ground_truth.open_normals(tmp_path / "normals.npy", 3), np.eye(3), 1000
+    )
     chosen = changed(schedule={"batch_size": 2, "epochs": 2, "epoch_steps": 2})
-    common = {"where": "here", "device": CPU}
-    losses = [
-        train_network(
-            network(chosen, 3), frames, np.arange(2), chosen, "none", tmp_path / str(n), "x", workers=n, **common
-        )
-        for n in (0, 2)
-    ]
+    runs = [Run(tmp_path / str(workers), "x", "here", workers) for workers in (0, 2)]
+    losses = [train_network(network(chosen, 3), dataset, np.arange(2), chosen, "none", run, CPU) for run in runs]
     assert losses[0] == losses[1]
-    assert evaluate(network(chosen, 3), frames, np.array([2]), 16, "none", CPU).pixels == 22
+    assert angular_errors(network(chosen, 3), dataset, np.array([2]), 16, "none", CPU).pixels == 22
 
 
 def test_too_few_images_are_one_line(tmp_path, scenes):
@@ -648,12 +635,11 @@ def test_images_of_odd_sizes_train_and_test(tmp_path, size):
     normals[2] = 0  # nothing known
     for number in range(3):
         Image.new("RGB", size, (number * 80, 0, 99)).save(tmp_path / f"{number}.png")
-    frames = Frames(tmp_path, ["0.png", "1.png", "2.png"], normals, np.eye(3), 1000)
+    dataset = NormalsDataset(tmp_path, ["0.png", "1.png", "2.png"], normals, np.eye(3), 1000)
     chosen = changed(schedule={"batch_size": 2, "epochs": 1}, sides={"train": [19, 32]})
     net = network(chosen, words=3)
-    common = {"where": "here", "workers": 0, "device": CPU}
-    train_network(net, frames, np.arange(3), chosen, "imagenet", tmp_path / "part", "x", **common)
-    errors = evaluate(net, frames, np.arange(3), 17, "imagenet", CPU)
+    train_network(net, dataset, np.arange(3), chosen, "imagenet", Run(tmp_path / "part", "x", "here"), CPU)
+    errors = angular_errors(net, dataset, np.arange(3), 17, "imagenet", CPU)
     assert [image["pixels"] for image in errors.images] == [width * height, width * height, 0]
     assert 0 <= errors.median() <= 180
 
@@ -668,7 +654,7 @@ def test_predictions_do_not_depend_on_the_batch(scenes):
 
 def test_pixels_outside_the_mask_do_not_count(scenes):
     net = network()
-    before = evaluate(net, scenes, np.arange(3), 32, "none", CPU)
+    before = angular_errors(net, scenes, np.arange(3), 32, "none", CPU)
     assert before.pixels == np.count_nonzero(scenes.normals[:3].any(axis=-1))
     predicted = predict(net, scenes, np.arange(3), 32, "none", CPU).numpy()
     known = scenes.normals[:3].any(axis=-1)
@@ -678,9 +664,32 @@ def test_pixels_outside_the_mask_do_not_count(scenes):
 def test_learning_reaches_small_errors(tmp_path, scenes):
     changes = {"schedule": {"epochs": 40}, "sides": {"train": [32]}, "network": {"channels": 16, "dropout": 0.0}}
     trained, _ = train(scenes, tmp_path, changes)
-    found = evaluate(trained, scenes, np.arange(10), 32, "none", CPU)
-    fresh = evaluate(network(), scenes, np.arange(10), 32, "none", CPU)
+    found = angular_errors(trained, scenes, np.arange(10), 32, "none", CPU)
+    fresh = angular_errors(network(), scenes, np.arange(10), 32, "none", CPU)
     assert found.mean() < 0.75 * fresh.mean()
+
+
+# Evaluation
+
+
+def test_a_score_pools_pixels_and_names_what_is_not_the_papers(tmp_path):
+    index = Index(["a", "b", "c"], ["train", "test", "test"], [0] * 3, ["x"])
+    errors = AngularErrors()
+    errors.add(np.array([0.0, 10.0, 25.0, 85.0]))
+    header = {"checkpoint": {"source": "x"}, "cost": {"seconds": 1}}
+    errors.add(np.empty(0))
+    measured = measure_normals(errors, index, header, "none", SETTINGS)
+    values = {value["metric"]: (value["value"], value["unit"]) for value in measured.values}
+    assert values["mean-angle"] == (30, "degrees") and values["median-angle"][0] == pytest.approx(17.5, abs=0.001)
+    assert [values[name] for name in ("within-11.25", "within-22.5", "within-30")] == [
+        (50, "percent"), (50, "percent"), (75, "percent"),
+    ]  # fmt: skip
+    assert measured.details["images"] == {"train": 1, "test": 2} and measured.details["empty_images"] == 1
+    assert ["1 of 2 test images" in measured.warnings[0], "4 epochs" in measured.warnings[1]] == [True, True]
+    papers = changed(schedule={"epochs": 150})
+    assert len(measure_normals(errors, index, header, "none", papers).warnings) == 1
+    write_image_table(tmp_path / "images.csv", ["b", "c"], errors)
+    assert (tmp_path / "images.csv").read_text().splitlines()[1:] == ["b,4,30.0,17.5,50.0,50.0,75.0", "c,0,,,,,"]
 
 
 # Pictures
@@ -695,21 +704,21 @@ def test_colours_of_normals_and_errors():
         [0, 128, 128],
     ]
     assert pictures.normal_colours(axes[:1], np.array([False])).tolist() == [[128, 128, 128]]
-    colours = pictures.error_colours(np.array([0, 30, pictures.WORST, 180, np.nan])).astype(int)
+    colours = pictures.error_colours(np.array([0, 30, pictures.MAX_ERROR, 180, np.nan])).astype(int)
     assert colours.sum(axis=1)[0] < colours.sum(axis=1)[1] < 765 and colours[2:].tolist() == [
         [255] * 3,
         [255] * 3,
         [128] * 3,
     ]
-    assert pictures.thin(np.zeros((2, 480, 640, 3)), 256).shape == (2, 160, 213, 3)
+    assert pictures.subsample(np.zeros((2, 480, 640, 3)), 256).shape == (2, 160, 213, 3)
 
 
 def test_panels_fit_together(scenes):
-    columns, reference, panels = draw(network(), scenes, np.arange(12), 32, "none", CPU, count=3)
-    assert columns == ["0", "5", "11"]
-    for panel in (reference | panels).values():
+    drawn = draw_predictions(network(), scenes, np.arange(12), 32, "none", CPU, count=3)
+    assert drawn.columns == ["0", "5", "11"]
+    for panel in (drawn.reference | drawn.panels).values():
         assert panel.dtype == np.uint8 and panel.shape == (3, 32, 40, 3)
     unknown = ~scenes.normals[[0, 5, 11]].any(axis=-1)
-    for panel in (reference["Ground truth"], panels["Error"]):
+    for panel in (drawn.reference["Ground truth"], drawn.panels["Error"]):
         assert (panel[unknown] == 128).all() and not (panel[~unknown] == 128).all()
     assert Path(scenes.images[0]).suffix == ".png"

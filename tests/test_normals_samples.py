@@ -11,13 +11,16 @@ from PIL import Image
 from ssltransfer.datasets import nyuv2
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.dense.normals.angles import angles
-from ssltransfer.protocols.dense.normals.evaluation import evaluate
-from ssltransfer.protocols.dense.normals.frames import Frames
-from ssltransfer.protocols.dense.normals.ground_truth import decode, open_normals
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
+from ssltransfer.protocols.dense.normals.evaluation import angular_errors
+from ssltransfer.protocols.dense.normals.ground_truth import open_normals, unpack_normals
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.results.picture_file import load_pictures
 from ssltransfer.results.scores import read_score
+from ssltransfer.settings import read_settings
+from ssltransfer.training import Run
 from workflow import succeed, workspace
 
 pytestmark = pytest.mark.slow
@@ -92,7 +95,7 @@ def test_the_score_is_that_of_the_official_test_frames(folder):
 
 
 def test_known_normals_are_those_of_the_files(folder, samples):
-    normals, known = decode(open_normals(folder / "results/datasets/nyuv2/normals.npy", 7))
+    normals, known = unpack_normals(open_normals(folder / "results/datasets/nyuv2/normals.npy", 7))
     for row, name in enumerate(["000003", "900001", "900002", "900003", "000433", "000464", "900004"]):
         expected, valid = nyuv2.read_normals(samples / "nyuv2", f"surfacenormal_metadata/{name}.mat")
         assert np.array_equal(known[row], valid)
@@ -117,10 +120,11 @@ def test_overfitting_real_frames_reaches_less_than_ten_degrees(folder, samples, 
     names = [f"{row}.png" for row in range(7)]
     for name, image in zip(names, nyuv2.index(samples / "nyuv2").image, strict=True):
         Image.open(samples / "nyuv2" / image).resize((16, 12), Image.Resampling.BOX).save(tmp_path / name)
-    frames = Frames(tmp_path, names, normals, nyuv2.read_code_words(samples / "nyuv2"), 1000)
+    dataset = NormalsDataset(tmp_path, names, normals, nyuv2.read_code_words(samples / "nyuv2"), 1000)
     network = NormalsNetwork(build_backbone("resnet-1x1x1x1-w8", 0), 40, 64, 0.0, "all", 0)
     device = torch.device("cpu")
-    common = {"where": "here", "workers": 0, "device": device}
-    train_network(network, frames, np.arange(7), SETTINGS, "imagenet", tmp_path / "part", "random", **common)
-    errors = evaluate(network, frames, np.arange(7), 96, "imagenet", device)
+    settings = read_settings(NormalsSettings, SETTINGS)
+    run = Run(tmp_path / "part", "random", "here")
+    train_network(network, dataset, np.arange(7), settings, "imagenet", run, device)
+    errors = angular_errors(network, dataset, np.arange(7), 96, "imagenet", device)
     assert errors.pixels == 950 and errors.mean() < 10

@@ -29,7 +29,7 @@ def pictures(value=100, columns=4, panels=("Prediction", "Error")):
 
 def test_pictures_are_read_as_they_were_written(tmp_path):
     expected = pictures()
-    save_pictures(tmp_path / "a/b.npz", expected.columns, expected.reference, expected.panels, expected.caption)
+    save_pictures(tmp_path / "a/b.npz", expected)
     found = load_pictures(tmp_path / "a/b.npz")
     assert (found.columns, found.caption) == (expected.columns, "Small.")
     for one, other in ((found.reference, expected.reference), (found.panels, expected.panels)):
@@ -39,7 +39,7 @@ def test_pictures_are_read_as_they_were_written(tmp_path):
 @pytest.mark.parametrize("wrong", [flat(0, 3), flat(0).astype(float), flat(0)[..., 0]])
 def test_panels_of_another_shape_are_refused(wrong, tmp_path):
     with pytest.raises(ValueError, match=r"Image: found .* expected uint8 \(4, height, width, 3\)"):
-        save_pictures(tmp_path / "a.npz", list("abcd"), {"Image": wrong}, {})
+        Pictures(list("abcd"), {"Image": wrong}, {})
     assert not list(tmp_path.iterdir())
 
 
@@ -53,7 +53,7 @@ def test_a_file_of_something_else_is_one_line(tmp_path):
 @pytest.mark.parametrize("size", [0, 100, 900])
 def test_a_damaged_file_is_one_line(load, size, tmp_path):
     first = pictures()
-    save_pictures(tmp_path / "a.npz", first.columns, first.reference, first.panels)
+    save_pictures(tmp_path / "a.npz", first)
     (tmp_path / "a.npz").write_bytes((tmp_path / "a.npz").read_bytes()[:size])
     with pytest.raises(InputError, match=r"a\.npz holds no (pictures|detections)"):
         load(tmp_path / "a.npz")

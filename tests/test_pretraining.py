@@ -23,7 +23,8 @@ from ssltransfer.pretraining import methods
 from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
 from ssltransfer.pretraining.recipe import Recipe, batches, pretrain, schedule
-from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.results.tensor_header import read_provenance
+from ssltransfer.training import Run
 
 ROOT = Path(__file__).parent.parent
 ARCH = "resnet-1x1x1x1-w2"
@@ -74,7 +75,8 @@ def recipe(method="simclr", **changes):
 
 
 def train(images, labels, part, chosen, key="1", **options):
-    return pretrain(images, labels, np.arange(40), chosen, ARCH, "imagenet", part, key, **options)
+    run = Run(part, key, chosen.config_path, **options)
+    return pretrain(images, labels, np.arange(40), chosen, ARCH, "imagenet", run)
 
 
 # Losses
@@ -330,7 +332,7 @@ def test_script_writes_a_backbone_and_removes_the_state(images, labels, tmp_path
     chosen = {"method": "simclr", "seed": 1, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
     job = SimpleNamespace(
         input=SimpleNamespace(images=tmp_path / "images.npy", index=tmp_path / "index.parquet"),
-        output=[str(tmp_path / "model.safetensors")],
+        output=SimpleNamespace(checkpoint=str(tmp_path / "model.safetensors")),
         log=[str(tmp_path / "log")],
         params=SimpleNamespace(
             recipe_name="tiny", recipe=chosen | {"head": HEADS["simclr"]}, arch=ARCH, norm="none", version=1

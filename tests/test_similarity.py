@@ -1,5 +1,6 @@
 """Colour error, PSNR, SSIM and LPIPS of reconstructions."""
 
+import json
 import warnings
 
 import numpy as np
@@ -8,8 +9,17 @@ import torch
 from skimage.metrics import peak_signal_noise_ratio
 
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.inversion.lpips_networks import TRUNKS
-from ssltransfer.protocols.inversion.similarity import Perceptual, colour_errors, signal_to_noise, structural_similarity
+from ssltransfer.protocols.inversion.evaluation import draw_inversion, measure_inversion
+from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.protocols.inversion.settings import EvaluationSettings
+from ssltransfer.protocols.inversion.similarity import (
+    LpipsDistance,
+    colour_errors,
+    load_distances,
+    signal_to_noise,
+    structural_similarity,
+)
+from ssltransfer.settings import read_settings
 
 
 def images(size=16, count=2, seed=0):
@@ -36,7 +46,7 @@ def test_ssim_is_one_for_equal_images_and_less_for_others():
     assert (np.abs(structural_similarity(a, b)) < 0.2).all()
 
 
-@pytest.fixture(scope="module", params=list(TRUNKS))
+@pytest.fixture(scope="module", params=list(LPIPS_NETWORKS))
 def trunk(request, tmp_path_factory):
     """Random weights in the layout of torchvision's file, without the classifier."""
     import torchvision
@@ -58,21 +68,21 @@ def test_distances_are_those_of_the_package(trunk):
     a, b = images(size=64)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        package = lpips.LPIPS(net=TRUNKS[name].net, pnet_rand=True, verbose=False)
+        package = lpips.LPIPS(net=LPIPS_NETWORKS[name].net, pnet_rand=True, verbose=False)
     weights = torch.load(path, weights_only=True)
     for key, value in package.net.state_dict().items():
         value.copy_(weights[f"features.{key.split('.', 1)[1]}"])
     tensors = [torch.tensor(x, dtype=torch.float32).permute(0, 3, 1, 2) for x in (a, b)]
     with torch.no_grad():
         expected = package(*tensors, normalize=True).flatten().numpy()
-    distance = Perceptual(name, path)
+    distance = LpipsDistance(name, path)
     np.testing.assert_allclose(distance(a, b), expected, rtol=1e-5)
     assert (distance(a, a) == 0).all() and (expected > 0).all()
 
 
 def test_the_heads_are_the_learned_ones(trunk):
     """A trunk without its heads gives other distances; the package brings them along."""
-    model = Perceptual(*trunk).model
+    model = LpipsDistance(*trunk).model
     assert model.lpips and model.version == "0.1"
     for head in model.lins:
         weight = head.model[-1].weight
@@ -84,7 +94,55 @@ def test_weights_of_something_else_are_one_line(tmp_path):
     path = tmp_path / "x.pth"
     torch.save({"features.0.weight": torch.zeros(1)}, path)
     with pytest.raises(InputError, match=f"x.pth holds no weights of {name}: .*; delete it"):
-        Perceptual(name, path)
+        LpipsDistance(name, path)
     path.write_bytes(b"nothing")
     with pytest.raises(InputError, match="holds no weights"):
-        Perceptual(name, path)
+        LpipsDistance(name, path)
+
+
+def settings_of(**changes):
+    return read_settings(EvaluationSettings, {"kind": "inversion", "transform": "resize16", "seed": 0} | changes)
+
+
+HEADER = {"checkpoint": {"source": "x"}, "norm": "none", "cost": {}}
+
+
+def test_a_score_has_means_over_images_and_the_values_of_each():
+    originals = np.full((2, 16, 16, 3), 100, np.uint8)
+    found = np.full((2, 16, 16, 3), 110 / 255)
+    found[1, ..., 0] = 130 / 255
+    distances = {"vgg": lambda a, b: np.abs(a - b).sum(axis=(1, 2, 3))}
+    measured = measure_inversion(found, originals, ["a", "b"], distances, {}, HEADER, settings_of(lpips=["vgg"]))
+    values = {value["metric"]: value["value"] for value in measured.values}
+    assert list(values) == ["lpips-vgg", "mse-red", "mse-green", "mse-blue", "psnr", "ssim"]
+    assert values["mse-red"] == pytest.approx(500) and values["mse-blue"] == pytest.approx(100)
+    assert measured.details["images"]["b"]["mse-red"] == pytest.approx(900)
+    assert measured.preprocessing == {"transform": "resize16", "norm": "none"} and measured.warnings == []
+
+
+def test_warnings_name_fewer_iterations_and_missing_distances():
+    originals, found = np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16, 3))
+
+    def warnings(missing, **changes):
+        return measure_inversion(found, originals, ["a"], {}, missing, HEADER, settings_of(**changes)).warnings
+
+    (line,) = warnings({}, steps=10, lpips=["vgg"])
+    assert "10" in line and "3000" in line
+    (line,) = warnings({}, lpips=[])
+    assert "LPIPS" in line
+    (line,) = warnings({"vgg": "no network"}, lpips=["vgg"])
+    assert "lpips-vgg" in line and "no network" in line
+
+
+def test_distances_whose_weights_were_not_fetched_are_missing(tmp_path):
+    (tmp_path / "alexnet.json").write_text(json.dumps({"absent": "no route to host"}))
+    assert load_distances(["alexnet"], [tmp_path / "alexnet.json"], "cpu") == ({}, {"alexnet": "no route to host"})
+    with pytest.raises(ValueError, match="zip"):
+        load_distances(["alexnet", "vgg"], [tmp_path / "alexnet.json"], "cpu")
+
+
+def test_pictures_say_how_pixels_are_bounded():
+    originals = np.zeros((1, 16, 16, 3), np.uint8)
+    for output, word in (("sigmoid", "a sigmoid"), ("linear", "clipping")):
+        drawn = draw_inversion(originals + 0.5, originals, ["a"], settings_of(network={"output": output}))
+        assert word in drawn.caption and "3000" in drawn.caption and (drawn.panels["reconstruction"] == 128).all()

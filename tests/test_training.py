@@ -5,6 +5,7 @@ import os
 import pickle
 import signal
 import time
+from types import SimpleNamespace
 
 import numpy as np
 import pytest
@@ -12,7 +13,7 @@ import torch
 from torch import nn
 
 from ssltransfer.errors import InputError
-from ssltransfer.training import load, save_curve, seed_step, stream, train
+from ssltransfer.training import Curve, Run, batch_rows, iterate_batches, resumable, run_key, seed_step, train
 
 ROWS = np.arange(100, 123)
 CPU = torch.device("cpu")
@@ -40,23 +41,21 @@ def run(
         kinds.append(output.dtype)
         return (output.squeeze(1) - batch[:, 0] / 100).square().mean()
 
-    losses = train(
+    curve = train(
         module,
         loss,
-        lambda first: load(
-            paused, stream(ROWS, 5, 7, first, steps), seed=7, workers=workers, collate=torch.stack, device=CPU
+        lambda first: iterate_batches(
+            paused, batch_rows(ROWS, 5, 7, first, steps), seed=7, workers=workers, collate=torch.stack, device=CPU
         ),
         torch.optim.SGD(module.parameters(), lr=lr, momentum=0.9),
         lambda step: 1 - step / steps,
         steps,
-        part,
-        key,
-        where="config: protocols.test",
+        Run(part, key, "config: protocols.test", **options),
         interval=4,
         precision=precision,
-        **options,
     )
-    return losses, module.state_dict(), kinds
+    assert curve.interval == 4
+    return curve.losses, module.state_dict(), kinds
 
 
 def same(found, expected):
@@ -91,9 +90,7 @@ def test_the_learning_rate_follows_the_schedule(tmp_path):
         optimiser,
         lambda step: [1, 0.1, 0.01][step],
         3,
-        tmp_path,
-        "key",
-        where="here",
+        Run(tmp_path, "key", "here"),
         interval=1,
     )
     assert module.weight.item() == pytest.approx(-0.5 * 1.11)
@@ -209,20 +206,39 @@ def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path
     np.testing.assert_allclose(losses, exact, rtol=0.05)
 
 
-def test_a_stream_passes_over_all_rows_again_and_again():
-    steps = list(stream(ROWS, 5, 1, 0, 23))
+def test_batches_pass_over_all_rows_again_and_again():
+    steps = list(batch_rows(ROWS, 5, 1, 0, 23))
     assert [step for step, _ in steps] == list(range(23))
     rows = np.concatenate([rows for _, rows in steps]).reshape(5, len(ROWS))
     assert all(sorted(one) == list(ROWS) for one in rows) and not np.array_equal(rows[0], rows[1])
-    for (step, rows), (expected, wanted) in zip(stream(ROWS, 5, 1, 9, 23), steps[9:], strict=True):
+    for (step, rows), (expected, wanted) in zip(batch_rows(ROWS, 5, 1, 9, 23), steps[9:], strict=True):
         assert step == expected and np.array_equal(rows, wanted)
 
 
 def test_a_batch_may_be_larger_than_the_data():
-    ((_, rows),) = stream(ROWS[:3], 8, 1, 0, 1)
+    ((_, rows),) = batch_rows(ROWS[:3], 8, 1, 0, 1)
     assert len(rows) == 8 and set(rows) == set(ROWS[:3])
 
 
 def test_curves_are_json(tmp_path):
-    save_curve(tmp_path / "deep/curve.json", 4, [1.23456789, 0.5])
+    Curve(4, [1.23456789, 0.5]).save(tmp_path / "deep/curve.json")
     assert json.loads((tmp_path / "deep/curve.json").read_text()) == {"interval": 4, "losses": [1.23457, 0.5]}
+
+
+def test_the_resume_folder_of_a_job_stays_until_its_outputs_are_written(tmp_path):
+    output = tmp_path / "network.safetensors"
+    for error in (InputError, KeyboardInterrupt):
+        with pytest.raises(error), resumable(output, "key", "here", workers=3) as run:
+            assert (run.key, run.config_path, run.workers) == ("key", "here", 3)
+            run.resume_dir.mkdir(exist_ok=True)
+            raise error
+        assert run.resume_dir == tmp_path / "network.safetensors.part" and run.resume_dir.is_dir()
+    with resumable(output, "key", "here") as run:
+        assert list(run.progress([1, 2], 2)) == [1, 2]
+    assert not run.resume_dir.exists()
+
+
+def test_the_key_of_a_run_is_that_of_earlier_releases():
+    params = SimpleNamespace(arch="resnet50", norm="none", version=2)
+    assert run_key(params) == '["resnet50", "none", 2]'
+    assert run_key(params, {"source": "x"}, {"mask": 3}) == '["resnet50", "none", 2, {"source": "x"}, {"mask": 3}]'

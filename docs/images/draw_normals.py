@@ -10,7 +10,7 @@ REPOSITORY = Path(__file__).parents[2]
 sys.path.append(str(REPOSITORY / "scripts"))
 
 from ssltransfer.datasets import shapes  # noqa: E402
-from ssltransfer.protocols.dense.normals.ground_truth import decode  # noqa: E402
+from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals  # noqa: E402
 from ssltransfer.protocols.dense.normals.pictures import normal_colours  # noqa: E402
 
 SCENES = (0, 11, 4)
@@ -30,7 +30,7 @@ def arrows(ax) -> None:
 def main() -> None:
     """Draw scenes, the colours of their normals, and the three components."""
     generated = shapes.generate(train=20, test=1)
-    normals, known = decode(generated.arrays["normals"])
+    normals, known = unpack_normals(generated.arrays["normals"])
     titles = ("image", "normals as colours", "x: to the right", "y: up", "z: to the camera")
     figure, axes = plt.subplots(len(SCENES), 5, figsize=(8, 1.55 * len(SCENES)), layout="constrained")
     for row, scene in zip(axes, SCENES, strict=True):

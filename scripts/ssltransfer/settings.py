@@ -4,8 +4,9 @@ Every key of a block, with its meaning and default, stands in `workflow/schemas/
 protocol describes the keys it reads as a frozen dataclass without defaults, nested like the block (`read_settings`).
 """
 
+import json
 from collections.abc import Mapping
-from dataclasses import fields, is_dataclass
+from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
 
@@ -65,6 +66,15 @@ def job_settings(block: Mapping) -> dict:
     means what those results were computed with, so it must neither rerun a job nor disown an unfinished run.
     """
     return _without_later_defaults(block, config_schema()["$defs"][block["kind"]])
+
+
+def resume_settings(kind: str, settings: Any) -> dict:
+    """Return settings of a kind that were read into a dataclass, as the key of an unfinished run holds them.
+
+    These are values of JSON, without later keys that are at their default (see `job_settings`): a release that adds a
+    key resumes the unfinished runs of the one before.
+    """
+    return job_settings({"kind": kind, **json.loads(json.dumps(asdict(settings)))})
 
 
 def _without_later_defaults(block: Mapping, schema: Mapping) -> dict:

@@ -1,21 +1,24 @@
-"""The training engine of pretraining, detection, normals and inversion: seeded, resumable, on a GPU or one CPU thread.
+"""Training loop of pretraining, detection, surface normals and inversion: seeded and resumable.
 
 No random state is carried from step to step: the order of a pass over the data depends on (seed, pass) only, an
-example on (seed, step, position). So the state of an unfinished run is its weights, its optimiser and its losses,
-and an interrupted run ends as if nothing had happened: to the bit on a CPU.
+example on (seed, step, position). The saved state of an unfinished run is therefore its weights, its optimiser and
+its losses, and a resumed run gives the result of an uninterrupted one, on a CPU bit for bit.
 """
 
+import json
 import logging
 import math
 import os
+import shutil
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -24,12 +27,88 @@ from torch.utils.data import DataLoader, Dataset
 
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import atomic_write, write_json
+from ssltransfer.jobs import progress
 
 log = logging.getLogger("ssltransfer")
 
 LOG_SECONDS = 10.0
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-"""Precision of the forward pass -> type that `torch.autocast` computes in; weights stay float32."""
+"""Precision of the forward pass -> dtype for `torch.autocast`; weights stay float32."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """Circumstances of a training run; none of them changes a number.
+
+    Attributes
+    ----------
+    resume_dir : Path
+        Folder for the state of the unfinished run.
+    key : str
+        Describes everything that the result depends on. A saved state with another key is not resumed.
+    config_path : str
+        Place of the settings in the configuration, for error messages.
+    workers : int
+        Processes that make the training examples; 0 makes them in this one.
+    progress : callable
+        Wraps (batches, number of batches).
+    save_seconds : float
+        Time between two saved states.
+    """
+
+    resume_dir: Path
+    key: str
+    config_path: str
+    workers: int = 0
+    progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches
+    save_seconds: float = 60.0
+
+
+@contextmanager
+def resumable(
+    output: str | Path, key: str, config_path: str, *, label: str = "steps", workers: int = 0
+) -> Iterator[Run]:
+    """Yield the run of a job; its resume folder is removed when the block ends without an error.
+
+    So the outputs have to be written inside the block.
+
+    Parameters
+    ----------
+    output : str or Path
+        The job's main output. The resume folder is ``{output}.part``, which Snakemake does not know of and therefore
+        does not delete when the job fails.
+    key, config_path, workers
+        See `Run` and `run_key`.
+    label : str
+        Name of the progress bar.
+    """
+    resume_dir = Path(f"{output}.part")
+    yield Run(resume_dir, key, config_path, workers, lambda batches, total: progress(batches, label, total))
+    shutil.rmtree(resume_dir, ignore_errors=True)
+
+
+def run_key(params: Any, *inputs: Any) -> str:
+    """Describe what a job's result depends on, apart from its images and settings.
+
+    Parameters
+    ----------
+    params
+        The job's params: ``arch``, ``norm`` and ``version``.
+    inputs
+        Values that JSON can hold, such as the header of the checkpoint.
+    """
+    return json.dumps([params.arch, params.norm, params.version, *inputs])
+
+
+class Curve(NamedTuple):
+    """Training losses: each is the mean over `interval` steps (the last over those that remain)."""
+
+    interval: int
+    losses: list[float]
+
+    def save(self, path: str | Path) -> None:
+        """Write the curve as JSON, for the report."""
+        write_json(path, {"interval": self.interval, "losses": [float(f"{loss:.6g}") for loss in self.losses]})
 
 
 def train(
@@ -39,53 +118,36 @@ def train(
     optimiser: torch.optim.Optimizer,
     rate: Callable[[int], float],
     steps: int,
-    part: Path,
-    key: str,
+    run: Run,
     *,
-    where: str,
     interval: int,
     precision: str = "float32",
-    progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
-    save_seconds: float = 60.0,
     after_step: Callable[[int], None] = lambda step: None,
-) -> list[float]:
-    """Train a module, or go on where an interrupted run with the same key stopped.
+) -> Curve:
+    """Train a module, or resume an interrupted run with the same key.
 
     Parameters
     ----------
     module : nn.Module
-        On its device, its layers in the mode they are to train in.
+        On its device, each layer in the mode it is trained in.
     loss : callable
         (batch, step) -> scalar Tensor.
     batches : callable
         First step -> the batches from that step on.
     optimiser : torch.optim.Optimizer
-        Each parameter group trains at its own learning rate times `rate`.
+        The learning rate of each parameter group is multiplied by `rate`.
     rate : callable
         Step -> factor on the learning rates.
     steps : int
         Length of the whole run.
-    part : Path
-        Folder for the state of the unfinished run; the caller removes it once the result is safe.
-    key : str
-        Describes everything that the run depends on; the state of another key is left alone.
-    where : str
-        Place of the settings, for error messages.
+    run : Run
+        The caller removes `run.resume_dir` once the result is written (see `resumable`).
     interval : int
-        Steps that one recorded loss is the mean of.
+        Number of steps averaged into one recorded loss.
     precision : str
         A key of `PRECISIONS`.
-    progress : callable
-        Wraps (batches, number of batches).
-    save_seconds : float
-        Time between two states.
     after_step : callable
         Called with the number of steps taken.
-
-    Returns
-    -------
-    list of float
-        Mean loss of every `interval` steps (of the remaining ones at the end).
 
     Raises
     ------
@@ -93,33 +155,35 @@ def train(
         If the loss stops being finite; after a state is saved, if the job is asked to end (Ctrl-C, SIGTERM, or the end
         of a SLURM job is near).
     """
-    run = _Run(module, optimiser, interval, where, part / "state.pt", key)
-    run.resume()
+    state = _State(module, optimiser, interval, run)
+    state.resume()
     peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimiser.param_groups]
     autocast = PRECISIONS[precision]
     saved = logged = time.monotonic()
     with _asked_to_end() as asked:
-        for batch in progress(batches(run.step), steps - run.step):
+        for batch in run.progress(batches(state.step), steps - state.step):
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * rate(run.step)
-            with torch.autocast(run.total.device.type, autocast, enabled=autocast is not None):
-                value = loss(batch, run.step)
+                group["lr"] = peak * rate(state.step)
+            with torch.autocast(state.total.device.type, autocast, enabled=autocast is not None):
+                value = loss(batch, state.step)
             optimiser.zero_grad()
             value.backward()
             optimiser.step()
-            run.advance(value.detach(), steps)
-            after_step(run.step)
+            state.advance(value.detach(), steps)
+            after_step(state.step)
             now = time.monotonic()
-            if run.losses and (now - logged > LOG_SECONDS or run.step == steps):
-                log.info("step %d of %d: loss %.4f", run.step, steps, run.losses[-1])
+            if state.losses and (now - logged > LOG_SECONDS or state.step == steps):
+                log.info("step %d of %d: loss %.4f", state.step, steps, state.losses[-1])
                 logged = now
-            if run.step < steps and asked():
-                run.save()
-                raise InputError(f"{where}: asked to end at step {run.step} of {steps}; run again to go on from there")
-            if now - saved > save_seconds:
-                run.save()
+            if state.step < steps and asked():
+                state.save()
+                raise InputError(
+                    f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
+                )
+            if now - saved > run.save_seconds:
+                state.save()
                 saved = time.monotonic()
-    return run.losses
+    return Curve(interval, state.losses)
 
 
 def seed_step(seed: int, step: int) -> torch.Generator:
@@ -127,12 +191,12 @@ def seed_step(seed: int, step: int) -> torch.Generator:
     return torch.manual_seed(int(np.random.SeedSequence([seed, step]).generate_state(1)[0]))
 
 
-class _Run:
+class _State:
     """What changes while a module trains."""
 
-    def __init__(self, module, optimiser, interval, where, path, key) -> None:
+    def __init__(self, module: nn.Module, optimiser: torch.optim.Optimizer, interval: int, run: Run) -> None:
         self.module, self.optimiser, self.interval = module, optimiser, interval
-        self.where, self.path, self.key = where, path, key
+        self.path, self.key, self.config_path = run.resume_dir / "state.pt", run.key, run.config_path
         self.step = 0
         self.losses: list[float] = []
         self.total = torch.zeros((), device=next(module.parameters()).device)
@@ -152,7 +216,7 @@ class _Run:
             peak = max(group["initial_lr"] for group in self.optimiser.param_groups)
             first = len(self.losses) * self.interval + 1
             raise InputError(
-                f"{self.where}: the loss is {value} between steps {first} and {self.step}; "
+                f"{self.config_path}: the loss is {value} between steps {first} and {self.step}; "
                 f"write a learning_rate below {peak}"
             )
 
@@ -204,10 +268,13 @@ def _asked_to_end() -> Iterator[Callable[[], bool]]:
             signal.signal(number, handler)
 
 
-def stream(rows: np.ndarray, batch_size: int, seed: int, first: int, steps: int) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (step, rows of its batch) from step `first` on: endless passes over the rows, each in an order of its own.
+def batch_rows(
+    rows: np.ndarray, batch_size: int, seed: int, first: int, steps: int
+) -> Iterator[tuple[int, np.ndarray]]:
+    """Yield (step, rows of its batch) for the steps `first` to `steps` - 1.
 
-    Batches run across the ends of passes, so that every batch is full.
+    The rows are passed over again and again, each time in another order. Batches run across the ends of passes, so
+    every batch is full.
     """
 
     @lru_cache(maxsize=2)
@@ -236,32 +303,32 @@ def _ignore_signals(_: int) -> None:
         signal.signal(number, signal.SIG_IGN)
 
 
-def load(
+def iterate_batches(
     example: Callable[[int, int, np.random.Generator], Any],
-    stream: Iterable[tuple[int, np.ndarray]],
+    rows: Iterable[tuple[int, np.ndarray]],
     *,
     seed: int,
     workers: int,
     collate: Callable[[list], Any],
     device: torch.device,
 ) -> Iterator:
-    """Yield the batches of a stream, made by worker processes and moved to the device.
+    """Yield batches of examples, made by worker processes and moved to the device.
 
     Parameters
     ----------
     example : callable
-        (row, step, generator) -> example. The generator depends on (seed, step, position in the batch) only, so that
-        the number of workers changes nothing; what a whole batch has to draw alike follows from the step.
-    stream : iterable
-        See `stream`.
+        (row, step, generator) -> example. The generator depends on (seed, step, position in the batch) only, so the
+        number of workers does not change the examples; a draw that is common to a batch has to follow from the step.
+    rows : iterable
+        (step, rows of its batch), see `batch_rows`.
     seed : int
     workers : int
-        Processes; 0 makes the examples in this one.
+        Number of processes; 0 makes the examples in this one.
     collate : callable
         List of examples -> batch of tensors in lists, tuples and dicts.
     device : torch.device
     """
-    places = ([(step, position, int(row)) for position, row in enumerate(rows)] for step, rows in stream)
+    places = ([(step, position, int(row)) for position, row in enumerate(batch)] for step, batch in rows)
     loader = DataLoader(
         _Examples(example, seed),
         batch_sampler=places,
@@ -283,8 +350,3 @@ def to_device(batch: Any, device: torch.device) -> Any:
     if isinstance(batch, list | tuple):
         return type(batch)(to_device(value, device) for value in batch)
     return batch
-
-
-def save_curve(path: str | Path, interval: int, losses: list[float]) -> None:
-    """Write the losses of a run for the report: one value is the mean of `interval` steps."""
-    write_json(path, {"interval": interval, "losses": [float(f"{loss:.6g}") for loss in losses]})

@@ -11,7 +11,7 @@ from ssltransfer.datasets import ORIGINAL, READ_KINDS, parse_members, parse_data
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
-from ssltransfer.protocols.inversion.lpips_networks import TRUNKS
+from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.versions import version
 
 if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
@@ -285,7 +285,7 @@ def lpips_manifests(wildcards):
 
 
 def lpips_source(wildcards):
-    return SUITE.config["lpips_trunks"].get(wildcards.network, TRUNKS[wildcards.network].source)
+    return SUITE.config["lpips_trunks"].get(wildcards.network, LPIPS_NETWORKS[wildcards.network].source)
 
 
 def attention_images(wildcards):

@@ -41,13 +41,13 @@ rule fetch_lpips_network:
     log:
         "logs/fetch_lpips_network/{network}.log",
     wildcard_constraints:
-        network=any_of(TRUNKS),
+        network=any_of(LPIPS_NETWORKS),
     localrule: True
     conda:
         "../../envs/torch.yaml"
     params:
         source=lpips_source,
-        checksum=lambda w: TRUNKS[w.network].sha256,
+        checksum=lambda w: LPIPS_NETWORKS[w.network].sha256,
         folder="resources/lpips/{network}",
         pin="resources/checkpoint-pins/lpips-{network}.json",
     script:

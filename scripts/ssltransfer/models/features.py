@@ -12,8 +12,7 @@ from ssltransfer.files import atomic_write
 from ssltransfer.jobs import JobUsage, package_versions
 from ssltransfer.models.fusion import optimise_for_inference
 from ssltransfer.models.resnet import ResNet, normalise
-from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import ArrayFile
 
 
@@ -106,7 +105,7 @@ def describe_features(
     """
     return dict(cell.items()) | {
         "images": images,
-        "checkpoint": decode(read_provenance(checkpoint)),
+        "checkpoint": decode_metadata(read_provenance(checkpoint)),
         "device": device.type,
         "versions": package_versions("torch", "numpy"),
         "cost": usage.report(),

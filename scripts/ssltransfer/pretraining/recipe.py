@@ -1,4 +1,4 @@
-"""Pretraining by a recipe: what the training engine is given for each method.
+"""Pretraining of a backbone by a recipe: method, optimiser, schedule and batches for the training loop.
 
 The order of an epoch depends on (seed, epoch) only, the views of a step on (seed, step).
 """
@@ -7,9 +7,8 @@ import inspect
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from dataclasses import asdict, dataclass, field
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import asdict, dataclass, field, replace
 
 import numpy as np
 import torch
@@ -20,7 +19,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_backbone, normalise
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
-from ssltransfer.training import seed_step, train
+from ssltransfer.training import Run, seed_step, train
 
 
 @dataclass(frozen=True)
@@ -34,18 +33,19 @@ class Recipe:
     method : str
         A key of `methods.METHODS`, or ``none``: random initialisation, for which only `seed` counts.
     seed : int
-        Of the initialisation, the order of the images and their views.
+        Seed of the initialisation, the order of the images and their views.
     dataset, transform : str
-        Images: the training part of this data set, prepared by this transform.
+        Images: the training part of this dataset, prepared by this transform.
     epochs : int
+        Number of passes over the images.
     batch_size : int
-        Images a step; the last, incomplete batch of an epoch is left out.
+        Number of images per step; the last, incomplete batch of an epoch is left out.
     learning_rate : float
-        Peak of AdamW's rate: linear warm-up, then half a cosine down to zero.
+        Peak learning rate of AdamW: linear warm-up, then half a cosine down to zero.
     warmup : float
-        Fraction of the steps that the warm-up takes, in [0, 1).
+        Fraction of the steps in the warm-up, in [0, 1).
     weight_decay : float
-        Of matrices and filters; biases and batch-norm parameters have none.
+        Weight decay of matrices and filters; biases and batch-norm parameters have none.
     augmentation : dict
         Fields of `augmentation.Augmentation`.
     head : dict
@@ -66,7 +66,7 @@ class Recipe:
     head: dict = field(default_factory=dict)
 
     @property
-    def where(self) -> str:
+    def config_path(self) -> str:
         """Place of the recipe, for error messages."""
         return f"config/pretraining.yaml, {self.name}"
 
@@ -78,39 +78,30 @@ def pretrain(
     recipe: Recipe,
     arch: str,
     norm: str,
-    part: Path,
-    key: str,
-    progress: Callable[[Iterable, int], Iterable] = lambda steps, total: steps,
-    save_seconds: float = 60.0,
+    run: Run,
 ) -> tuple[dict[str, Tensor], list[float]]:
-    """Train a backbone, or go on where an interrupted run with the same arguments stopped.
+    """Train a backbone, or resume an interrupted run with the same arguments.
 
     Parameters
     ----------
     images : ndarray of uint8, shape (n, s, s, 3)
-        May be memory-mapped: a batch is read at a time.
+        May be memory-mapped; one batch is read at a time.
     labels : ndarray of int, shape (n,)
-        Only method ``supervised`` looks at them.
+        Used by method ``supervised`` alone.
     rows : ndarray of int
-        The images to train on.
+        Rows of the training images.
     recipe : Recipe
     arch : str
         See `backbones.build_backbone`.
     norm : str
         See `backbones.normalise`.
-    part : Path
-        Folder for the state of the unfinished run; the caller removes it once the result is safe.
-    key : str
-        What the run depends on beside images and recipe.
-    progress : callable
-        Wraps (steps, number of steps).
-    save_seconds : float
-        Time between two states.
+    run : Run
+        Its key describes everything that the run depends on, apart from images and recipe.
 
     Returns
     -------
     state : dict of Tensor
-        The backbone, on the CPU.
+        Tensors of the backbone, on the CPU.
     losses : list of float
         Mean loss of every epoch.
 
@@ -118,7 +109,7 @@ def pretrain(
     ------
     InputError
         If the recipe names an unknown method or setting, there are fewer images than one batch, ``supervised``
-        meets several labels an image, or the loss stops being finite.
+        is given several labels per image, or the loss stops being finite.
     """
     if recipe.method == "none":
         return build_backbone(arch, recipe.seed).state_dict(), []
@@ -135,36 +126,34 @@ def pretrain(
         views = normalise(augment(views, strength, seed_step(recipe.seed, step)), norm)
         return method(views, torch.from_numpy(labels[batch]).to(device))
 
-    losses = train(
+    curve = train(
         method,
         loss,
         lambda first: batches(rows, recipe, first),
         build_optimiser(method, recipe),
         lambda step: schedule((step + 0.5) / steps, recipe.warmup),
         steps,
-        part,
-        fingerprint(images, labels, rows, recipe, key),
-        where=recipe.where,
+        replace(run, key=fingerprint(images, labels, rows, recipe, run.key)),
         interval=steps_per_epoch,
-        progress=progress,
-        save_seconds=save_seconds,
         after_step=lambda step: method.after_step(step / steps),
     )
-    return {name: tensor.cpu() for name, tensor in method.backbone.state_dict().items()}, losses
+    return {name: tensor.cpu() for name, tensor in method.backbone.state_dict().items()}, curve.losses
 
 
 def check(recipe: Recipe, labels: np.ndarray, rows: np.ndarray) -> None:
     """Refuse an unknown method, and images that the recipe cannot train on."""
     if recipe.method not in METHODS:
-        raise InputError(f"{recipe.where}: method is {recipe.method!r}; write none or one of {', '.join(METHODS)}")
+        raise InputError(
+            f"{recipe.config_path}: method is {recipe.method!r}; write none or one of {', '.join(METHODS)}"
+        )
     if len(rows) < recipe.batch_size:
         raise InputError(
-            f"{recipe.where}: batch_size is {recipe.batch_size}; "
+            f"{recipe.config_path}: batch_size is {recipe.batch_size}; "
             f"write at most {len(rows)}, the training images of {recipe.dataset}"
         )
     if recipe.method == "supervised" and labels.ndim > 1:
         raise InputError(
-            f"{recipe.where}: dataset {recipe.dataset} has several labels an image; "
+            f"{recipe.config_path}: dataset {recipe.dataset} has several labels an image; "
             "method supervised needs a dataset with one"
         )
 
@@ -174,7 +163,7 @@ def settings(recipe: Recipe, block: str, build: Callable, *arguments, **named):
     try:
         inspect.signature(build).bind(*arguments, **named)
     except TypeError as error:
-        raise InputError(f"{recipe.where}: {block} of method {recipe.method}: {error}") from None
+        raise InputError(f"{recipe.config_path}: {block} of method {recipe.method}: {error}") from None
     return build(*arguments, **named)
 
 
@@ -206,7 +195,7 @@ def schedule(progress: float, warmup: float) -> float:
 
 
 def batches(rows: np.ndarray, recipe: Recipe, first: int) -> Iterator[np.ndarray]:
-    """Yield the rows of every step from `first` on; each epoch is a permutation of its own."""
+    """Yield the rows of every step from `first` on; each epoch has its own permutation."""
     size = recipe.batch_size
     steps = len(rows) // size
     for epoch in range(first // steps, recipe.epochs):
@@ -217,7 +206,7 @@ def batches(rows: np.ndarray, recipe: Recipe, first: int) -> Iterator[np.ndarray
 
 
 def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, key: str) -> str:
-    """Describe a run so that its state is known again: settings, checksums of labels and of some images."""
+    """Describe a run by its recipe, its labels and some images, and by the key of its other inputs."""
     sample = rows[:: max(1, len(rows) // 256)]
     checksums = [zlib.crc32(np.ascontiguousarray(a).data) for a in (rows, labels[rows], images[sample])]
     return json.dumps([asdict(recipe), key, checksums])

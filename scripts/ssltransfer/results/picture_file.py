@@ -1,4 +1,4 @@
-"""Pictures that a job made of its results: what it was shown, and what its model made of it."""
+"""File format for the example images of a job: inputs and ground truth (`reference`) and model outputs (`panels`)."""
 
 from dataclasses import dataclass
 from pathlib import Path
@@ -13,18 +13,18 @@ from ssltransfer.row_file import load_arrays
 
 @dataclass(frozen=True)
 class Pictures:
-    """A row of small images a panel, in the same columns for all models of a protocol.
+    """Panels of small images: one row of images per panel, with the same columns for all models of a protocol.
 
     Attributes
     ----------
     columns : list of str
         Name of each image.
     reference : dict of str to ndarray of uint8, shape (columns, h, w, 3)
-        What does not depend on the model, by title: the images, the ground truth.
+        Panels that do not depend on the model, by title: the images, the ground truth.
     panels : dict of str to ndarray of uint8, shape (columns, h, w, 3)
-        What the model made of them, by title.
+        Outputs of the model, by title.
     caption : str
-        What a reader has to know about the settings.
+        Settings that a reader has to know.
     """
 
     columns: list[str]
@@ -40,23 +40,16 @@ class Pictures:
                 raise ValueError(f"{title}: found {images.dtype} {images.shape}, expected {expected}")
 
 
-def save_pictures(
-    path: str | Path,
-    columns: list[str],
-    reference: dict[str, np.ndarray],
-    panels: dict[str, np.ndarray],
-    caption: str = "",
-) -> None:
-    """Write pictures (see `Pictures`) as a compressed npz file."""
-    pictures = Pictures(columns, reference, panels, caption)
+def save_pictures(path: str | Path, pictures: Pictures) -> None:
+    """Write pictures as a compressed npz file."""
     arrays: dict[str, Any] = {
         "columns": np.array(pictures.columns),
-        "reference_titles": np.array(list(reference)),
-        "panel_titles": np.array(list(panels)),
-        "caption": np.array(caption),
+        "reference_titles": np.array(list(pictures.reference)),
+        "panel_titles": np.array(list(pictures.panels)),
+        "caption": np.array(pictures.caption),
     }
-    arrays |= {f"reference_{i}": images for i, images in enumerate(reference.values())}
-    arrays |= {f"panel_{i}": images for i, images in enumerate(panels.values())}
+    arrays |= {f"reference_{i}": images for i, images in enumerate(pictures.reference.values())}
+    arrays |= {f"panel_{i}": images for i, images in enumerate(pictures.panels.values())}
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 

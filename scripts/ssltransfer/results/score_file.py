@@ -3,7 +3,6 @@
 Light on imports, because every protocol's job writes one; `scores` reads and checks them.
 """
 
-import json
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -94,8 +93,3 @@ def percent(metric: str, value: float, setting: str = "", half_width: float | No
     if half_width is not None:
         entry |= {"low": max(0.0, value - half_width), "high": min(100.0, value + half_width)}
     return entry
-
-
-def decode(metadata: dict[str, str]) -> dict:
-    """Turn safetensors metadata (strings only) back into values where they are JSON objects."""
-    return {key: json.loads(value) if value.startswith("{") else value for key, value in metadata.items()}

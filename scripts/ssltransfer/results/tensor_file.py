@@ -1,12 +1,10 @@
-"""Tensors of a network on disk: a safetensors file whose header says where they come from."""
+"""Tensors of a network on disk: a safetensors file whose header says where they come from (`tensor_header`)."""
 
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 
-from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 
 
@@ -14,15 +12,3 @@ def save_tensors(state: dict[str, torch.Tensor], path: str | Path, provenance: d
     """Write the tensors of a network with `provenance` in the header."""
     with atomic_write(path) as temporary:
         save_file({name: tensor.cpu().contiguous() for name, tensor in state.items()}, temporary, metadata=provenance)
-
-
-def read_provenance(path: str | Path) -> dict[str, str]:
-    """Return the header metadata of a converted checkpoint; InputError if the file is damaged.
-
-    Sorted: safetensors gives it in another order in every process, and unfinished runs are told apart by it.
-    """
-    try:
-        with safe_open(path, framework="numpy") as file:
-            return dict(sorted((file.metadata() or {}).items()))
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from None

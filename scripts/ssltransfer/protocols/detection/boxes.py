@@ -7,12 +7,12 @@ import numpy as np
 
 @dataclass(frozen=True)
 class Boxes:
-    """Boxes of many images, a row each.
+    """Boxes of many images, one per row.
 
     Attributes
     ----------
     image : ndarray of int, shape (n,)
-        Number of the image.
+        Row of the image in the index.
     label : ndarray of int, shape (n,)
         0-based class.
     box : ndarray of float, shape (n, 4)
@@ -28,7 +28,7 @@ class Boxes:
 
 
 @dataclass(frozen=True)
-class Objects(Boxes):
+class GroundTruth(Boxes):
     """Annotated boxes; ``difficult`` (n,) marks those that the evaluation ignores."""
 
     difficult: np.ndarray
@@ -36,6 +36,6 @@ class Objects(Boxes):
 
 @dataclass(frozen=True)
 class Detections(Boxes):
-    """Detected boxes; ``score`` (n,) is what they are ranked by."""
+    """Detected boxes; ``score`` (n,) ranks them."""
 
     score: np.ndarray

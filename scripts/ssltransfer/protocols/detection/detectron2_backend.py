@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import NORMALISATIONS, ResNet, parse_arch
-from ssltransfer.protocols.detection.settings import FROZEN, Settings
+from ssltransfer.protocols.detection.settings import FROZEN, DetectionSettings
 
 try:
     from detectron2.checkpoint import DetectionCheckpointer
@@ -34,7 +34,7 @@ except ImportError as error:
 STAGES = ("res2", "res3", "res4", "res5")
 
 
-def make_config(arch: str, classes: int, norm: str, settings: Settings) -> CfgNode:
+def make_config(arch: str, classes: int, norm: str, settings: DetectionSettings) -> CfgNode:
     """Build detectron2's configuration: its defaults for Faster R-CNN with a feature pyramid, and the settings.
 
     Parameters
@@ -44,7 +44,7 @@ def make_config(arch: str, classes: int, norm: str, settings: Settings) -> CfgNo
     classes : int
     norm : str
         See `backbones.NORMALISATIONS`.
-    settings : Settings
+    settings : DetectionSettings
     """
     net = settings.network
     mean, std = NORMALISATIONS[norm]
@@ -162,7 +162,7 @@ def load_weights(network: nn.Module, backbone: ResNet, folder: Path) -> None:
         raise InputError(f"detectron2 did not load {len(wrong)} tensors of the backbone, first {wrong[0]}")
 
 
-def build(backbone: ResNet, arch: str, classes: int, norm: str, settings: Settings) -> Detector:
+def build(backbone: ResNet, arch: str, classes: int, norm: str, settings: DetectionSettings) -> Detector:
     """Build a detector whose new layers are drawn from the settings' seed; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -1,191 +1,108 @@
-"""The VOC evaluation of detections, as detectron2's `PascalVOCDetectionEvaluator` defines it (v1 Table 3, v2 Table 4).
+"""Evaluation of a detector: score and example images from its detections on the test images."""
 
-Per class, detections are ranked by score over all images. Each is compared with the object of its image and class that
-it overlaps most: above the threshold and not yet found by a higher one, it is correct; found already, it is wrong; an
-object marked difficult makes it count for nothing; anything else is wrong. Difficult objects do not count as missed.
-"""
-
-from dataclasses import dataclass
+from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.protocols.detection.boxes import Detections, Objects
+from ssltransfer.datasets.images import read_image
+from ssltransfer.datasets.index import Index, short_name
+from ssltransfer.protocols.detection.average_precision import THRESHOLDS, evaluate, round_like_detectron2
+from ssltransfer.protocols.detection.boxes import Detections
+from ssltransfer.protocols.detection.objects import Annotations, voc_objects
+from ssltransfer.protocols.detection.pictures import LOWEST_SCORE, choose_examples, draw
+from ssltransfer.protocols.detection.settings import DetectionSettings
+from ssltransfer.results.picture_file import Pictures
+from ssltransfer.results.score_file import Measurement, percent
+from ssltransfer.settings import defaults
 
-THRESHOLDS = tuple(percent / 100 for percent in range(50, 100, 5))
-"""Overlaps that AP is the mean over."""
-RULES = ("11-point", "area")
-# Written with this step the levels 0.3, 0.6 and 0.7 lie 1e-16 above a recall of exactly 3/10, 6/10 or 7/10: the
-# reference's rounding, kept because its numbers are compared with.
-LEVELS = np.arange(0.0, 1.1, 0.1)
-
-
-@dataclass(frozen=True)
-class Evaluation:
-    """Average precision in percent.
-
-    Attributes
-    ----------
-    per_class : ndarray, shape (thresholds, classes)
-    thresholds : tuple of float
-    """
-
-    per_class: np.ndarray
-    thresholds: tuple[float, ...]
-
-    @property
-    def ap(self) -> float:
-        """Mean over all thresholds and classes."""
-        return float(np.nanmean(np.nanmean(self.per_class, axis=1)))
-
-    @property
-    def ap50(self) -> float:
-        """Mean over the classes at an overlap of 0.5."""
-        return self.at(0.5)
-
-    @property
-    def ap75(self) -> float:
-        """Mean over the classes at an overlap of 0.75."""
-        return self.at(0.75)
-
-    def at(self, threshold: float) -> float:
-        """Mean over the classes at one of the thresholds."""
-        return float(np.nanmean(self.per_class[self.thresholds.index(threshold)]))
+EXAMPLES, SIDE = 8, 192
+"""Number of example images, and the pixels of their sides."""
 
 
-def written(detections: Detections) -> Detections:
-    """Round detections as the reference does by writing them to text files.
-
-    The corners of 0-based half-open boxes become VOC's 1-based inclusive ones (the lower corner moves by one), with one
-    decimal; scores have three, so that ties arise. In float32 values the products are exact in float64: the result is
-    that of Python's formatting, to the bit.
-    """
-    box = np.asarray(detections.box, np.float32) + np.array([1, 1, 0, 0], np.float32)
-    return Detections(
-        detections.image,
-        detections.label,
-        _decimals(box, 10.0),
-        _decimals(np.asarray(detections.score, np.float32), 1000.0),
-    )
-
-
-def _decimals(values: np.ndarray, scale: float) -> np.ndarray:
-    return np.rint(values.astype(np.float64) * scale) / scale
-
-
-def evaluate(
-    detections: Detections,
-    objects: Objects,
-    classes: int,
-    rule: str = "11-point",
-    thresholds: tuple[float, ...] = THRESHOLDS,
-    absent: float = 0.0,
-    sort: str = "stable",
-) -> Evaluation:
-    """Average precision of each class at each threshold.
+def measure_detections(
+    index: Index, annotations: Annotations, detections: Detections, trained: dict, settings: DetectionSettings
+) -> Measurement:
+    """Measure the average precision of detections on the test images of a dataset.
 
     Parameters
     ----------
+    index : Index
+    annotations : Annotations
+        Objects of all rows of the index.
     detections : Detections
-        In VOC's convention, as `written` makes them; equal scores keep their order.
-    objects : Objects
-        In VOC's convention (1-based, the last pixel included).
-    classes : int
-    rule : {'11-point', 'area'}
-        Mean of the highest precision at 11 recalls (VOC2007), or the area below the envelope of precision.
-    thresholds : tuple of float
-        An overlap (intersection over union, widths counted as xmax - xmin + 1) has to be above it.
-    absent : float
-        Percentage of a class of which there is no object to find; NaN leaves it out of the means.
-    sort : str
-        Kind of `numpy.argsort`. The reference uses numpy's default, whose order of ties depends on the processor.
+        See `training.detect`.
+    trained : dict
+        Header of the detector's file.
+    settings : DetectionSettings
 
     Returns
     -------
-    Evaluation
+    Measurement
+        AP, AP50 and AP75 in percent, of kind ``detection-frozen`` or ``detection-finetune``.
     """
-    order = _ranking(detections, classes, sort)
-    found, overlap = _best_objects(detections, objects, order)
-    label = detections.label[order]
-    difficult = np.append(objects.difficult.astype(bool), False)[found]
-    to_find = np.bincount(objects.label[~objects.difficult.astype(bool)], minlength=classes)
-    edges = np.searchsorted(label, np.arange(classes + 1))
-    table = np.full((len(thresholds), classes), absent, dtype=np.float64)
-    for row, threshold in enumerate(thresholds):
-        above = overlap > threshold
-        correct = _first_of_each(np.where(above & ~difficult, found, -1))
-        wrong = ~correct & ~(above & difficult)
-        for k in np.flatnonzero(to_find):
-            mine = slice(edges[k], edges[k + 1])
-            table[row, k] = 100 * _average_precision(correct[mine], wrong[mine], to_find[k], rule)
-    return Evaluation(table, tuple(thresholds))
+    rows = np.flatnonzero(index.split_array() == "test")
+    objects = voc_objects(annotations, rows)
+    found = evaluate(round_like_detectron2(detections), objects, len(index.classes), settings.rule)
+    counts = np.bincount(objects.label[~objects.difficult], minlength=len(index.classes))
+    per_class = {
+        name: {"objects": int(counts[k]), "ap": float(found.per_class[:, k].mean())}
+        | {f"ap{t:.0%}"[:-1]: float(found.per_class[THRESHOLDS.index(t), k]) for t in (0.5, 0.75)}
+        for k, name in enumerate(index.classes)
+    }
+    metrics = {"ap": found.ap, "ap50": found.ap50, "ap75": found.ap75}
+    return Measurement(
+        kind="detection-frozen" if settings.frozen == "first-four" else "detection-finetune",
+        values=[percent(metric, value) for metric, value in metrics.items()],
+        checkpoint=trained["checkpoint"],
+        preprocessing={"norm": trained["norm"], "sides": vars(settings.sides)},
+        details={
+            "images": {"train": index.split.count("train"), "test": len(rows)},
+            "objects": int(counts.sum()),
+            "detections": len(detections),
+            "schedule": trained["schedule"],
+            "per_class": per_class,
+            "training_cost": trained["cost"],
+        },
+        warnings=_warnings(index, counts, trained["scaling"], settings),
+    )
 
 
-def _ranking(detections: Detections, classes: int, sort: str) -> np.ndarray:
-    """Rows of the detections: class by class, higher scores first."""
-    ranked = [np.empty(0, np.int64)]
-    for k in range(classes):
-        rows = np.flatnonzero(detections.label == k)
-        ranked.append(rows[np.argsort(-detections.score[rows], kind=sort)])
-    return np.concatenate(ranked)
+def _warnings(index: Index, counts: np.ndarray, scaling: str, settings: DetectionSettings) -> list[str]:
+    """Say how the schedule differs from the paper's, and which classes have no object in the test images."""
+    warnings = [scaling] if scaling else []
+    used, paper = settings.effective_schedule, defaults("detection")["schedule"]
+    if used.steps * used.batch_size != paper["steps"] * paper["batch_size"]:
+        warnings.append(
+            f"{used.steps} steps of {used.batch_size} images, "
+            f"where the paper has {paper['steps']} of {paper['batch_size']}"
+        )
+    if absent := [index.classes[k] for k in np.flatnonzero(counts == 0)]:
+        warnings.append(f"no test image shows an object of {', '.join(absent)}; counted as 0, as detectron2 does")
+    return warnings
 
 
-def _best_objects(detections: Detections, objects: Objects, order: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-    """Row of the object that each ranked detection overlaps most (the first of equals), and by how much.
+def draw_detections(index: Index, annotations: Annotations, detections: Detections, root: Path) -> Pictures:
+    """Draw the ground truth and the detections of some test images.
 
-    Where image and class have no object, the row is -1 and the overlap 0.
+    Parameters
+    ----------
+    index, annotations, detections
+        See `measure_detections`.
+    root : Path
+        Folder that the references of the index start from.
     """
-    found, overlap = np.full(len(order), -1), np.zeros(len(order))
-    if not len(order) or not len(objects):
-        return found, overlap
-    pages = max(detections.image.max(), objects.image.max()) + 1
-    key = objects.label.astype(np.int64) * pages + objects.image
-    rows = np.argsort(key, kind="stable")
-    wanted = detections.label[order].astype(np.int64) * pages + detections.image[order]
-    start = np.searchsorted(key[rows], wanted, "left")
-    count = np.searchsorted(key[rows], wanted, "right") - start
-    some = np.flatnonzero(count)
-    start, count = start[some], count[some]
-    first = np.cumsum(count) - count
-    pair = np.repeat(np.arange(len(some)), count)
-    candidate = rows[np.arange(count.sum()) - np.repeat(first - start, count)]
-    overlaps = _overlap(detections.box[order[some]][pair], objects.box[candidate])
-    if len(some):
-        highest = np.maximum.reduceat(overlaps, first)
-        best = np.flatnonzero(overlaps == highest[pair])
-        _, position = np.unique(pair[best], return_index=True)
-        found[some], overlap[some] = candidate[best[position]], highest
-    return found, overlap
-
-
-def _overlap(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Intersection over union of boxes row by row, the last pixel included."""
-    a, b = a.astype(np.float64), b.astype(np.float64)
-    width = np.maximum(np.minimum(a[:, 2], b[:, 2]) - np.maximum(a[:, 0], b[:, 0]) + 1.0, 0.0)
-    height = np.maximum(np.minimum(a[:, 3], b[:, 3]) - np.maximum(a[:, 1], b[:, 1]) + 1.0, 0.0)
-    common = width * height
-    return common / np.maximum(_area(a) + _area(b) - common, 1e-9)
-
-
-def _area(box: np.ndarray) -> np.ndarray:
-    return (box[:, 2] - box[:, 0] + 1.0) * (box[:, 3] - box[:, 1] + 1.0)
-
-
-def _first_of_each(values: np.ndarray) -> np.ndarray:
-    """Mask of the first occurrence of each value but -1."""
-    distinct, position = np.unique(values, return_index=True)
-    mask = np.zeros(len(values), bool)
-    mask[position[distinct >= 0]] = True
-    return mask
-
-
-def _average_precision(correct: np.ndarray, wrong: np.ndarray, to_find: int, rule: str) -> float:
-    """Average precision, as a fraction, of one class's ranked detections."""
-    hits = np.cumsum(correct)
-    recall = hits / to_find
-    precision = hits / np.maximum(hits + np.cumsum(wrong), 1)
-    envelope = np.append(np.maximum.accumulate(precision[::-1])[::-1], 0.0)
-    if rule == "11-point":
-        return float(envelope[np.searchsorted(recall, LEVELS, "left")].sum() / len(LEVELS))
-    if rule == "area":
-        return float((np.diff(recall, prepend=0.0) * envelope[:-1]).sum())
-    raise ValueError(f"unknown rule {rule!r}; write one of {', '.join(RULES)}")
+    rows = np.flatnonzero(index.split_array() == "test")
+    shown = choose_examples(rows, np.array([len(annotations.label[row]) for row in rows]), EXAMPLES)
+    truth, found = (np.empty((len(shown), SIDE, SIDE, 3), np.uint8) for _ in range(2))
+    for number, row in enumerate(shown):
+        image = read_image(root, index.image[row])
+        truth[number] = draw(image, annotations.box[row], annotations.label[row], index.classes, SIDE)
+        sure = (detections.image == row) & (detections.score > LOWEST_SCORE)
+        boxes, labels, scores = (column[sure] for column in (detections.box, detections.label, detections.score))
+        found[number] = draw(image, boxes, labels, index.classes, SIDE, scores)
+    return Pictures(
+        [short_name(index.image[row]) for row in shown],
+        {"Ground truth": truth},
+        {"Detections": found},
+        f"Boxes with scores above {LOWEST_SCORE}, in percent.",
+    )

@@ -1,4 +1,4 @@
-"""Images of the detector: scaling, flipping, and the order in which they train; the arithmetic of detectron2."""
+"""Input images of the detector: scaling, flipping and order, with the arithmetic of detectron2."""
 
 from collections import deque
 from collections.abc import Iterator, Sequence
@@ -18,7 +18,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.protocols.detection.objects import Annotations
 from ssltransfer.protocols.detection.settings import Sides
 
-AHEAD = 2  # test batches that are decoded while one is used
+AHEAD = 2
+"""Number of test batches that are decoded in advance."""
 
 
 def image_sizes(root: Path, references: Sequence[str], workers: int = 8) -> np.ndarray:
@@ -109,12 +110,13 @@ def collate(examples: list[dict[str, Tensor]]) -> dict[str, list[Tensor]]:
     return {name: [example[name] for example in examples] for name in examples[0]}
 
 
-def oriented_stream(
+def oriented_batches(
     rows: np.ndarray, wide: np.ndarray, batch_size: int, seed: int, first: int, steps: int
 ) -> Iterator[tuple[int, np.ndarray]]:
-    """Yield (step, rows of its batch) from step `first` on: endless shuffled passes, each batch of one orientation.
+    """Yield (step, rows of its batch) for the steps `first` to `steps` - 1, with one orientation per batch.
 
-    Wide and tall images wait in a queue each until there is a batch of them, so that little of it is padding.
+    Shuffled passes over the rows fill one queue of wide and one of tall images; a full queue becomes a batch. So
+    batches need little padding.
 
     Parameters
     ----------
@@ -122,7 +124,7 @@ def oriented_stream(
     wide : ndarray of bool
         Whether each of `rows` is wider than high.
     batch_size, seed, first, steps : int
-        The order depends on the seed only: a later `first` cuts the beginning off.
+        The order depends on the seed only; a later `first` skips the beginning.
     """
     step, number = 0, 0
     queues: tuple[list[int], list[int]] = ([], [])

@@ -1,4 +1,4 @@
-"""The annotated objects of an index, per image, in one convention: 0-based half-open corners."""
+"""Annotated objects of an index, image by image, with 0-based half-open corners."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -8,7 +8,7 @@ import numpy as np
 from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.voc import TOLERANCE, half_open
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.detection.boxes import Objects
+from ssltransfer.protocols.detection.boxes import GroundTruth
 
 
 @dataclass(frozen=True)
@@ -38,7 +38,7 @@ def read_annotations(index: Index, name: str) -> Annotations:
     """
     column = next((column for column in ("voc_boxes", "boxes") if column in index.extra), None)
     if column is None:
-        raise InputError(f"{name}: its index has no boxes; detection needs a data set with task detection")
+        raise InputError(f"{name}: its index has no boxes; detection needs a dataset with task detection")
     box, label = [], []
     for row, objects in enumerate(index.extra[column]):
         table = np.asarray(objects, dtype=np.float64).reshape(-1, 5)
@@ -73,10 +73,10 @@ def _text(box: np.ndarray) -> str:
     return "(" + ", ".join(f"{value:g}" for value in box) + ")"
 
 
-def voc_objects(annotations: Annotations, rows: Sequence[int]) -> Objects:
-    """Return the objects of some images for the evaluation: VOC's convention (1-based, the last pixel included)."""
+def voc_objects(annotations: Annotations, rows: Sequence[int]) -> GroundTruth:
+    """Return the objects of some images in VOC's convention (1-based, the last pixel included), for the evaluation."""
     counts = [len(annotations.label[row]) for row in rows]
-    return Objects(
+    return GroundTruth(
         image=np.repeat(np.asarray(rows, dtype=np.int64), counts),
         label=np.concatenate([np.empty(0, np.int64), *(annotations.label[row] for row in rows)]),
         box=np.concatenate([np.empty((0, 4)), *(annotations.box[row] + (1, 1, 0, 0) for row in rows)]),

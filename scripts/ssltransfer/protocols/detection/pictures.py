@@ -6,7 +6,7 @@ from collections.abc import Sequence
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
 
-SHOWN = 0.5
+LOWEST_SCORE = 0.5
 """Lowest score of a box that is drawn."""
 
 
@@ -63,14 +63,14 @@ def draw(
     return np.asarray(square)
 
 
-def examples(rows: np.ndarray, counts: np.ndarray, number: int) -> np.ndarray:
-    """Pick test images that show something, spread over the data set.
+def choose_examples(rows: np.ndarray, counts: np.ndarray, number: int) -> np.ndarray:
+    """Choose test images with objects, spread evenly over the dataset.
 
     Parameters
     ----------
     rows : ndarray of int, shape (n,)
     counts : ndarray of int, shape (n,)
-        Objects in each.
+        Number of objects in each.
     number : int
     """
     some = rows[counts > 0]

@@ -2,10 +2,11 @@
 
 import math
 from bisect import bisect_right
-from dataclasses import asdict, dataclass, field
+from dataclasses import dataclass
 
 FROZEN = {"first-four": 4, "none": 0, "first-two": 2}
-"""What stays as it is -> its stages, the stem among them: all but res5, none, or (v1's tables) stem and res2."""
+"""Number of frozen stages, counting the stem (detectron2's FREEZE_AT): 4 freezes all but res5, 2 freezes stem and res2
+(tables of v1), 0 nothing."""
 
 
 @dataclass(frozen=True)
@@ -15,20 +16,22 @@ class Schedule:
     Attributes
     ----------
     batch_size : int
-        Images a step.
+        Number of images per step.
     steps : int
+        Length of the training.
     learning_rate : float
+        After the warm-up.
     milestones : tuple of int
         Steps at which the rate falls to a tenth.
     warmup : int
         Steps of the warm-up, which starts at a thousandth of the rate.
     """
 
-    batch_size: int = 2
-    steps: int = 144_000
-    learning_rate: float = 0.0025
-    milestones: tuple[int, ...] = (96_000, 128_000)
-    warmup: int = 100
+    batch_size: int
+    steps: int
+    learning_rate: float
+    milestones: tuple[int, ...]
+    warmup: int
 
     def factor(self, step: int) -> float:
         """Fraction of the learning rate at a step, counted from 0."""
@@ -37,10 +40,10 @@ class Schedule:
         return 0.1 ** bisect_right(self.milestones, step)
 
     def scaled(self, batch_size: int, length: float) -> "Schedule":
-        """Return the schedule of another batch size (linear rule) and another number of passes over the images.
+        """Return the schedule for another batch size (linear scaling rule) and another number of passes.
 
-        The rate grows with the batch, and as many images are seen in fewer steps; `length` stretches the whole
-        but the warm-up.
+        The learning rate is proportional to the batch size, and the number of images seen stays the same. `length` is a
+        factor on steps and milestones, not on the warm-up.
         """
         ratio = batch_size / self.batch_size
         stretch = length / ratio
@@ -61,90 +64,76 @@ class Sides:
     Attributes
     ----------
     train : tuple of int
-        Shorter sides that a training image's is drawn from.
-    test, longest : int
+        Shorter sides, one of which is drawn for each training image.
+    test : int
+        Shorter side of test images.
+    longest : int
+        Limit of the longer side.
     """
 
-    train: tuple[int, ...] = tuple(range(480, 801, 32))
-    test: int = 800
-    longest: int = 1333
+    train: tuple[int, ...]
+    test: int
+    longest: int
 
 
 @dataclass(frozen=True)
 class Network:
-    """Sizes of what stands behind the backbone; detectron2's defaults.
+    """Sizes of the layers behind the backbone.
 
     Attributes
     ----------
     channels : int
-        Of the feature pyramid.
+        Channels of the feature pyramid.
     hidden : int
         Units of the two layers of the box head.
-    anchors : tuple of int
+    anchors : tuple of float
         Side of the anchors on each level, p2 to p6; three aspect ratios each.
     proposals : tuple of int
-        Kept per level before suppression in training and in testing, and kept in all after it.
+        Number of proposals kept per level before suppression in training and in testing, and kept in all after it.
     samples : tuple of int
-        Anchors and boxes an image that the losses are computed on.
-    canonical : int
-        Side of a box that is pooled from p4; boxes of half the side from p3, and so on.
+        Number of anchors and of boxes per image that the losses are computed on.
+    canonical : float
+        Side of a box that is pooled from p4 (detectron2's canonical box size); boxes of half the side are pooled from
+        p3, and so on.
     """
 
-    channels: int = 256
-    hidden: int = 1024
-    anchors: tuple[int, int, int, int, int] = (32, 64, 128, 256, 512)
-    proposals: tuple[int, int, int] = (2000, 1000, 1000)
-    samples: tuple[int, int] = (256, 512)
-    canonical: int = 224
+    channels: int
+    hidden: int
+    anchors: tuple[float, ...]
+    proposals: tuple[int, int, int]
+    samples: tuple[int, int]
+    canonical: float
 
 
 @dataclass(frozen=True)
-class Settings:
-    """A settings block of kind ``detection``; every key is described in workflow/schemas/config.schema.yaml."""
+class DetectionSettings:
+    """A settings block of kind ``detection``; the keys are described in workflow/schemas/config.schema.yaml."""
 
     frozen: str
     seed: int
-    backend: str = "torchvision"
-    schedule: Schedule = field(default_factory=Schedule)
-    batch_size: int | None = None
-    length: float = 1.0
-    sides: Sides = field(default_factory=Sides)
-    network: Network = field(default_factory=Network)
-    precision: str = "float32"
-    rule: str = "11-point"
+    backend: str
+    schedule: Schedule
+    batch_size: int | None
+    length: float
+    sides: Sides
+    network: Network
+    precision: str
+    rule: str
 
     @property
-    def used(self) -> Schedule:
-        """The schedule that is trained by."""
+    def effective_schedule(self) -> Schedule:
+        """The schedule that is trained with: the block's, scaled to `batch_size` and `length`."""
         return self.schedule.scaled(self.batch_size or self.schedule.batch_size, self.length)
 
     @property
     def scaling(self) -> str:
         """One line that says how the schedule was scaled; empty if it was not."""
-        used = self.used
-        if used == self.schedule:
+        effective = self.effective_schedule
+        if effective == self.schedule:
             return ""
         before, after = (
             f"batch {s.batch_size}, {s.steps} steps, rate {s.learning_rate:g}, milestones {list(s.milestones)}, "
             f"warm-up {s.warmup}"
-            for s in (self.schedule, used)
+            for s in (self.schedule, effective)
         )
         return f"schedule scaled from {before} to {after}"
-
-
-def read_settings(block: dict) -> Settings:
-    """Build the settings from a validated block of the suite."""
-
-    def part(kind: type, name: str):
-        given = {key: tuple(v) if isinstance(v, list) else v for key, v in block.get(name, {}).items()}
-        return kind(**given)
-
-    plain = {key: value for key, value in block.items() if key not in ("kind", "schedule", "sides", "network")}
-    return Settings(
-        schedule=part(Schedule, "schedule"), sides=part(Sides, "sides"), network=part(Network, "network"), **plain
-    )
-
-
-def describe(settings: Settings) -> dict:
-    """Return all settings, defaults included, as JSON can hold them."""
-    return asdict(settings)

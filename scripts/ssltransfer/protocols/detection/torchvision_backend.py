@@ -18,7 +18,7 @@ from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ssltransfer.models.resnet import NORMALISATIONS, ResNet
-from ssltransfer.protocols.detection.settings import FROZEN, Network, Settings
+from ssltransfer.protocols.detection.settings import FROZEN, DetectionSettings, Network
 
 STRIDES = (4, 8, 16, 32, 64)
 RATIOS = (0.5, 1.0, 2.0)
@@ -170,10 +170,10 @@ class Detector(nn.Module):
     classes : int
     norm : str
         See `backbones.NORMALISATIONS`.
-    settings : Settings
+    settings : DetectionSettings
     """
 
-    def __init__(self, backbone: ResNet, classes: int, norm: str, settings: Settings) -> None:
+    def __init__(self, backbone: ResNet, classes: int, norm: str, settings: DetectionSettings) -> None:
         super().__init__()
         net: Network = settings.network
         self.pyramid = Pyramid(backbone, net.channels, FROZEN[settings.frozen])
@@ -238,7 +238,7 @@ class Detector(nn.Module):
         return ImageList(batch, [tuple(image.shape[1:]) for image in images])
 
 
-def build(backbone: ResNet, arch: str, classes: int, norm: str, settings: Settings) -> Detector:
+def build(backbone: ResNet, arch: str, classes: int, norm: str, settings: DetectionSettings) -> Detector:
     """Build a detector whose new layers are drawn from the settings' seed; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -1,14 +1,15 @@
-"""Training a detector and detecting with it; the backends differ in the network alone.
+"""Training of a detector, and detection with it, for all backends.
 
 A backend is a module with ``build(backbone, arch, classes, norm, settings)``, whose result has ``losses(batch)`` and
 ``detect(images)`` as documented in `torchvision_backend`. Images, their order, the optimiser and the schedule are the
-same for all.
+same for all backends.
 """
 
 import json
 import logging
 import zlib
 from collections.abc import Callable, Iterable
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -24,22 +25,23 @@ from ssltransfer.protocols.detection.inputs import (
     TrainingImages,
     collate,
     image_sizes,
-    oriented_stream,
+    oriented_batches,
     scaled_images,
     uniform_batches,
 )
 from ssltransfer.protocols.detection.objects import Annotations, check_inside
-from ssltransfer.protocols.detection.settings import Settings, describe
-from ssltransfer.training import PRECISIONS, load, seed_step, train
+from ssltransfer.protocols.detection.settings import DetectionSettings
+from ssltransfer.settings import resume_settings
+from ssltransfer.training import PRECISIONS, Curve, Run, iterate_batches, seed_step, train
 
 log = logging.getLogger("ssltransfer")
 
-MOMENTUM, WEIGHT_DECAY = 0.9, 1e-4
-LOSSES = 100  # recorded in a run, about
-TEST_BATCH = 8
+MOMENTUM, WEIGHT_DECAY, TEST_BATCH = 0.9, 1e-4, 8
+CURVE_LENGTH = 100
+"""Approximate number of losses recorded in a run."""
 
 
-def build_detector(backbone: ResNet, arch: str, classes: int, norm: str, settings: Settings) -> nn.Module:
+def build_detector(backbone: ResNet, arch: str, classes: int, norm: str, settings: DetectionSettings) -> nn.Module:
     """Put a detector of the chosen backend on a backbone.
 
     Raises
@@ -60,15 +62,10 @@ def train_detector(
     index: Index,
     annotations: Annotations,
     root: Path,
-    settings: Settings,
-    part: Path,
-    key: str,
-    where: str,
-    workers: int = 0,
-    progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
-    save_seconds: float = 60.0,
-) -> tuple[int, list[float]]:
-    """Train a detector on the training images, or go on where an interrupted run with the same arguments stopped.
+    settings: DetectionSettings,
+    run: Run,
+) -> Curve:
+    """Train a detector on the training images, or resume an interrupted run with the same arguments.
 
     Parameters
     ----------
@@ -76,28 +73,12 @@ def train_detector(
         See `build_detector`; is moved to the device.
     index : Index
     annotations : Annotations
-        Of all rows of the index. Training images without objects are left out, as detectron2 does.
+        Objects of all rows of the index. Training images without objects are left out, as detectron2 does.
     root : Path
         Folder that the references of the index start from.
-    settings : Settings
-    part : Path
-        Folder for the state of the unfinished run; the caller removes it once the result is safe.
-    key : str
-        What the run depends on beside images, boxes and settings.
-    where : str
-        Place of the settings, for error messages.
-    workers : int
-        Processes that load images; they change no number.
-    progress : callable
-        Wraps (batches, number of batches).
-    save_seconds : float
-        Time between two states.
-
-    Returns
-    -------
-    interval : int
-    losses : list of float
-        Mean loss of every `interval` steps.
+    settings : DetectionSettings
+    run : Run
+        Its key describes everything that the run depends on, apart from images, boxes and settings.
 
     Raises
     ------
@@ -105,55 +86,58 @@ def train_detector(
         If no training image shows an object, an image cannot be read, a box leaves its image, or the loss stops being
         finite.
     """
-    used = settings.used
+    schedule = settings.effective_schedule
     if settings.scaling:
         log.warning("%s", settings.scaling)
     all_rows = np.flatnonzero(index.split_array() == "train")
     rows = np.array([row for row in all_rows if len(annotations.label[row])], dtype=np.int64)
     if not len(rows):
-        raise InputError(f"{where}: none of {len(all_rows)} training images shows an object; there is nothing to learn")
+        raise InputError(
+            f"{run.config_path}: none of {len(all_rows)} training images shows an object; there is nothing to learn"
+        )
     if len(rows) < len(all_rows):
         log.info("%d of %d training images show no object and are left out", len(all_rows) - len(rows), len(all_rows))
     sizes = image_sizes(root, [index.image[row] for row in rows])
-    check_inside(annotations, sizes, rows, index, where)
+    check_inside(annotations, sizes, rows, index, run.config_path)
     device = choose_device()
     detector.to(device).train()
     trained = [parameter for parameter in detector.parameters() if parameter.requires_grad]
-    optimiser = torch.optim.SGD(trained, lr=used.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
+    optimiser = torch.optim.SGD(trained, lr=schedule.learning_rate, momentum=MOMENTUM, weight_decay=WEIGHT_DECAY)
     example = TrainingImages(root, index.image, annotations, settings.sides)
-    interval = max(1, used.steps // LOSSES)
+    interval = max(1, schedule.steps // CURVE_LENGTH)
 
     def loss(batch, step):
         seed_step(settings.seed, step)  # samples of anchors and boxes are drawn from the global generators
         return sum(detector.losses(batch).values())
 
     def batches(first):
-        order = oriented_stream(rows, sizes[:, 0] > sizes[:, 1], used.batch_size, settings.seed, first, used.steps)
-        return load(example, order, seed=settings.seed, workers=workers, collate=collate, device=device)
+        order = oriented_batches(
+            rows, sizes[:, 0] > sizes[:, 1], schedule.batch_size, settings.seed, first, schedule.steps
+        )
+        return iterate_batches(example, order, seed=settings.seed, workers=run.workers, collate=collate, device=device)
 
-    losses = train(
+    return train(
         detector,
         loss,
         batches,
         optimiser,
-        used.factor,
-        used.steps,
-        part,
-        _fingerprint(index, annotations, rows, settings, key),
-        where=where,
+        schedule.factor,
+        schedule.steps,
+        replace(run, key=_fingerprint(index, annotations, rows, settings, run.key)),
         interval=interval,
         precision=settings.precision,
-        progress=progress,
-        save_seconds=save_seconds,
     )
-    return interval, losses
 
 
-def _fingerprint(index: Index, annotations: Annotations, rows: np.ndarray, settings: Settings, key: str) -> str:
-    """Describe a run so that its state is known again: settings, images, boxes, and what it starts from."""
+def _fingerprint(
+    index: Index, annotations: Annotations, rows: np.ndarray, settings: DetectionSettings, key: str
+) -> str:
+    """Describe a run by its settings, images and boxes, and by the key of its other inputs."""
+    described = resume_settings("detection", settings)
+    del described["kind"]
     boxes = [np.column_stack([annotations.label[row], annotations.box[row]]) for row in rows]
     data = zlib.crc32(np.ascontiguousarray(np.concatenate(boxes)).data)
-    return json.dumps([describe(settings), key, zlib.crc32("\n".join(index.image[row] for row in rows).encode()), data])
+    return json.dumps([described, key, zlib.crc32("\n".join(index.image[row] for row in rows).encode()), data])
 
 
 @torch.inference_mode()
@@ -161,7 +145,7 @@ def detect(
     detector: nn.Module,
     index: Index,
     root: Path,
-    settings: Settings,
+    settings: DetectionSettings,
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
 ) -> Detections:
     """Detect the objects of the test images.

@@ -1,7 +1,7 @@
-"""Angular errors pooled over the pixels of all images (v1 Table 4, v2 Table 5), without keeping them.
+"""Angular errors pooled over the pixels of all images (v1 Table 4, v2 Table 5), without storing them.
 
-A mean over images would be another metric: images have different numbers of valid pixels. The pixels of the official
-test set would take gigabytes, so the errors go into a histogram as they come; only the median needs it.
+A mean over images would be another metric, because images have different numbers of valid pixels. The errors of the
+official test set would take gigabytes, so they are counted in a histogram, from which the median is read.
 """
 
 import numpy as np
@@ -11,7 +11,7 @@ from ssltransfer.errors import InputError
 THRESHOLDS = (11.25, 22.5, 30.0)
 BINS = 180_000
 MEDIAN_TOLERANCE = 180 / BINS / 2
-"""Largest difference, in degrees, of the streamed median from the exact one: half a bin."""
+"""Largest difference in degrees between the median of the histogram and the exact one: half a bin."""
 
 
 def angles(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -20,7 +20,7 @@ def angles(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
     Parameters
     ----------
     predicted, truth : ndarray, shape (n, 3)
-        Of any length; a vector of length zero is at 90 degrees to every other.
+        Vectors of any length; one of length zero is at 90 degrees to every other.
 
     Raises
     ------
@@ -87,7 +87,7 @@ class AngularErrors:
         return self._sum / self._total()
 
     def median(self) -> float:
-        """Median error in degrees: of `numpy.median`, the middle errors moved to the middles of their bins."""
+        """Median error in degrees, as `numpy.median` of the errors moved to the middles of their bins."""
         total = self._total()
         ranks = np.array([(total - 1) // 2, total // 2])
         middle = np.searchsorted(np.cumsum(self._counts), ranks, side="right")

@@ -1,109 +1,172 @@
-"""Testing of a network for surface normals: its angular errors and pictures of its predictions."""
+"""Evaluation of a network for surface normals: angular errors, score and pictures of predictions."""
 
+import csv
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 
 from ssltransfer.datasets.images import read_image
-from ssltransfer.datasets.index import short_name
-from ssltransfer.protocols.dense.normals.angles import AngularErrors, angles
-from ssltransfer.protocols.dense.normals.frames import Frames, collate, network_input, resized
-from ssltransfer.protocols.dense.normals.ground_truth import decode as decode_truth
-from ssltransfer.protocols.dense.normals.network import NormalsNetwork, decode
-from ssltransfer.protocols.dense.normals.pictures import error_colours, normal_colours, thin
+from ssltransfer.datasets.index import Index, short_name
+from ssltransfer.files import atomic_write
+from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, resized
+from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
+from ssltransfer.protocols.dense.normals.network import NormalsNetwork, logits_to_normals
+from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings
+from ssltransfer.results.picture_file import Pictures
+from ssltransfer.results.score_file import Measurement, percent
+from ssltransfer.settings import defaults
 
-PIXELS_AT_ONCE = 300_000
-"""Pixels of a batch; full probabilities take 160 bytes a pixel at 40 code words."""
+BATCH_PIXELS = 300_000
+"""Number of pixels of a batch; the probabilities of 40 code words take 160 bytes per pixel."""
+SHARES = [f"within-{threshold:g}" for threshold in THRESHOLDS]
+"""Names of the metrics that are percentages of pixels."""
 
 
 @torch.inference_mode()
 def predict(
-    network: NormalsNetwork, frames: Frames, rows: np.ndarray, shorter: int, norm: str, device: torch.device
+    network: NormalsNetwork, dataset: NormalsDataset, rows: np.ndarray, shorter: int, norm: str, device: torch.device
 ) -> Tensor:
     """Predict the normals of images, float32 (n, h, w, 3), at the size of the originals."""
-    images = [torch.from_numpy(frames.image(row, shorter)) for row in rows]
+    images = [torch.from_numpy(dataset.image(row, shorter)) for row in rows]
     batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images])
     logits = network(network_input(batch.to(device), sizes, norm))
-    words = torch.from_numpy(frames.words).to(device)
-    return decode(logits, words, sizes[0], frames.normals.shape[1:3])
+    codebook = torch.from_numpy(dataset.codebook).to(device)
+    return logits_to_normals(logits, codebook, sizes[0], dataset.normals.shape[1:3])
 
 
-def evaluate(
+def angular_errors(
     network: NormalsNetwork,
-    frames: Frames,
+    dataset: NormalsDataset,
     rows: np.ndarray,
     shorter: int,
     norm: str,
     device: torch.device,
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
 ) -> AngularErrors:
-    """Angular errors of the predicted normals at all pixels of these images with a known one.
+    """Angular errors of the predicted normals, at all pixels of these images with a known normal.
 
     Parameters
     ----------
     network : NormalsNetwork
-    frames : Frames
+    dataset : NormalsDataset
     rows : ndarray of int
     shorter : int
         Shorter side of the network's input, in pixels.
     norm : str
+        Input normalisation.
     device : torch.device
     progress : callable
         Wraps (batches, number of batches).
     """
     network.to(device, memory_format=torch.channels_last).eval()
-    height, width = frames.normals.shape[1:3]
-    new = resized(width, height, shorter, frames.longest)
-    at_once = max(1, PIXELS_AT_ONCE // max(height * width, new[0] * new[1]))
+    height, width = dataset.normals.shape[1:3]
+    new = resized(width, height, shorter, dataset.longest)
+    at_once = max(1, BATCH_PIXELS // max(height * width, new[0] * new[1]))
     starts = range(0, len(rows), at_once)
     errors = AngularErrors()
     for start in progress(starts, len(starts)):
         some = rows[start : start + at_once]
-        predicted = predict(network, frames, some, shorter, norm, device).cpu().numpy()
+        predicted = predict(network, dataset, some, shorter, norm, device).cpu().numpy()
         for row, normals in zip(some, predicted, strict=True):
-            truth, known = decode_truth(frames.normals[row])
+            truth, known = unpack_normals(dataset.normals[row])
             errors.add(angles(normals[known], truth[known]))
     return errors
 
 
-def draw(
+def measure_normals(
+    errors: AngularErrors, index: Index, trained: dict, norm: str, settings: NormalsSettings
+) -> Measurement:
+    """Summarise angular errors as a score: mean and median angle in degrees, and shares of pixels in percent.
+
+    Parameters
+    ----------
+    errors : AngularErrors
+        Errors of all test images.
+    index : Index
+    trained : dict
+        Header of the file of the trained network.
+    norm : str
+        Input normalisation.
+    settings : NormalsSettings
+    """
+    empty, images = sum(image["pixels"] == 0 for image in errors.images), len(errors.images)
+    epochs, papers = settings.schedule.epochs, defaults("normals")["schedule"]["epochs"]
+    warnings = [f"{empty} of {images} test images have no known normal"] if empty else []
+    if epochs != papers:
+        warnings.append(f"{epochs} epochs, where the paper has {papers}")
+    return Measurement(
+        kind="normals",
+        values=[
+            {"metric": "mean-angle", "setting": "", "value": errors.mean(), "unit": "degrees"},
+            {"metric": "median-angle", "setting": "", "value": errors.median(), "unit": "degrees"},
+            *(percent(name, value) for name, value in zip(SHARES, errors.within(), strict=True)),
+        ],
+        checkpoint=trained["checkpoint"],
+        preprocessing={
+            "shorter_side": settings.sides.test,
+            "interpolation": "bilinear",
+            "norm": norm,
+            "normalisation": settings.normalisation,
+        },
+        details={
+            "images": {"train": index.split.count("train"), "test": images},
+            "pixels": errors.pixels,
+            "empty_images": empty,
+            "median_tolerance": MEDIAN_TOLERANCE,
+            "training_cost": trained["cost"],
+        },
+        warnings=warnings,
+    )
+
+
+def write_image_table(path: str | Path, images: list[str], errors: AngularErrors) -> None:
+    """Write a CSV table with one row per test image: its pixels with a known normal, and its errors if it has any."""
+    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
+        table = csv.writer(file)
+        table.writerow(["image", "pixels", "mean-angle", "median-angle", *SHARES])
+        for name, image in zip(images, errors.images, strict=True):
+            known = [image["mean"], image["median"], *image["within"]] if image["pixels"] else [""] * (2 + len(SHARES))
+            table.writerow([name, image["pixels"], *known])
+
+
+def draw_predictions(
     network: NormalsNetwork,
-    frames: Frames,
+    dataset: NormalsDataset,
     rows: np.ndarray,
     shorter: int,
     norm: str,
     device: torch.device,
     count: int = 8,
     side: int = 256,
-) -> tuple[list[str], dict[str, np.ndarray], dict[str, np.ndarray]]:
+) -> Pictures:
     """Draw images, known and predicted normals and angular errors.
 
     Parameters
     ----------
-    network, frames, rows, shorter, norm, device
-        See `evaluate`.
+    network, dataset, rows, shorter, norm, device
+        See `angular_errors`.
     count : int
         Number of images, spread evenly over `rows`.
     side : int
-        Most pixels of a panel's longer side.
-
-    Returns
-    -------
-    columns : list of str
-        Names of the images.
-    reference, panels : dict of str to ndarray of uint8, shape (count, h, w, 3)
-        Image and known normals; predicted normals and errors.
+        Limit of a panel's longer side in pixels.
     """
     network.to(device, memory_format=torch.channels_last).eval()
     some = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
-    predicted = np.concatenate([predict(network, frames, [row], shorter, norm, device).cpu().numpy() for row in some])
-    truth, known = decode_truth(frames.normals[some])
+    predicted = np.concatenate([predict(network, dataset, [row], shorter, norm, device).cpu().numpy() for row in some])
+    truth, known = unpack_normals(dataset.normals[some])
     errors = np.full(known.shape, np.nan)
     errors[known] = angles(predicted[known], truth[known])
-    images = np.stack([np.asarray(read_image(frames.root, frames.images[row])) for row in some])
+    images = np.stack([np.asarray(read_image(dataset.root, dataset.images[row])) for row in some])
     reference = {"Image": images, "Ground truth": normal_colours(truth, known)}
     panels = {"Prediction": normal_colours(predicted), "Error": error_colours(errors)}
-    columns = [short_name(frames.images[row]) for row in some]
-    return columns, *({title: thin(panel, side) for title, panel in some.items()} for some in (reference, panels))
+    return Pictures(
+        [short_name(dataset.images[row]) for row in some],
+        {title: subsample(panel, side) for title, panel in reference.items()},
+        {title: subsample(panel, side) for title, panel in panels.items()},
+        CAPTION,
+    )

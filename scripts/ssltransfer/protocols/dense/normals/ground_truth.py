@@ -1,4 +1,4 @@
-"""Known normals: one array of integers a data set, and the labels that a network of stride 8 is trained on.
+"""Ground truth: the normals of a dataset in one array of integers, and the labels that a network is trained on.
 
 ``normals.npy`` holds (n, h, w, 3) signed integers, row i for row i of the index: the unit normal times the largest
 value of the type (127 or 32767, that is 0.3 or 0.002 degrees at worst); zero where no normal is known.
@@ -12,13 +12,14 @@ import numpy as np
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
-from ssltransfer.protocols.dense.normals.codebook import IGNORE, SAMPLES, check_words, fit_words, nearest
+from ssltransfer.protocols.dense.normals.codebook import IGNORE, SAMPLES, check_codebook, fit_codebook, nearest
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.row_file import ArrayFile
 
 log = logging.getLogger("ssltransfer")
 
 LENGTHS = (0.9, 1.1)
-"""Lengths of a normal that are taken for rounding and made 1."""
+"""A normal whose length is between these was rounded, and is scaled to length 1."""
 
 
 def write_normals(frames: Iterable[tuple[str, np.ndarray, np.ndarray]], count: int, output: Path) -> dict[str, int]:
@@ -46,13 +47,13 @@ def write_normals(frames: Iterable[tuple[str, np.ndarray, np.ndarray]], count: i
     with atomic_write(output) as temporary:
         array = None
         for row, (where, normals, valid) in enumerate(frames):
-            encoded, zero = encode(where, normals, valid)
+            packed, zero = pack_normals(where, normals, valid)
             if array is None:
-                array = ArrayFile.create(temporary, (count, *encoded.shape), np.int16)
-            if encoded.shape != array.shape[1:]:
-                raise InputError(f"{where}: {size(encoded)} pixels; the images before it have {size(array[0:1][0])}")
-            array.write(row, encoded[None])
-            known = int(encoded.any(axis=-1).sum())
+                array = ArrayFile.create(temporary, (count, *packed.shape), np.int16)
+            if packed.shape != array.shape[1:]:
+                raise InputError(f"{where}: {size(packed)} pixels; the images before it have {size(array[0:1][0])}")
+            array.write(row, packed[None])
+            known = int(packed.any(axis=-1).sum())
             for name, value in zip(counts, (valid.size, known, zero, known == 0), strict=True):
                 counts[name] += int(value)
             if known == 0:
@@ -63,11 +64,11 @@ def write_normals(frames: Iterable[tuple[str, np.ndarray, np.ndarray]], count: i
     return counts
 
 
-def encode(where: str, normals: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, int]:
+def pack_normals(where: str, normals: np.ndarray, valid: np.ndarray) -> tuple[np.ndarray, int]:
     """Turn one image's normals into int16 (h, w, 3); also the number of valid pixels whose normal is zero."""
     if normals.ndim != 3 or normals.shape[2] != 3 or valid.shape != normals.shape[:2]:
         raise InputError(f"{where}: normals {normals.shape} and mask {valid.shape}; expected (h, w, 3) and (h, w)")
-    # Whatever stands outside the mask, NaN too, means nothing.
+    # Values outside the mask have no meaning and may be NaN.
     normals = np.where(valid[..., None], normals, 0).astype(np.float64)
     length = np.linalg.norm(normals, axis=-1)
     zero = valid & (length == 0)
@@ -82,9 +83,9 @@ def encode(where: str, normals: np.ndarray, valid: np.ndarray) -> tuple[np.ndarr
     return np.round(unit * np.iinfo(np.int16).max).astype(np.int16), int(zero.sum())
 
 
-def decode(encoded: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def unpack_normals(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Turn signed integers (..., 3) into unit normals, float32 (..., 3), and the mask of known ones, bool (...)."""
-    normals = np.asarray(encoded, np.float32)
+    normals = np.asarray(packed, np.float32)
     length = np.sqrt((normals**2).sum(axis=-1))
     known = length > 0
     return normals / np.where(known, length, 1)[..., None], known
@@ -107,36 +108,36 @@ def check_size(where: str, mask: np.ndarray, image: str, size_of_image: tuple[in
         raise InputError(f"{where}: mask of {size(mask)} pixels; its image {image} has {width}x{height}")
 
 
-def code_words(
-    settings: dict, normals: np.ndarray, train: np.ndarray, read: Callable[[], np.ndarray], where: str
+def make_codebook(
+    settings: NormalsSettings, normals: np.ndarray, rows: np.ndarray, read: Callable[[], np.ndarray], config_path: str
 ) -> np.ndarray:
-    """Code words that a settings block asks for, float64 (codes, 3).
+    """Fit the codebook of a settings block to training normals, or read that of the dataset: float64 (codes, 3).
 
     Parameters
     ----------
-    settings : dict
-        ``targets``: ``kmeans``, or ``vocabulary`` or ``images`` for the data set's own words; ``codes``, ``seed``.
+    settings : NormalsSettings
+        With ``targets`` ``vocabulary`` or ``images`` the codebook is the dataset's own.
     normals : ndarray
         See `open_normals`.
-    train : ndarray of int
+    rows : ndarray of int
         Rows of the training images.
     read : callable
-        Reads the data set's own words.
-    where : str
+        Reads the dataset's own codebook.
+    config_path : str
         Place of the settings, for error messages.
 
     Raises
     ------
     InputError
-        If the data set's words are not as many as ``codes``, or no unit vectors.
+        If the dataset's own codebook has not ``codes`` code words, or they are not unit vectors.
     """
-    if settings["targets"] == "kmeans":
-        return fit_words(sample_normals(normals, train, settings["seed"], SAMPLES), settings["codes"], settings["seed"])
-    words = read()
-    check_words(words, f"{where}, targets: {settings['targets']}")
-    if len(words) != settings["codes"]:
-        raise InputError(f"{where}.codes: found {settings['codes']}; the data set has {len(words)} code words")
-    return words
+    if settings.targets == "kmeans":
+        return fit_codebook(sample_normals(normals, rows, settings.seed, SAMPLES), settings.codes, settings.seed)
+    codebook = read()
+    check_codebook(codebook, f"{config_path}, targets: {settings.targets}")
+    if len(codebook) != settings.codes:
+        raise InputError(f"{config_path}.codes: found {settings.codes}; the dataset has {len(codebook)} code words")
+    return codebook
 
 
 def sample_normals(array: np.ndarray, rows: np.ndarray, seed: int, most: int) -> np.ndarray:
@@ -145,7 +146,7 @@ def sample_normals(array: np.ndarray, rows: np.ndarray, seed: int, most: int) ->
     share = max(1, -(-most // len(rows)))
     drawn = []
     for row in rows:
-        normals, known = decode(array[row])
+        normals, known = unpack_normals(array[row])
         found = normals[known]
         drawn.append(found if len(found) <= share else found[rng.choice(len(found), share, replace=False)])
     drawn = np.concatenate(drawn)
@@ -155,10 +156,10 @@ def sample_normals(array: np.ndarray, rows: np.ndarray, seed: int, most: int) ->
 
 
 def cells(side: int, original: int, stride: int) -> np.ndarray:
-    """Which pixels of the original the cells of a network's output stand for, along one axis.
+    """Pixels of the original that the cells of a network's output represent, along one axis.
 
-    The image of `original` pixels is resized to `side` and then padded to a multiple of `stride`. A cell stands for the
-    pixel in its middle, `stride` / 2 from its edge, found by nearest-neighbour resizing; -1 where that lies in the
+    The image of `original` pixels is resized to `side` and then padded to a multiple of `stride`. A cell represents
+    the pixel in its middle, `stride` / 2 from its edge, found by nearest-neighbour resizing; -1 where that lies in the
     padding.
     """
     middle = np.arange(stride // 2, padded(side, stride), stride)
@@ -179,7 +180,7 @@ def label_cells(
     Parameters
     ----------
     values : ndarray, shape (h, w, ...)
-        What is known of each pixel of the original.
+        Value of each pixel of the original.
     height, width : int
     stride : int
     label : callable
@@ -190,10 +191,10 @@ def label_cells(
     return np.where((rows[:, None] < 0) | (columns < 0), IGNORE, labels)
 
 
-def code_labels(encoded: np.ndarray, words: np.ndarray) -> np.ndarray:
-    """Label of each normal of `encoded` (..., 3): the nearest word, or `IGNORE` where none is known."""
-    normals, known = decode(encoded)
-    return np.where(known, nearest(normals, words), IGNORE)
+def label_normals(packed: np.ndarray, codebook: np.ndarray) -> np.ndarray:
+    """Label of each normal of `packed` (..., 3): the nearest code word, or `IGNORE` where no normal is known."""
+    normals, known = unpack_normals(packed)
+    return np.where(known, nearest(normals, codebook), IGNORE)
 
 
 def size(array: np.ndarray) -> str:

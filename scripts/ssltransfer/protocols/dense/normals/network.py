@@ -1,4 +1,4 @@
-"""A dilated residual network with a pyramid pooling head (PSPNet), and the decoding of its output to normals."""
+"""A dilated residual network with a pyramid pooling head (PSPNet), and the conversion of its logits to normals."""
 
 from pathlib import Path
 
@@ -12,6 +12,7 @@ from torch.nn import functional
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.resnet import ResNet
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 
 STRIDE = 8
 BINS = (1, 2, 3, 6)
@@ -56,13 +57,13 @@ class PyramidPooling(nn.Module):
     Parameters
     ----------
     features : int
-        Channels of the map.
+        Channels of the feature map.
     codes : int
-        Classes.
+        Number of classes.
     channels : int
-        Of each bin and of the 3x3 convolution; 512 in the paper.
+        Channels of each bin and of the 3x3 convolution; 512 in the paper.
     dropout : float
-        Odds that a channel is dropped.
+        Probability that a channel is dropped.
 
     Notes
     -----
@@ -109,15 +110,16 @@ class NormalsNetwork(nn.Module):
     codes, channels, dropout
         See `PyramidPooling`.
     frozen : {'all', 'first-four'}
-        The whole backbone (v2), or stem and first three stages (v1). What is frozen keeps its weights, batch-norm
-        scales, shifts and running statistics.
+        The whole backbone (v2), or stem and first three stages (v1). Frozen stages keep their weights,
+        batch-norm scales, shifts and running statistics.
     seed : int
-        Of the head's initialisation; the global generator is left as it was.
+        Seed of the head's initialisation; the global generator is left as it was.
 
     Attributes
     ----------
     trained : nn.ModuleDict
-        What is trained: ``head`` and, if the last stage is, ``layer4``. The rest is always in evaluation mode.
+        The trained modules: ``head`` and, if the last stage is trained, ``layer4``. The rest is always in evaluation
+        mode.
     """
 
     def __init__(self, backbone: ResNet, codes: int, channels: int, dropout: float, frozen: str, seed: int) -> None:
@@ -136,9 +138,9 @@ class NormalsNetwork(nn.Module):
         self.trained.train(mode)
         return self
 
-    def learnt(self, words: np.ndarray) -> dict[str, Tensor]:
-        """Everything that a checkpoint of the backbone does not hold: the trained tensors and the code words."""
-        return self.trained.state_dict() | {"words": torch.from_numpy(words)}
+    def trained_tensors(self, codebook: np.ndarray) -> dict[str, Tensor]:
+        """Return what a checkpoint of the backbone does not hold: tensors of the trained modules, and the codebook."""
+        return self.trained.state_dict() | {"words": torch.from_numpy(codebook)}
 
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (n, 3, h, w), sides multiples of 8, to logits (n, codes, h / 8, w / 8)."""
@@ -154,9 +156,9 @@ class NormalsNetwork(nn.Module):
 
 
 def load_network(
-    checkpoint: str | Path, arch: str, learnt: str | Path, settings: dict
+    checkpoint: str | Path, arch: str, trained: str | Path, settings: NormalsSettings
 ) -> tuple[NormalsNetwork, np.ndarray]:
-    """Put a trained network together from its backbone and `NormalsNetwork.learnt`; also its code words.
+    """Load a trained network from its backbone and the file of its `trained_tensors`; also return its codebook.
 
     Raises
     ------
@@ -164,19 +166,21 @@ def load_network(
         If a file is damaged, or its tensors are not those of the settings.
     """
     try:
-        state = load_file(learnt)
-        words = state.pop("words").numpy()
-        network = build_network(checkpoint, arch, len(words), settings)
+        state = load_file(trained)
+        codebook = state.pop("words").numpy()
+        network = build_network(checkpoint, arch, len(codebook), settings)
         network.trained.load_state_dict(state)
     except (SafetensorError, OSError, KeyError, RuntimeError) as error:
-        raise InputError(f"{learnt} is no network of these settings: {first_line(error)}") from None
-    return network, words
+        raise InputError(f"{trained} is not a network of these settings: {first_line(error)}") from None
+    return network, codebook
 
 
-def build_network(checkpoint: str | Path, arch: str, codes: int, settings: dict) -> NormalsNetwork:
-    """Build the network of a settings block (``network``, ``frozen``, ``seed``) on a backbone."""
-    shape = {**settings["network"], "frozen": settings["frozen"], "seed": settings["seed"]}
-    return NormalsNetwork(load_backbone(checkpoint, arch), codes, **shape)
+def build_network(checkpoint: str | Path, arch: str, codes: int, settings: NormalsSettings) -> NormalsNetwork:
+    """Build the network of a settings block, with `codes` classes, on a backbone."""
+    head = settings.network
+    return NormalsNetwork(
+        load_backbone(checkpoint, arch), codes, head.channels, head.dropout, settings.frozen, settings.seed
+    )
 
 
 def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict]:
@@ -191,17 +195,17 @@ def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: floa
     ]
 
 
-def decode(logits: Tensor, words: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
-    """Turn logits into unit normals at the size of the original images.
+def logits_to_normals(logits: Tensor, codebook: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
+    """Convert logits to unit normals at the size of the original images.
 
-    The logits are upsampled bilinearly, a softmax taken at each pixel, the words averaged under it, and the mean scaled
+    The logits are upsampled bilinearly. At each pixel, the mean of the code words, weighted by the softmax, is scaled
     to length 1.
 
     Parameters
     ----------
     logits : Tensor, shape (n, k, h, w)
         A cell covers `STRIDE` pixels of the resized image; the last cells may lie in the padding.
-    words : Tensor, shape (k, 3)
+    codebook : Tensor, shape (k, 3)
     resized, original : tuple of int
         Height and width of the images as the network saw them (without padding) and as they are.
 
@@ -218,5 +222,5 @@ def decode(logits: Tensor, words: Tensor, resized: tuple[int, int], original: tu
     upsampled = functional.grid_sample(
         logits.float(), grid.expand(len(logits), *grid.shape), padding_mode="border", align_corners=False
     )
-    mean = torch.einsum("nkhw,kc->nhwc", upsampled.softmax(dim=1), words.float())
+    mean = torch.einsum("nkhw,kc->nhwc", upsampled.softmax(dim=1), codebook.float())
     return functional.normalize(mean, dim=-1)

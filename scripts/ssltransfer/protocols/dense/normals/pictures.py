@@ -3,12 +3,12 @@
 import numpy as np
 
 UNKNOWN = (128, 128, 128)
-WORST = 60.0
-"""Angular error, in degrees, from which on the scale is white."""
+MAX_ERROR = 60.0
+"""Angular error in degrees at which the colour scale ends, in white."""
 
 CAPTION = (
     "Red grows with the normal's x (right), green with y (up), blue with z (towards the camera). Errors: dark at 0°, "
-    f"white from {WORST:.0f}° on."
+    f"white from {MAX_ERROR:.0f}° on."
 )
 
 # Dark to bright in even steps of lightness, so that it also reads in grey.
@@ -23,14 +23,14 @@ def normal_colours(normals: np.ndarray, known: np.ndarray | None = None) -> np.n
 
 
 def error_colours(errors: np.ndarray) -> np.ndarray:
-    """Colour angular errors (...) in degrees, from dark at 0 to white at `WORST`; grey where NaN; uint8."""
-    place = np.clip(np.nan_to_num(errors) / WORST, 0, 1)
+    """Colour angular errors (...) in degrees, from dark at 0 to white at `MAX_ERROR`; grey where NaN; uint8."""
+    place = np.clip(np.nan_to_num(errors) / MAX_ERROR, 0, 1)
     steps = np.linspace(0, 1, len(_SCALE))
     colours = np.stack([np.interp(place, steps, _SCALE[:, channel]) for channel in range(3)], axis=-1)
     return np.where(np.isnan(errors)[..., None], UNKNOWN, np.round(colours)).astype(np.uint8)
 
 
-def thin(images: np.ndarray, side: int) -> np.ndarray:
+def subsample(images: np.ndarray, side: int) -> np.ndarray:
     """Take every k-th row and column of images (n, h, w, ...), so that no side is longer than `side`."""
     step = -(-max(images.shape[1:3]) // side)
     return images[:, step // 2 :: step, step // 2 :: step]

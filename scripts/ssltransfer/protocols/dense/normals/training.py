@@ -2,8 +2,8 @@
 
 import json
 import zlib
-from collections.abc import Callable, Iterable, Iterator
-from pathlib import Path
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 import numpy as np
 import torch
@@ -13,30 +13,30 @@ from torch.nn import functional
 from ssltransfer import training
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.dense.normals.codebook import IGNORE
-from ssltransfer.protocols.dense.normals.frames import Frames, collate, network_input
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork, parameter_groups
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings, Schedule
+from ssltransfer.settings import resume_settings
+from ssltransfer.training import Curve, Run
 
-EPOCHS = 150
-"""Of the paper."""
 
-
-def timetable(schedule: dict, images: int) -> tuple[int, int, Callable[[int], float]]:
-    """Number of steps, steps of an epoch, and the factor (1 - t / T) ** power on the learning rate at a step.
+def timetable(schedule: Schedule, images: int) -> tuple[int, int, Callable[[int], float]]:
+    """Number of steps, steps per epoch, and the factor (1 - t / T) ** power on the learning rate at a step.
 
     Parameters
     ----------
-    schedule : dict
-        ``epochs``, ``batch_size``, ``power``; ``epoch_steps`` (0: an epoch is one pass over the images) and ``decay``:
-        t counts ``epoch``s (text of v1 and v2) or ``step``s (the official code).
+    schedule : Schedule
+        With ``epoch_steps`` 0, an epoch is one pass over the images. t counts ``epoch``s (text of v1 and v2) or
+        ``step``s (the official code), as ``decay`` says.
     images : int
-        Training images.
+        Number of training images.
     """
-    epochs, per_epoch = schedule["epochs"], schedule["epoch_steps"]
-    steps = epochs * per_epoch or max(1, epochs * images // schedule["batch_size"])
+    epochs = schedule.epochs
+    steps = epochs * schedule.epoch_steps or max(1, epochs * images // schedule.batch_size)
 
     def rate(step: int) -> float:
-        done = step / steps if schedule["decay"] == "step" else step * epochs // steps / epochs
-        return (1 - done) ** schedule["power"]
+        done = step / steps if schedule.decay == "step" else step * epochs // steps / epochs
+        return (1 - done) ** schedule.power
 
     return steps, -(-steps // epochs), rate
 
@@ -49,100 +49,79 @@ def cell_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 def train_network(
     network: NormalsNetwork,
-    frames: Frames,
+    dataset: NormalsDataset,
     rows: np.ndarray,
-    settings: dict,
+    settings: NormalsSettings,
     norm: str,
-    part: Path,
-    key: str,
-    *,
-    where: str,
-    workers: int,
+    run: Run,
     device: torch.device,
-    progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
-    save_seconds: float = 60.0,
-) -> tuple[int, list[float]]:
-    """Train the network's `trained` part in place, or go on where an interrupted run stopped.
+) -> Curve:
+    """Train the network's `trained` modules in place, or resume an interrupted run.
 
     Parameters
     ----------
     network : NormalsNetwork
-    frames : Frames
+    dataset : NormalsDataset
     rows : ndarray of int
-        The images to train on.
-    settings : dict
-        The settings block (see the schema of the configuration).
+        Rows of the training images.
+    settings : NormalsSettings
     norm : str
         Input normalisation.
-    part : Path
-        Folder for the state of the unfinished run.
-    key : str
-        What the run depends on beside frames, rows and settings.
-    where : str
-        Place of the settings, for error messages.
-    workers : int
-        Processes that read images; does not change the result.
+    run : Run
+        Its key describes everything that the run depends on, apart from images, normals and settings.
     device : torch.device
-    progress : callable
-        Wraps (batches, number of batches).
-    save_seconds : float
-        Time between two states.
 
-    Returns
-    -------
-    interval : int
-    losses : list of float
-        Mean loss of every `interval` steps.
+    Raises
+    ------
+    InputError
+        If there are fewer images than one batch, an image has no labels, or the loss stops being finite.
     """
-    schedule, sides, seed = settings["schedule"], settings["sides"]["train"], settings["seed"]
-    if len(rows) < schedule["batch_size"]:
+    schedule, sides, seed = settings.schedule, settings.sides.train, settings.seed
+    if len(rows) < schedule.batch_size:
         raise InputError(
-            f"{where}.schedule: batch_size is {schedule['batch_size']}; write at most {len(rows)}, the training images"
+            f"{run.config_path}.schedule: batch_size is {schedule.batch_size}; "
+            f"write at most {len(rows)}, the training images"
         )
-    if unlabelled := [row for row in rows if frames.codes and not frames.codes[row]]:
+    if unlabelled := [row for row in rows if dataset.label_images and not dataset.label_images[row]]:
         raise InputError(
-            f"{where}.targets: images, but {frames.images[unlabelled[0]]} has no image of labels ({len(unlabelled)} of "
-            f"{len(rows)} training images); write vocabulary"
+            f"{run.config_path}.targets: images, but {dataset.images[unlabelled[0]]} has no image of labels "
+            f"({len(unlabelled)} of {len(rows)} training images); write vocabulary"
         )
     steps, interval, rate = timetable(schedule, len(rows))
     network.to(device, memory_format=torch.channels_last).train()
     optimiser = torch.optim.SGD(
-        parameter_groups(network.trained, schedule["learning_rate"], schedule["weight_decay"]),
-        momentum=schedule["momentum"],
+        parameter_groups(network.trained, schedule.learning_rate, schedule.weight_decay), momentum=schedule.momentum
     )
 
     def example(row: int, step: int, _: np.random.Generator) -> tuple[Tensor, Tensor]:
         # All images of a batch have the same scale.
-        return frames.example(row, sides[np.random.default_rng([seed, step]).integers(len(sides))])
+        return dataset.example(row, sides[np.random.default_rng([seed, step]).integers(len(sides))])
 
     def batches(first: int) -> Iterator:
-        stream = training.stream(rows, schedule["batch_size"], seed, first, steps)
-        return training.load(example, stream, seed=seed, workers=workers, collate=collate, device=device)
+        order = training.batch_rows(rows, schedule.batch_size, seed, first, steps)
+        return training.iterate_batches(example, order, seed=seed, workers=run.workers, collate=collate, device=device)
 
     def loss(batch: tuple[Tensor, list[tuple[int, int]], Tensor], step: int) -> Tensor:
         images, sizes, labels = batch
         training.seed_step(seed, step)  # dropout draws from the global generators
         return cell_loss(network(network_input(images, sizes, norm)), labels)
 
-    return interval, training.train(
+    return training.train(
         network.trained,
         loss,
         batches,
         optimiser,
         rate,
         steps,
-        part,
-        fingerprint(frames, rows, settings, key),
-        where=where,
+        replace(run, key=fingerprint(dataset, rows, settings, run.key)),
         interval=interval,
-        precision=settings["precision"],
-        progress=progress,
-        save_seconds=save_seconds,
+        precision=settings.precision,
     )
 
 
-def fingerprint(frames: Frames, rows: np.ndarray, settings: dict, key: str) -> str:
-    """Describe a run so that its state is known again: settings, key, rows, words and some normals."""
-    some = frames.normals[rows[:: max(1, len(rows) // 16)], ::8, ::8]
-    checksums = [zlib.crc32(np.ascontiguousarray(array).data) for array in (rows, frames.words, some)]
-    return json.dumps([settings, key, list(frames.codes[:1]), checksums], sort_keys=True)
+def fingerprint(dataset: NormalsDataset, rows: np.ndarray, settings: NormalsSettings, key: str) -> str:
+    """Describe a run by its settings, rows, codebook and some normals, and by the key of its other inputs."""
+    some = dataset.normals[rows[:: max(1, len(rows) // 16)], ::8, ::8]
+    checksums = [zlib.crc32(np.ascontiguousarray(array).data) for array in (rows, dataset.codebook, some)]
+    described = resume_settings("normals", settings)
+    return json.dumps([described, key, list(dataset.label_images[:1]), checksums], sort_keys=True)

@@ -1,4 +1,4 @@
-"""What the network sees of an image, and what it is trained on: one way of resizing for training and test."""
+"""Images and labels of the network for surface normals, resized the same way in training and testing."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ from ssltransfer.datasets.images import FORMATS, read_image
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import normalise
 from ssltransfer.protocols.dense.normals.codebook import IGNORE, check_labels
-from ssltransfer.protocols.dense.normals.ground_truth import code_labels, label_cells, padded
+from ssltransfer.protocols.dense.normals.ground_truth import label_cells, label_normals, padded
 from ssltransfer.protocols.dense.normals.network import STRIDE
 
 
@@ -24,8 +24,8 @@ def resized(width: int, height: int, shorter: int, longest: int) -> tuple[int, i
 
 
 @dataclass(frozen=True)
-class Frames:
-    """Images and what is known of their normals.
+class NormalsDataset:
+    """Images with their known normals.
 
     Attributes
     ----------
@@ -34,21 +34,20 @@ class Frames:
     images : sequence of str
         Column `image` of the index.
     normals : ndarray of int, shape (n, h, w, 3)
-        See `truth`.
-    words : ndarray, shape (k, 3)
-        Code words.
+        See `ground_truth`.
+    codebook : ndarray, shape (k, 3)
     longest : int
-        Most pixels that the longer side gets.
-    codes : sequence of str
-        References of the data set's own images of labels; empty to label with the nearest word.
+        Limit of the longer side in pixels.
+    label_images : sequence of str
+        References of the dataset's own images of labels; empty to label pixels with the nearest code word.
     """
 
     root: Path
     images: Sequence[str]
     normals: np.ndarray
-    words: np.ndarray
+    codebook: np.ndarray
     longest: int
-    codes: Sequence[str] = ()
+    label_images: Sequence[str] = ()
 
     def image(self, row: int, shorter: int) -> np.ndarray:
         """Read an image and resize it bilinearly (antialiased) to this shorter side: uint8 (h, w, 3)."""
@@ -64,14 +63,14 @@ class Frames:
 
     def labels(self, row: int, height: int, width: int) -> np.ndarray:
         """Labels of the output cells for the image resized to (height, width), int64 (h / 8, w / 8)."""
-        if not self.codes:
-            return label_cells(self.normals[row], height, width, STRIDE, lambda n: code_labels(n, self.words))
-        path = self.root / self.codes[row]
+        if not self.label_images:
+            return label_cells(self.normals[row], height, width, STRIDE, lambda n: label_normals(n, self.codebook))
+        path = self.root / self.label_images[row]
         labels = read_labels(path)
         if labels.shape != self.normals.shape[1:3]:
             raise InputError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its image has another size")
-        check_labels(labels, len(self.words), str(path))
-        return label_cells(labels, height, width, STRIDE, lambda codes: codes)
+        check_labels(labels, len(self.codebook), str(path))
+        return label_cells(labels, height, width, STRIDE, lambda values: values)
 
     def example(self, row: int, shorter: int) -> tuple[Tensor, Tensor]:
         """Image (uint8) and labels (int64) at this shorter side."""
@@ -80,7 +79,7 @@ class Frames:
 
 
 def read_labels(path: Path) -> np.ndarray:
-    """Read an image of labels, 8 bit and of one channel; InputError if it is none."""
+    """Read an image of labels, 8 bit and of one channel; InputError if it is something else."""
     try:
         with Image.open(path, formats=FORMATS) as image:
             if image.mode not in ("L", "P"):

@@ -1,0 +1,88 @@
+"""Evaluation of an inversion: reconstructions compared with their originals."""
+
+from collections.abc import Callable
+
+import numpy as np
+
+from ssltransfer.protocols.inversion import similarity
+from ssltransfer.protocols.inversion.settings import EvaluationSettings
+from ssltransfer.results.picture_file import Pictures
+from ssltransfer.results.score_file import Measurement
+from ssltransfer.settings import defaults
+
+
+def measure_inversion(
+    images: np.ndarray,
+    originals: np.ndarray,
+    names: list[str],
+    distances: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]],
+    missing: dict[str, str],
+    trained: dict,
+    settings: EvaluationSettings,
+) -> Measurement:
+    """Measure the similarity of reconstructions and originals: means over the images, and the values of each image.
+
+    Parameters
+    ----------
+    images : ndarray of float, shape (n, h, w, 3)
+        Reconstructions, with pixels from 0 to 1.
+    originals : ndarray of uint8, shape (n, h, w, 3)
+    names : list of str
+        Names of the images.
+    distances : dict
+        LPIPS distance by the name of its network (see `similarity.load_distances`).
+    missing : dict of str to str
+        Reason why the distance of a network is missing, by the name of the network.
+    trained : dict
+        Provenance of the reconstructions.
+    settings : EvaluationSettings
+    """
+    targets = originals / 255
+    found = {f"lpips-{name}": ("distance", distance(images, targets)) for name, distance in distances.items()}
+    colours = similarity.colour_errors(images, targets)
+    for channel, values in zip(("red", "green", "blue"), colours.T, strict=True):
+        found[f"mse-{channel}"] = "levels^2", values
+    found["psnr"] = "decibels", similarity.signal_to_noise(images, targets)
+    found["ssim"] = "similarity", similarity.structural_similarity(images, targets)
+    return Measurement(
+        kind="inversion",
+        values=[
+            {"metric": metric, "setting": "", "value": float(values.mean()), "unit": unit}
+            for metric, (unit, values) in found.items()
+        ],
+        checkpoint=trained["checkpoint"],
+        preprocessing={"transform": settings.transform, "norm": trained["norm"]},
+        details={
+            "images": {
+                name: {metric: float(values[row]) for metric, (_, values) in found.items()}
+                for row, name in enumerate(names)
+            },
+            "training_cost": trained["cost"],
+        },
+        warnings=_warnings(missing, settings),
+    )
+
+
+def _warnings(missing: dict[str, str], settings: EvaluationSettings) -> list[str]:
+    """Say how the iterations differ from the paper's, and which distances are missing."""
+    warnings, steps = [], defaults("inversion")["steps"]
+    if settings.steps < steps:
+        warnings.append(f"{settings.steps} iterations, where the paper has {steps}")
+    if not settings.lpips:
+        warnings.append("LPIPS is not measured: its networks would have to be downloaded")
+    for name, reason in missing.items():
+        warnings.append(f"lpips-{name} is missing, its network cannot be had: {reason}")
+    return warnings
+
+
+def draw_inversion(
+    images: np.ndarray, originals: np.ndarray, names: list[str], settings: EvaluationSettings
+) -> Pictures:
+    """Show originals and reconstructions; the arguments are those of `measure_inversion`."""
+    bound = "a sigmoid" if settings.network.output == "sigmoid" else "clipping"
+    return Pictures(
+        names,
+        {"image": originals},
+        {"reconstruction": np.rint(255 * images).astype(np.uint8)},
+        f"{settings.steps} iterations, images of {originals.shape[1]} pixels, bounded by {bound}.",
+    )
