@@ -11,7 +11,7 @@ from ssltransfer.protocols.attention.evaluation import attention_maps, draw_atte
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
-from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.settings import complete, read_settings, resume_settings
 from ssltransfer.training import resumable, run_key
 

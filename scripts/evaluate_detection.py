@@ -9,7 +9,7 @@ from ssltransfer.protocols.detection.objects import read_annotations
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
-from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.settings import complete, read_settings
 
 with job(snakemake.log[0]):

@@ -8,7 +8,7 @@ from ssltransfer.jobs import Cost, job, package_versions, progress
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.features import extract_features
 from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.row_file import ArrayFile
 
 with job(snakemake.log[0]):

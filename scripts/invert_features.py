@@ -13,7 +13,7 @@ from ssltransfer.models.fusion import fuse
 from ssltransfer.protocols.inversion.inversion import choose_batch_size, invert
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.settings import read_settings
 from ssltransfer.training import resumable, run_key
 

@@ -12,7 +12,8 @@ from ssltransfer.protocols.detection.objects import read_annotations
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance, save_state
+from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.settings import read_settings
 from ssltransfer.training import resumable, run_key
 

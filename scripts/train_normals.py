@@ -15,7 +15,8 @@ from ssltransfer.protocols.dense.normals.network import build_network
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.results.score_file import decode
-from ssltransfer.results.tensor_file import read_provenance, save_state
+from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.settings import complete, read_settings
 from ssltransfer.training import resumable, run_key
 

@@ -22,7 +22,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash
 from ssltransfer.models.backbone_file import forward_check, load_backbone
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.results.tensor_file import read_provenance, save_state
+from ssltransfer.results.tensor_file import save_state
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.safe_pickle import load_inert
 from workflow import snakemake, succeed, workspace
 

@@ -23,7 +23,7 @@ from ssltransfer.pretraining import methods
 from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
 from ssltransfer.pretraining.recipe import Recipe, batches, pretrain, schedule
-from ssltransfer.results.tensor_file import read_provenance
+from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.training import Run
 
 ROOT = Path(__file__).parent.parent
