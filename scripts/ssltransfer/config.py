@@ -16,7 +16,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
-from ssltransfer.settings import complete, fill_defaults, job_settings
+from ssltransfer.settings import complete, fill_defaults, job_settings, parse_yaml
 
 METRICS_OF_TASK = {
     "single-label": ("top1", "mean-per-class"),
@@ -147,7 +147,7 @@ def read_table(path: Path) -> list[dict[str, str]]:
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; InputError if it is missing or malformed."""
     try:
-        return yaml.safe_load(path.read_text(encoding="utf-8"))
+        return parse_yaml(path.read_text(encoding="utf-8"))
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
     except yaml.YAMLError as error:
