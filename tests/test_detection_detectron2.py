@@ -1,6 +1,6 @@
 """Evaluator, detector, images and schedule against detectron2 itself, where it is installed.
 
-Everything that a comparison starts from is built here without detectron2 too, so that the comparisons cannot rot unseen.
+Everything that a comparison starts from is built without detectron2 too, so that it cannot break unseen.
 """
 
 import json
