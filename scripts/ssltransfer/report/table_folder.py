@@ -1,5 +1,6 @@
 """The table folder of a suite: written by one job, read by the figures and the report."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,10 +8,14 @@ import pandas as pd
 
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
+from ssltransfer.config import Suite
 from ssltransfer.files import atomic_write, read_json, write_json
+from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.table import Table, write_table
-from ssltransfer.report.tables import add_notes, all_tables
+from ssltransfer.report.tables import add_notes, all_tables, left_out_table
 from ssltransfer.results.scores import TASK, collect_scores, read_episodes, read_notes, read_scores
+
+log = logging.getLogger(__name__)
 
 
 def make_tables(
@@ -22,6 +27,7 @@ def make_tables(
     conventions: str,
     relabelled: dict[str, str],
     published: str,
+    suite: Suite | None = None,
 ) -> None:
     """Collect the scores of a suite and write its table folder.
 
@@ -35,6 +41,8 @@ def make_tables(
         As for `suite_results`.
     published : str
         Version of the paper (``v1``, ``v2``) whose scores and models are added; empty for none.
+    suite : Suite, optional
+        What the scores have to be measured with; those that differ are left out and listed. Without it all are shown.
 
     Raises
     ------
@@ -42,12 +50,20 @@ def make_tables(
         A score file or a source accuracy is wrong.
     """
     scores = collect_scores(score_files)
+    check = ScoreCheck([str(path) for path in score_files]) if suite is None else check_scores(score_files, suite)
+    for difference in check.differences:
+        log.warning("%s", difference)
+    linear = set(scores.loc[scores["kind"] == "linear", "dataset"])
+    if check.differences:
+        scores = collect_scores(check.shown)
     if published:
         scores = pd.concat([scores, published_scores(published)], ignore_index=True)
         models, datasets = merge_models(models), LABELS | datasets
-    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled)
-    tables = all_tables(results, read_episodes(score_files), with_paper=bool(published))
-    notes = read_notes(score_files)
+    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear)
+    tables = all_tables(results, read_episodes(check.shown), with_paper=bool(published))
+    if check.differences:
+        tables.append(left_out_table(check.differences))
+    notes = read_notes(score_files, check.remarks)
     add_notes(tables, notes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

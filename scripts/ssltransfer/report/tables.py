@@ -1,6 +1,7 @@
 """The tables of a suite: scores of each protocol and kind, domains, statistics, comparison with the paper."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -11,7 +12,7 @@ from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.paper_tables import paper_tables
 from ssltransfer.report.statistics_tables import correlation_table, fewshot_pair_table, pair_tables, rank_tables
-from ssltransfer.report.table import Column, Table
+from ssltransfer.report.table import Column, Table, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import CELL, TASK, Task
 
@@ -57,6 +58,17 @@ def all_tables(results: SuiteResults, episodes: list[dict], with_paper: bool) ->
     if with_paper:
         tables += paper_tables(results, labels)
     return tables
+
+
+def left_out_table(differences: Sequence[tuple]) -> Table:
+    """List the score files that are not shown, as (file, key, found, expected, file to delete)."""
+    records = pd.DataFrame(differences, columns=["file", "key", "found", "expected", "delete"])
+    caption = (
+        "These score files were not measured as this suite says, so none of the tables and figures shows them. Delete "
+        "the file in the last column, and Snakemake measures again; or write the suite as it was."
+    )
+    cells = records.set_index("file")
+    return records_table("left-out", "Scores that were left out", caption, cells, data=records)
 
 
 def add_notes(tables: list[Table], notes: dict[str, dict[str, str]]) -> None:
