@@ -11,8 +11,8 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssltransfer.errors import InputError
-from ssltransfer.files import atomic_write
+from ssltransfer.errors import InputError, damaged, first_line
+from ssltransfer.files import CHECKSUM, atomic_write, json_checksum
 
 SPLITS = ("train", "val", "test")
 
@@ -216,19 +216,34 @@ def write_index(path: str | Path, index: Index) -> None:
         "label": pa.array(list(index.label), label_type),
         **{name: pa.array(list(values)) for name, values in index.extra.items()},
     }
-    table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(index.classes))})
+    table = pa.table(columns)
+    metadata = {"classes": json.dumps(list(index.classes))}
+    table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata["classes"])})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
 
 def read_index(path: str | Path) -> Index:
-    """Read what `write_index` wrote."""
-    table = pq.read_table(path)
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    return Index(
-        image=columns.pop("image"),
-        split=columns.pop("split"),
-        label=columns.pop("label"),
-        classes=json.loads(table.schema.metadata[b"classes"]),
-        extra=columns,
-    )
+    """Read what `write_index` wrote; InputError if the file is damaged. One without a checksum is read unverified."""
+    try:
+        table = pq.read_table(path)
+        columns = table.to_pydict()
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        if metadata.get(CHECKSUM, checksum := _checksum(columns, metadata["classes"])) != checksum:
+            raise ValueError("its content does not match its checksum")
+        return Index(
+            image=columns.pop("image"),
+            split=columns.pop("split"),
+            label=columns.pop("label"),
+            classes=json.loads(metadata["classes"]),
+            extra=columns,
+        )
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise damaged(path, first_line(error)) from None
+
+
+def _checksum(columns: dict[str, list], classes: str) -> str:
+    """Checksum of the content, not of the bytes, because a parquet file has several parts that can be damaged."""
+    return json_checksum([columns, classes])
