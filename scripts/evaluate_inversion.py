@@ -2,8 +2,6 @@
 
 import json
 
-import numpy as np
-
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.protocols.inversion.evaluation import draw_inversion, measure_inversion
@@ -11,7 +9,7 @@ from ssltransfer.protocols.inversion.settings import EvaluationSettings
 from ssltransfer.protocols.inversion.similarity import load_distances
 from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
-from ssltransfer.row_file import load_arrays
+from ssltransfer.row_file import load_arrays, read_array
 from ssltransfer.settings import complete, read_settings
 
 with job(snakemake.log[0]):
@@ -22,7 +20,7 @@ with job(snakemake.log[0]):
     stored = load_arrays(snakemake.input.inverted, "inverted images")
     images, names = stored["images"], stored["names"].tolist()
     trained = json.loads(str(stored["provenance"]))
-    originals = np.load(snakemake.input.originals, allow_pickle=False)
+    originals = read_array(snakemake.input.originals)
     distances, missing = load_distances(settings.lpips, snakemake.input.get("trunks", []), device)
     save_pictures(output.pictures, draw_inversion(images, originals, names, settings))
     versions = package_versions("torch", "numpy", "scikit-image", "lpips") | {"protocol": params.version}

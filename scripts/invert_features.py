@@ -14,6 +14,7 @@ from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.protocols.inversion.inversion import choose_batch_size, invert
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
+from ssltransfer.row_file import read_array
 from ssltransfer.settings import read_settings
 from ssltransfer.training import resumable, run_key
 
@@ -22,7 +23,7 @@ with job(snakemake.log[0]):
     params, output = snakemake.params, snakemake.output
     device = choose_device()
     settings = read_settings(InversionSettings, params.settings)
-    images = np.load(snakemake.input.images, allow_pickle=False)
+    images = read_array(snakemake.input.images)
     index = read_index(snakemake.input.index)
     names = image_names(index)
     checkpoint = read_provenance(snakemake.input.checkpoint)
