@@ -42,9 +42,9 @@ def average_precision_11_point(positive: np.ndarray, scores: np.ndarray) -> floa
     -----
     Computed from the ranked samples: a precision-recall curve that starts at an artificial point (recall 0,
     precision 1), as scikit-learn's does, would make the first of the eleven terms always 1. Recall is compared
-    with t - 1e-9, so that rounding of multiples of 0.1 loses no level. Samples of equal score enter together, because no
-    threshold tells them apart: the order of the samples does not matter, and constant scores have the precision of all
-    samples at every recall.
+    with t - 1e-9, so that rounding of multiples of 0.1 loses no level. Samples of equal score enter together, because
+    no threshold tells them apart: the order of the samples does not matter, and constant scores have the precision of
+    all samples at every recall.
     """
     order = np.argsort(-scores, kind="stable")
     hits = np.cumsum(np.asarray(positive, bool)[order])

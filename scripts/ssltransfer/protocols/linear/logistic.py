@@ -404,9 +404,11 @@ def official_path(
     """Fit as the paper's software did, for comparison: scikit-learn's L-BFGS, at most 100 cold iterations a penalty.
 
     Parameters and results are those of `fit_path`, but `arrays` does nothing; many points of weak penalties are not
-    converged. Binary problems are two-class softmaxes in that software, which equal a sigmoid with half the penalty; the
-    objective and the certificate of such a fit are those of the halved penalty, which is minimised. Its version (0.22) computed in float64 and held the gradient of the summed loss against the tolerance, where newer
-    ones take that of the mean.
+    converged. Its version (0.22) computed in float64 and held the gradient of the summed loss against the tolerance,
+    where newer ones take that of the mean.
+
+    Binary problems are two-class softmaxes in that software, which equal a sigmoid with half the penalty. The halved
+    penalty is what is minimised, so objective and certificate are those of `certify` with it.
     """
     import warnings
 
