@@ -324,7 +324,7 @@ def test_classes_that_a_part_lacks_are_named(metric):
     assert "2 of 5" in absent and metric in absent and absent.endswith("bee, emu")
     assert "1 of 5" in untrained and untrained.endswith("dog")
     assert "1 of 5" in single and single.endswith("emu")
-    assert found.details["classes"] == {"used": 3, "promised": 5, "left_out": ["bee", "emu"]}
+    assert found.coverage["classes"] == {"used": 3, "promised": None, "left_out": ["bee", "emu"]}
     tested = labels[np.array(split) == "test"]
     if metric == "top1":
         assert found.values[0]["value"] > 90 * np.mean(tested != 3)

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssltransfer.array_backend import NUMPY, Arrays
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.splits import Split, make_split
 from ssltransfer.models.feature_file import Features
@@ -186,11 +187,6 @@ def measure_linear(
         preprocessing=describe_input(settings.transform, settings.normalisation, features, norm),
         details={
             "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-            "classes": {
-                "used": int(np.sum(tested > 0)),
-                "promised": len(index.classes),
-                "left_out": _names(index, tested == 0, 20),
-            },
             "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
         },
         warnings=bias_warnings(settings.normalisation)
@@ -201,6 +197,7 @@ def measure_linear(
             "selected": {"lambda": result.penalty, "validation": result.validation},
             "curve": {name: found.curve for name, found in results.items()},
         },
+        coverage=coverage(index),
     )
     predictions = Predictions(
         test_scores=result.test_scores.astype(np.float32),
@@ -232,15 +229,11 @@ def class_warnings(index: Index, metric: str, trained: np.ndarray, tested: np.nd
         (trained == 1, "have a single image in training and validation"),
     )
     return [
-        f"{np.sum(found)} of {len(found)} classes {text}: {', '.join(_names(index, found, 5))}"
-        + (", ..." if np.sum(found) > 5 else "")
+        f"{np.sum(found)} of {len(found)} classes {text}: "
+        + ", ".join([index.classes[number] for number in np.flatnonzero(found)[:5]] + ["..."] * (np.sum(found) > 5))
         for found, text in cases
         if found.any()
     ]
-
-
-def _names(index: Index, chosen: np.ndarray, most: int) -> list[str]:
-    return [index.classes[number] for number in np.flatnonzero(chosen)[:most]]
 
 
 def selection_warnings(result: LinearResult, validation_images: int) -> list[str]:
