@@ -16,6 +16,7 @@ sys.path.append(str(REPOSITORY / "scripts"))
 from ssltransfer.config import load_suite, read_yaml  # noqa: E402
 from ssltransfer.models.resnet import build_backbone  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
 from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
 from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
@@ -58,9 +59,9 @@ def trained(suite, protocol: str, dataset: str) -> int:
         classes = suite.datasets[dataset]["classes"]
         state = build_detector(backbone, "resnet50", classes, "imagenet", chosen).state_dict()
     else:
-        codes, network = settings["codes"], settings["network"]
-        made = NormalsNetwork(backbone, codes, **network, frozen=settings["frozen"], seed=settings["seed"])
-        state = made.trained_tensors(np.zeros((codes, 3), np.float32))
+        normals = read_settings(NormalsSettings, settings)
+        made = NormalsNetwork(backbone, normals.codes, normals.network, normals.frozen, normals.seed)
+        state = made.trained_tensors(np.zeros((normals.codes, 3), np.float32))
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 

@@ -10,6 +10,7 @@ from ssltransfer.datasets import ORIGINAL, parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
+from ssltransfer.settings import job_settings
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
 
@@ -72,14 +73,22 @@ def test_the_papers_blocks_have_the_papers_numbers():
         "batch_size": 4, "epochs": 150, "epoch_steps": 0, "learning_rate": 0.02, "momentum": 0.9,
         "weight_decay": 1e-4, "power": 0.9, "decay": "epoch",
     }  # fmt: skip
-    found = [v1.settings("normals-v1"), *(v2.settings(f"normals{variant}") for variant in ("", "-kmeans", "-official"))]
+    variants = ("-v1", "", "-kmeans", "-official", "-official-bn")
+    found = [v2.settings(f"normals{variant}") for variant in variants]
+    # Both versions print the same numbers.
+    assert v1.config["tasks"]["normals"] == v2.config["tasks"]["normals"] and v1.settings("normals") == found[1]
+    assert "normals-v1" not in v1.config["tasks"]
     official = {"epoch_steps": 90, "batch_size": 2, "decay": "step"}
-    assert [block["schedule"] for block in found] == [text, text, text, text | official]
-    assert [block["frozen"] for block in found] == ["first-four", "all", "all", "all"]
-    assert [block["targets"] for block in found] == ["vocabulary", "vocabulary", "kmeans", "vocabulary"]
-    for block in found:
+    assert [block["schedule"] for block in found] == [text, text, text, text | official, text | official]
+    assert [block["frozen"] for block in found] == ["first-four", *["all"] * 4]
+    assert [block["targets"] for block in found] == [*["vocabulary"] * 2, "kmeans", *["vocabulary"] * 2]
+    for variant, block in zip(variants, found, strict=True):
         assert block["sides"] == {"train": [300, 375, 450, 525, 600], "test": 450, "longest": 1000}
-        assert block["network"] == {"channels": 512, "dropout": 0.1} and block["codes"] == 40
+        momentum = 0.001 if variant == "-official-bn" else 0.1
+        assert block["network"] == {"channels": 512, "dropout": 0.1, "norm_momentum": momentum}
+        assert block["codes"] == 40
+        # At its default the key is no parameter of a job, so that older results stay.
+        assert ("norm_momentum" in job_settings(block)["network"]) == (momentum == 0.001)
 
 
 def test_no_demo_setting_leaks_into_another_suite():
