@@ -12,6 +12,8 @@ from ssltransfer.results.scores import CELL, COLUMNS
 
 #: Kinds that train on one part of a dataset and are measured on another, so that its split matters.
 SPLIT_KINDS = ("linear", "finetune")
+#: What `compare` says about each cell.
+COMPARED = ["published", "measured", "difference", "half_width", "verdict", "rerun", *MARKS, "note"]
 
 
 def on_paper_datasets(measured: pd.DataFrame) -> pd.Series:
@@ -51,10 +53,9 @@ def measured_or_published(scores: pd.DataFrame) -> pd.DataFrame:
         protocols, on="kind", how="left", suffixes=("", "_measured")
     )
     repeated["protocol"] = repeated["protocol_measured"].fillna(repeated["protocol"])
-    measured_on = set(zip(measured["protocol"], measured["dataset"], strict=True))
     for own, papers in PAPER_SPLITS.items():
-        protocols_with = [(protocol, own) in measured_on for protocol in repeated["protocol"]]
-        repeated.loc[repeated["dataset"].eq(papers) & protocols_with, "dataset"] = own
+        with_split = repeated["protocol"].isin(measured.loc[measured["dataset"].eq(own), "protocol"])
+        repeated.loc[repeated["dataset"].eq(papers) & with_split, "dataset"] = own
     # A property is published as a mean over datasets but measured on each of them, so a published mean is dropped for
     # a model with any measured one. For other kinds drop_duplicates below decides cell by cell.
     is_property = ~repeated["kind"].map(lambda kind: KINDS[kind].performance).astype(bool)
@@ -81,8 +82,8 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
         The columns that name a measured cell, ``published``, ``measured``, ``difference`` (measured - published),
         ``half_width`` of the interval of the difference (published and measured ones combined in quadrature; NaN
         where neither states one), ``verdict`` (agrees, differs, not stated without an interval, or not judged),
-        ``rerun`` (of linear scores, what the authors' own changed on the dataset, see `published.rerun_changes`) and
-        ``note`` (why a cell is not judged).
+        ``rerun`` (of linear scores, what the authors' own changed on the dataset, see `published.rerun_changes`),
+        ``partial`` and ``shortened`` (see `results.marks`) and ``note`` (why else a cell is not judged).
     """
     measured = scores[scores["source"] == "measured"]
     measured = measured[on_paper_datasets(measured)]
@@ -97,25 +98,20 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
     stated = ~np.isnan(halves).all(axis=1)
     compared["half_width"] = np.where(stated, np.sqrt(np.nansum(halves**2, axis=1)), np.nan)
     compared["rerun"] = compared["paper"].map(rerun_changes()).where(compared["kind"] == "linear").astype(float)
-    compared["note"] = _reasons(compared, measured)
+    cells = [tuple(cell) for cell in compared[CELL].itertuples(index=False)]
+    for mark in MARKS:
+        texts = mark_texts(measured, mark)
+        compared[mark] = [texts.get(cell, "") for cell in cells]
+    other_split = compared["kind"].isin(SPLIT_KINDS) & compared["dataset"].isin(list(PAPER_SPLITS.values()))
+    compared["note"] = [
+        f"the split is not the paper's, which {_with_paper_split(dataset)} has" if other else ""
+        for dataset, other in zip(compared["dataset"], other_split, strict=True)
+    ]
+    reasons = compared[[*MARKS, "note"]].ne("").any(axis=1) | compared["kind"].eq("linear")
     inside = compared["difference"].abs() <= compared["half_width"]
     verdict = np.where(stated, np.where(inside, "agrees", "differs"), "not stated")
-    compared["verdict"] = np.where(compared["note"] != "", "not judged", verdict)
-    return compared[[*CELL, "published", "measured", "difference", "half_width", "verdict", "rerun", "note"]]
-
-
-def _reasons(compared: pd.DataFrame, measured: pd.DataFrame) -> list[str]:
-    """Say of each compared cell why it is not judged; empty where it is."""
-    texts = [mark_texts(measured, mark) for mark in MARKS]
-    reasons = []
-    for cell in compared[CELL].itertuples(index=False):
-        parts = [found[tuple(cell)] for found in texts if tuple(cell) in found]
-        if cell.kind in SPLIT_KINDS and cell.dataset in PAPER_SPLITS.values():
-            parts.append(f"the split is not the paper's, which {_with_paper_split(cell.dataset)} has")
-        if cell.kind == "linear":
-            parts.append("no interval is published")
-        reasons.append("; ".join(parts))
-    return reasons
+    compared["verdict"] = np.where(reasons, "not judged", verdict)
+    return compared[[*CELL, *COMPARED]]
 
 
 def _with_paper_split(dataset: str) -> str:

@@ -70,7 +70,8 @@ class SuiteResults:
     def tasks(self) -> TaskScores:
         """The analysed cells as models x tasks, with panels, averages and values on the analysis scale."""
         source = self.models.set_index("model")["source_accuracy"].astype(float)
-        matrix = task_matrix(self.analysed, list(source.index)).reindex(columns=self.shown.columns)
+        analysed = self.cells.assign(value=self.cells["value"].mask(left_out(self.cells)))
+        matrix = task_matrix(analysed, list(source.index))
         return TaskScores(matrix, source, self.conventions, self.leave_out)
 
     @cached_property

@@ -8,9 +8,16 @@ import pandas as pd
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.files import atomic_write, read_json, write_json
-from ssltransfer.report.table import Table, write_table
+from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, all_tables
-from ssltransfer.results.scores import TASK, collect_scores, read_episodes, read_notes, read_scores
+from ssltransfer.results.scores import (
+    TASK,
+    collect_scores,
+    read_episodes,
+    read_notes,
+    read_scores,
+    without_empty_marks,
+)
 
 
 def make_tables(
@@ -58,7 +65,7 @@ def make_tables(
 def write_results(results: SuiteResults, tables: list[Table], folder: str | Path) -> None:
     """Write `tables`, and the scores, models and names that `read_results` needs, into `folder`."""
     folder = Path(folder)
-    _write_csv(results.scores, folder / "scores.csv")
+    _write_csv(without_empty_marks(results.scores), folder / "scores.csv")
     _write_csv(results.models, folder / "models.csv")
     for table in tables:
         write_table(folder, table)
@@ -80,9 +87,11 @@ def read_results(folder: str | Path) -> SuiteResults:
     folder = Path(folder)
     suite = read_json(folder / "suite.json")
     models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
+    models = models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool})
+    models[["label", "family"]] = models[["label", "family"]].map(read_text)
     return SuiteResults(
         read_scores(folder / "scores.csv"),
-        models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool}),
+        models,
         suite["datasets"],
         suite["pretrained_on"],
         suite["conventions"],
@@ -102,4 +111,4 @@ def _read_correlations(path: Path) -> pd.DataFrame:
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
     with atomic_write(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+        temporary.write_text(csv_text(frame), encoding="utf-8")
