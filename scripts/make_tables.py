@@ -14,4 +14,6 @@ with job(snakemake.log[0]):
         params.conventions,
         params.relabelled,
         params.published,
+        # Not a parameter, so that it is never the reason to run this again.
+        snakemake.config,
     )

@@ -7,12 +7,16 @@ import pandas as pd
 
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
+from ssltransfer.config import read_table
 from ssltransfer.files import atomic_write, read_json, write_json
+from ssltransfer.report.model_table import model_table
+from ssltransfer.report.provenance import table_path
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, all_tables
 from ssltransfer.results.scores import (
     TASK,
     collect_scores,
+    read_checkpoints,
     read_episodes,
     read_notes,
     read_scores,
@@ -29,6 +33,7 @@ def make_tables(
     conventions: str,
     relabelled: dict[str, str],
     published: str,
+    config: dict | None = None,
 ) -> None:
     """Collect the scores of a suite and write its table folder.
 
@@ -42,24 +47,37 @@ def make_tables(
         As for `suite_results`.
     published : str
         Version of the paper (``v1``, ``v2``) whose scores and models are added; empty for none.
+    config : dict, optional
+        Configuration of the suite. Its table of datasets says how many images there should be, its table of models
+        what each model is.
 
     Raises
     ------
     InputError
         A score file or a source accuracy is wrong.
     """
-    scores = collect_scores(score_files)
+    own = [row["model"] for row in models]
+    scores = collect_scores(score_files, {} if config is None else promised_images(config))
     if published:
         scores = pd.concat([scores, published_scores(published)], ignore_index=True)
         models, datasets = merge_models(models), LABELS | datasets
     results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled)
     tables = all_tables(results, read_episodes(score_files), with_paper=bool(published))
+    if own and config is not None:
+        rows = {row["model"]: row for row in read_table(table_path(config, "models")) if row["model"] in own}
+        tables.append(model_table(results, rows, read_checkpoints(score_files)))
     notes = read_notes(score_files)
     add_notes(tables, notes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "notes.json", notes)
     write_results(results, tables, folder)
+
+
+def promised_images(config: dict) -> dict[str, dict[str, int]]:
+    """Images that a suite's table of datasets promises: dataset -> part -> number."""
+    rows = read_table(table_path(config, "datasets"))
+    return {row["dataset"]: {part: int(row[part]) for part in ("train", "val", "test")} for row in rows}
 
 
 def write_results(results: SuiteResults, tables: list[Table], folder: str | Path) -> None:

@@ -169,6 +169,12 @@ def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
     return found
 
 
+def read_checkpoints(paths: Iterable[str | Path]) -> dict[str, dict]:
+    """Read what checked score files say about the checkpoint of each model (the last score that does)."""
+    scores = map(read_json, paths)
+    return {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
+
+
 def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
     """Join the warnings of checked score files into one text per protocol, for captions of tables and figures.
 
