@@ -35,6 +35,7 @@ with job(snakemake.log[0]):
         about = {
             "checkpoint": decode_metadata(checkpoint),
             "norm": params.norm,
+            "settings": dict(params.settings),
             "coverage": coverage(index, SPLITS),
             "versions": package_versions("torch", "numpy") | {"protocol": params.version},
             "cost": usage.report(),

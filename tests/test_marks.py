@@ -13,9 +13,10 @@ from ssltransfer.analysis.paper_claims import check_claims
 from ssltransfer.analysis.published import LABELS, PROPERTY_DATASETS, merge_models, published_models, published_scores
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.figures import plot_figures
+from ssltransfer.report.model_table import model_table
 from ssltransfer.report.table import marks as best
 from ssltransfer.report.table import to_csv, to_html, to_latex
-from ssltransfer.report.table_folder import make_tables, read_results, write_results
+from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
 from ssltransfer.results.marks import partial, shortened
 from ssltransfer.results.scores import CELL, Task, collect_scores, tidy
@@ -254,34 +255,24 @@ def test_the_official_split_counts_as_the_papers_dataset_in_claims_and_means():
         assert len(compare(pd.concat([*parts, published]))) == count
 
 
-def test_the_models_of_a_suite_are_described(tmp_path):
-    columns = ("model", "arch", "source", "sha256", "licence")
-    rows = [
-        ("random", "resnet-1x1x1x1-w4", "pretrain:none", "", "MIT"),
-        ("swav", "resnet50-same", "https://a/b.pth", "md5:0", ""),
-        ("simclr", "other", "=x", "", ""),
-    ]
-    lines = ["\t".join(row) for row in (columns, *rows)]
-    (tmp_path / "models.tsv").write_text("\n".join(lines))
-    (tmp_path / "datasets.tsv").write_text("dataset\ttrain\tval\ttest\nd\t1\t0\t20\n")
-    entry = {
-        "model": "swav", "protocol": "p", "dataset": "d", "kind": "linear",
-        "details": {"images": {"test": 2, "train": 1}}, "checkpoint": {"files": {"b.pth": "abc", "c.pth": "def"}},
-        "values": [{"metric": "top1", "setting": "", "value": 1.0, "unit": "percent"}],
-    }  # fmt: skip
-    (tmp_path / "score.json").write_text(json.dumps(entry))
-    config = {"models": str(tmp_path / "models.tsv"), "datasets": str(tmp_path / "datasets.tsv")}
-    models = [{"model": row[0], "label": row[0], "family": "f", "source_accuracy": ""} for row in rows]
-    make_tables(tmp_path / "t", [tmp_path / "score.json"], models, {}, {}, "v2", {}, "v2", config)
-    found = pd.read_csv(tmp_path / "t/model-details.csv", index_col="model", keep_default_na=False)
+def test_the_models_of_a_suite_are_described():
+    rows = {
+        "mine": {"arch": "resnet-1x1x1x1-w4", "source": "pretrain:none", "sha256": "", "licence": "MIT"},
+        "swav": {"arch": "resnet50-same", "source": "https://a/b.pth", "sha256": "md5:0", "licence": ""},
+        "pirl": {"arch": "other", "source": "=x", "sha256": "md5:1", "licence": ""},
+    }
+    own = {"model": "mine", "label": "Mine", "family": "own", "source_accuracy": "70"}
+    results = suite_results(published_scores("v2"), merge_models([own]), LABELS, {}, "v2")
+    table = model_table(results, rows, {"swav": {"files": {"b.pth": "abc", "c.pth": "def"}}})
+    found = pd.read_csv(io.StringIO(to_csv(table)), index_col="model", keep_default_na=False)
     paper = dict.fromkeys((row["model"] for row in published_models()), "2048")
-    assert found["Feature width"].to_dict() == paper | {"random": "128", "swav": "2048", "simclr": "–"}
-    assert found.loc["swav", ["Architecture", "Source", "Checksum"]].tolist() == [
-        "resnet50-same", "https://a/b.pth", "abc def"
-    ]  # fmt: skip
-    assert found.loc["random", "Licence"] == "MIT" and found.loc["simclr", "Source"] == "'=x"
-    assert found.loc["byol", "Source"].startswith("published")
-    assert "2 of 20 test images" in (tmp_path / "t/scores.csv").read_text()
+    assert found["Feature width"].to_dict() == paper | {"mine": "128", "pirl": "–"}
+    assert found["Architecture"].to_dict() == {
+        model: rows.get(model, {"arch": "resnet50"})["arch"] for model in found.index
+    }
+    assert found["Checksum"].to_dict() == dict.fromkeys(found.index, "") | {"swav": "abc def", "pirl": "md5:1"}
+    assert found.loc["mine", ["Label", "Family", "Licence"]].tolist() == ["Mine", "own", "MIT"]
+    assert found.loc["pirl", "Source"] == "'=x" and found.loc["byol", "Source"].startswith("published")
 
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-Mine", "@SUM(1)", "\tTab", "'=quoted", "'plain", "-0.5", "Mine"]

@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files
@@ -12,6 +13,7 @@ from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.report.score_check import list_differences
 from ssltransfer.versions import version
 
 if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
@@ -319,6 +321,17 @@ def normals_input(wildcards):
 def suite_scores(wildcards):
     """All score files of the suite."""
     return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]
+
+
+def unrecorded_differences(wildcards):
+    """A list of the scores that Snakemake has no record of (copied here) and that differ from the suite, if any do.
+
+    Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of.
+    """
+    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
+    listed = f"results/{wildcards.suite}/differing-scores.json"
+    return [listed] if list_differences(listed, unrecorded, SUITE) else []
 
 
 def suite_pictures(wildcards):

@@ -1,5 +1,6 @@
 """The results of a suite: its scores and models, and everything that tables and figures derive from them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -92,6 +93,7 @@ def suite_results(
     pretrained_on: dict[str, str],
     conventions: str,
     relabelled: dict[str, str] | None = None,
+    linear: Collection[str] = (),
 ) -> SuiteResults:
     """Join scores and model table.
 
@@ -110,13 +112,15 @@ def suite_results(
     relabelled : dict, optional
         Dataset -> the one whose images it has under other labels. With the images of a source dataset it is not a
         transfer target either.
+    linear : collection of str
+        See `source_accuracy`.
 
     Raises
     ------
     InputError
         A source accuracy is wrong (see `source_accuracy`).
     """
-    x = source_accuracy(models, scores)
+    x = source_accuracy(models, scores, linear)
     sources = source_datasets(models)
     leave_out = (*sources, *(name for name, original in (relabelled or {}).items() if original in sources))
     published = set(scores.loc[scores["source"] != "measured", "model"])

@@ -58,7 +58,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     cells = set(cells)
     paths = (Path("results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
     scores = [read_json(path) for path in sorted(paths) if path.is_file()]
-    tables = {key: table_path(config, key) for key in TABLES}
+    tables = {key: _table(config, key) for key in TABLES}
     checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
     datasets = _datasets(cells, tables["datasets"], checkpoints)
     others = _ids(tables["models"], "model") - {model for _, model, _ in cells}
@@ -129,8 +129,7 @@ def _shown(path: Path) -> str:
     return str(path.relative_to(REPOSITORY) if path.is_relative_to(REPOSITORY) else path)
 
 
-def table_path(config: dict, key: str) -> Path:
-    """Find a table that a suite names (a key of `TABLES`), as the workflow does."""
+def _table(config: dict, key: str) -> Path:
     path = Path(config.get(key, TABLES[key]))
     return path if path.exists() or path.is_absolute() else REPOSITORY / path
 

@@ -1,5 +1,6 @@
 """The table folder of a suite: written by one job, read by the figures and the report."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,12 +8,12 @@ import pandas as pd
 
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
-from ssltransfer.config import read_table
+from ssltransfer.config import Suite
 from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.report.model_table import model_table
-from ssltransfer.report.provenance import table_path
+from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
-from ssltransfer.report.tables import add_notes, all_tables
+from ssltransfer.report.tables import add_notes, all_tables, left_out_table
 from ssltransfer.results.scores import (
     TASK,
     collect_scores,
@@ -22,6 +23,8 @@ from ssltransfer.results.scores import (
     read_scores,
     without_empty_marks,
 )
+
+log = logging.getLogger(__name__)
 
 
 def make_tables(
@@ -33,7 +36,7 @@ def make_tables(
     conventions: str,
     relabelled: dict[str, str],
     published: str,
-    config: dict | None = None,
+    suite: Suite | None = None,
 ) -> None:
     """Collect the scores of a suite and write its table folder.
 
@@ -47,37 +50,38 @@ def make_tables(
         As for `suite_results`.
     published : str
         Version of the paper (``v1``, ``v2``) whose scores and models are added; empty for none.
-    config : dict, optional
-        Configuration of the suite. Its table of datasets says how many images there should be, its table of models
-        what each model is.
+    suite : Suite, optional
+        What the scores have to be measured with; those that differ are left out and listed. It also says how many
+        images there should be, and what each model is. Without it all scores are shown.
 
     Raises
     ------
     InputError
         A score file or a source accuracy is wrong.
     """
-    own = [row["model"] for row in models]
-    scores = collect_scores(score_files, {} if config is None else promised_images(config))
+    promised = {} if suite is None else suite.datasets
+    scores = collect_scores(score_files, promised)
+    check = ScoreCheck([str(path) for path in score_files]) if suite is None else check_scores(score_files, suite)
+    for difference in check.differences:
+        log.warning("%s", difference)
+    linear = set(scores.loc[scores["kind"] == "linear", "dataset"])
+    if check.differences:
+        scores = collect_scores(check.shown, promised)
     if published:
         scores = pd.concat([scores, published_scores(published)], ignore_index=True)
         models, datasets = merge_models(models), LABELS | datasets
-    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled)
-    tables = all_tables(results, read_episodes(score_files), with_paper=bool(published))
-    if own and config is not None:
-        rows = {row["model"]: row for row in read_table(table_path(config, "models")) if row["model"] in own}
-        tables.append(model_table(results, rows, read_checkpoints(score_files)))
-    notes = read_notes(score_files)
+    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear)
+    tables = all_tables(results, read_episodes(check.shown), with_paper=bool(published))
+    if check.differences:
+        tables.append(left_out_table(check.differences))
+    if suite is not None:
+        tables.append(model_table(results, suite.models, read_checkpoints(check.shown)))
+    notes = read_notes(score_files, check.remarks)
     add_notes(tables, notes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     write_json(folder / "notes.json", notes)
     write_results(results, tables, folder)
-
-
-def promised_images(config: dict) -> dict[str, dict[str, int]]:
-    """Images that a suite's table of datasets promises: dataset -> part -> number."""
-    rows = read_table(table_path(config, "datasets"))
-    return {row["dataset"]: {part: int(row[part]) for part in ("train", "val", "test")} for row in rows}
 
 
 def write_results(results: SuiteResults, tables: list[Table], folder: str | Path) -> None:

@@ -1,6 +1,7 @@
 """The tables of a suite: scores of each protocol and kind, domains, statistics, comparison with the paper."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
@@ -13,7 +14,7 @@ from ssltransfer.report.labels import Labels, joined, setting_label, suite_label
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.paper_tables import paper_tables
 from ssltransfer.report.statistics_tables import correlation_table, fewshot_pair_table, pair_tables, rank_tables
-from ssltransfer.report.table import Column, Table
+from ssltransfer.report.table import Column, Table, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import CELL, TASK, Task
 
@@ -66,6 +67,17 @@ def _analysed_episodes(episodes: list[dict], results: SuiteResults) -> list[dict
     cells = results.cells[left_out(results.cells)]
     out = set(cells[["model", "protocol", "dataset"]].itertuples(index=False, name=None))
     return [entry for entry in episodes if (entry["model"], entry["protocol"], entry["dataset"]) not in out]
+
+
+def left_out_table(differences: Sequence[tuple]) -> Table:
+    """List the score files that are not shown, as (file, key, found, expected, file to delete)."""
+    records = pd.DataFrame(differences, columns=["file", "key", "found", "expected", "delete"])
+    caption = (
+        "These score files were not measured as this suite says, so none of the tables and figures shows them. Delete "
+        "the file in the last column, and Snakemake measures again; or write the suite as it was."
+    )
+    cells = records.set_index("file")
+    return records_table("left-out", "Scores that were left out", caption, cells, data=records)
 
 
 def add_notes(tables: list[Table], notes: dict[str, dict[str, str]]) -> None:

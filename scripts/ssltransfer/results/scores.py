@@ -21,7 +21,7 @@ shortened how the training behind the number was shortened, empty where it was n
 import json
 import math
 import sys
-from collections.abc import Iterable, Mapping
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -175,8 +175,14 @@ def read_checkpoints(paths: Iterable[str | Path]) -> dict[str, dict]:
     return {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
 
 
-def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
+def read_notes(paths: Iterable[str | Path], remarks: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
     """Join the warnings of checked score files into one text per protocol, for captions of tables and figures.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    remarks : mapping, optional
+        Score file -> a remark on it, which stands before all warnings.
 
     Returns
     -------
@@ -187,15 +193,18 @@ def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
     kinds: dict[str, str] = {}
     cells: dict[str, set[tuple[str, str]]] = {}
     found: dict[str, dict[str, set[tuple[str, str]]]] = {}
-    for score in map(read_json, paths):
+    scores = {str(path): read_json(path) for path in paths}
+    warnings = [(scores[path], [remark]) for path, remark in (remarks or {}).items()]
+    warnings += [(score, score.get("warnings", ())) for score in scores.values()]
+    for score, texts in warnings:
         protocol, cell = score["protocol"], (score["model"], score["dataset"])
         kinds[protocol] = score["kind"]
         cells.setdefault(protocol, set()).add(cell)
-        for warning in score.get("warnings", ()):
+        for warning in texts:
             found.setdefault(protocol, {}).setdefault(warning, set()).add(cell)
     notes = {}
-    for protocol, warnings in found.items():
-        texts = [text + _extent(having, cells[protocol]) for text, having in warnings.items()]
+    for protocol, having_of in found.items():
+        texts = [text + _extent(having, cells[protocol]) for text, having in having_of.items()]
         more = [f"and {len(texts) - MAX_WARNINGS} more in the score files"] if len(texts) > MAX_WARNINGS else []
         text = f"{protocol}: {'; '.join([*texts[:MAX_WARNINGS], *more])}."
         notes[protocol] = {"kind": kinds[protocol], "text": text}
@@ -238,7 +247,7 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return tidy(frame.to_dict("records"))
 
 
-def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
+def source_accuracy(models: list[dict], scores: pd.DataFrame, linear: Collection[str] = ()) -> pd.Series:
     """Accuracy of each model on its source dataset, the x axis of every correlation.
 
     Parameters
@@ -248,6 +257,8 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
         ``measured:DATASET`` (the linear score of that cell), or empty.
     scores : pd.DataFrame
         Tidy table.
+    linear : collection of str
+        Datasets of linear scores that were left out of `scores`.
 
     Returns
     -------
@@ -259,8 +270,8 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
     InputError
         The text is neither a number from 0 to 100 nor ``measured:DATASET`` with a linear score.
     """
-    linear = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
-    measured = linear.set_index(["model", "dataset"])["value"].where(linear["partial"].eq("").to_numpy())
+    found = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
+    measured = found.set_index(["model", "dataset"])["value"].where(found["partial"].eq("").to_numpy())
     values = {}
     for row in models:
         text = str(row.get("source_accuracy") or "").strip()
@@ -268,7 +279,7 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
             values[row["model"]] = math.nan
         elif text.startswith("measured:"):
             cell = (row["model"], text.removeprefix("measured:"))
-            if cell[1] not in set(linear["dataset"]):
+            if cell[1] not in {*found["dataset"], *linear}:
                 raise InputError(
                     f"models table, row {row['model']}, source_accuracy: {text!r} names a dataset without a "
                     "linear score in this suite; write a dataset of a linear task, a number, or nothing"

@@ -58,6 +58,7 @@ def measure_inversion(
                 for row, name in enumerate(names)
             },
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=_warnings(missing, settings),
         coverage=trained.get("coverage"),

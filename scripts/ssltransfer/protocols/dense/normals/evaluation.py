@@ -121,6 +121,7 @@ def measure_normals(
             "empty_images": empty,
             "median_tolerance": MEDIAN_TOLERANCE,
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=warnings,
         coverage=coverage(index),
