@@ -50,6 +50,16 @@ def test_a_settings_block_means_the_same_everywhere():
         load_suite(other, SCHEMAS, REPOSITORY)
 
 
+def test_images_that_are_listed_several_times_serve_linear_and_not_fewshot_classification():
+    config = shipped(REPOSITORY / "config/paper-v2.yaml")
+    tasks = config["tasks"]
+    linear = config | {"tasks": tasks | {"linear": [*tasks["linear"], "caltech101-official"]}}
+    assert load_suite(linear, SCHEMAS, REPOSITORY).config["tasks"]["linear"][-1] == "caltech101-official"
+    few = config | {"tasks": tasks | {"fewshot": ["caltech101-official"]}}
+    with pytest.raises(InputError, match=r"tasks\.fewshot: 'caltech101-official'.*original:caltech101$"):
+        load_suite(few, SCHEMAS, REPOSITORY)
+
+
 def test_the_papers_blocks_have_the_papers_numbers():
     """Literally, because they are the defaults of the schema."""
     v1, v2 = (load_suite(shipped(REPOSITORY / f"config/paper-{v}.yaml"), SCHEMAS, REPOSITORY) for v in ("v1", "v2"))

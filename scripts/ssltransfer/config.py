@@ -43,6 +43,10 @@ EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
 """Source -> kinds that its data sets serve besides those of their task."""
 
 
+REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
+"""Source whose index has one image in several rows -> the source of the same images without repeats."""
+
+
 @dataclass(frozen=True)
 class Cell:
     """One score: a protocol's settings block, a model and a data set."""
@@ -432,7 +436,17 @@ def _check_schedule(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"{where}: warmup (as written, or the default) is {warmup}; write less than the {steps} steps")
 
 
+def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
+    if row["source"] in REPEATED_IMAGES:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} lists images several times ({row['source']} draws with "
+            "replacement), so that one image would be both support and query; write a data set without repeats, such "
+            f"as {REPEATED_IMAGES[row['source']]}"
+        )
+
+
 PROTOCOL_CHECKS = {
+    "fewshot": _check_fewshot,
     "detection": _check_schedule,
     "calibration": _check_calibration,
     "inversion": _check_look,

@@ -8,6 +8,7 @@ import pandas as pd
 
 from ssltransfer.analysis.comparison import measured_or_published
 from ssltransfer.analysis.correlation import correlations
+from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.tasks import CONVENTIONS, Conventions, TaskScores, protocol_suffixes, task_matrix
 from ssltransfer.results.scores import source_accuracy, source_datasets
 
@@ -57,10 +58,22 @@ class SuiteResults:
         return measured_or_published(self.scores)
 
     @cached_property
+    def analysed(self) -> pd.DataFrame:
+        """The cells without those that the analysis leaves out (see `marks.left_out`)."""
+        return self.cells[~left_out(self.cells)]
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """All cells as models x tasks, those that the analysis leaves out among them."""
+        return task_matrix(self.cells, list(self.models["model"]))
+
+    @cached_property
     def tasks(self) -> TaskScores:
-        """The cells as models x tasks, with panels, averages and values on the analysis scale."""
+        """The analysed cells as models x tasks, with panels, averages and values on the analysis scale."""
         source = self.models.set_index("model")["source_accuracy"].astype(float)
-        return TaskScores(task_matrix(self.cells, list(source.index)), source, self.conventions, self.leave_out)
+        analysed = self.cells.assign(value=self.cells["value"].mask(left_out(self.cells)))
+        matrix = task_matrix(analysed, list(source.index))
+        return TaskScores(matrix, source, self.conventions, self.leave_out)
 
     @cached_property
     def suffixes(self) -> dict[str, str]:

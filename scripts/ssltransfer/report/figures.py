@@ -11,7 +11,9 @@ from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
 from ssltransfer.report.drawing import FigureContext, save_figure
 from ssltransfer.report.interactive_scatter import scatter_data
+from ssltransfer.report.labels import joined
 from ssltransfer.report.loss_figure import loss_figure
+from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.property_figure import properties_figure
@@ -81,6 +83,8 @@ def plot_figures(
     for name, figure in suite_figures(context):
         save_figure(figure, folder, name)
     captions = _warnings(tables)
+    if note := analysis_note(results):
+        captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():
         images = {model: load_pictures(path) for model, path in files.items()}
         name = f"{kinds[protocol]}-pictures-{protocol}-{dataset}"

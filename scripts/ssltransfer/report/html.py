@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ssltransfer.files import atomic_write, package_data, read_json
+from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.provenance import report_lines
 from ssltransfer.report.table_folder import read_results
 
@@ -109,7 +110,7 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
     """
     tables, figures = Path(tables), Path(figures)
     results = read_results(tables)
-    matrix = results.tasks.matrix
+    matrix = results.shown
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
     counts = {
@@ -122,6 +123,7 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
         title=title,
         counts=counts,
         sections=_sections(tables, figures, suite),
+        note=analysis_note(results),
         provenance={"suite": suite, "conventions": results.conventions_name, **provenance},
         explorer=_inline_json(data) if data.exists() else "",
         script=Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),

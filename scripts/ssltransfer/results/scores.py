@@ -13,6 +13,8 @@ value     the number, in the unit of the metric
 low       lower end of the 95 % interval, empty when none was stated
 high      upper end of the 95 % interval
 source    ``measured``, ``published-v1`` or ``published-v2``
+partial   the part of the data that the number was measured on, empty for all of it
+shortened how the training behind the number was shortened, empty where it was not
 ========  ==================================================================================
 """
 
@@ -27,6 +29,7 @@ import pandas as pd
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data, read_json
+from ssltransfer.results.marks import MARKS, partial, shortened
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
@@ -50,7 +53,8 @@ class Task(NamedTuple):
 
 TASK = list(Task._fields)
 CELL = ["model", *TASK]
-COLUMNS = [*CELL, "value", "low", "high", "source"]
+FIXED_COLUMNS = [*CELL, "value", "low", "high", "source"]
+COLUMNS = [*FIXED_COLUMNS, *MARKS]
 SCHEMA = package_data("workflow/schemas/score.schema.yaml")
 
 
@@ -113,8 +117,16 @@ def _check_value(where: str, value: dict) -> None:
         raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}")
 
 
-def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
+def collect_scores(
+    paths: Iterable[str | Path], promised: Mapping[str, Mapping[str, int]] | None = None
+) -> pd.DataFrame:
     """Collect score files into the tidy table, in the order given.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    promised : mapping of str to mapping, optional
+        Dataset -> its images in ``train``, ``val`` and ``test`` (see `marks.partial`).
 
     Raises
     ------
@@ -130,7 +142,9 @@ def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
             raise InputError(f"{path}: holds the same model, protocol and dataset as {origin[key]}")
         origin[key] = path
         head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
-        rows += [head | value | {"source": "measured"} for value in score["values"]]
+        head |= {"source": "measured", "shortened": shortened(score)}
+        head["partial"] = partial(score, (promised or {}).get(score["dataset"]))
+        rows += [head | value for value in score["values"]]
     return tidy(rows)
 
 
@@ -148,6 +162,12 @@ def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
         head = {name: score[name] for name in ("model", "protocol", "dataset")}
         found += [head | {"setting": s} | episodes for s, episodes in score.get("episodes", {}).items()]
     return found
+
+
+def read_checkpoints(paths: Iterable[str | Path]) -> dict[str, dict]:
+    """Read what checked score files say about the checkpoint of each model (the last score that does)."""
+    scores = map(read_json, paths)
+    return {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
 
 
 def read_notes(paths: Iterable[str | Path], remarks: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
@@ -197,16 +217,25 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:
-    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN."""
+    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN, missing marks empty."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame[list(MARKS)] = frame[list(MARKS)].astype(object).fillna("")
     return frame.astype({"value": float, "low": float, "high": float})
 
 
+def without_empty_marks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the tidy table as it is written: without columns of marks that no score has."""
+    return scores.drop(columns=[mark for mark in MARKS if scores[mark].eq("").all()])
+
+
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings."""
+    """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings.
+
+    Columns of marks may be missing (see `without_empty_marks`).
+    """
     frame = pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "value": [""]})
-    if list(frame.columns) != COLUMNS:
-        raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(COLUMNS)}")
+    if [name for name in frame.columns if name not in MARKS] != FIXED_COLUMNS:
+        raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(FIXED_COLUMNS)}")
     bad = frame[frame["value"].isna() | ~frame["metric"].isin(list(METRICS)) | ~frame["kind"].isin(list(KINDS))]
     if len(bad):
         raise InputError(f"{path}: row {bad.index[0] + 2}: value missing, or metric or kind unknown")
@@ -229,7 +258,7 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame, linear: Collection
     Returns
     -------
     pd.Series
-        Percent, indexed by model, NaN where the column is empty or the cell is missing.
+        Percent, indexed by model, NaN where the column is empty, or the cell is missing or partial.
 
     Raises
     ------
@@ -237,7 +266,7 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame, linear: Collection
         The text is neither a number from 0 to 100 nor ``measured:DATASET`` with a linear score.
     """
     found = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
-    measured = found.set_index(["model", "dataset"])["value"]
+    measured = found.set_index(["model", "dataset"])["value"].where(found["partial"].eq("").to_numpy())
     values = {}
     for row in models:
         text = str(row.get("source_accuracy") or "").strip()
