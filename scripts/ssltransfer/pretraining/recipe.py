@@ -92,9 +92,9 @@ def pretrain(
         Rows of the training images.
     recipe : Recipe
     arch : str
-        See `backbones.build_backbone`.
+        See `resnet.build_backbone`.
     norm : str
-        See `backbones.normalise`.
+        See `resnet.normalise`.
     run : Run
         Its key describes everything that the run depends on, apart from images and recipe.
 

@@ -1,4 +1,4 @@
-"""Feature matrices of any size, seen as a well-conditioned design matrix.
+"""Design matrix of centred features in an orthogonal basis, in memory or streamed.
 
 The columns of the design matrix are the features, centred, in an orthogonal basis that diagonalises their covariance,
 and a last column of ones. A matrix that fits is kept in memory; a larger one is never copied: each product reads the
