@@ -153,7 +153,7 @@ def check(recipe: Recipe, labels: np.ndarray, rows: np.ndarray) -> None:
         )
     if recipe.method == "supervised" and labels.ndim > 1:
         raise InputError(
-            f"{recipe.config_path}: dataset {recipe.dataset} has several labels an image; "
+            f"{recipe.config_path}: dataset {recipe.dataset} has several labels per image; "
             "method supervised needs a dataset with one"
         )
 

@@ -16,7 +16,7 @@ BLOCK = 2**23
 """Elements of a block of rows: 64 MiB in float64."""
 
 RESIDENT_SHARE = 0.25
-"""Part of the memory that the design matrix (12 bytes an element) may take; one that would take more is streamed."""
+"""Part of the memory that the design matrix (12 bytes per element) may take; one that would take more is streamed."""
 
 
 class Rows:
