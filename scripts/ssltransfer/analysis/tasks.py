@@ -1,4 +1,4 @@
-"""Scores as models x tasks, and what the paper derives from them: panels, counted tasks, averages.
+"""Score matrix (models x tasks) and the paper's derived quantities: panels, counted tasks and averages.
 
 The order of derivation is: score matrix -> panels -> counted tasks -> analysis scale -> panel averages. `TaskScores`
 computes each step once, for tables, figures and correlations alike.
@@ -25,7 +25,7 @@ SOURCE = Task("", "", "", "", "source")
 
 @dataclass(frozen=True)
 class Conventions:
-    """Where the two versions of the paper analyse differently.
+    """Analysis choices that differ between v1 and v2 of the paper.
 
     Attributes
     ----------

@@ -96,7 +96,7 @@ def sample_episodes(
     """Draw episodes: distinct classes uniformly, then distinct images of each class uniformly.
 
     Classes with fewer than shot + queries images are not drawn.
-    The generator is seeded by (seed, data set name, shot) alone, so every model meets the same episodes and models
+    The generator is seeded by (seed, dataset name, shot) alone, so every model meets the same episodes and models
     can be compared pair by pair.
 
     Returns
@@ -164,14 +164,14 @@ def evaluate_fewshot(
     episodes: int = 600,
     seed: int = 0,
 ) -> FewShotResult:
-    """Accuracy of one shot on the pooled images of a data set.
+    """Accuracy of one shot on the pooled images of a dataset.
 
     Parameters
     ----------
     features : ndarray of float32, shape (n, d)
     labels : ndarray of int, shape (n,)
     name : str
-        The data set's id; part of the episodes' seed.
+        The dataset's id; part of the episodes' seed.
     shot, queries, ways, episodes, seed : int
         Support and query images per class, classes per episode, number of episodes, seed.
     """

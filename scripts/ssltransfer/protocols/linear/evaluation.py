@@ -103,7 +103,7 @@ def evaluate_linear(
     Parameters
     ----------
     features : ndarray of float32, shape (n, d)
-        All rows of the data set; a memory map is read in blocks, and only a design matrix that fits is kept.
+        All rows of the dataset; a memory map is read in blocks, and only a design matrix that fits is kept.
     labels : ndarray
         As for `fit_path`.
     split : Split
