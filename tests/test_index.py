@@ -1,12 +1,15 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from ssltransfer.datasets import Source, image_root, location, parse_dataset_source
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.index import (
+    SPLITS,
     Index,
     check_counts,
     check_files,
@@ -36,12 +39,44 @@ def index(**changes):
         index(),
         index(extra={"boxes": [[[0, 1, 2, 3, 4]], [], [[1, 0, 0, 5, 5], [0, 1, 1, 2, 2]]]}),
         index(label=[[0, 1], [], [1]]),
+        index(promised={"classes": 2, "train": 2, "val": 0, "test": 4}, skipped={"test": 3}),
     ],
-    ids=["single-label", "boxes", "multi-label"],
+    ids=["single-label", "boxes", "multi-label", "counts"],
 )
 def test_round_trip(tmp_path, original):
     write_index(tmp_path / "index.parquet", original)
     assert read_index(tmp_path / "index.parquet") == original
+
+
+def test_an_index_of_an_older_version_promises_nothing(tmp_path):
+    write_index(tmp_path / "index.parquet", index())
+    table = pq.read_table(tmp_path / "index.parquet")
+    pq.write_table(table.replace_schema_metadata({"classes": '["cat", "dog"]'}), tmp_path / "old.parquet")
+    assert read_index(tmp_path / "old.parquet") == index()
+    assert coverage(index()) == {
+        "images": {"used": 1, "promised": None},
+        "skipped": None,
+        "classes": {"used": 1, "promised": None, "left_out": ["cat"]},
+    }
+
+
+def test_coverage_counts_images_and_classes_of_the_parts_used():
+    counts = {"classes": 3, "train": 2, "val": 0, "test": 4}
+    partial = index(promised=counts, skipped={"test": 2, "train": 1})
+    assert coverage(partial) == {
+        "images": {"used": 1, "promised": 4},
+        "skipped": 2,
+        "classes": {"used": 1, "promised": 3, "left_out": ["cat"]},
+    }
+    whole = coverage(partial, SPLITS)
+    assert whole["images"] == {"used": 3, "promised": 6} and whole["skipped"] == 3
+    assert whole["classes"] == {"used": 2, "promised": 3, "left_out": []}
+    chosen = coverage(partial, SPLITS, np.array([True, False]))
+    assert chosen["classes"] == {"used": 1, "promised": 3, "left_out": ["dog"]}
+    shown = coverage(index(label=[[0, 1], [], [0, 1]]))
+    assert shown["classes"]["used"] == 2
+    many = Index(["a"], ["train"], [0], [str(k) for k in range(50)])
+    assert len(coverage(many)["classes"]["left_out"]) == 20
 
 
 def test_label_arrays():
@@ -165,12 +200,14 @@ def test_a_source_is_indexed_with_its_checks(tmp_path):
     (tmp_path / "birds/train/robin/2.png").write_bytes(b"")
     skipped = index_source(index_params(allow_subset=True, on_error="skip"), tmp_path, "index.parquet")
     assert skipped.image == ["train/robin/1.png", "train/wren/1.png"]
+    assert skipped.promised == index_params()["counts"] and skipped.skipped == {"train": 1}
 
 
 def test_another_column_becomes_the_label():
     boxes = index(extra={"pose": [[0, 1], [], [1]]})
     params = index_params(source=["column", "birds", "pose"], counts={"classes": 2, "train": 2, "val": 0, "test": 1})
     relabelled = relabel(boxes, params)
+    assert relabelled.promised == params["counts"]
     assert relabelled.multi_label and relabelled.label == boxes.extra["pose"] and not relabelled.extra
     with pytest.raises(InputError, match=r"birds has no column 'size'; found pose"):
         relabel(boxes, params | {"source": ["column", "birds", "size"]})

@@ -11,6 +11,7 @@ import sys
 import textwrap
 import time
 import traceback
+import uuid
 from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from operator import length_hint
@@ -19,6 +20,9 @@ from pathlib import Path
 from ssltransfer.errors import InputError, first_line, one_line
 
 log = logging.getLogger("ssltransfer")
+
+RUN = uuid.uuid4().hex
+"""Token of this run of this job: two runs of one job never have the same."""
 
 #: Trouble with the machine and not with the code, so that a traceback would say nothing.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -86,13 +90,19 @@ class JobUsage:
         self._start = time.perf_counter()
 
     def report(self) -> dict:
-        """Return wall seconds, peak resident memory in MiB, the machine, and whether its GPU was used."""
+        """Return wall seconds, peak memory of the process and of the GPU in MiB, the machine, and the device used."""
         return {
             "seconds": round(time.perf_counter() - self._start, 3),
             "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
             "machine": machine(),
             "device": "cuda" if _gpu_used() else "cpu",
+            **_device_memory(),
         }
+
+
+def _device_memory() -> dict[str, int]:
+    """Peak memory that torch held on the GPU, in MiB; empty without a GPU."""
+    return {"device_memory_mib": sys.modules["torch"].cuda.max_memory_reserved() >> 20} if _gpu_used() else {}
 
 
 def machine() -> str:

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,6 +15,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 
 SPLITS = ("train", "val", "test")
+ABOUT = (b"classes", b"promised", b"skipped")
+"""Fields of an index that its file holds as metadata and not as columns; old files have the first alone."""
 
 
 @dataclass
@@ -33,6 +35,11 @@ class Index:
         Class names in label order.
     extra : dict of str to list
         Further columns, such as boxes.
+    promised : dict of str to int or None
+        Numbers of classes and of images per split that the row of `datasets.tsv` promises; None if the index was
+        written without them, as before version 0.2.0.
+    skipped : dict of str to int
+        Number of unreadable images per split that were left out (``on_error: skip``).
     """
 
     image: Sequence[str]
@@ -40,6 +47,8 @@ class Index:
     label: Sequence
     classes: Sequence[str]
     extra: dict[str, Sequence] = field(default_factory=dict)
+    promised: dict[str, int] | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -184,7 +193,8 @@ def select(index: Index, rows: Sequence[int]) -> Index:
         return [values[row] for row in rows]
 
     extra = {column: chosen(values) for column, values in index.extra.items()}
-    return Index(chosen(index.image), chosen(index.split), chosen(index.label), index.classes, extra)
+    columns = {name: chosen(getattr(index, name)) for name in ("image", "split", "label")}
+    return replace(index, **columns, extra=extra)
 
 
 def image_names(index: Index) -> list[str]:
@@ -208,7 +218,7 @@ def split_reference(reference: str) -> tuple[str, int | None]:
 
 
 def write_index(path: str | Path, index: Index) -> None:
-    """Write the index as parquet, class names in the schema metadata."""
+    """Write the index as parquet; class names, promised counts and skipped images in the schema metadata."""
     label_type = pa.list_(pa.int32()) if index.multi_label else pa.int32()
     columns = {
         "image": pa.array(index.image, pa.string()),
@@ -216,7 +226,8 @@ def write_index(path: str | Path, index: Index) -> None:
         "label": pa.array(list(index.label), label_type),
         **{name: pa.array(list(values)) for name, values in index.extra.items()},
     }
-    table = pa.table(columns).replace_schema_metadata({"classes": json.dumps(list(index.classes))})
+    about = {"classes": list(index.classes), "promised": index.promised, "skipped": index.skipped}
+    table = pa.table(columns).replace_schema_metadata({name: json.dumps(value) for name, value in about.items()})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
@@ -225,10 +236,11 @@ def read_index(path: str | Path) -> Index:
     """Read what `write_index` wrote."""
     table = pq.read_table(path)
     columns = {name: table.column(name).to_pylist() for name in table.column_names}
+    about = {name.decode(): json.loads(text) for name, text in table.schema.metadata.items() if name in ABOUT}
     return Index(
         image=columns.pop("image"),
         split=columns.pop("split"),
         label=columns.pop("label"),
-        classes=json.loads(table.schema.metadata[b"classes"]),
         extra=columns,
+        **about,
     )

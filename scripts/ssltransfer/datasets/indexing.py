@@ -1,6 +1,7 @@
 """Making the index of a dataset from its source, with the checks that every index has to pass."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -89,16 +90,18 @@ def index_source(
         problems = find_unreadable(root, index.image, workers, progress)
         for problem in problems.values():
             log.warning("on_error: skip: %s", problem)
+        skipped = Counter(index.split[row] for row in problems)
         index = select(index, [row for row in range(len(index)) if row not in problems])
         check_index(index, name)
-    return index
+        index = replace(index, skipped=dict(skipped))
+    return replace(index, promised=dict(params["counts"]))
 
 
 def generate_dataset(params: IndexParams) -> Generated:
     """Generate the images and the index of a built-in dataset; InputError if it is not as `datasets.tsv` says."""
     generated = load(Source(*params["source"])).generate()
     _check(generated.index, params)
-    return generated
+    return replace(generated, promised=dict(params["counts"]))
 
 
 def relabel(index: Index, params: IndexParams) -> Index:
@@ -122,7 +125,7 @@ def relabel(index: Index, params: IndexParams) -> Index:
             f"{params['dataset']}: dataset {source.name} has no column {source.variant!r}; "
             f"found {', '.join(index.extra) or 'none'}"
         )
-    index = replace(index, label=index.extra[source.variant], extra={})
+    index = replace(index, label=index.extra[source.variant], extra={}, promised=dict(params["counts"]))
     _check(index, params)
     return index
 

@@ -73,6 +73,7 @@ def sample_images(params: IndexParams, datasets: Sequence[Dataset], folder: Path
         label=list(range(len(names))),
         classes=names,
         extra={"origin": originals},
+        promised=dict(params["counts"]),
     )
     check_index(index, params["dataset"])
     check_counts(index, params["dataset"], params["counts"])

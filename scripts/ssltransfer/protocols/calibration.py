@@ -163,4 +163,5 @@ def measure_calibration(predictions: Predictions, linear: dict, seed: int) -> Me
             },
         },
         warnings=warnings,
+        coverage=linear.get("coverage"),
     )

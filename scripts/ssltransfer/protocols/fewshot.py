@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.coverage import coverage
+from ssltransfer.datasets.index import SPLITS, Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import bias_warnings, describe_input
@@ -202,6 +203,7 @@ def measure_fewshot(
         }
         best = max(results, key=lambda norm: results[norm].accuracy)
         selected[f"{shot}-shot"] = best, results[best]
+    smallest = min(shots) + settings.queries  # images of a class that takes part in any of the shots
     norms = {setting: norm for setting, (norm, _) in selected.items()}
     only = set(norms.values())
     return Measurement(
@@ -219,4 +221,5 @@ def measure_fewshot(
                 for setting, (_, result) in selected.items()
             }
         },
+        coverage=coverage(index, SPLITS, np.bincount(labels, minlength=len(index.classes)) >= smallest),
     )

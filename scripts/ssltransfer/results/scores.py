@@ -29,6 +29,7 @@ import pandas as pd
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data, read_json
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+from ssltransfer.results.score_file import SCHEMA_VERSION
 
 AVERAGE = "average"
 MAX_WARNINGS = 3
@@ -81,6 +82,11 @@ def read_score(path: str | Path) -> dict:
         score = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (OSError, ValueError, RecursionError) as error:
         raise InputError(f"{path}: cannot be read as a score file: {error}") from error
+    if isinstance(score, dict) and score.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema: {score['schema']!r} found, this version of ssltransfer reads {SCHEMA_VERSION} and files "
+            "without the key; update ssltransfer, or delete the file to measure again"
+        )
     for problem in _validator().iter_errors(score):
         where = problem.json_path.removeprefix("$.")
         raise InputError(f"{path}: {where}: {problem.message.splitlines()[0][:200]}")

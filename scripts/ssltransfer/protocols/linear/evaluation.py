@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssltransfer.array_backend import NUMPY, Arrays
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.splits import Split, make_split
 from ssltransfer.models.feature_file import Features
@@ -190,6 +191,7 @@ def measure_linear(
             "selected": {"lambda": result.penalty, "validation": result.validation},
             "curve": {name: found.curve for name, found in results.items()},
         },
+        coverage=coverage(index),
     )
     predictions = Predictions(
         test_scores=result.test_scores.astype(np.float32),

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.files import atomic_write
@@ -18,7 +19,7 @@ from ssltransfer.protocols.dense.normals.network import NormalsNetwork, logits_t
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.results.picture_file import Pictures
-from ssltransfer.results.score_file import Measurement, percent
+from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults
 
 BATCH_PIXELS = 300_000
@@ -97,8 +98,9 @@ def measure_normals(
     empty, images = sum(image["pixels"] == 0 for image in errors.images), len(errors.images)
     epochs, papers = settings.schedule.epochs, defaults("normals")["schedule"]["epochs"]
     warnings = [f"{empty} of {images} test images have no known normal"] if empty else []
+    text = f"{epochs} epochs, where the paper has {papers}"
     if epochs != papers:
-        warnings.append(f"{epochs} epochs, where the paper has {papers}")
+        warnings.append(text)
     return Measurement(
         kind="normals",
         values=[
@@ -121,6 +123,8 @@ def measure_normals(
             "training_cost": trained["cost"],
         },
         warnings=warnings,
+        coverage=coverage(index),
+        schedule=training_schedule(text if epochs < papers else ""),
     )
 
 
