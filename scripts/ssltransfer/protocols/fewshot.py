@@ -146,31 +146,6 @@ def episode_accuracy(features: np.ndarray, episodes: np.ndarray, shot: int) -> n
     return correct
 
 
-def evaluate_fewshot(
-    features: np.ndarray,
-    labels: np.ndarray,
-    name: str,
-    shot: int,
-    queries: int = 15,
-    ways: int = 5,
-    episodes: int = 600,
-    seed: int = 0,
-) -> FewShotResult:
-    """Accuracy of one shot on the pooled images of a data set.
-
-    Parameters
-    ----------
-    features : ndarray of float32, shape (n, d)
-    labels : ndarray of int, shape (n,)
-    name : str
-        The data set's id; part of the episodes' seed.
-    shot, queries, ways, episodes, seed : int
-        Support and query images per class, classes per episode, number of episodes, seed.
-    """
-    rows = sample_episodes(labels, name, shot, queries, ways, episodes, seed)
-    return FewShotResult(ways * queries, episode_accuracy(features, rows, shot))
-
-
 def measure_fewshot(
     features: dict[str, Features], index: Index, dataset: str, settings: FewShotSettings
 ) -> Measurement:

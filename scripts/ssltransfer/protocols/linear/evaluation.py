@@ -151,7 +151,7 @@ def measure_linear(
         By input normalisation.
     index : Index
     dataset : str
-        Id of the dataset; part of the seed of a random validation part.
+        Id of the dataset, for messages.
     metric : str
         See `classification_metrics.evaluate`.
     settings : LinearSettings
