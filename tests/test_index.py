@@ -11,6 +11,7 @@ from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.index import (
     SPLITS,
     Index,
+    check_classes,
     check_counts,
     check_files,
     check_index,
@@ -124,9 +125,28 @@ def test_counts():
         InputError, match=r"config/datasets.tsv says train 5, found 2 \(-3\); test 0, found 1 \(\+1\); is"
     ):
         check_counts(index(), "animals", counts | {"train": 5, "test": 0})
+
+
+def test_classes_without_training_images_are_refused():
     with pytest.raises(InputError, match="class 'dog' has no training image"):
-        check_counts(index(label=[0, 0, 1]), "animals", counts)
-    check_counts(index(label=[[], [0, 1], []]), "animals", counts)
+        check_classes(index(label=[0, 0, 1]), "animals")
+    check_classes(index(), "animals")
+    check_classes(index(label=[[], [0, 1], []]), "animals")
+    check_classes(index(split=["test"] * 3, label=[0, 0, 0]), "animals")
+
+
+@pytest.mark.parametrize("spelling", ["a.png", "./a.png", "b/../a.png", ".//a.png", "/data/own/a.png", "../own/a.png"])
+def test_one_image_is_one_image_however_it_is_spelled(spelling):
+    root = Path("/data/own")
+    images = ["a.png", "b c.png", spelling]
+    with pytest.raises(InputError, match=r"a\.png is in train and in test"):
+        check_index(index(image=images), "animals", root)
+    with pytest.raises(InputError, match=r"a\.png is there twice, with label 'cat' and with label 'dog'"):
+        check_index(index(image=images, split=["train"] * 3), "animals", root)
+    with pytest.raises(InputError, match=r"with label 'cat\|dog' and with label ''"):
+        check_index(index(image=images, split=["train"] * 3, label=[[0, 1], [], []]), "animals", root)
+    check_index(index(image=images, split=["train"] * 3, label=[1, 0, 1]), "animals", root)  # drawn with replacement
+    check_index(index(image=["many.npy#1", "many.npy#2", "many.npy#11"]), "animals", root)
 
 
 def test_files(tmp_path):
@@ -201,6 +221,27 @@ def test_a_source_is_indexed_with_its_checks(tmp_path):
     skipped = index_source(index_params(allow_subset=True, on_error="skip"), tmp_path, "index.parquet")
     assert skipped.image == ["train/robin/1.png", "train/wren/1.png"]
     assert skipped.promised == index_params()["counts"] and skipped.skipped == {"train": 1}
+
+
+def test_classes_without_training_images_are_named_however_few_images_there_are(tmp_path, caplog):
+    """Counts that differ do not hide them, and skipped images are not in the way of the check."""
+    for name in ("train/robin/1.png", "train/wren/1.png", "test/wren/2.png", "test/kiwi/1.png"):
+        (tmp_path / "birds" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2)).save(tmp_path / "birds" / name)
+    exact = {"counts": {"classes": 3, "train": 2, "val": 0, "test": 2}}
+    with pytest.raises(InputError, match="class 'kiwi' has no training image"):
+        index_source(index_params(**exact), tmp_path, "index.parquet")
+    for changes in ({}, exact, {"on_error": "skip"}):
+        caplog.clear()
+        index_source(index_params(allow_subset=True, **changes), tmp_path, "index.parquet")
+        assert any("allow_subset" in line and "kiwi" in line for line in caplog.messages)
+    (tmp_path / "birds/test/kiwi/1.png").rename(tmp_path / "birds/test/wren/1.png")
+    (tmp_path / "birds/test/kiwi").rmdir()
+    (tmp_path / "birds/train/robin/1.png").write_bytes(b"")
+    caplog.clear()
+    counts = {"classes": 2, "train": 2, "val": 0, "test": 2}
+    index_source(index_params(on_error="skip", counts=counts), tmp_path, "index.parquet")
+    assert any("on_error" in line and "'robin' has no training image" in line for line in caplog.messages)
 
 
 def test_another_column_becomes_the_label():

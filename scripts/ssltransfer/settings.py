@@ -52,7 +52,7 @@ def complete(block: Mapping) -> dict:
     Raises
     ------
     InputError
-        If the kind is unknown, or the kind has no such key.
+        If the kind is unknown, the kind has no such key, or a number is not finite.
     """
     kinds = config_schema()["$defs"]
     if block.get("kind") not in kinds:
@@ -60,6 +60,10 @@ def complete(block: Mapping) -> dict:
     schema = kinds[block["kind"]]
     if unknown := [key for key in block if key not in schema["properties"]]:
         raise InputError(f"settings block of kind {block['kind']}: unknown key {unknown[0]!r}")
+    try:
+        json.dumps(block, allow_nan=False)
+    except ValueError:  # bounds of a schema let NaN pass, because no comparison with it is true
+        raise InputError(f"settings block of kind {block['kind']}: a number is not finite; found {block}") from None
     return fill_defaults(block, schema)
 
 

@@ -91,14 +91,23 @@ def concatenate(parts: dict[str, tuple[Sequence[str], Sequence]], classes: Seque
     )
 
 
-def check_index(index: Index, name: str) -> None:
+def check_index(index: Index, name: str, root: Path = Path()) -> None:
     """Refuse an index that no protocol could use.
+
+    Parameters
+    ----------
+    index : Index
+    name : str
+        Of the dataset, for messages.
+    root : Path
+        Folder that the references start from; two references are the same image if they lead to one path, however they
+        are spelled (``a.jpg``, ``./a.jpg``). Links are not followed.
 
     Raises
     ------
     InputError
         If columns differ in length, a split name is unknown, a label is outside 0..classes-1, two classes have one
-        name, an image both trains and tests, or a name is not text.
+        name, an image is in two parts or has two labels, or a name is not text.
     """
     lengths = {"image": len(index.image), "split": len(index.split), "label": len(index.label)}
     lengths |= {column: len(values) for column, values in index.extra.items()}
@@ -118,10 +127,21 @@ def check_index(index: Index, name: str) -> None:
     for text in (*index.classes, *index.image):
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise InputError(f"{name}: the name {text!a} is not UTF-8; rename the file or folder")
-    split_of: dict[str, str] = {}
-    for image, split in zip(index.image, index.split, strict=True):
-        if split_of.setdefault(image, split) != split:
-            raise InputError(f"{name}: image {image} is in {split_of[image]} and in {split}")
+    first_row: dict[str, int] = {}
+    for row, image in enumerate(index.image):
+        first = first_row.setdefault(os.path.normpath(root / image), row)
+        if index.split[first] != index.split[row]:
+            raise InputError(f"{name}: image {image} is in {index.split[first]} and in {index.split[row]}")
+        if index.label[first] != index.label[row]:
+            raise InputError(
+                f"{name}: image {image} is there twice, with {_label_text(index, first)} and with "
+                f"{_label_text(index, row)}"
+            )
+
+
+def _label_text(index: Index, row: int) -> str:
+    labels = index.label[row] if index.multi_label else [index.label[row]]
+    return f"label {'|'.join(index.classes[label] for label in labels)!r}"
 
 
 def check_files(index: Index, name: str, root: Path) -> None:
@@ -160,13 +180,12 @@ def _files(folder: Path) -> set[str]:
 
 
 def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
-    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test) and look for empty classes.
+    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test).
 
     Raises
     ------
     InputError
-        If counts differ (with the differences), or a class has no training image although the dataset has a training
-        part.
+        If counts differ, with the differences.
     """
     found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
     wrong = [
@@ -176,6 +195,16 @@ def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
     ]
     if wrong:
         raise InputError(f"{name}: config/datasets.tsv says {'; '.join(wrong)}; is the copy complete?")
+
+
+def check_classes(index: Index, name: str) -> None:
+    """Require a training image of every class, if there is a training part.
+
+    Raises
+    ------
+    InputError
+        If a class has none: its name and the number of such classes.
+    """
     train = [label for label, split in zip(index.label, index.split, strict=True) if split == "train"]
     if train:
         seen = set().union(*train) if index.multi_label else set(train)

@@ -82,6 +82,14 @@ def possible_shots(labels: np.ndarray, shots: Sequence[int], queries: int, ways:
     return possible, notes
 
 
+def repetition_warnings(index: Index) -> list[str]:
+    """Warn of images that the index lists more than once: an episode draws rows, not images."""
+    repeated = len(index) - len(set(index.image))
+    return [
+        f"{repeated} of {len(index)} rows repeat an image, which can be in the support and the query set of an episode"
+    ] * bool(repeated)
+
+
 def sample_episodes(
     labels: np.ndarray, name: str, shot: int, queries: int, ways: int, episodes: int, seed: int
 ) -> np.ndarray:
@@ -189,7 +197,7 @@ def measure_fewshot(
             settings.transform, settings.normalisation, features, norms if len(only) > 1 else only.pop()
         ),
         details={"images": len(index), "classes": len(index.classes)},
-        warnings=notes + bias_warnings(settings.normalisation),
+        warnings=notes + repetition_warnings(index) + bias_warnings(settings.normalisation),
         more={
             "episodes": {
                 setting: {"queries": result.queries, "correct": result.correct.tolist()}
