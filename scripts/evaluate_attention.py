@@ -1,7 +1,5 @@
 """Measure the occlusion attention of a model on the images of a dataset."""
 
-import numpy as np
-
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import SPLITS, image_names, read_index
 from ssltransfer.device import choose_device
@@ -13,6 +11,7 @@ from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
+from ssltransfer.row_file import read_array
 from ssltransfer.settings import complete, config_path, read_settings, resume_settings
 from ssltransfer.training import resumable, run_key
 
@@ -23,7 +22,7 @@ with job(snakemake.log[0]):
     device = choose_device(snakemake.threads)
     index = read_index(snakemake.input.index)
     names = image_names(index)
-    images = np.load(snakemake.input.images, allow_pickle=False)
+    images = read_array(snakemake.input.images)
     backbone = fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device)
     checkpoint = read_provenance(snakemake.input.checkpoint)
     key = run_key(params, checkpoint, resume_settings("attention", settings))

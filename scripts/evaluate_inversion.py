@@ -1,7 +1,5 @@
 """Compare images reconstructed from the features of a model with the originals."""
 
-import numpy as np
-
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.protocols.inversion.evaluation import draw_inversion, measure_inversion
@@ -10,6 +8,7 @@ from ssltransfer.protocols.inversion.settings import EvaluationSettings
 from ssltransfer.protocols.inversion.similarity import load_distances
 from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
+from ssltransfer.row_file import read_array
 from ssltransfer.settings import complete, read_settings
 
 with job(snakemake.log[0]):
@@ -18,7 +17,7 @@ with job(snakemake.log[0]):
     settings = read_settings(EvaluationSettings, params.settings)
     device = choose_device(snakemake.threads)
     inverted = load_inverted(snakemake.input.inverted)
-    originals = np.load(snakemake.input.originals, allow_pickle=False)
+    originals = read_array(snakemake.input.originals)
     distances, missing = load_distances(settings.lpips, snakemake.input.get("trunks", []), device)
     save_pictures(output.pictures, draw_inversion(inverted, originals, settings))
     versions = package_versions("torch", "numpy", "scikit-image", "lpips") | {"protocol": params.version}

@@ -8,5 +8,6 @@ from ssltransfer.jobs import job
 
 with job(snakemake.log[0]):
     params = snakemake.params
-    manifest = fetch(params.source, params.checksum, Path(params.folder), Path(params.pin))
+    source = params.source if isinstance(source, str) else params.source[0]
+    manifest = fetch(source, params.checksum, Path(params.folder), Path(params.pin))
     write_json(snakemake.output.manifest, manifest)

@@ -8,7 +8,8 @@ from ssltransfer.jobs import job, log
 
 with job(snakemake.log[0]):
     params = snakemake.params
-    manifest = fetch_if_possible(params.source, params.checksum, Path(params.folder), Path(params.pin))
+    source = params.source if isinstance(source, str) else params.source[0]
+    manifest = fetch_if_possible(source, params.checksum, Path(params.folder), Path(params.pin))
     if "absent" in manifest:
         log.warning("%s; to try again: --forcerun fetch_lpips_network", manifest["absent"])
     write_json(snakemake.output.manifest, manifest)

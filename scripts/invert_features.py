@@ -1,7 +1,5 @@
 """Reconstruct the images of a dataset from the features of a model."""
 
-import numpy as np
-
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import SPLITS, image_names, read_index
 from ssltransfer.device import choose_device
@@ -12,6 +10,7 @@ from ssltransfer.protocols.inversion.inversion import choose_batch_size, invert
 from ssltransfer.protocols.inversion.inverted_file import Inverted, save_inverted
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.results.tensor_header import describe_training, read_provenance
+from ssltransfer.row_file import read_array
 from ssltransfer.settings import config_path, read_settings
 from ssltransfer.training import resumable, run_key
 
@@ -20,7 +19,7 @@ with job(snakemake.log[0]):
     params, output = snakemake.params, snakemake.output
     device = choose_device()
     settings = read_settings(InversionSettings, params.settings)
-    images = np.load(snakemake.input.images, allow_pickle=False)
+    images = read_array(snakemake.input.images)
     index = read_index(snakemake.input.index)
     names = image_names(index)
     checkpoint = read_provenance(snakemake.input.checkpoint)

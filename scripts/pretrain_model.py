@@ -7,6 +7,7 @@ from ssltransfer.jobs import JobUsage, job
 from ssltransfer.pretraining.recipe import Recipe, pretrain
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.results.tensor_header import encode_metadata
+from ssltransfer.row_file import open_array
 from ssltransfer.training import resumable, run_key
 
 with job(snakemake.log[0]):
@@ -16,7 +17,7 @@ with job(snakemake.log[0]):
     images = labels = rows = np.empty(0)
     if recipe.method != "none":
         index = read_index(snakemake.input.index)
-        images = np.load(snakemake.input.images, mmap_mode="r", allow_pickle=False)
+        images = open_array(snakemake.input.images)
         labels, rows = index.label_array(), np.flatnonzero(index.split_array() == "train")
     with resumable(output, run_key(params), recipe.config_path, label=recipe.name) as run:
         state, losses = pretrain(images, labels, rows, recipe, params.arch, params.norm, run)

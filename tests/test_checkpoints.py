@@ -19,7 +19,7 @@ from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
 from ssltransfer.checkpoints.fetch import fetch, fetch_if_possible, manifest_files
 from ssltransfer.checkpoints.sources import Location, local_files, parse_checkpoint_source
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_hash
+from ssltransfer.files import file_hash, read_json
 from ssltransfer.models.backbone_file import forward_check, load_backbone
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.results.tensor_file import save_tensors
@@ -639,7 +639,9 @@ def test_first_use_is_pinned_and_later_changes_are_errors(tmp_path, local):
     copy = tmp_path / "folder" / "original.pth"
     before = file_hash(copy)
     assert manifest["files"][0]["sha256"] == before
-    assert json.loads((tmp_path / "pins" / "m.json").read_text()) == manifest
+    assert read_json(tmp_path / "pins" / "m.json") == {"files": manifest["files"]}
+    status = (tmp_path / "original.pth").stat()
+    assert manifest["local"] == {str(tmp_path / "original.pth"): [status.st_size, int(status.st_mtime)]}
     assert manifest_files(manifest, tmp_path / "folder") == [copy]
     (tmp_path / "original.pth").write_bytes(b"other weights")
     now = file_hash(tmp_path / "original.pth")
@@ -673,7 +675,7 @@ def test_the_workflow_notices_a_changed_local_file(tmp_path, state):
 def test_a_copy_outlives_its_original(tmp_path, local):
     manifest = local()
     (tmp_path / "original.pth").unlink()
-    assert local() == manifest
+    assert local()["files"] == manifest["files"]
     (tmp_path / "folder" / "original.pth").write_bytes(b"other weights")
     with pytest.raises(InputError, match="sha256 is .*, expected"):
         local()

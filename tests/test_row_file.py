@@ -74,7 +74,9 @@ def test_a_full_disk_is_an_error_and_not_the_end_of_the_process(tmp_path):
 
 def test_memory_does_not_grow_with_the_file(tmp_path):
     """Reads 400 MB in a process whose peak stays far below."""
-    ArrayFile.create(tmp_path / "a.npy", (400, 1_000_000), np.uint8)
+    file = ArrayFile.create(tmp_path / "a.npy", (400, 1_000_000), np.uint8)
+    for row in range(400):
+        file.write(row, np.zeros((1, 1_000_000)))
     code = (
         "import re, sys; sys.path.append('scripts'); from ssltransfer.row_file import ArrayFile\n"
         f"file = ArrayFile({str(tmp_path / 'a.npy')!r})\n"

@@ -1,6 +1,5 @@
 """The training engine: the same losses however it is interrupted, and with however many loading processes."""
 
-import json
 import os
 import pickle
 import signal
@@ -13,6 +12,7 @@ import torch
 from torch import nn
 
 from ssltransfer.errors import InputError
+from ssltransfer.files import read_json
 from ssltransfer.training import Curve, Run, batch_rows, iterate_batches, resumable, run_key, seed_step, train
 
 ROWS = np.arange(100, 123)
@@ -222,7 +222,7 @@ def test_a_batch_may_be_larger_than_the_data():
 
 def test_curves_are_json(tmp_path):
     Curve(4, [1.23456789, 0.5]).save(tmp_path / "deep/curve.json")
-    assert json.loads((tmp_path / "deep/curve.json").read_text()) == {"interval": 4, "losses": [1.23457, 0.5]}
+    assert read_json(tmp_path / "deep/curve.json") == {"interval": 4, "losses": [1.23457, 0.5]}
 
 
 def test_the_resume_folder_of_a_job_stays_until_its_outputs_are_written(tmp_path):
@@ -230,7 +230,7 @@ def test_the_resume_folder_of_a_job_stays_until_its_outputs_are_written(tmp_path
     for error in (InputError, KeyboardInterrupt):
         with pytest.raises(error), resumable(output, "key", "here", workers=3) as run:
             assert (run.key, run.config_path, run.workers) == ("key", "here", 3)
-            run.resume_dir.mkdir(exist_ok=True)
+            (run.resume_dir / "state.pt").touch()
             raise error
         assert run.resume_dir == tmp_path / "network.safetensors.part" and run.resume_dir.is_dir()
     with resumable(output, "key", "here") as run:

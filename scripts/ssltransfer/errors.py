@@ -16,3 +16,8 @@ def first_line(error: Exception) -> str:
 def one_line(error: Exception) -> str:
     """Return an error's message without line ends, which names of files may hold."""
     return " ".join(str(error).split())
+
+
+def damaged(path: object, reason: object) -> InputError:
+    """Return the error for a file of this workflow that no longer holds what was written to it."""
+    return InputError(f"{path} is damaged ({reason}); delete it to make it anew")

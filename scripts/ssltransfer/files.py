@@ -1,11 +1,19 @@
-"""Atomic writing of files (a killed job leaves no partial file), JSON files, and file hashes."""
+"""Atomic writing of files (a killed job leaves no partial file), JSON files with checksums, and file hashes."""
 
 import hashlib
 import json
 import os
+import secrets
+import zlib
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
+
+from ssltransfer.errors import damaged
+
+CHECKSUM = "crc32"
+"""Key of the checksum of a JSON file, and of the header of a safetensors or parquet file."""
 
 
 def package_data(name: str) -> Path:
@@ -22,11 +30,12 @@ def package_data(name: str) -> Path:
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.
 
-    The temporary name keeps the suffix of `path`, because writers such as `numpy.save` add a missing one.
+    The temporary name keeps the suffix of `path`, because writers such as `numpy.save` add a missing one. It is
+    random, because jobs of two machines can have the same process number.
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f".{path.stem}.{os.getpid()}.tmp{path.suffix}")
+    temporary = path.with_name(f".{path.stem}.{os.getpid()}-{secrets.token_hex(4)}.tmp{path.suffix}")
     try:
         yield temporary
         temporary.replace(path)
@@ -34,15 +43,38 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
+def json_checksum(content: Any) -> str:
+    """Return the CRC-32 of content that JSON can hold, as hexadecimal digits; layout and order of keys do not count."""
+    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
+    return f"{zlib.crc32(text.encode()):08x}"
+
+
 def write_json(path: str | Path, content: dict) -> None:
-    """Write `content` as indented JSON; NaN and infinity are refused (ValueError)."""
+    """Write `content` as indented JSON, with its checksum; NaN and infinity are refused (ValueError)."""
     with atomic_write(path) as temporary:
-        temporary.write_text(json.dumps(content, indent=1, allow_nan=False) + "\n", encoding="utf-8")
+        text = json.dumps(content | {CHECKSUM: json_checksum(content)}, indent=1, allow_nan=False)
+        temporary.write_text(text + "\n", encoding="utf-8")
+
+
+def _refuse_constant(name: str) -> None:
+    raise ValueError(f"{name} is not a number of JSON")
 
 
 def read_json(path: str | Path) -> dict:
-    """Read a JSON file."""
-    return json.loads(Path(path).read_text(encoding="utf-8"))
+    """Read a JSON file, without its checksum.
+
+    Raises
+    ------
+    InputError
+        If the file is not valid JSON, or has a checksum that is not that of its content.
+    """
+    try:
+        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+    except (ValueError, RecursionError) as error:
+        raise damaged(path, f"not valid JSON: {error}") from None
+    if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != json_checksum(content):
+        raise damaged(path, "its content does not match its checksum")
+    return content
 
 
 def file_hash(path: str | Path, algorithm: str = "sha256") -> str:

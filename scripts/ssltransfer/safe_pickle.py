@@ -44,10 +44,15 @@ def shown(names: Iterable[Any], count: int = 5) -> str:
 
 
 def check_archive(archive: zipfile.ZipFile) -> None:
-    """Refuse (ValueError) a zip archive that unpacks to far more than its size."""
+    """Refuse (ValueError) a zip archive that unpacks to far more than its size, or whose checksums are wrong.
+
+    torch ignores the checksums of its files.
+    """
     unpacked = sum(info.file_size for info in archive.infolist())
     if unpacked > MAX_UNPACKING * Path(str(archive.filename)).stat().st_size:
         raise ValueError(f"it would unpack to {unpacked} bytes, over {MAX_UNPACKING} times its size")
+    if (wrong := archive.testzip()) is not None:
+        raise ValueError(f"the checksum of {_REPR.repr(wrong)} is wrong: the file is damaged")
 
 
 def check_pickle(file: BinaryIO) -> None:

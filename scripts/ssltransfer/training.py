@@ -9,10 +9,10 @@ import json
 import logging
 import math
 import os
-import shutil
 import signal
 import threading
 import time
+import zipfile
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -28,6 +28,8 @@ from torch.utils.data import DataLoader, Dataset
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import atomic_write, write_json
 from ssltransfer.jobs import progress
+from ssltransfer.part_folder import part_folder
+from ssltransfer.safe_pickle import check_archive
 
 log = logging.getLogger("ssltransfer")
 
@@ -68,23 +70,21 @@ class Run:
 def resumable(
     output: str | Path, key: str, config_path: str, *, label: str = "steps", workers: int = 0
 ) -> Iterator[Run]:
-    """Yield the run of a job; its resume folder is removed when the block ends without an error.
+    """Yield the run of a job, which holds its resume folder until the block ends (see `part_folder`).
 
-    So the outputs have to be written inside the block.
+    The outputs have to be written inside the block.
 
     Parameters
     ----------
     output : str or Path
-        The job's main output. The resume folder is ``{output}.part``, which Snakemake does not know of and therefore
-        does not delete when the job fails.
+        The job's main output. The resume folder is ``{output}.part``.
     key, config_path, workers
         See `Run` and `run_key`.
     label : str
         Name of the progress bar.
     """
-    resume_dir = Path(f"{output}.part")
-    yield Run(resume_dir, key, config_path, workers, lambda batches, total: progress(batches, label, total))
-    shutil.rmtree(resume_dir, ignore_errors=True)
+    with part_folder(output) as part:
+        yield Run(part.path, key, config_path, workers, lambda batches, total: progress(batches, label, total))
 
 
 def run_key(params: Any, *inputs: Any) -> str:
@@ -239,6 +239,8 @@ class _State:
         if not self.path.exists():
             return
         try:
+            with zipfile.ZipFile(self.path) as archive:
+                check_archive(archive)
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             key = state["key"]
         except Exception as error:  # a damaged file can raise nearly anything

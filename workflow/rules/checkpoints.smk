@@ -17,7 +17,7 @@ rule fetch_checkpoint:
     conda:
         "../../envs/torch.yaml"
     params:
-        source=of_model("source"),
+        source=checkpoint_source,
         checksum=of_model("sha256"),
         # Not an output, so that Snakemake never deletes a download.
         folder="resources/checkpoints/{model}",
@@ -34,7 +34,7 @@ use rule fetch_checkpoint as fetch_head with:
     log:
         "logs/fetch_head/{model}.log",
     params:
-        source=lambda w: HEADS[w.model]["source"],
+        source=head_source,
         checksum="",
         folder="resources/heads/{model}",
         pin="resources/checkpoint-pins/{model}-head.json",

@@ -5,7 +5,7 @@ from pathlib import Path
 from snakemake.exceptions import WorkflowError
 from snakemake.settings.types import DeploymentMethod
 
-from ssltransfer.checkpoints.sources import local_files
+from ssltransfer.checkpoints.sources import local_files, source_with_state
 from ssltransfer.config import load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
@@ -209,6 +209,15 @@ def originals_here(wildcards):
     return present_files(SUITE.models[wildcards.model]["source"])
 
 
+def checkpoint_source(wildcards):
+    manifest = f"results/checkpoints/{wildcards.model}.manifest.json"
+    return source_with_state(SUITE.models[wildcards.model]["source"], manifest)
+
+
+def head_source(wildcards):
+    return source_with_state(HEADS[wildcards.model]["source"], f"results/heads/{wildcards.model}.manifest.json")
+
+
 def conversion_params(wildcards):
     """What a converted checkpoint depends on, beside its files."""
     row = SUITE.models[wildcards.model]
@@ -286,6 +295,10 @@ def lpips_manifests(wildcards):
 
 def lpips_source(wildcards):
     return SUITE.config["lpips_trunks"].get(wildcards.network, LPIPS_NETWORKS[wildcards.network].source)
+
+
+def lpips_source_with_state(wildcards):
+    return source_with_state(lpips_source(wildcards), f"results/lpips/{wildcards.network}.json")
 
 
 def attention_images(wildcards):

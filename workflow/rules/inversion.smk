@@ -46,7 +46,7 @@ rule fetch_lpips_network:
     conda:
         "../../envs/torch.yaml"
     params:
-        source=lpips_source,
+        source=lpips_source_with_state,
         checksum=lambda w: LPIPS_NETWORKS[w.network].sha256,
         folder="resources/lpips/{network}",
         pin="resources/checkpoint-pins/lpips-{network}.json",

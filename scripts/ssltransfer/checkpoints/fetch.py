@@ -7,13 +7,15 @@ to commit, and a later difference is an error.
 import logging
 import re
 import shutil
+import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ssltransfer.checkpoints.sources import Location, parse_checkpoint_source
+from ssltransfer.checkpoints.sources import Location, local_state, parse_checkpoint_source
 from ssltransfer.download import check_file, download
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import atomic_write, file_hash, read_json, write_json
+from ssltransfer.safe_pickle import check_archive
 
 log = logging.getLogger(__name__)
 
@@ -35,14 +37,17 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     Returns
     -------
     dict
-        ``files``: for each its ``name``, ``sha256``, ``size`` and ``source``.
+        ``files``: for each its ``name``, ``sha256``, ``size`` and ``source``. ``local``, where the source names files
+        on this machine: their size and time before they were copied.
 
     Raises
     ------
     InputError
-        If no alternative is available (with what to place where), or a file differs from its checksum or pin.
+        If no alternative is available (with what to place where), or a file differs from its checksum or pin, or is
+        an archive (such as a torch file) that differs from the checksums within it.
     """
     pins = _read_pins(pin)
+    state = local_state(source)
     failures = []
     for locations in parse_checkpoint_source(source):
         if pins and (unpinned := [location.name for location in locations if location.name not in pins]):
@@ -57,7 +62,7 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
         if not pins:
             write_json(pin, manifest)
             log.info("first use: hashes written to %s; commit it to notice any later change", pin)
-        return manifest
+        return manifest | {"local": state} if state else manifest
     hint = f"; if another file is meant, delete {pin} and the file in {folder}" if pins else ""
     raise InputError(" | ".join(failures) + hint)
 
@@ -96,10 +101,24 @@ def _fetch_file(location: Location, checksum: str, folder: Path, pin: dict | Non
     else:
         address = download([location.address], target, **known | pinned) or "placed by hand"
     check_file(target, **known)
+    _check_archive(target)
     if pin is not None:
         return pin  # with the address and date of the first fetch, also if the file was brought again
     found = {"name": location.name, "sha256": file_hash(target), "size": target.stat().st_size}
     return found | {"source": address, "date": datetime.now(UTC).date().isoformat()}
+
+
+def _check_archive(path: Path) -> None:
+    """Require a zip archive to match the checksums that it holds; other files hold none that could be checked here."""
+    with path.open("rb") as file:
+        zipped = file.read(4) == b"PK\x03\x04"
+    if not zipped:
+        return
+    try:
+        with zipfile.ZipFile(path) as archive:
+            check_archive(archive)
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"{path} is damaged ({first_line(error)}); delete it to fetch it again") from None
 
 
 def _copy(original: Path, target: Path, known: dict[str, str]) -> None:

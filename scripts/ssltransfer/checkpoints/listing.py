@@ -8,6 +8,7 @@ from pathlib import Path
 from safetensors import safe_open
 
 from ssltransfer.files import atomic_write
+from ssltransfer.results.tensor_header import read_provenance
 
 COLUMNS = ["model", "source", "sha256", "tensors", "left out", "forward", "head check"]
 
@@ -32,7 +33,8 @@ def list_checkpoints(paths: Iterable[Path], verified: dict[str, dict], heads: li
     rows = [COLUMNS]
     for path in paths:
         with safe_open(path, framework="numpy") as file:
-            metadata, tensors = file.metadata() or {}, len(file.keys())
+            tensors = len(file.keys())
+        metadata = read_provenance(path)
         files = json.loads(metadata.get("files", "{}"))
         forward = json.loads(metadata.get("forward", "{}"))
         rows.append(

@@ -1,11 +1,12 @@
 """The `source` column of `models.tsv`: where the published files of a model are."""
 
 import re
-from pathlib import PurePosixPath
+from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ssltransfer.errors import InputError
+from ssltransfer.files import read_json
 
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
 
@@ -40,6 +41,31 @@ def local_files(source: str) -> list[str]:
     """Paths of the files of a source that are said to be on this machine."""
     addresses = [address for text in source.split() for address in _expand(text)]
     return [address.removeprefix("file:") for address in addresses if address.startswith("file:")]
+
+
+def local_state(source: str) -> dict[str, list[int]]:
+    """Size and time (seconds) of the files of a source that are on this machine, by path."""
+    files = {path: Path(path).stat() for path in local_files(source) if Path(path).is_file()}
+    return {path: [status.st_size, int(status.st_mtime)] for path, status in files.items()}
+
+
+def source_with_state(source: str, manifest: str | Path) -> str | list:
+    """Return a source, in a list with the `local_state` of its files where there are any: a parameter of a rule.
+
+    Snakemake runs a job again for an input that is newer than its output. A file replaced by an older one is noticed
+    by this parameter. It is the source alone where the manifest was written by release 0.1.0, which did not record
+    the state, and the sizes are still the same.
+    """
+    state = local_state(source)
+    try:
+        fetched = read_json(manifest)
+        sizes = {file["name"]: file["size"] for file in fetched["files"]}
+        earlier = "local" not in fetched and sizes
+    except (OSError, InputError, KeyError, TypeError):
+        earlier = False
+    if not state or (earlier and all(sizes.get(PurePosixPath(p).name, size) == size for p, (size, _) in state.items())):
+        return source
+    return [source, state]
 
 
 def _expand(text: str) -> list[str]:

@@ -9,6 +9,7 @@ import numpy as np
 from ssltransfer.datasets.index import Index, concatenate
 from ssltransfer.datasets.layout import missing
 from ssltransfer.errors import InputError
+from ssltransfer.row_file import open_array
 from ssltransfer.safe_pickle import PickledArray, load_inert
 
 
@@ -140,7 +141,8 @@ def open_rows(path: Path) -> np.ndarray | MatlabRows:
 @lru_cache(maxsize=8)
 def _open_rows(path: Path) -> np.ndarray:
     if path.suffix == ".npy":
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
+        return open_array(path) if array.flags.c_contiguous else array  # a user's own, or verified
     data = read_cifar_batch(path).get("data")
     if not isinstance(data, np.ndarray) or data.ndim != 2 or data.shape[1] != 3072 or data.dtype != np.uint8:
         raise InputError(f"{path}: 'data' must be uint8 of shape (n, 3072)")

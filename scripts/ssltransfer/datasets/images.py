@@ -11,7 +11,6 @@ import hashlib
 import json
 import logging
 import re
-import shutil
 from collections.abc import Callable, Iterable, Iterator
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -23,6 +22,7 @@ from ssltransfer.datasets.containers import open_rows
 from ssltransfer.datasets.index import split_reference
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
+from ssltransfer.part_folder import PartFolder, part_folder
 from ssltransfer.row_file import ArrayFile
 from ssltransfer.versions import version
 
@@ -157,12 +157,18 @@ class DecodedImages:
         See `parse_transform`.
     workers : int
         Threads.
+
+    Attributes
+    ----------
+    shape : tuple of int
+        Of one image.
     """
 
     def __init__(self, root: Path, references: list[str], transform: str, source: str = "", workers: int = 1):
         self.root = root
         self.references = references
-        self._size, self._apply = parse_transform(transform, source)
+        size, self._apply = parse_transform(transform, source)
+        self.shape = (size, size, 3)
         self._pool = ThreadPoolExecutor(workers)
         # Pillow would give the memory of each image back and have it cleared again for the next: a fifth of the time.
         Image.core.set_blocks_max(4 * workers)
@@ -179,7 +185,7 @@ class DecodedImages:
             if row not in self._ahead:
                 self._ahead[row] = self._pool.submit(self.decode, row)
         if not wanted:
-            return np.empty((0, self._size, self._size, 3), np.uint8)
+            return np.empty((0, *self.shape), np.uint8)
         return np.stack([self._ahead.pop(row).result() for row in wanted])
 
     def decode(self, row: int) -> np.ndarray:
@@ -246,16 +252,25 @@ def prepare_images(
     Raises
     ------
     InputError
-        After the whole pass, if images are unreadable: their number and the first ones; the log has all of them.
+        If another job is making the same file (see `part_folder`). After the whole pass, if images are unreadable:
+        their number and the first ones; the log has all of them.
     """
     images = DecodedImages(root, references, transform, source, workers)
-    size, _ = parse_transform(transform, source)
-    part = output.with_name(f"{output.name}.part")
-    record = _read_record(part, [references, transform, source, version("images")])
-    if record["done"]:
-        array = ArrayFile(part / "images.npy", "r+")
-    else:
-        array = ArrayFile.create(part / "images.npy", (len(references), size, size, 3), np.uint8)
+    with part_folder(output) as part:
+        record, array = _begin_pass(part, images, [references, transform, source, version("images")])
+        _decode_all(images, part, record, array, output, workers, progress)
+
+
+def _decode_all(
+    images: DecodedImages,
+    part: PartFolder,
+    record: dict,
+    array: ArrayFile,
+    output: Path,
+    workers: int,
+    progress: Callable[[Iterable, int], Iterable],
+) -> None:
+    """Decode the images that are not recorded as done, and rename the finished array to `output`."""
     problems: dict[int, str] = {}
 
     def prepare(rows: list[int]) -> int:
@@ -268,7 +283,8 @@ def prepare_images(
 
     def save(state: dict) -> None:
         array.flush()
-        write_json(part / "record.json", record | state)
+        _check_own(array)
+        write_json(part.path / "record.json", record | state)
 
     def passes(todo: list[int]) -> Iterator[None]:
         for start in range(0, len(todo), BLOCK):
@@ -281,32 +297,50 @@ def prepare_images(
             if problems or start + BLOCK < len(todo):
                 saved.append(saver.submit(save, state))
 
-    todo = [*record["unreadable"], *range(record["done"], len(references))]
+    todo = [*record["unreadable"], *range(record["done"], len(images))]
     saved: list[Future] = []
     with ThreadPoolExecutor(workers) as pool, ThreadPoolExecutor(1) as saver:
         for _ in progress(passes(todo), len(todo)):
             pass
     for record_written in saved:
         record_written.result()
-    array.flush()
     images.warn_of_dark_images()
     if problems:
+        array.flush()
         texts = [problems[row] for row in sorted(problems)]
         for text in texts:
             log.error("%s", text)
         first = "; ".join(texts[:5]) + ("; ..." if len(problems) > 5 else "")
-        raise InputError(f"{len(problems)} of {len(references)} images cannot be used: {first}")
-    (part / "images.npy").replace(output)
-    shutil.rmtree(part)
+        raise InputError(f"{len(problems)} of {len(images)} images cannot be used: {first}")
+    array.finish()
+    _check_own(array)
+    array.path.replace(output)
 
 
-def _read_record(part: Path, work: list) -> dict:
-    """Read the progress of an earlier pass over the same images; the files of any other pass are deleted."""
+def _begin_pass(part: PartFolder, images: DecodedImages, work: list) -> tuple[dict, ArrayFile]:
+    """Take up an earlier pass over the same images, or begin a new one in place of any other.
+
+    Both the name of the array and the record carry the token of the job that writes them. An earlier array is renamed:
+    a job that was taken for dead can then neither record progress nor finish, and a record never describes an array
+    that another job wrote.
+    """
     fingerprint = hashlib.sha256(json.dumps(work).encode()).hexdigest()
-    if (part / "record.json").is_file() and (part / "images.npy").is_file():
-        record = read_json(part / "record.json")
-        if record["fingerprint"] == fingerprint:
-            return record
-    shutil.rmtree(part, ignore_errors=True)
-    part.mkdir(parents=True)
-    return {"fingerprint": fingerprint, "done": 0, "unreadable": []}
+    own, record_file = part.path / f"images.{part.token}.npy", part.path / "record.json"
+    record = read_json(record_file) if record_file.is_file() else {}
+    # A pass of release 0.1.0 has no token; two jobs may have shared its array.
+    earlier = part.path / f"images.{record.get('token')}.npy"
+    if record.get("fingerprint") == fingerprint and earlier.is_file():
+        earlier.rename(own)
+        record["token"] = part.token
+        write_json(record_file, record)
+        return record, ArrayFile(own, "r+")
+    for path in (record_file, *part.path.glob("images*.npy")):
+        path.unlink(missing_ok=True)
+    record = {"fingerprint": fingerprint, "token": part.token, "done": 0, "unreadable": []}
+    return record, ArrayFile.create(own, (len(images), *images.shape), np.uint8)
+
+
+def _check_own(array: ArrayFile) -> None:
+    """Stop a job whose array another job took over or removed."""
+    if not array.path.is_file():
+        raise InputError(f"{array.path.parent}: another job has taken over; run again when it has ended")

@@ -11,11 +11,11 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
-from ssltransfer.errors import InputError
-from ssltransfer.files import atomic_write
+from ssltransfer.errors import InputError, damaged, first_line
+from ssltransfer.files import CHECKSUM, atomic_write, json_checksum
 
 SPLITS = ("train", "val", "test")
-ABOUT = (b"classes", b"promised", b"skipped")
+ABOUT = ("classes", "promised", "skipped")
 """Fields of an index that its file holds as metadata and not as columns; old files have the first alone."""
 
 
@@ -255,21 +255,36 @@ def write_index(path: str | Path, index: Index) -> None:
         "label": pa.array(list(index.label), label_type),
         **{name: pa.array(list(values)) for name, values in index.extra.items()},
     }
+    table = pa.table(columns)
     about = {"classes": list(index.classes), "promised": index.promised, "skipped": index.skipped}
-    table = pa.table(columns).replace_schema_metadata({name: json.dumps(value) for name, value in about.items()})
+    metadata = {name: json.dumps(value) for name, value in about.items()}
+    table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata)})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
 
 def read_index(path: str | Path) -> Index:
-    """Read what `write_index` wrote."""
-    table = pq.read_table(path)
-    columns = {name: table.column(name).to_pylist() for name in table.column_names}
-    about = {name.decode(): json.loads(text) for name, text in table.schema.metadata.items() if name in ABOUT}
-    return Index(
-        image=columns.pop("image"),
-        split=columns.pop("split"),
-        label=columns.pop("label"),
-        extra=columns,
-        **about,
-    )
+    """Read what `write_index` wrote; InputError if the file is damaged. One without a checksum is read unverified."""
+    try:
+        table = pq.read_table(path)
+        columns = table.to_pydict()
+        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
+        about = {name: metadata[name] for name in ABOUT if name in metadata}
+        if metadata.get(CHECKSUM, checksum := _checksum(columns, about)) != checksum:
+            raise ValueError("its content does not match its checksum")
+        return Index(
+            image=columns.pop("image"),
+            split=columns.pop("split"),
+            label=columns.pop("label"),
+            extra=columns,
+            **{name: json.loads(text) for name, text in about.items()},
+        )
+    except FileNotFoundError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise damaged(path, first_line(error)) from None
+
+
+def _checksum(columns: dict[str, list], metadata: dict[str, str]) -> str:
+    """Checksum of the content, not of the bytes, because a parquet file has several parts that can be damaged."""
+    return json_checksum([columns, metadata])

@@ -3,11 +3,10 @@
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import ResNet, build_backbone
+from ssltransfer.results.tensor_file import load_tensors
 
 
 def load_backbone(path: str | Path, arch: str) -> ResNet:
@@ -18,10 +17,7 @@ def load_backbone(path: str | Path, arch: str) -> ResNet:
     InputError
         If the file is damaged, a tensor is missing, left over or of another shape, or a value is not finite.
     """
-    try:
-        state = load_file(path)
-    except (SafetensorError, OSError) as error:
-        raise InputError(f"{path} is not a readable safetensors file: {error}") from None
+    state = load_tensors(path)
     backbone = build_backbone(arch)
     check_state(state, backbone, str(path), arch)
     backbone.load_state_dict(state)

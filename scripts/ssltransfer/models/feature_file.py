@@ -7,6 +7,7 @@ import numpy as np
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
+from ssltransfer.row_file import ArrayFile
 
 
 @dataclass(frozen=True)
@@ -53,14 +54,15 @@ def load_features(path: str | Path, rows: int) -> np.ndarray:
     Raises
     ------
     InputError
-        If the file has another number of rows than the index, another type, or values that are not finite.
+        If the file is damaged, or has another number of rows than the index, another type, or values that
+        are not finite.
     """
-    features = np.load(path, mmap_mode="r", allow_pickle=False)
-    if features.dtype != np.float32 or features.ndim != 2:
+    features = ArrayFile(path)
+    if features.dtype != np.float32 or len(features.shape) != 2:
         raise InputError(f"{path}: found {features.dtype} {features.shape}, expected float32 (rows, features)")
     if len(features) != rows:
         raise InputError(f"{path}: {len(features)} rows, but the index has {rows}; delete the file to make it anew")
     for start in range(0, rows, 8192):
         if not np.isfinite(features[start : start + 8192]).all():
             raise InputError(f"{path}: values that are not finite from row {start} on")
-    return features
+    return np.load(path, mmap_mode="r", allow_pickle=False)

@@ -82,7 +82,7 @@ def extract_features(
             written = writer.submit(write, start, features)
         if written is not None:
             written.result()
-        file.flush()
+        file.finish()
 
 
 def describe_features(

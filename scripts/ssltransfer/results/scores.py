@@ -16,7 +16,6 @@ source    ``measured``, ``published-v1`` or ``published-v2``
 ========  ==================================================================================
 """
 
-import json
 import math
 import sys
 from collections.abc import Iterable
@@ -64,10 +63,6 @@ def _validator() -> Any:
     return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
 
 
-def _refuse_constant(name: str) -> None:
-    raise ValueError(f"{name} is not a number that a score can have")
-
-
 def read_score(path: str | Path) -> dict:
     """Read one score file and check it.
 
@@ -79,8 +74,8 @@ def read_score(path: str | Path) -> dict:
     """
     path = Path(path)
     try:
-        score = json.loads(path.read_text(encoding="utf-8"), parse_constant=_refuse_constant)
-    except (OSError, ValueError, RecursionError) as error:
+        score = read_json(path)
+    except OSError as error:
         raise InputError(f"{path}: cannot be read as a score file: {error}") from error
     if isinstance(score, dict) and score.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
         raise InputError(

@@ -14,6 +14,7 @@ from ssltransfer.protocols.attention.occlusion import Occluder
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent
+from ssltransfer.row_file import read_array, save_array
 from ssltransfer.training import Run
 
 SCALE = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)], np.float64)
@@ -78,9 +79,8 @@ def occlude_images(
         path = run.resume_dir / f"{hashlib.sha256(run.key.encode() + image.tobytes()).hexdigest()}.npy"
         if not path.exists():
             errors = occluder(image).errors(group_side, lambda groups: run.progress(groups, len(groups)))
-            with atomic_write(path) as temporary:
-                np.save(temporary, errors)
-        found.append(np.load(path, allow_pickle=False))
+            save_array(path, errors)
+        found.append(read_array(path))
     return np.stack(found)
 
 

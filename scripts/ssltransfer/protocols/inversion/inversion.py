@@ -17,6 +17,7 @@ from ssltransfer.files import atomic_write
 from ssltransfer.models.resnet import NORMALISATIONS, ResNet
 from ssltransfer.protocols.inversion.deep_image_prior import DeepImagePrior
 from ssltransfer.protocols.inversion.settings import InversionSettings
+from ssltransfer.row_file import load_arrays
 from ssltransfer.settings import resume_settings
 from ssltransfer.training import Curve, Run, train
 
@@ -102,9 +103,9 @@ def invert(
             with atomic_write(finished) as temporary:
                 np.savez(temporary, painted=output, losses=losses)
             (run.resume_dir / "state.pt").unlink(missing_ok=True)
-        with np.load(finished, allow_pickle=False) as stored:
-            found.append(stored["painted"])
-            curves.append(stored["losses"])
+        stored = load_arrays(finished, "reconstructions")
+        found.append(stored["painted"])
+        curves.append(stored["losses"])
     losses = (np.sum(curves, axis=0) / len(images)).tolist()
     return np.concatenate(found), Curve(_interval(settings.steps), losses)
 

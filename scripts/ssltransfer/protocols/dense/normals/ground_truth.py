@@ -14,7 +14,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 from ssltransfer.protocols.dense.normals.codebook import IGNORE, SAMPLES, check_codebook, fit_codebook, nearest
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
-from ssltransfer.row_file import ArrayFile
+from ssltransfer.row_file import ArrayFile, open_array
 
 log = logging.getLogger("ssltransfer")
 
@@ -60,7 +60,7 @@ def write_normals(frames: Iterable[tuple[str, np.ndarray, np.ndarray]], count: i
                 log.warning("%s: no pixel has a known normal", where)
         if array is None:
             raise InputError(f"{output}: no images")
-        array.flush()
+        array.finish()
     return counts
 
 
@@ -93,7 +93,7 @@ def unpack_normals(packed: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
 
 def open_normals(path: str | Path, images: int) -> np.ndarray:
     """Memory-map ``normals.npy``; InputError unless it holds signed integers (images, h, w, 3)."""
-    array = np.load(path, mmap_mode="r", allow_pickle=False)
+    array = open_array(path)
     if array.ndim != 4 or array.shape[3] != 3 or array.dtype not in (np.int8, np.int16):
         raise InputError(f"{path}: found {array.dtype} {array.shape}; expected int8 or int16 (images, h, w, 3)")
     if len(array) != images:

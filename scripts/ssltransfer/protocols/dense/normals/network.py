@@ -4,8 +4,6 @@ from pathlib import Path
 
 import numpy as np
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file
 from torch import Tensor, nn
 from torch.nn import functional
 
@@ -13,6 +11,7 @@ from ssltransfer.errors import InputError, first_line
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
+from ssltransfer.results.tensor_file import load_tensors
 
 STRIDE = 8
 BINS = (1, 2, 3, 6)
@@ -166,11 +165,11 @@ def load_network(
         If a file is damaged, or its tensors are not those of the settings.
     """
     try:
-        state = load_file(trained)
+        state = load_tensors(trained)
         codebook = state.pop("words").numpy()
         network = build_network(checkpoint, arch, len(codebook), settings)
         network.trained.load_state_dict(state)
-    except (SafetensorError, OSError, KeyError, RuntimeError) as error:
+    except (KeyError, RuntimeError) as error:
         raise InputError(f"{trained} is not a network of these settings: {first_line(error)}") from None
     return network, codebook
 
