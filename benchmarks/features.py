@@ -244,7 +244,7 @@ def accuracies(network, kind, images, index):
     )
     labels, split = index.label_array(), make_split(index.split_array(), 0.2, 0)
     return measure_shot(features, labels, "textures", 5), evaluate_linear(
-        features, labels, split, len(index.classes), "top1", lambda_grid(1e-1, 1e4, 11)
+        features, labels, split, len(index.classes), "top1", lambda_grid(1e-1, 1e4, 11), "converged"
     ).test
 
 

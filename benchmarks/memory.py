@@ -63,7 +63,7 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
         print(peak())
         features = load_features(folder / f"{count}-features.npy", count)
         split = make_split(np.where(np.arange(count) % 2, "train", "test"), 0.2, 0)
-        evaluate_linear(features, np.arange(count) // 2 % 10, split, 10, "top1", np.array([1e3]))
+        evaluate_linear(features, np.arange(count) // 2 % 10, split, 10, "top1", np.array([1e3]), "converged")
     else:
         from ssltransfer.models.feature_file import load_features
         from ssltransfer.protocols.fewshot import episode_accuracy, sample_episodes

@@ -16,7 +16,7 @@ from ssltransfer.results.score_file import Measurement, percent
 
 @dataclass(frozen=True)
 class FewShotSettings:
-    """A settings block of kind ``fewshot``; its keys are described in the schema of suites."""
+    """A settings block of kind ``fewshot``; the keys are described in workflow/schemas/config.schema.yaml."""
 
     transform: str
     normalisation: str
