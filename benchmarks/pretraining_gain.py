@@ -69,7 +69,7 @@ def scores(state, data):
             extract_features(backbone.eval(), images, NORM, path, torch.device("cpu"))
             rows = make_split(split, SETTINGS["validation_fraction"], SETTINGS["seed"])
             grid = lambda_grid(**SETTINGS["lambdas"])
-            found[task] = evaluate_linear(np.load(path), labels[task], rows, classes, metric, grid).test
+            found[task] = evaluate_linear(np.load(path), labels[task], rows, classes, metric, grid, "converged").test
     return found
 
 

@@ -62,7 +62,7 @@ def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
     objects = voc_objects(annotations, range(10, 20))
     assert len(objects) == 19 and objects.difficult.sum() == 1
     found = detect(detector, index, root, settings)
-    result = evaluate(round_like_detectron2(found), objects, 20, absent=np.nan)
+    result = evaluate(round_like_detectron2(found), objects, 20, "11-point", absent=np.nan)
     print(f"AP50 {result.ap50:.1f} after {time.process_time() - start:.0f} s")
     assert result.ap50 > 90
 

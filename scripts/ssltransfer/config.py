@@ -29,6 +29,8 @@ METRICS_OF_TASK = {
 PUBLISHED = ("published-v1", "published-v2")
 """Suites of published numbers only, which are not configured."""
 NORMS = ("imagenet", "none")
+BOTH_NORMS = ("test-max", "validation-max")
+"""Values of `normalisation` for which a model is evaluated under all of `NORMS`."""
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
     "fewshot": (("single-label",), ()),
@@ -109,10 +111,10 @@ class Suite:
 
     def norms(self, protocol: str, model: str) -> list[str]:
         """Input normalisations under which a model is evaluated."""
-        normalisation = self.settings(protocol).get("normalisation", "per-model")
-        if normalisation == "per-model":
-            return [self.models[model]["norm"]]
-        return [normalisation] if normalisation in NORMS else list(NORMS)
+        normalisation = self.settings(protocol).get("normalisation")
+        if normalisation in NORMS:
+            return [normalisation]
+        return list(NORMS) if normalisation in BOTH_NORMS else [self.models[model]["norm"]]
 
     def recipe(self, model: str) -> dict | None:
         """The pretraining recipe of a model, or None if its weights are published ones."""

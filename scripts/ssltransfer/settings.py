@@ -41,6 +41,11 @@ def fill_defaults(block: Mapping, schema: Mapping) -> dict:
     return filled
 
 
+def config_path(cell: Mapping) -> str:
+    """Place of the settings of a job (`cell` holds its ``protocol`` and ``dataset``), for error messages."""
+    return f"protocols.{cell['protocol']}, {cell['dataset']}"
+
+
 def complete(block: Mapping) -> dict:
     """Return a settings block with all defaults filled in.
 

@@ -121,7 +121,7 @@ def train(
     run: Run,
     *,
     interval: int,
-    precision: str = "float32",
+    precision: str,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Curve:
     """Train a module, or resume an interrupted run with the same key.

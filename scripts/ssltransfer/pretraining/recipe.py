@@ -135,6 +135,7 @@ def pretrain(
         steps,
         replace(run, key=fingerprint(images, labels, rows, recipe, run.key)),
         interval=steps_per_epoch,
+        precision="float32",
         after_step=lambda step: method.after_step(step / steps),
     )
     return {name: tensor.cpu() for name, tensor in method.backbone.state_dict().items()}, curve.losses

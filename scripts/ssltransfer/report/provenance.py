@@ -12,18 +12,15 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ssltransfer.config import read_table
+from ssltransfer.datasets import Source, parse_dataset_source, parse_members
 from ssltransfer.files import file_hash, package_data, read_json, write_json
 from ssltransfer.jobs import package_versions
+from ssltransfer.settings import config_schema
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
 REPOSITORY = package_data(".")
-TABLES = {
-    "models": "config/models.tsv",
-    "datasets": "config/datasets.tsv",
-    "pretraining": "config/pretraining.yaml",
-    "blocks": "config/protocols.yaml",
-}
-"""Key of a suite -> the file that it names by default."""
+TABLES = ("models", "datasets", "pretraining", "blocks")
+"""Keys of a suite that name files."""
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
 
 
@@ -130,7 +127,7 @@ def _shown(path: Path) -> str:
 
 
 def _table(config: dict, key: str) -> Path:
-    path = Path(config.get(key, TABLES[key]))
+    path = Path(config.get(key, config_schema()["properties"][key]["default"]))
     return path if path.exists() or path.is_absolute() else REPOSITORY / path
 
 
@@ -139,9 +136,16 @@ def _datasets(cells: set, table: Path, checkpoints: dict[str, dict]) -> set[str]
     used = {dataset for _, _, dataset in cells}
     for row in read_table(table) if table.is_file() else ():
         if row["dataset"] in used:
-            used |= set(re.split(r"[:/,+ ]", row["source"])[1:])
+            used |= _named_datasets(parse_dataset_source(row["source"]))
     recipes = (found.get("recipe") for found in checkpoints.values())
     return used | {recipe["dataset"] for recipe in recipes if isinstance(recipe, dict) and "dataset" in recipe}
+
+
+def _named_datasets(source: Source) -> set[str]:
+    """Datasets, and original datasets, that a source names."""
+    if source.kind == "one-of":
+        return {member.dataset for member in parse_members(source.name)[0]}
+    return {source.name} if source.kind in ("column", "original") else set()
 
 
 def _costs(logs: Path) -> Iterator[tuple[str, dict]]:
