@@ -1,6 +1,7 @@
 """Measure the occlusion attention of a model on the images of a dataset."""
 
-from ssltransfer.datasets.index import image_names, read_index
+from ssltransfer.datasets.coverage import coverage
+from ssltransfer.datasets.index import SPLITS, image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.models.backbone_file import load_backbone
@@ -19,7 +20,8 @@ with job(snakemake.log[0]):
     params, output = snakemake.params, snakemake.output
     settings = read_settings(AttentionSettings, params.settings)
     device = choose_device(snakemake.threads)
-    names = image_names(read_index(snakemake.input.index))
+    index = read_index(snakemake.input.index)
+    names = image_names(index)
     images = read_array(snakemake.input.images)
     backbone = fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device)
     checkpoint = read_provenance(snakemake.input.checkpoint)
@@ -31,7 +33,7 @@ with job(snakemake.log[0]):
         score_file.write(
             output.score,
             snakemake.wildcards,
-            measure_attention(maps, names, decode_metadata(checkpoint), params.norm, settings),
+            measure_attention(maps, names, decode_metadata(checkpoint), params.norm, settings, coverage(index, SPLITS)),
             complete(params.settings),
             package_versions("torch", "numpy") | {"protocol": params.version},
             usage.report(),

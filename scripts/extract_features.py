@@ -30,5 +30,7 @@ with job(snakemake.log[0]):
         device,
         progress=lambda batches: progress(batches, "batches"),
     )
+    if not prepared:
+        images.warn_of_dark_images()
     record = describe_features(wildcards, len(images), snakemake.input.checkpoint, device, usage)
     write_json(snakemake.output.provenance, record)

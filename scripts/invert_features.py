@@ -4,7 +4,8 @@ import json
 
 import numpy as np
 
-from ssltransfer.datasets.index import image_names, read_index
+from ssltransfer.datasets.coverage import coverage
+from ssltransfer.datasets.index import SPLITS, image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.files import atomic_write
 from ssltransfer.jobs import JobUsage, job, package_versions
@@ -23,7 +24,8 @@ with job(snakemake.log[0]):
     device = choose_device()
     settings = read_settings(InversionSettings, params.settings)
     images = read_array(snakemake.input.images)
-    names = image_names(read_index(snakemake.input.index))
+    index = read_index(snakemake.input.index)
+    names = image_names(index)
     checkpoint = read_provenance(snakemake.input.checkpoint)
     backbone = fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device)
     batch_size = choose_batch_size(settings, device)
@@ -34,6 +36,8 @@ with job(snakemake.log[0]):
         about = {
             "checkpoint": decode_metadata(checkpoint),
             "norm": params.norm,
+            "settings": dict(params.settings),
+            "coverage": coverage(index, SPLITS),
             "versions": package_versions("torch", "numpy") | {"protocol": params.version},
             "cost": usage.report(),
         }

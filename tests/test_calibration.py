@@ -184,3 +184,11 @@ def test_predictions_survive_the_file_and_another_file_is_refused(tmp_path):
     np.savez(tmp_path / "other.npz", scores=scores)
     with pytest.raises(InputError, match=r"other\.npz"):
         load_predictions(tmp_path / "other.npz")
+
+
+@pytest.mark.parametrize("count", [1, 4])
+def test_fewer_test_images_than_folds_are_one_line(count):
+    logits, labels = sample(n=count)
+    with pytest.raises(InputError, match=f"{count} test images.*5 folds"):
+        calibration.ece_official_scaling(logits, labels)
+    assert np.isfinite(calibration.ece_official_scaling(*sample(n=5)))

@@ -9,12 +9,11 @@ from ssltransfer.protocols.linear import classification_metrics
 
 
 def naive_average_precision(positive, scores):
-    """The definition, written as loops: precision and recall at every rank, best precision at recall >= t."""
-    ranked = [p for _, p in sorted(zip(-scores, positive, strict=True), key=lambda pair: pair[0])]
-    points, hits = [], 0
-    for rank, hit in enumerate(ranked, start=1):
-        hits += hit
-        points.append((hits / sum(positive), hits / rank))
+    """The definition, written as loops: precision and recall at every threshold, best precision at recall >= t."""
+    points = []
+    for threshold in scores:
+        hits = [hit for hit, score in zip(positive, scores, strict=True) if score >= threshold]
+        points.append((sum(hits) / sum(positive), sum(hits) / len(hits)))
     levels = [t / 10 for t in range(11)]
     return 100 * np.mean([max((p for r, p in points if r >= t - 1e-9), default=0) for t in levels])
 
@@ -40,7 +39,11 @@ def test_average_precision_keeps_every_recall_level():
     assert classification_metrics.average_precision_11_point(np.ones(10, bool), np.arange(10.0)) == pytest.approx(100)
 
 
-@given(st.lists(st.tuples(st.booleans(), st.floats(-1, 1)), min_size=1, max_size=60))
+@given(
+    st.lists(
+        st.tuples(st.booleans(), st.one_of(st.floats(-1, 1), st.integers(0, 3).map(float))), min_size=1, max_size=60
+    )
+)
 def test_average_precision_equals_its_definition(samples):
     positive, scores = (np.array(column) for column in zip(*samples, strict=True))
     if not positive.any():
@@ -64,7 +67,7 @@ def test_absent_classes_do_not_count():
     labels, predictions = np.array([0, 0, 5]), np.array([0, 1, 5])
     assert classification_metrics.mean_per_class_accuracy(labels, predictions) == pytest.approx(75)
     positive = np.array([[True, False], [False, False]])
-    assert classification_metrics.mean_average_precision_11_point(positive, np.zeros((2, 2))) == pytest.approx(100)
+    assert classification_metrics.mean_average_precision_11_point(positive, np.eye(2)) == pytest.approx(100)
 
 
 def test_pairs_that_do_not_count_are_not_ranked():
@@ -87,3 +90,33 @@ def test_evaluate_takes_the_largest_score():
     assert classification_metrics.evaluate("top1", np.array([1, 0, 0]), scores) == pytest.approx(200 / 3)
     with pytest.raises(KeyError):
         classification_metrics.evaluate("top5", np.array([1, 0, 0]), scores)
+
+
+def in_file_order(positive, scores):
+    """Average precision of the samples in their order where scores are equal, as before ties were grouped."""
+    ranked = positive[np.argsort(-scores, kind="stable")]
+    hits = np.cumsum(ranked)
+    precision = hits / np.arange(1, len(ranked) + 1)
+    best = np.maximum.accumulate(precision[::-1])[::-1]
+    levels = classification_metrics.RECALL_LEVELS - 1e-9
+    return 100.0 * float(np.mean(best[np.searchsorted(hits / hits[-1], levels)]))
+
+
+def test_equal_scores_do_not_depend_on_the_order_of_the_samples():
+    rng = np.random.default_rng(0)
+    positive = rng.random(200) < 0.3
+    average_precision = classification_metrics.average_precision_11_point
+    for scores in (np.zeros(200), rng.integers(0, 5, 200).astype(float), np.full(200, -np.inf)):
+        order = rng.permutation(200)
+        assert average_precision(positive[order], scores[order]) == average_precision(positive, scores)
+    assert average_precision(positive, np.zeros(200)) == pytest.approx(100 * positive.mean())
+
+
+def test_different_scores_have_the_average_precision_of_their_order_to_the_bit():
+    """Scores measured before ties were grouped stay what they are: decision values in float64 are practically never
+    equal."""
+    rng = np.random.default_rng(1)
+    for n in (5, 50, 5000):
+        positive, scores = rng.random(n) < 0.2, rng.normal(size=n)
+        positive[0] = True
+        assert classification_metrics.average_precision_11_point(positive, scores) == in_file_order(positive, scores)

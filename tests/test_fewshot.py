@@ -135,3 +135,13 @@ def test_classes_too_small_for_every_shot_are_one_line():
     with pytest.raises(InputError, match="small: .*500.*no shot is possible"):
         settings = read_settings(fewshot.FewShotSettings, BLOCK | {"shots": [500]})
         fewshot.measure_fewshot(one, index, "small", settings)
+
+
+def test_images_that_are_listed_twice_are_a_warning():
+    images = [f"{row // 2}.png" for row in range(40)]
+    one = {"none": Features(np.random.default_rng(0).normal(size=(40, 2)).astype(np.float32), {})}
+    settings = read_settings(fewshot.FewShotSettings, BLOCK | {"normalisation": "per-model", "shots": [1]})
+    for names, expected in ((images, ["20 of 40 rows"]), (list(map(str, range(40))), [])):
+        index = Index(names, ["train"] * 40, [0, 1] * 20, ["a", "b"])
+        found = fewshot.measure_fewshot(one, index, "d", settings).warnings
+        assert [warning[:13] for warning in found] == expected

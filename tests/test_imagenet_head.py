@@ -3,7 +3,7 @@ import pytest
 import torch
 from PIL import Image
 
-from ssltransfer.checkpoints.imagenet_head import _evaluation_crop, imagenet_top1, read_head, verify
+from ssltransfer.checkpoints.imagenet_head import _evaluation_crop, class_folders, imagenet_top1, read_head, verify
 from ssltransfer.checkpoints.listing import list_checkpoints
 from ssltransfer.checkpoints.torch_file import read_classifier
 from ssltransfer.errors import InputError
@@ -43,6 +43,18 @@ def test_top1(folder):
     for batch_size in (1, 4):
         top1, count = imagenet_top1(backbone, head, folder, "imagenet", torch.device("cpu"), 2, batch_size)
         assert (top1, count) == (pytest.approx(expected), 6)
+
+
+def test_numbered_class_folders_are_in_the_order_of_their_numbers(tmp_path):
+    """Sorted as text, 10 comes before 2: every class but a few has another label, and the accuracy is near 0."""
+    for names in ([str(k) for k in range(12)], [f"{k:04}" for k in range(12)], [f"n{k:08}" for k in range(0, 120, 10)]):
+        root = tmp_path / names[1]
+        for name in names:
+            (root / name).mkdir(parents=True)
+        assert [entry.name for entry in class_folders(root)] == names
+    (root / "tench").mkdir()
+    with pytest.raises(InputError, match="must be named n01440764"):
+        class_folders(root)
 
 
 def test_a_checkpoint_is_verified_with_an_embedded_or_a_separate_classifier(folder, tmp_path):

@@ -96,6 +96,25 @@ def test_sixteen_bit(tmp_path, suffix):
     assert np.array_equal(np.asarray(image)[..., 0], (values >> 8).astype(np.uint8))
 
 
+@pytest.mark.parametrize(("top", "warned"), [(4095, True), (4096, False), (None, False)])
+@pytest.mark.parametrize("keep", [True, False])
+def test_twelve_bits_in_sixteen_are_a_warning(tmp_path, caplog, top, warned, keep):
+    """Their upper eight bits hold four of theirs; one for the dataset, not for each image."""
+    names = [f"{number}.png" for number in range(5)]
+    for number, name in enumerate(names):
+        values = np.full((8, 8), 100 * number, np.uint16)
+        values[0, 0] = top if top and number == 3 else 100
+        Image.fromarray(values if top else values.astype(np.uint8)).save(tmp_path / name)
+    if keep:
+        prepare_images(tmp_path, names, "resize8", tmp_path / "all.npy", workers=2)
+    else:
+        images = DecodedImages(tmp_path, names, "resize8", workers=2)
+        assert len(images[0:3]) + len(images[3:5]) == 5
+        images.warn_of_dark_images()
+    found = [line for line in caplog.messages if "16-bit" in line]
+    assert len(found) == warned and all("5 16-bit images" in line and "4095" in line for line in found)
+
+
 def test_exif_orientation_is_ignored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

@@ -1,13 +1,17 @@
 from pathlib import Path
 
 import numpy as np
+import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
 from ssltransfer.datasets import Source, image_root, location, parse_dataset_source
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.index import (
+    SPLITS,
     Index,
+    check_classes,
     check_counts,
     check_files,
     check_index,
@@ -36,12 +40,44 @@ def index(**changes):
         index(),
         index(extra={"boxes": [[[0, 1, 2, 3, 4]], [], [[1, 0, 0, 5, 5], [0, 1, 1, 2, 2]]]}),
         index(label=[[0, 1], [], [1]]),
+        index(promised={"classes": 2, "train": 2, "val": 0, "test": 4}, skipped={"test": 3}),
     ],
-    ids=["single-label", "boxes", "multi-label"],
+    ids=["single-label", "boxes", "multi-label", "counts"],
 )
 def test_round_trip(tmp_path, original):
     write_index(tmp_path / "index.parquet", original)
     assert read_index(tmp_path / "index.parquet") == original
+
+
+def test_an_index_of_an_older_version_promises_nothing(tmp_path):
+    write_index(tmp_path / "index.parquet", index())
+    table = pq.read_table(tmp_path / "index.parquet")
+    pq.write_table(table.replace_schema_metadata({"classes": '["cat", "dog"]'}), tmp_path / "old.parquet")
+    assert read_index(tmp_path / "old.parquet") == index()
+    assert coverage(index()) == {
+        "images": {"used": 1, "promised": None},
+        "skipped": None,
+        "classes": {"used": 1, "promised": None, "left_out": ["cat"]},
+    }
+
+
+def test_coverage_counts_images_and_classes_of_the_parts_used():
+    counts = {"classes": 3, "train": 2, "val": 0, "test": 4}
+    partial = index(promised=counts, skipped={"test": 2, "train": 1})
+    assert coverage(partial) == {
+        "images": {"used": 1, "promised": 4},
+        "skipped": 2,
+        "classes": {"used": 1, "promised": 3, "left_out": ["cat"]},
+    }
+    whole = coverage(partial, SPLITS)
+    assert whole["images"] == {"used": 3, "promised": 6} and whole["skipped"] == 3
+    assert whole["classes"] == {"used": 2, "promised": 3, "left_out": []}
+    chosen = coverage(partial, SPLITS, np.array([True, False]))
+    assert chosen["classes"] == {"used": 1, "promised": 3, "left_out": ["dog"]}
+    shown = coverage(index(label=[[0, 1], [], [0, 1]]))
+    assert shown["classes"]["used"] == 2
+    many = Index(["a"], ["train"], [0], [str(k) for k in range(50)])
+    assert len(coverage(many)["classes"]["left_out"]) == 20
 
 
 def test_label_arrays():
@@ -89,9 +125,28 @@ def test_counts():
         InputError, match=r"config/datasets.tsv says train 5, found 2 \(-3\); test 0, found 1 \(\+1\); is"
     ):
         check_counts(index(), "animals", counts | {"train": 5, "test": 0})
+
+
+def test_classes_without_training_images_are_refused():
     with pytest.raises(InputError, match="class 'dog' has no training image"):
-        check_counts(index(label=[0, 0, 1]), "animals", counts)
-    check_counts(index(label=[[], [0, 1], []]), "animals", counts)
+        check_classes(index(label=[0, 0, 1]), "animals")
+    check_classes(index(), "animals")
+    check_classes(index(label=[[], [0, 1], []]), "animals")
+    check_classes(index(split=["test"] * 3, label=[0, 0, 0]), "animals")
+
+
+@pytest.mark.parametrize("spelling", ["a.png", "./a.png", "b/../a.png", ".//a.png", "/data/own/a.png", "../own/a.png"])
+def test_one_image_is_one_image_however_it_is_spelled(spelling):
+    root = Path("/data/own")
+    images = ["a.png", "b c.png", spelling]
+    with pytest.raises(InputError, match=r"a\.png is in train and in test"):
+        check_index(index(image=images), "animals", root)
+    with pytest.raises(InputError, match=r"a\.png is there twice, with label 'cat' and with label 'dog'"):
+        check_index(index(image=images, split=["train"] * 3), "animals", root)
+    with pytest.raises(InputError, match=r"with label 'cat\|dog' and with label ''"):
+        check_index(index(image=images, split=["train"] * 3, label=[[0, 1], [], []]), "animals", root)
+    check_index(index(image=images, split=["train"] * 3, label=[1, 0, 1]), "animals", root)  # drawn with replacement
+    check_index(index(image=["many.npy#1", "many.npy#2", "many.npy#11"]), "animals", root)
 
 
 def test_files(tmp_path):
@@ -165,12 +220,35 @@ def test_a_source_is_indexed_with_its_checks(tmp_path):
     (tmp_path / "birds/train/robin/2.png").write_bytes(b"")
     skipped = index_source(index_params(allow_subset=True, on_error="skip"), tmp_path, "index.parquet")
     assert skipped.image == ["train/robin/1.png", "train/wren/1.png"]
+    assert skipped.promised == index_params()["counts"] and skipped.skipped == {"train": 1}
+
+
+def test_classes_without_training_images_are_named_however_few_images_there_are(tmp_path, caplog):
+    """Counts that differ do not hide them, and skipped images are not in the way of the check."""
+    for name in ("train/robin/1.png", "train/wren/1.png", "test/wren/2.png", "test/kiwi/1.png"):
+        (tmp_path / "birds" / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (3, 2)).save(tmp_path / "birds" / name)
+    exact = {"counts": {"classes": 3, "train": 2, "val": 0, "test": 2}}
+    with pytest.raises(InputError, match="class 'kiwi' has no training image"):
+        index_source(index_params(**exact), tmp_path, "index.parquet")
+    for changes in ({}, exact, {"on_error": "skip"}):
+        caplog.clear()
+        index_source(index_params(allow_subset=True, **changes), tmp_path, "index.parquet")
+        assert any("allow_subset" in line and "kiwi" in line for line in caplog.messages)
+    (tmp_path / "birds/test/kiwi/1.png").rename(tmp_path / "birds/test/wren/1.png")
+    (tmp_path / "birds/test/kiwi").rmdir()
+    (tmp_path / "birds/train/robin/1.png").write_bytes(b"")
+    caplog.clear()
+    counts = {"classes": 2, "train": 2, "val": 0, "test": 2}
+    index_source(index_params(on_error="skip", counts=counts), tmp_path, "index.parquet")
+    assert any("on_error" in line and "'robin' has no training image" in line for line in caplog.messages)
 
 
 def test_another_column_becomes_the_label():
     boxes = index(extra={"pose": [[0, 1], [], [1]]})
     params = index_params(source=["column", "birds", "pose"], counts={"classes": 2, "train": 2, "val": 0, "test": 1})
     relabelled = relabel(boxes, params)
+    assert relabelled.promised == params["counts"]
     assert relabelled.multi_label and relabelled.label == boxes.extra["pose"] and not relabelled.extra
     with pytest.raises(InputError, match=r"birds has no column 'size'; found pose"):
         relabel(boxes, params | {"source": ["column", "birds", "size"]})

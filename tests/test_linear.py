@@ -245,8 +245,10 @@ def test_labels_and_penalties_outside_their_range_are_refused():
     features, labels = sample()
     with pytest.raises(InputError, match=r"labels must be in 0\.\.2"):
         only(features, labels, 1.0, 3)
-    with pytest.raises(InputError, match="positive"):
-        only(features, labels, 0.0, 4)
+    for solver in evaluation.SOLVERS.values():
+        for penalty in (0.0, -1.0, np.nan, np.inf):
+            with pytest.raises(InputError, match="positive"):
+                next(solver(features, labels, np.array([1.0, penalty]), 4))
 
 
 def test_selection_takes_the_smallest_penalty_of_the_best():
@@ -287,7 +289,7 @@ def test_fits_without_their_certificate_are_warnings_of_either_normalisation(mon
     monkeypatch.setattr(evaluation, "evaluate_linear", missing)
     settings = linear_settings(lambdas={"first": 0.1, "last": 10, "count": 3})
     measurement, _ = evaluation.measure_linear(both, index, "d", "top1", settings)
-    assert measurement.warnings == [
+    assert [warning for warning in measurement.warnings if "converged" in warning] == [
         f"not converged under input normalisation {norm}: some of 3 penalties, the final fit"
         for norm in ("imagenet", "none")
     ]
@@ -299,6 +301,50 @@ def linear_settings(**changes):
         "lambdas": {"first": 0.1, "last": 10, "count": 3},
     }  # fmt: skip
     return read_settings(evaluation.LinearSettings, block | changes)
+
+
+def warnings_of(features, index, metric="top1", **changes):
+    one = {"none": Features(features, {})}
+    return evaluation.measure_linear(one, index, "d", metric, linear_settings(**changes))[0]
+
+
+@pytest.mark.parametrize("metric", ["top1", "mean-per-class", "map11"])
+def test_classes_that_a_part_lacks_are_named(metric):
+    """The score is that of the other classes, whose numbers stay those of the index."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(800) % 4
+    split = np.where(np.arange(800) < 600, "train", "test")
+    kept = ~((labels == 1) & (split == "test")) & ~((labels == 3) & (split == "train"))
+    labels, split = np.concatenate([labels[kept], [4]]), [*split[kept], "train"]
+    features = (rng.normal(size=(5, 6))[labels] * 4 + rng.normal(size=(len(labels), 6))).astype(np.float32)
+    names = ["ant", "bee", "cat", "dog", "emu"]
+    target = labels.tolist() if metric != "map11" else [[label] for label in labels.tolist()]
+    found = warnings_of(features, Index(["x"] * len(labels), split, target, names), metric)
+    absent, untrained, single = [warning for warning in found.warnings if "classes have" in warning]
+    assert "2 of 5" in absent and metric in absent and absent.endswith("bee, emu")
+    assert "1 of 5" in untrained and untrained.endswith("dog")
+    assert "1 of 5" in single and single.endswith("emu")
+    assert found.coverage["classes"] == {"used": 3, "promised": None, "left_out": ["bee", "emu"]}
+    tested = labels[np.array(split) == "test"]
+    if metric == "top1":
+        assert found.values[0]["value"] > 90 * np.mean(tested != 3)
+
+
+def test_doubtful_penalties_are_named():
+    features, labels = sample(160)
+    index = Index(["x"] * 160, ["train"] * 100 + ["test"] * 60, labels.tolist(), list("abcd"))
+    found = warnings_of(features + 20 * np.eye(12, dtype=np.float32)[labels], index, validation_fraction=0.11)
+    edge, few = found.warnings
+    assert "0.1" in edge and "smallest" in edge
+    assert "11 validation images" in few and "3 of 3 penalties" in few
+    one = warnings_of(features, index, lambdas={"first": 1, "last": 1, "count": 1}).warnings
+    assert not any("of the grid" in warning for warning in one)
+    curve = [{"lambda": penalty, "validation": 50.0 + penalty} for penalty in (10.0, 1.0, 0.1)]
+    split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 160))
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", np.array([1.0]))
+    for penalty, expected in ((10.0, ["largest"]), (1.0, []), (0.1, ["smallest"])):
+        lines = evaluation.selection_warnings(replace(result, penalty=penalty, curve=curve), 100)
+        assert [line.split(" of the grid")[0].split()[-1] for line in lines] == expected
 
 
 @pytest.mark.parametrize("normalisation", ["test-max", "validation-max"])
@@ -364,10 +410,37 @@ def test_official_path_is_scikit_learns_hundred_iterations():
     multi = labels[:, None] == np.arange(4)
     halved = next(logistic.official_path(features, multi, np.array([2.0]), 4))
     exact = only(features, multi, 1.0, 4)
-    at_half, _, _ = logistic.certify(features, multi, 1.0, halved.weights, halved.bias)
+    at_half, gap, converged = logistic.certify(features, multi, 1.0, halved.weights, halved.bias)
+    assert (halved.objective, halved.gap, halved.converged) == (at_half, gap, converged)
     at_full, _, _ = logistic.certify(features, multi, 2.0, halved.weights, halved.bias)
     assert at_half == pytest.approx(exact.objective, rel=1e-2)
     assert at_full > 1.01 * only(features, multi, 2.0, 4).objective
+
+
+def test_official_fits_of_several_labels_are_certified_for_what_they_minimise():
+    """Their penalty is halved; against the whole one, no converged fit meets the certificate."""
+    features, labels = with_ignored_pairs()
+    for binary in (labels > 0, labels):
+        for fit in logistic.official_path(features, binary, np.array([1e3, 10.0, 1.0]), 3):
+            exact = only(features, binary, fit.penalty / 2, 3)
+            assert fit.converged and fit.gap < 1e-6
+            assert fit.objective == pytest.approx(exact.objective, rel=1e-6)
+    two = (labels[:, 0] > 0).astype(int)
+    softmax = next(logistic.official_path(features, two, np.array([10.0]), 2))
+    sigmoid = next(logistic.official_path(features, two[:, None] == 1, np.array([10.0]), 1))
+    assert softmax.converged and softmax.objective == pytest.approx(sigmoid.objective, rel=1e-6)
+
+
+@pytest.mark.parametrize("scale", [1e5, 1e8, 1e25])
+@pytest.mark.parametrize("shape", [(80, 12), (30, 50)], ids=["tall", "wide"])
+def test_features_of_a_huge_scale_are_fitted_or_said_not_to_be(scale, shape):
+    """All probabilities are 0 or 1 in float64, so that no direction has curvature."""
+    features, labels = sample(*shape)
+    with np.errstate(all="ignore"):
+        fits = list(logistic.fit_path(features * np.float32(scale), labels, np.array([1.0, 1e-4]), 4))
+    assert np.isfinite([fit.weights for fit in fits]).all()
+    assert all(fit.gap < 1e-3 for fit in fits if fit.converged)
+    assert scale == 1e5 or not any(fit.converged for fit in fits)
 
 
 def test_evaluate_linear_refits_on_training_and_validation():

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pandas as pd
 import pytest
@@ -141,8 +142,66 @@ def test_a_score_is_written_whole_and_its_warnings_to_the_log(tmp_path, caplog):
     score_file.write(tmp_path / "a.json", cell, measurement, {"seed": 0}, {}, {})
     head = cell | {"kind": "linear", "values": [value], "settings": {"seed": 0}, "warnings": ["look twice"]}
     parts = {key: {} for key in ("checkpoint", "preprocessing", "details", "versions", "cost", "curve")}
-    assert read_score(tmp_path / "a.json") == head | parts
+    found = read_score(tmp_path / "a.json")
+    assert re.fullmatch("[0-9a-f]{32}", found.pop("run"))
+    new = {"schema": 2, "coverage": None, "schedule": None, "precision": "float32", "device_memory_mib": None}
+    assert found == head | parts | new
     assert "look twice" in caplog.text
+
+
+COVERAGE = {
+    "images": {"used": 5, "promised": 10},
+    "skipped": 1,
+    "classes": {"used": 1, "promised": 2, "left_out": ["cat"]},
+}
+
+
+def test_coverage_schedule_precision_and_device_memory_are_in_the_file(tmp_path):
+    cell = {"model": "m", "protocol": "p", "dataset": "d"}
+    schedule = score_file.training_schedule("5 epochs, where the paper has 150")
+    measurement = score_file.Measurement("normals", [VALUE], {}, {}, {}, [], coverage=COVERAGE, schedule=schedule)
+    score_file.write(tmp_path / "a.json", cell, measurement, {"precision": "mixed"}, {}, {"device_memory_mib": 12})
+    found = read_score(tmp_path / "a.json")
+    assert found["coverage"] == COVERAGE
+    assert found["schedule"] == {"shortened": "5 epochs, where the paper has 150"}
+    assert (found["precision"], found["device_memory_mib"]) == ("mixed", 12)
+    assert score_file.training_schedule("") == "full"
+
+
+NEW = {
+    "schema": 2,
+    "coverage": COVERAGE,
+    "schedule": "full",
+    "precision": "float32",
+    "device_memory_mib": 0,
+    "run": "0" * 32,
+    "values": [VALUE | {"low": 70.0, "high": 73.0, "method": "Wilson", "level": 0.95}],
+}
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({}, ""),
+        ({"schema": 3}, "schema: 3 found"),
+        ({"schema": "2"}, "schema: '2' found"),
+        ({"run": None}, "'run' is a required property"),
+        ({"coverage": None}, "'coverage' is a required property"),
+        ({"coverage": {"images": {"used": 1, "promised": None}}}, "coverage"),
+        ({"coverage": COVERAGE | {"images": {"used": -1, "promised": None}}}, "coverage.images.used"),
+        ({"schedule": "short"}, "schedule"),
+        ({"values": [VALUE | {"low": 70.0, "high": 73.0, "level": 95}]}, r"values\[0\].level"),
+    ],
+)
+def test_form_of_new_score_files(tmp_path, changes, message):
+    path = write(tmp_path, **(NEW | changes))
+    if not message:
+        assert read_score(path)["run"] == "0" * 32
+        return
+    with pytest.raises(InputError, match=message) as caught:
+        read_score(path)
+    assert str(path) in str(caught.value)
+    assert "\n" not in str(caught.value)
 
 
 def test_versions_of_training_and_evaluation_are_both_named():

@@ -71,3 +71,10 @@ def test_params_are_the_same_before_and_after_a_key_was_added(request):
     assert changed == before | {"momentum": 0.9}
     deep = job_settings(complete(BLOCK | {"network": {"channels": [8], "depth": 3}}))
     assert deep["network"] == before["network"] | {"depth": 3}
+
+
+@pytest.mark.parametrize("number", [float("nan"), float("inf")])
+def test_numbers_that_are_not_finite_are_refused(number):
+    """A schema's bounds let NaN pass: no comparison with it is true."""
+    with pytest.raises(InputError, match="linear.*not finite"):
+        complete({"kind": "linear", "lambdas": {"first": number, "last": 1, "count": 2}})

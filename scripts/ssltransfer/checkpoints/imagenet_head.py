@@ -1,5 +1,6 @@
 """Verify converted checkpoints by their ImageNet accuracy with the linear classifiers that their authors published."""
 
+import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -95,6 +96,21 @@ def verify(
     }
 
 
+def class_folders(folder: Path) -> list[Path]:
+    """Class folders in the order of the published classifiers, which is that of WordNet's identifiers.
+
+    Raises
+    ------
+    InputError
+        If they are named neither by these (``n01440764``) nor by the number of the class (``0``, ``1``, ...).
+    """
+    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    for form, order in ((r"n\d+", str), (r"\d+", int)):
+        if all(re.fullmatch(form, entry.name, re.ASCII) for entry in folders):
+            return sorted(folders, key=lambda entry: order(entry.name))
+    raise InputError(f"imagenet_val: the class folders of {folder} must be named n01440764, ... or 0, 1, ...")
+
+
 def _evaluation_crop(path: Path) -> np.ndarray:
     """Shorter side 256 (bilinear), centre crop 224: the usual evaluation input of the published classifiers."""
     image = read_image(path.parent, path.name)
@@ -124,7 +140,7 @@ def imagenet_top1(
     head : tuple of Tensor
         Weight (classes, features) and bias (classes,).
     folder : Path
-        One sub-folder per class, in the classifier's order when sorted by name (ImageNet: n01440764, ...).
+        One sub-folder per class; see `class_folders`.
     norm : str
         See `resnet.normalise`.
     device : torch.device
@@ -144,10 +160,11 @@ def imagenet_top1(
     Raises
     ------
     InputError
-        If the folder is missing, has another number of classes than the classifier, or holds no images.
+        If the folder is missing, has another number of classes than the classifier or names of unknown order, or holds
+        no images.
     """
     weight, bias = (tensor.float().to(device) for tensor in head)
-    classes = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    classes = class_folders(folder)
     if len(classes) != len(weight):
         raise InputError(
             f"imagenet_val: {folder} has {len(classes)} class folders, the classifier {len(weight)} classes"

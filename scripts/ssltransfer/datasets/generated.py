@@ -25,6 +25,8 @@ class Generated:
         Further columns of the index, each with n entries.
     arrays : dict of ndarray
         Dense targets, each with n rows.
+    promised : dict of str to int or None
+        See `index.Index`.
     """
 
     images: np.ndarray
@@ -33,6 +35,7 @@ class Generated:
     classes: list[str]
     extra: dict[str, list] = field(default_factory=dict)
     arrays: dict[str, np.ndarray] = field(default_factory=dict)
+    promised: dict[str, int] | None = None
 
     @property
     def files(self) -> dict[str, np.ndarray]:
@@ -43,4 +46,4 @@ class Generated:
     def index(self) -> Index:
         """The index of the images, kept as rows of ``originals.npy``."""
         references = [f"originals.npy#{row}" for row in range(len(self.images))]
-        return Index(references, self.split, self.label, self.classes, self.extra)
+        return Index(references, self.split, self.label, self.classes, self.extra, self.promised)

@@ -39,6 +39,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 # An image of one pixel by a million is a small file; with the shorter side resized it would fill the memory.
 MAX_RATIO = 200
 
+# Key of PIL's dictionary `info` for the largest value of a 16-bit image, and the largest one of 12 bits.
+MAXIMUM = "sixteen_bit_maximum"
+TWELVE_BITS = 4095
+
 # Rows between two records of how far a pass has come, and rows that a worker takes at a time.
 BLOCK = 2048
 CHUNK = 16
@@ -80,8 +84,10 @@ def read_image(root: Path, reference: str) -> Image.Image:
 
 def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
     # PIL's own conversion clips at 255, which turns nearly every 16-bit image white.
-    upper = np.clip(np.asarray(image, dtype=np.int64) >> 8, 0, 255).astype(np.uint8)
-    return Image.fromarray(upper).convert("RGB")
+    values = np.asarray(image, dtype=np.int64)
+    rgb = Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    rgb.info[MAXIMUM] = int(values.max())
+    return rgb
 
 
 def _resize_and_crop(image: Image.Image, size: int) -> Image.Image:
@@ -167,6 +173,7 @@ class DecodedImages:
         # Pillow would give the memory of each image back and have it cleared again for the next: a fifth of the time.
         Image.core.set_blocks_max(4 * workers)
         self._ahead: dict[int, Future[np.ndarray]] = {}
+        self._maxima: list[int] = []
 
     def __len__(self) -> int:
         return len(self.references)
@@ -183,7 +190,20 @@ class DecodedImages:
 
     def decode(self, row: int) -> np.ndarray:
         """Decode one image: uint8 (size, size, 3)."""
-        return np.asarray(self._apply(read_image(self.root, self.references[row])))
+        image = read_image(self.root, self.references[row])
+        if MAXIMUM in image.info:
+            self._maxima.append(image.info[MAXIMUM])
+        return np.asarray(self._apply(image))
+
+    def warn_of_dark_images(self) -> None:
+        """Log a warning if there are 16-bit images and none of those decoded so far uses the upper four bits."""
+        if self._maxima and max(self._maxima) <= TWELVE_BITS:
+            log.warning(
+                "the largest value of %d 16-bit images is %d: only the upper 8 bits are used, so that these images are "
+                "nearly black; scale images of 12 bits to 16, or convert them to 8",
+                len(self._maxima),
+                max(self._maxima),
+            )
 
 
 def find_unreadable(
@@ -284,6 +304,7 @@ def _decode_all(
             pass
     for record_written in saved:
         record_written.result()
+    images.warn_of_dark_images()
     if problems:
         array.flush()
         texts = [problems[row] for row in sorted(problems)]

@@ -4,7 +4,7 @@ import json
 import os
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
 import numpy as np
@@ -15,6 +15,8 @@ from ssltransfer.errors import InputError, damaged, first_line
 from ssltransfer.files import CHECKSUM, atomic_write, json_checksum
 
 SPLITS = ("train", "val", "test")
+ABOUT = ("classes", "promised", "skipped")
+"""Fields of an index that its file holds as metadata and not as columns; old files have the first alone."""
 
 
 @dataclass
@@ -33,6 +35,11 @@ class Index:
         Class names in label order.
     extra : dict of str to list
         Further columns, such as boxes.
+    promised : dict of str to int or None
+        Numbers of classes and of images per split that the row of `datasets.tsv` promises; None if the index was
+        written without them, as before version 0.2.0.
+    skipped : dict of str to int
+        Number of unreadable images per split that were left out (``on_error: skip``).
     """
 
     image: Sequence[str]
@@ -40,6 +47,8 @@ class Index:
     label: Sequence
     classes: Sequence[str]
     extra: dict[str, Sequence] = field(default_factory=dict)
+    promised: dict[str, int] | None = None
+    skipped: dict[str, int] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -82,14 +91,23 @@ def concatenate(parts: dict[str, tuple[Sequence[str], Sequence]], classes: Seque
     )
 
 
-def check_index(index: Index, name: str) -> None:
+def check_index(index: Index, name: str, root: Path = Path()) -> None:
     """Refuse an index that no protocol could use.
+
+    Parameters
+    ----------
+    index : Index
+    name : str
+        Of the dataset, for messages.
+    root : Path
+        Folder that the references start from; two references are the same image if they lead to one path, however they
+        are spelled (``a.jpg``, ``./a.jpg``). Links are not followed.
 
     Raises
     ------
     InputError
         If columns differ in length, a split name is unknown, a label is outside 0..classes-1, two classes have one
-        name, an image both trains and tests, or a name is not text.
+        name, an image is in two parts or has two labels, or a name is not text.
     """
     lengths = {"image": len(index.image), "split": len(index.split), "label": len(index.label)}
     lengths |= {column: len(values) for column, values in index.extra.items()}
@@ -109,10 +127,21 @@ def check_index(index: Index, name: str) -> None:
     for text in (*index.classes, *index.image):
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise InputError(f"{name}: the name {text!a} is not UTF-8; rename the file or folder")
-    split_of: dict[str, str] = {}
-    for image, split in zip(index.image, index.split, strict=True):
-        if split_of.setdefault(image, split) != split:
-            raise InputError(f"{name}: image {image} is in {split_of[image]} and in {split}")
+    first_row: dict[str, int] = {}
+    for row, image in enumerate(index.image):
+        first = first_row.setdefault(os.path.normpath(root / image), row)
+        if index.split[first] != index.split[row]:
+            raise InputError(f"{name}: image {image} is in {index.split[first]} and in {index.split[row]}")
+        if index.label[first] != index.label[row]:
+            raise InputError(
+                f"{name}: image {image} is there twice, with {_label_text(index, first)} and with "
+                f"{_label_text(index, row)}"
+            )
+
+
+def _label_text(index: Index, row: int) -> str:
+    labels = index.label[row] if index.multi_label else [index.label[row]]
+    return f"label {'|'.join(index.classes[label] for label in labels)!r}"
 
 
 def check_files(index: Index, name: str, root: Path) -> None:
@@ -151,13 +180,12 @@ def _files(folder: Path) -> set[str]:
 
 
 def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
-    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test) and look for empty classes.
+    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test).
 
     Raises
     ------
     InputError
-        If counts differ (with the differences), or a class has no training image although the dataset has a training
-        part.
+        If counts differ, with the differences.
     """
     found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
     wrong = [
@@ -167,6 +195,16 @@ def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
     ]
     if wrong:
         raise InputError(f"{name}: config/datasets.tsv says {'; '.join(wrong)}; is the copy complete?")
+
+
+def check_classes(index: Index, name: str) -> None:
+    """Require a training image of every class, if there is a training part.
+
+    Raises
+    ------
+    InputError
+        If a class has none: its name and the number of such classes.
+    """
     train = [label for label, split in zip(index.label, index.split, strict=True) if split == "train"]
     if train:
         seen = set().union(*train) if index.multi_label else set(train)
@@ -184,7 +222,8 @@ def select(index: Index, rows: Sequence[int]) -> Index:
         return [values[row] for row in rows]
 
     extra = {column: chosen(values) for column, values in index.extra.items()}
-    return Index(chosen(index.image), chosen(index.split), chosen(index.label), index.classes, extra)
+    columns = {name: chosen(getattr(index, name)) for name in ("image", "split", "label")}
+    return replace(index, **columns, extra=extra)
 
 
 def image_names(index: Index) -> list[str]:
@@ -208,7 +247,7 @@ def split_reference(reference: str) -> tuple[str, int | None]:
 
 
 def write_index(path: str | Path, index: Index) -> None:
-    """Write the index as parquet, class names in the schema metadata."""
+    """Write the index as parquet; class names, promised counts and skipped images in the schema metadata."""
     label_type = pa.list_(pa.int32()) if index.multi_label else pa.int32()
     columns = {
         "image": pa.array(index.image, pa.string()),
@@ -216,9 +255,10 @@ def write_index(path: str | Path, index: Index) -> None:
         "label": pa.array(list(index.label), label_type),
         **{name: pa.array(list(values)) for name, values in index.extra.items()},
     }
+    about = {"classes": list(index.classes), "promised": index.promised, "skipped": index.skipped}
+    metadata = {name: json.dumps(value) for name, value in about.items()}
     table = pa.table(columns)
-    metadata = {"classes": json.dumps(list(index.classes))}
-    table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata["classes"])})
+    table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata)})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
@@ -229,14 +269,14 @@ def read_index(path: str | Path) -> Index:
         table = pq.read_table(path)
         columns = table.to_pydict()
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        if metadata.get(CHECKSUM, checksum := _checksum(columns, metadata["classes"])) != checksum:
+        if metadata.get(CHECKSUM, checksum := _checksum(columns, _about(metadata))) != checksum:
             raise ValueError("its content does not match its checksum")
         return Index(
             image=columns.pop("image"),
             split=columns.pop("split"),
             label=columns.pop("label"),
-            classes=json.loads(metadata["classes"]),
             extra=columns,
+            **{name: json.loads(text) for name, text in _about(metadata).items()},
         )
     except FileNotFoundError:
         raise
@@ -244,6 +284,11 @@ def read_index(path: str | Path) -> Index:
         raise damaged(path, first_line(error)) from None
 
 
-def _checksum(columns: dict[str, list], classes: str) -> str:
+def _about(metadata: dict[str, str]) -> dict[str, str]:
+    """The fields of an index that its file holds as metadata."""
+    return {name: text for name, text in metadata.items() if name in ABOUT}
+
+
+def _checksum(columns: dict[str, list], about: dict[str, str]) -> str:
     """Checksum of the content, not of the bytes, because a parquet file has several parts that can be damaged."""
-    return json_checksum([columns, classes])
+    return json_checksum([columns, about])

@@ -1,7 +1,9 @@
 """Making the index of a dataset from its source, with the checks that every index has to pass."""
 
 import logging
-from collections.abc import Callable, Iterable, Sequence
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Literal, TypedDict
@@ -9,7 +11,7 @@ from typing import Literal, TypedDict
 from ssltransfer.datasets.downloads import where_to_place
 from ssltransfer.datasets.generated import Generated
 from ssltransfer.datasets.images import find_unreadable
-from ssltransfer.datasets.index import Index, check_counts, check_files, check_index, select
+from ssltransfer.datasets.index import Index, check_classes, check_counts, check_files, check_index, select
 from ssltransfer.datasets.sources import Source, image_root, load, location
 from ssltransfer.errors import InputError
 
@@ -30,7 +32,7 @@ class IndexParams(TypedDict):
     counts : dict of str to int
         Expected numbers of classes and of images per split.
     allow_subset : bool
-        Whether other counts are only a warning.
+        Whether other counts and classes without a training image are only a warning.
     on_error : {'fail', 'skip'}
         Whether unreadable images are left out of the index; with ``fail`` they are an error of the jobs that read them.
     """
@@ -66,7 +68,7 @@ def index_source(
     ------
     InputError
         If the dataset is missing (with what to place where), its layout is damaged, an image is missing, or the
-        index fails `check_index` or `check_counts`.
+        index fails `check_index`, `check_counts` or `check_classes`.
     """
     name, source = params["dataset"], Source(*params["source"])
     path = location(source, data_root)
@@ -76,29 +78,43 @@ def index_source(
     if source.kind == "csv":
         options["multi_label"] = params["task"] == "multi-label"
     index = load(source).index(path, **options)
-    check_index(index, name)
     root = image_root(source, data_root, index_file)
+    check_index(index, name, root)
     check_files(index, name, root)
-    try:
+    with _tolerated("allow_subset", params["allow_subset"]):
         check_counts(index, name, params["counts"])
-    except InputError as error:
-        if not params["allow_subset"]:
-            raise
-        log.warning("allow_subset: %s", error)
+    with _tolerated("allow_subset", params["allow_subset"]):
+        check_classes(index, name)
     if params["on_error"] == "skip":
         problems = find_unreadable(root, index.image, workers, progress)
         for problem in problems.values():
             log.warning("on_error: skip: %s", problem)
-        index = select(index, [row for row in range(len(index)) if row not in problems])
-        check_index(index, name)
-    return index
+        if problems:
+            skipped = Counter(index.split[row] for row in problems)
+            index = select(index, [row for row in range(len(index)) if row not in problems])
+            check_index(index, name, root)
+            with _tolerated("on_error: skip", True):
+                check_classes(index, name)
+            index = replace(index, skipped=dict(skipped))
+    return replace(index, promised=dict(params["counts"]))
+
+
+@contextmanager
+def _tolerated(setting: str, active: bool) -> Iterator[None]:
+    """Turn an input error into a warning that names the setting which allows it, if that is active."""
+    try:
+        yield
+    except InputError as error:
+        if not active:
+            raise
+        log.warning("%s: %s", setting, error)
 
 
 def generate_dataset(params: IndexParams) -> Generated:
     """Generate the images and the index of a built-in dataset; InputError if it is not as `datasets.tsv` says."""
     generated = load(Source(*params["source"])).generate()
     _check(generated.index, params)
-    return generated
+    return replace(generated, promised=dict(params["counts"]))
 
 
 def relabel(index: Index, params: IndexParams) -> Index:
@@ -122,7 +138,7 @@ def relabel(index: Index, params: IndexParams) -> Index:
             f"{params['dataset']}: dataset {source.name} has no column {source.variant!r}; "
             f"found {', '.join(index.extra) or 'none'}"
         )
-    index = replace(index, label=index.extra[source.variant], extra={})
+    index = replace(index, label=index.extra[source.variant], extra={}, promised=dict(params["counts"]))
     _check(index, params)
     return index
 
@@ -130,3 +146,4 @@ def relabel(index: Index, params: IndexParams) -> Index:
 def _check(index: Index, params: IndexParams) -> None:
     check_index(index, params["dataset"])
     check_counts(index, params["dataset"], params["counts"])
+    check_classes(index, params["dataset"])

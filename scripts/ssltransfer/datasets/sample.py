@@ -14,7 +14,7 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.index import Index, check_counts, check_index
+from ssltransfer.datasets.index import Index, check_classes, check_counts, check_index
 from ssltransfer.datasets.indexing import IndexParams
 from ssltransfer.datasets.sources import Member, parse_members
 from ssltransfer.errors import InputError
@@ -73,7 +73,9 @@ def sample_images(params: IndexParams, datasets: Sequence[Dataset], folder: Path
         label=list(range(len(names))),
         classes=names,
         extra={"origin": originals},
+        promised=dict(params["counts"]),
     )
     check_index(index, params["dataset"])
     check_counts(index, params["dataset"], params["counts"])
+    check_classes(index, params["dataset"])
     return index

@@ -92,9 +92,9 @@ def pretrain(
         Rows of the training images.
     recipe : Recipe
     arch : str
-        See `backbones.build_backbone`.
+        See `resnet.build_backbone`.
     norm : str
-        See `backbones.normalise`.
+        See `resnet.normalise`.
     run : Run
         Its key describes everything that the run depends on, apart from images and recipe.
 
@@ -153,7 +153,7 @@ def check(recipe: Recipe, labels: np.ndarray, rows: np.ndarray) -> None:
         )
     if recipe.method == "supervised" and labels.ndim > 1:
         raise InputError(
-            f"{recipe.config_path}: dataset {recipe.dataset} has several labels an image; "
+            f"{recipe.config_path}: dataset {recipe.dataset} has several labels per image; "
             "method supervised needs a dataset with one"
         )
 

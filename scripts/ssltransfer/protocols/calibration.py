@@ -1,4 +1,4 @@
-"""Calibration of classifiers (paper section 4.5): calibration error, temperature scaling, and what goes with them."""
+"""Calibration of classifiers (paper section 4.5): ECE, temperature scaling, Brier score, reliability diagram."""
 
 from dataclasses import dataclass
 
@@ -6,6 +6,7 @@ import numpy as np
 from scipy.optimize import brentq
 from scipy.special import log_softmax, softmax
 
+from ssltransfer.errors import InputError
 from ssltransfer.results.prediction_file import Predictions
 from ssltransfer.results.score_file import Measurement, percent
 
@@ -99,7 +100,14 @@ def ece_official_scaling(logits: np.ndarray, labels: np.ndarray, seed: int = 0) 
     The *test* set is shuffled (NumPy's legacy generator) and cut into five folds of floor(n / 5); for each fold the
     temperature is fitted on that fold alone and the ECE measured on the other four; the mean of five. The usual
     k-fold scheme is the reverse.
+
+    Raises
+    ------
+    InputError
+        If there are fewer samples than folds.
     """
+    if len(labels) < FOLDS:
+        raise InputError(f"calibration: {len(labels)} test images are too few for {FOLDS} folds")
     size = len(labels) // FOLDS
     order = np.random.RandomState(seed).permutation(len(labels))
     folds = [order[i * size : (i + 1) * size] for i in range(FOLDS)]
@@ -163,4 +171,5 @@ def measure_calibration(predictions: Predictions, linear: dict, seed: int) -> Me
             },
         },
         warnings=warnings,
+        coverage=linear.get("coverage"),
     )

@@ -6,7 +6,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.coverage import coverage
+from ssltransfer.datasets.index import SPLITS, Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import bias_warnings, describe_input
@@ -81,13 +82,21 @@ def possible_shots(labels: np.ndarray, shots: Sequence[int], queries: int, ways:
     return possible, notes
 
 
+def repetition_warnings(index: Index) -> list[str]:
+    """Warn of images that the index lists more than once: an episode draws rows, not images."""
+    repeated = len(index) - len(set(index.image))
+    return [
+        f"{repeated} of {len(index)} rows repeat an image, which can be in the support and the query set of an episode"
+    ] * bool(repeated)
+
+
 def sample_episodes(
     labels: np.ndarray, name: str, shot: int, queries: int, ways: int, episodes: int, seed: int
 ) -> np.ndarray:
     """Draw episodes: distinct classes uniformly, then distinct images of each class uniformly.
 
     Classes with fewer than shot + queries images are not drawn.
-    The generator is seeded by (seed, data set name, shot) alone, so every model meets the same episodes and models
+    The generator is seeded by (seed, dataset name, shot) alone, so every model meets the same episodes and models
     can be compared pair by pair.
 
     Returns
@@ -155,14 +164,14 @@ def evaluate_fewshot(
     episodes: int = 600,
     seed: int = 0,
 ) -> FewShotResult:
-    """Accuracy of one shot on the pooled images of a data set.
+    """Accuracy of one shot on the pooled images of a dataset.
 
     Parameters
     ----------
     features : ndarray of float32, shape (n, d)
     labels : ndarray of int, shape (n,)
     name : str
-        The data set's id; part of the episodes' seed.
+        The dataset's id; part of the episodes' seed.
     shot, queries, ways, episodes, seed : int
         Support and query images per class, classes per episode, number of episodes, seed.
     """
@@ -202,6 +211,7 @@ def measure_fewshot(
         }
         best = max(results, key=lambda norm: results[norm].accuracy)
         selected[f"{shot}-shot"] = best, results[best]
+    smallest = min(shots) + settings.queries  # images of a class that takes part in any of the shots
     norms = {setting: norm for setting, (norm, _) in selected.items()}
     only = set(norms.values())
     return Measurement(
@@ -212,11 +222,12 @@ def measure_fewshot(
             settings.transform, settings.normalisation, features, norms if len(only) > 1 else only.pop()
         ),
         details={"images": len(index), "classes": len(index.classes)},
-        warnings=notes + bias_warnings(settings.normalisation),
+        warnings=notes + repetition_warnings(index) + bias_warnings(settings.normalisation),
         more={
             "episodes": {
                 setting: {"queries": result.queries, "correct": result.correct.tolist()}
                 for setting, (_, result) in selected.items()
             }
         },
+        coverage=coverage(index, SPLITS, np.bincount(labels, minlength=len(index.classes)) >= smallest),
     )

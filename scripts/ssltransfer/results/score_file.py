@@ -1,4 +1,4 @@
-"""Score files: what one model scored on one dataset under one protocol, with all that explains and repeats it.
+"""Score files: values of one model, dataset and protocol, with settings, provenance and warnings.
 
 Light on imports, because every protocol's job writes one; `scores` reads and checks them.
 """
@@ -8,7 +8,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from ssltransfer.files import write_json
-from ssltransfer.jobs import log
+from ssltransfer.jobs import RUN, log
+
+SCHEMA_VERSION = 2
+"""Version of the form of score files; those of version 1 do not name it, and have neither coverage nor run."""
+FULL = "full"
+"""Schedule of a training that was not shortened."""
 
 
 @dataclass(frozen=True)
@@ -28,9 +33,13 @@ class Measurement:
     details : dict
         Anything else that explains the values.
     warnings : list of str
-        Everything that a reader of the values has to know.
+        Caveats of the values.
     more : dict
         Further entries of the score file that only some protocols have: ``selected``, ``curve``, ``episodes``.
+    coverage : dict or None
+        Images and classes that were used, of those promised (see `datasets.coverage.coverage`); None if unknown.
+    schedule : str, dict or None
+        Of a protocol that trains: `FULL`, or what was shortened (see `training_schedule`). None for others.
     """
 
     kind: str
@@ -40,6 +49,13 @@ class Measurement:
     details: dict
     warnings: list[str]
     more: dict = field(default_factory=dict)
+    coverage: dict | None = None
+    schedule: str | dict | None = None
+
+
+def training_schedule(shortened: str) -> str | dict:
+    """Return the entry `schedule` of a protocol that trains; `shortened` is empty where nothing was."""
+    return {"shortened": shortened} if shortened else FULL
 
 
 def write(
@@ -68,14 +84,20 @@ def write(
     for warning in measurement.warnings:
         log.warning("%s", warning)
     entries = {
+        "schema": SCHEMA_VERSION,
         "kind": measurement.kind,
         "values": measurement.values,
+        "coverage": measurement.coverage,
+        "schedule": measurement.schedule,
         "settings": dict(settings),
         "preprocessing": measurement.preprocessing,
         "checkpoint": measurement.checkpoint,
         "details": measurement.details,
         "warnings": measurement.warnings,
         "versions": versions,
+        "precision": settings.get("precision", "float32"),
+        "device_memory_mib": usage.get("device_memory_mib"),
+        "run": RUN,
         "cost": usage,
     }
     write_json(path, dict(cell.items()) | entries | measurement.more)

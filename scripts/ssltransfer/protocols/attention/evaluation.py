@@ -34,7 +34,7 @@ def attention_maps(
     Parameters
     ----------
     backbone : ResNet
-        From `fusion.fuse`, on the device.
+        From `fusion.optimise_for_inference`, on the device.
     images : ndarray of uint8, shape (n, bordered size, bordered size, 3)
         Images with their borders.
     norm : str
@@ -91,7 +91,12 @@ def save_maps(path: str | Path, maps: np.ndarray, names: list[str]) -> None:
 
 
 def measure_attention(
-    maps: np.ndarray, names: list[str], checkpoint: dict, norm: str, settings: AttentionSettings
+    maps: np.ndarray,
+    names: list[str],
+    checkpoint: dict,
+    norm: str,
+    settings: AttentionSettings,
+    covered: dict | None = None,
 ) -> Measurement:
     """Summarise attention maps as a score: attentive diffusion in percent, averaged over the images.
 
@@ -106,6 +111,8 @@ def measure_attention(
     norm : str
         Input normalisation.
     settings : AttentionSettings
+    covered : dict, optional
+        The entry `coverage` of the score.
     """
     grid = make_grid(settings)
     values = [diffusion(attention) for attention in maps]
@@ -117,6 +124,7 @@ def measure_attention(
         preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm},
         details={"masks": len(grid.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
         warnings=[approximation] if grid.stride > 1 else [],
+        coverage=covered,
     )
 
 

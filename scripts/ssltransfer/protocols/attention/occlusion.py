@@ -68,7 +68,7 @@ class Occluder:
     Parameters
     ----------
     backbone : ResNet
-        From `fusion.fuse`, on its device.
+        From `fusion.optimise_for_inference`, on its device.
     image : ndarray of uint8, shape (bordered size, bordered size, 3)
         The image with its border.
     norm : {'imagenet', 'none'}

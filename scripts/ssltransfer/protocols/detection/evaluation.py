@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.protocols.detection.average_precision import THRESHOLDS, evaluate, round_like_detectron2
@@ -12,7 +13,7 @@ from ssltransfer.protocols.detection.objects import Annotations, voc_objects
 from ssltransfer.protocols.detection.pictures import LOWEST_SCORE, choose_examples, draw
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.results.picture_file import Pictures
-from ssltransfer.results.score_file import Measurement, percent
+from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults
 
 EXAMPLES, SIDE = 8, 192
@@ -49,6 +50,7 @@ def measure_detections(
         | {f"ap{t:.0%}"[:-1]: float(found.per_class[THRESHOLDS.index(t), k]) for t in (0.5, 0.75)}
         for k, name in enumerate(index.classes)
     }
+    seen, papers, text = _images_seen(settings)
     metrics = {"ap": found.ap, "ap50": found.ap50, "ap75": found.ap75}
     return Measurement(
         kind="detection-frozen" if settings.frozen == "first-four" else "detection-finetune",
@@ -62,20 +64,29 @@ def measure_detections(
             "schedule": trained["schedule"],
             "per_class": per_class,
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=_warnings(index, counts, trained["scaling"], settings),
+        coverage=coverage(index, used=counts > 0),
+        schedule=training_schedule(text if seen < papers else ""),
     )
+
+
+def _images_seen(settings: DetectionSettings) -> tuple[int, int, str]:
+    """Number of images that the training sees, here and in the paper, and both in words."""
+    used, paper = settings.effective_schedule, defaults("detection")["schedule"]
+    text = (
+        f"{used.steps} steps of {used.batch_size} images, where the paper has {paper['steps']} of {paper['batch_size']}"
+    )
+    return used.steps * used.batch_size, paper["steps"] * paper["batch_size"], text
 
 
 def _warnings(index: Index, counts: np.ndarray, scaling: str, settings: DetectionSettings) -> list[str]:
     """Say how the schedule differs from the paper's, and which classes have no object in the test images."""
     warnings = [scaling] if scaling else []
-    used, paper = settings.effective_schedule, defaults("detection")["schedule"]
-    if used.steps * used.batch_size != paper["steps"] * paper["batch_size"]:
-        warnings.append(
-            f"{used.steps} steps of {used.batch_size} images, "
-            f"where the paper has {paper['steps']} of {paper['batch_size']}"
-        )
+    seen, papers, text = _images_seen(settings)
+    if seen != papers:
+        warnings.append(text)
     if absent := [index.classes[k] for k in np.flatnonzero(counts == 0)]:
         warnings.append(f"no test image shows an object of {', '.join(absent)}; counted as 0, as detectron2 does")
     return warnings

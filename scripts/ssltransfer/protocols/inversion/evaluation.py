@@ -7,7 +7,7 @@ import numpy as np
 from ssltransfer.protocols.inversion import similarity
 from ssltransfer.protocols.inversion.settings import EvaluationSettings
 from ssltransfer.results.picture_file import Pictures
-from ssltransfer.results.score_file import Measurement
+from ssltransfer.results.score_file import Measurement, training_schedule
 from ssltransfer.settings import defaults
 
 
@@ -58,20 +58,28 @@ def measure_inversion(
                 for row, name in enumerate(names)
             },
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=_warnings(missing, settings),
+        coverage=trained.get("coverage"),
+        schedule=training_schedule(_shortened(settings)),
     )
+
+
+def _shortened(settings: EvaluationSettings) -> str:
+    """Say how the iterations differ from the paper's; empty where there are no fewer."""
+    steps = defaults("inversion")["steps"]
+    return f"{settings.steps} iterations, where the paper has {steps}" if settings.steps < steps else ""
 
 
 def _warnings(missing: dict[str, str], settings: EvaluationSettings) -> list[str]:
     """Say how the iterations differ from the paper's, and which distances are missing."""
-    warnings, steps = [], defaults("inversion")["steps"]
-    if settings.steps < steps:
-        warnings.append(f"{settings.steps} iterations, where the paper has {steps}")
+    shortened = _shortened(settings)
+    warnings = [shortened] if shortened else []
     if not settings.lpips:
         warnings.append("LPIPS is not measured: its networks would have to be downloaded")
     for name, reason in missing.items():
-        warnings.append(f"lpips-{name} is missing, its network cannot be had: {reason}")
+        warnings.append(f"lpips-{name} is missing, its network could not be downloaded: {reason}")
     return warnings
 
 

@@ -36,20 +36,24 @@ def average_precision_11_point(positive: np.ndarray, scores: np.ndarray) -> floa
     positive : ndarray of bool, shape (n,)
         Ground truth of one class. At least one must be true.
     scores : ndarray of float, shape (n,)
-        Higher means more likely positive. Ties keep the order of the samples.
+        Higher means more likely positive.
 
     Notes
     -----
     Computed from the ranked samples: a precision-recall curve that starts at an artificial point (recall 0,
     precision 1), as scikit-learn's does, would make the first of the eleven terms always 1. Recall is compared
-    with t - 1e-9, so that rounding of multiples of 0.1 loses no level.
+    with t - 1e-9, so that rounding of multiples of 0.1 loses no level. Samples of equal score enter together, because
+    no threshold tells them apart: the order of the samples does not matter, and constant scores have the precision of
+    all samples at every recall.
     """
-    ranked = np.asarray(positive, bool)[np.argsort(-scores, kind="stable")]
-    hits = np.cumsum(ranked)
+    order = np.argsort(-scores, kind="stable")
+    hits = np.cumsum(np.asarray(positive, bool)[order])
     if hits[-1] == 0:
         raise ValueError("average precision needs at least one positive sample")
-    recall = hits / hits[-1]
-    precision = hits / np.arange(1, len(ranked) + 1)
+    ranked = scores[order]
+    thresholds = np.append(np.flatnonzero(ranked[1:] != ranked[:-1]), len(ranked) - 1)  # the last of each group of ties
+    recall = hits[thresholds] / hits[-1]
+    precision = hits[thresholds] / (thresholds + 1)
     best_from_here = np.maximum.accumulate(precision[::-1])[::-1]
     first = np.searchsorted(recall, RECALL_LEVELS - 1e-9)
     return 100.0 * float(np.mean(best_from_here[first]))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from ssltransfer.array_backend import NUMPY, Arrays
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.splits import Split, make_split
 from ssltransfer.models.feature_file import Features
@@ -78,6 +79,9 @@ class LinearResult:
         return [f"{path} of {len(self.curve)} penalties"] * bool(count) + ["the final fit"] * (not self.final.converged)
 
 
+FEW_VALIDATION_IMAGES = 100
+"""Below this number, one validation image moves the metric that selects the penalty by more than a percent point."""
+
 SOLVERS = {"converged": fit_path, "official": official_path}
 """Values of `solver` in a settings block."""
 
@@ -99,7 +103,7 @@ def evaluate_linear(
     Parameters
     ----------
     features : ndarray of float32, shape (n, d)
-        All rows of the data set; a memory map is read in blocks, and only a design matrix that fits is kept.
+        All rows of the dataset; a memory map is read in blocks, and only a design matrix that fits is kept.
     labels : ndarray
         As for `fit_path`.
     split : Split
@@ -167,6 +171,7 @@ def measure_linear(
     labels = index.label_array(ignored="difficult" if settings.difficult == "ignore" else None)
     split = make_split(index.split_array(), settings.validation_fraction, settings.seed, dataset)
     grid = lambda_grid(settings.lambdas.first, settings.lambdas.last, settings.lambdas.count)
+    trained, tested = (images_of_classes(labels[rows], len(index.classes)) for rows in (split.trainval, split.test))
     results = {
         norm: evaluate_linear(found.values, labels, split, len(index.classes), metric, grid, settings.solver, arrays)
         for norm, found in features.items()
@@ -185,11 +190,14 @@ def measure_linear(
             "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
         },
         warnings=bias_warnings(settings.normalisation)
-        + [f"not converged under input normalisation {name}: {fits}" for name, fits in missed.items()],
+        + [f"not converged under input normalisation {name}: {fits}" for name, fits in missed.items()]
+        + class_warnings(index, metric, trained, tested)
+        + selection_warnings(result, len(split.val)),
         more={
             "selected": {"lambda": result.penalty, "validation": result.validation},
             "curve": {name: found.curve for name, found in results.items()},
         },
+        coverage=coverage(index),
     )
     predictions = Predictions(
         test_scores=result.test_scores.astype(np.float32),
@@ -198,3 +206,46 @@ def measure_linear(
         validation_labels=labels[split.val],
     )
     return measurement, predictions
+
+
+def images_of_classes(labels: np.ndarray, classes: int) -> np.ndarray:
+    """Number of images (classes,) that show each class; `labels` are those of `fit_path`."""
+    return np.bincount(labels, minlength=classes) if labels.ndim == 1 else (labels > 0).sum(axis=0)
+
+
+def class_warnings(index: Index, metric: str, trained: np.ndarray, tested: np.ndarray) -> list[str]:
+    """Name the classes that make a score another quantity than it seems.
+
+    Parameters
+    ----------
+    index : Index
+    metric : str
+    trained, tested : ndarray of int, shape (classes,)
+        Number of images of each class in the final fit and in the test part.
+    """
+    cases = (
+        (tested == 0, f"have no test image, so {metric} is that of the other classes"),
+        (trained == 0, "have no training image and are never predicted"),
+        (trained == 1, "have a single image in training and validation"),
+    )
+    warnings = []
+    for found, text in cases:
+        if names := [index.classes[number] for number in np.flatnonzero(found)]:
+            shown = ", ".join(names[:5] + ["..."] * (len(names) > 5))
+            warnings.append(f"{len(names)} of {len(found)} classes {text}: {shown}")
+    return warnings
+
+
+def selection_warnings(result: LinearResult, validation_images: int) -> list[str]:
+    """Name the reasons to doubt the selected penalty: the edge of the grid, and a small validation part."""
+    penalties, warnings = [point["lambda"] for point in result.curve], []
+    for edge, name in ((min(penalties), "smallest"), (max(penalties), "largest")):
+        if result.penalty == edge and len(penalties) > 1:
+            warnings.append(f"the selected penalty {edge:g} is the {name} of the grid (lambdas)")
+    if validation_images < FEW_VALIDATION_IMAGES:
+        best = sum(point["validation"] == result.validation for point in result.curve)
+        warnings.append(
+            f"the penalty was selected on {validation_images} validation images, with the same result for {best} of "
+            f"{len(penalties)} penalties"
+        )
+    return warnings

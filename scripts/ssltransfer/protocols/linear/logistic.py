@@ -328,9 +328,15 @@ def _bias_shift(loss: _Softmax | _Sigmoid, logits: np.ndarray, allowed: float, a
 
 
 def _solve(hessian: np.ndarray, gradient: np.ndarray) -> np.ndarray:
-    """Solve a positive semidefinite system, slightly damped, so that a class without curvature does no harm."""
+    """Solve a positive semidefinite system, slightly damped, so that a class without curvature does no harm.
+
+    The solution is zero where no class has curvature: features of a huge scale make all probabilities 0 or 1.
+    """
     damping = 1e-14 * np.trace(hessian) + np.finfo(np.float64).tiny
-    return linalg.solve(hessian + damping * np.eye(len(hessian)), gradient, assume_a="pos")
+    try:
+        return linalg.solve(hessian + damping * np.eye(len(hessian)), gradient, assume_a="pos")
+    except linalg.LinAlgError:
+        return np.zeros_like(gradient)
 
 
 def _relative_gap(slope: float, penalty: float, objective: float) -> float:
@@ -363,21 +369,28 @@ def fit_path(
     Raises
     ------
     InputError
-        If features are not finite, penalties not positive, or labels outside the range.
+        If features are not finite, penalties not positive and finite, or labels outside the range.
     """
-    if np.min(lambdas) <= 0:
-        raise InputError(f"linear: penalties must be positive, found {np.min(lambdas)}")
+    penalties = _descending(lambdas)
     decided = _decided(labels, classes)
     design = Design(features, arrays)
     problem = _Problem(design, _loss(labels, decided, arrays), arrays)
     point, previous = problem.point(problem.first_params()), None
-    for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1].tolist():
+    for penalty in penalties:
         start = problem.better_start(point, previous, penalty)
         previous = point
         point, objective, gap, converged, steps = problem.minimise(start, penalty)
         weights, bias = np.zeros((features.shape[1], classes)), _constant_bias(labels, classes)
         weights[:, decided], bias[decided] = problem.original_parameters(point.params)
         yield Fit(penalty, weights, bias, objective, gap, converged, steps)
+
+
+def _descending(lambdas: np.ndarray) -> list[float]:
+    """Sort penalties from strong to weak; InputError if one is not a positive, finite number."""
+    penalties = np.sort(np.asarray(lambdas, dtype=np.float64))[::-1].tolist()
+    if wrong := [penalty for penalty in penalties if not 0 < penalty < np.inf]:
+        raise InputError(f"linear: penalties must be positive and finite, found {wrong[0]}")
+    return penalties
 
 
 def _constant_bias(labels: np.ndarray, classes: int) -> np.ndarray:
@@ -391,9 +404,11 @@ def official_path(
     """Fit as the paper's software did, for comparison: scikit-learn's L-BFGS, at most 100 cold iterations a penalty.
 
     Parameters and results are those of `fit_path`, but `arrays` does nothing; many points of weak penalties are not
-    converged. Binary problems are two-class softmaxes in that software, which equal a sigmoid with half the penalty.
-    Its version (0.22) computed in float64 and held the gradient of the summed loss against the tolerance, where newer
-    ones take that of the mean.
+    converged. Its version (0.22) computed in float64 and held the gradient of the summed loss against the tolerance,
+    where newer ones take that of the mean.
+
+    Binary problems are two-class softmaxes in that software, which equal a sigmoid with half the penalty. The halved
+    penalty is what is minimised, so objective and certificate are those of `certify` with it.
     """
     import warnings
 
@@ -401,13 +416,12 @@ def official_path(
     from sklearn.linear_model import LogisticRegression
 
     features = features[:].astype(np.float64)
-    for penalty in np.sort(np.asarray(lambdas, dtype=np.float64))[::-1].tolist():
+    decided, single_label = _decided(labels, classes), labels.ndim == 1
+    for penalty in _descending(lambdas):
         weights, bias = np.zeros((features.shape[1], classes)), np.full(classes, -np.inf)
-        decided = _decided(labels, classes)
-        multi = labels.ndim == 1
-        for columns in [decided] if multi else decided[:, None]:
-            rows = slice(None) if multi else labels[:, columns[0]] >= 0
-            target = labels if multi else labels[rows, columns[0]] > 0
+        for columns in [decided] if single_label else decided[:, None]:
+            rows = slice(None) if single_label else labels[:, columns[0]] >= 0
+            target = labels if single_label else labels[rows, columns[0]] > 0
             strength = (1 if len(columns) > 2 else 2) / penalty
             model = LogisticRegression(C=strength, tol=1e-4 / len(target), max_iter=100)
             with warnings.catch_warnings():
@@ -417,7 +431,8 @@ def official_path(
             if len(columns) == 2:  # scikit-learn keeps the difference of the two scores only
                 coefficients, intercept = (np.concatenate([-v, v]) / 2 for v in (coefficients, intercept))
             weights[:, columns], bias[columns] = coefficients.T, intercept
-        yield Fit(penalty, weights, bias, *certify(features, labels, penalty, weights, bias), int(model.n_iter_[0]))
+        minimised = penalty if single_label else penalty / 2
+        yield Fit(penalty, weights, bias, *certify(features, labels, minimised, weights, bias), int(model.n_iter_[0]))
 
 
 def certify(

@@ -8,6 +8,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.files import atomic_write
@@ -17,8 +18,9 @@ from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork, logits_to_normals
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
+from ssltransfer.protocols.dense.normals.training import timetable
 from ssltransfer.results.picture_file import Pictures
-from ssltransfer.results.score_file import Measurement, percent
+from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults
 
 BATCH_PIXELS = 300_000
@@ -97,8 +99,15 @@ def measure_normals(
     empty, images = sum(image["pixels"] == 0 for image in errors.images), len(errors.images)
     epochs, papers = settings.schedule.epochs, defaults("normals")["schedule"]["epochs"]
     warnings = [f"{empty} of {images} test images have no known normal"] if empty else []
+    text = f"{epochs} epochs, where the paper has {papers}"
     if epochs != papers:
-        warnings.append(f"{epochs} epochs, where the paper has {papers}")
+        warnings.append(text)
+    steps, _, _ = timetable(settings.schedule, index.split.count("train"))
+    if (initial := (1 - settings.network.norm_momentum) ** steps) > 1e-3:
+        warnings.append(
+            f"after {steps} steps the running statistics of the head still hold {100 * initial:.0f} % of their "
+            "initial values (norm_momentum)"
+        )
     return Measurement(
         kind="normals",
         values=[
@@ -119,8 +128,11 @@ def measure_normals(
             "empty_images": empty,
             "median_tolerance": MEDIAN_TOLERANCE,
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=warnings,
+        coverage=coverage(index),
+        schedule=training_schedule(text if epochs < papers else ""),
     )
 
 
