@@ -1,6 +1,6 @@
 """Write docs/disk-use.md, what the paper's suites keep on disk: `uv run python benchmarks/disk_use.py`.
 
-Exact for complete data sets: prepared images are uint8 of 224 x 224 x 3, features float32 of 2048, and both files have
+Exact for complete datasets: prepared images are uint8 of 224 x 224 x 3, features float32 of 2048, and both files have
 a header of 128 bytes. Trained networks are counted by their tensors.
 """
 
@@ -16,6 +16,7 @@ sys.path.append(str(REPOSITORY / "scripts"))
 from ssltransfer.config import load_suite, read_yaml  # noqa: E402
 from ssltransfer.models.resnet import build_backbone  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
 from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
 from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
@@ -34,7 +35,7 @@ def gigabytes(size: int) -> str:
 
 
 def kept(suite, name: str) -> tuple[int, int]:
-    """Bytes of the prepared images of a data set, and of the features of one model, in a suite (0 if not in it)."""
+    """Bytes of the prepared images of a dataset, and of the features of one model, in a suite (0 if not in it)."""
     used = {
         (settings["transform"], len(suite.norms(protocol, next(iter(suite.models)))))
         for protocol, datasets in suite.config["tasks"].items()
@@ -58,9 +59,9 @@ def trained(suite, protocol: str, dataset: str) -> int:
         classes = suite.datasets[dataset]["classes"]
         state = build_detector(backbone, "resnet50", classes, "imagenet", chosen).state_dict()
     else:
-        codes, network = settings["codes"], settings["network"]
-        made = NormalsNetwork(backbone, codes, **network, frozen=settings["frozen"], seed=settings["seed"])
-        state = made.trained_tensors(np.zeros((codes, 3), np.float32))
+        normals = read_settings(NormalsSettings, settings)
+        made = NormalsNetwork(backbone, normals.codes, normals.network, normals.frozen, normals.seed)
+        state = made.trained_tensors(np.zeros((normals.codes, 3), np.float32))
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
 
 
@@ -99,9 +100,9 @@ def page() -> str:
         "# Disk use",
         "",
         "Written by `benchmarks/disk_use.py` from the tables and suites in `config/`. Gigabytes (10^9 bytes) below",
-        "`results/`, for complete data sets and ResNet-50; the original images are not counted.",
+        "`results/`, for complete datasets and ResNet-50; the original images are not counted.",
         "",
-        "| Data set | images | v1: images | v1: features of a model | v2: images | v2: features of a model |",
+        "| Dataset | images | v1: images | v1: features of a model | v2: images | v2: features of a model |",
         "| --- | --- | --- | --- | --- | --- |",
         *rows,
         f"| **all** | | {' | '.join(cells)} |",
@@ -110,7 +111,7 @@ def page() -> str:
         "Suites share files of the same name: v1 and v2 need the same prepared images, and v1's features (under both",
         "input normalisations) hold v2's. `keep_images: false` takes the columns of images to 0; every feature job",
         "then decodes the original images again, which costs about as much as preparing them once. A transform more,",
-        "such as `square257`, costs its data sets' images and features a second time.",
+        "such as `square257`, costs its datasets' images and features a second time.",
         "",
         "## Trained networks and surface normals",
         "",

@@ -7,7 +7,7 @@ normalisation; in few-shot evaluation the network sees the images of every episo
 shows it to the network once.
 
 The first table has both, image by image, on the same files and weights in turn; the second puts the measured times
-together to what one model costs on a many-shot and a few-shot data set of the given sizes (by default FGVC Aircraft and
+together to what one model costs on a many-shot and a few-shot dataset of the given sizes (by default FGVC Aircraft and
 EuroSAT). What is put together rather than measured is said. `--precisions` adds what faster arithmetic would bring and
 cost, for a GPU.
 """
@@ -28,8 +28,8 @@ parser.add_argument("--images", type=int, default=128, help="images of a round")
 parser.add_argument("--rounds", type=int, default=3)
 parser.add_argument("--workers", type=int, default=os.cpu_count())
 parser.add_argument("--many-shot", nargs=3, type=int, default=[3334, 3333, 3333], help="train, val and test images")
-parser.add_argument("--classes", type=int, default=100, help="of the many-shot data set")
-parser.add_argument("--pool", type=int, default=27_000, help="images of the few-shot data set")
+parser.add_argument("--classes", type=int, default=100, help="of the many-shot dataset")
+parser.add_argument("--pool", type=int, default=27_000, help="images of the few-shot dataset")
 parser.add_argument("--skip-linear", action="store_true", help="leave out scikit-learn's sweep, which takes minutes")
 parser.add_argument("--precisions", action="store_true")
 options = parser.parse_args()

@@ -1,6 +1,6 @@
 """What the official code's optimiser changes, on real images: `uv run python benchmarks/official_solver.py DATA_ROOT`.
 
-DATA_ROOT holds original data sets (or a few images of each) in their own layouts; those of `--datasets` are used.
+DATA_ROOT holds original datasets (or a few images of each) in their own layouts; those of `--datasets` are used.
 Features: gradient histograms and colour statistics of 64-pixel images, standardised (2,076 numbers, no network), or
 with `--network` a randomly initialised ResNet-50's (2,048 numbers). Three optimisers choose among the 45 penalties of
 the paper by validation and are tested after the final fit:
@@ -59,7 +59,7 @@ def network(images):
 
 
 def read(name, root, extract):
-    """Features, labels and split of a data set."""
+    """Features, labels and split of a dataset."""
     rows = read_table(Path(__file__).parents[1] / "config/datasets.tsv")
     row = next(row for row in rows if row["dataset"] == name)
     source = parse_dataset_source(row["source"])
@@ -113,7 +113,7 @@ if __name__ == "__main__":
     parser.add_argument("--datasets", nargs="*", default=DATASETS)
     parser.add_argument("--network", action="store_true", help="features of a randomly initialised ResNet-50")
     options = parser.parse_args()
-    print("| data set | train, val, test | optimiser | certified | lambda | validation | test | seconds |")
+    print("| dataset | train, val, test | optimiser | certified | lambda | validation | test | seconds |")
     print("| --- | --- | --- | --- | --- | --- | --- | --- |")
     for name in options.datasets:
         problem = read(name, options.root, network if options.network else handmade)

@@ -41,7 +41,7 @@ RECIPES = {n: read_recipe(n, r) for n, r in yaml.safe_load((ROOT / "config/pretr
 
 
 def prepare():
-    """Generate the data sets: {name: (images, train / test, {task: (labels, classes)})}."""
+    """Generate the datasets: {name: (images, train / test, {task: (labels, classes)})}."""
     data = {}
     for name, module in (("shapes", shapes), ("textures", textures)):
         generated = module.generate()

@@ -8,6 +8,6 @@ from ssltransfer.jobs import job
 
 with job(snakemake.log[0]):
     params = snakemake.params
-    source = params.source if isinstance(source, str) else params.source[0]
+    source = params.source if isinstance(params.source, str) else params.source[0]
     manifest = fetch(source, params.checksum, Path(params.folder), Path(params.pin))
     write_json(snakemake.output.manifest, manifest)

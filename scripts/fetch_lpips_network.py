@@ -8,7 +8,7 @@ from ssltransfer.jobs import job, log
 
 with job(snakemake.log[0]):
     params = snakemake.params
-    source = params.source if isinstance(source, str) else params.source[0]
+    source = params.source if isinstance(params.source, str) else params.source[0]
     manifest = fetch_if_possible(source, params.checksum, Path(params.folder), Path(params.pin))
     if "absent" in manifest:
         log.warning("%s; to try again: --forcerun fetch_lpips_network", manifest["absent"])

@@ -29,5 +29,6 @@ with job(snakemake.log[0]):
         found, curve = invert(backbone, images, names, params.norm, settings, device, run, batch_size)
         curve.save(output.curve)
         provenance = describe_training(checkpoint, params, ("torch", "numpy"), usage)
+        provenance["settings"] = dict(params.settings)
         provenance["coverage"] = coverage(index, SPLITS)
         save_inverted(output.images, Inverted(found, names, provenance))

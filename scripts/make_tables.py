@@ -1,5 +1,7 @@
 """Collect the scores of a suite, with published ones where it asks for them, and make its tables."""
 
+from ssltransfer.config import load_suite
+from ssltransfer.files import package_data
 from ssltransfer.jobs import job
 from ssltransfer.report.table_folder import make_tables
 
@@ -14,4 +16,6 @@ with job(snakemake.log[0]):
         params.conventions,
         params.relabelled,
         params.published,
+        # Read here and not passed as a parameter, so that no edit of the suite is a reason to run this again.
+        load_suite(snakemake.config, package_data("workflow/schemas"), package_data(".")) if params.models else None,
     )

@@ -30,9 +30,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    """Folder with small real samples of the data sets in their original layouts."""
+    """Folder with small real samples of the datasets in their original layouts."""
     if not SAMPLES.is_dir():
-        pytest.skip("the samples of the real data sets (../shared/data) are not on this machine")
+        pytest.skip("the samples of the real datasets (../shared/data) are not on this machine")
     return SAMPLES
 
 

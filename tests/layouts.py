@@ -1,4 +1,4 @@
-"""Small data sets in the official layout of each original one, written from scratch."""
+"""Small datasets in the official layout of each original one, written from scratch."""
 
 import csv
 import gzip

@@ -4,6 +4,7 @@ import builtins
 import json
 import os
 import pickle
+import time
 import zipfile
 
 import numpy as np
@@ -17,9 +18,15 @@ from ssltransfer.checkpoints import torch_file
 from ssltransfer.checkpoints.convert import FORMATS, convert, read_published
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
 from ssltransfer.checkpoints.fetch import fetch, fetch_if_possible, manifest_files
-from ssltransfer.checkpoints.sources import Location, local_files, parse_checkpoint_source
+from ssltransfer.checkpoints.sources import (
+    Location,
+    local_files,
+    local_state,
+    parse_checkpoint_source,
+    source_with_state,
+)
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_hash, read_json
+from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.models.backbone_file import forward_check, load_backbone
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.results.tensor_file import save_tensors
@@ -672,6 +679,79 @@ def test_the_workflow_notices_a_changed_local_file(tmp_path, state):
     assert "rule convert_checkpoint:" in succeed(folder, target, "--dry-run")
 
 
+@pytest.mark.slow
+def test_the_workflow_notices_an_older_local_file(tmp_path, state):
+    """As after ``cp -p`` or ``rsync -t``: Snakemake alone looks for newer files only."""
+    folder = workspace(tmp_path)
+    table = folder / "config" / "models.tsv"
+    row = ["own", "Own", "x", ARCH, "file:own.pth", "torchvision", "", "none", "", "toy", "", ""]
+    table.write_text(table.read_text() + "\t".join(row) + "\n")
+    older = time.time() - 10_000
+
+    def place(seed, age):
+        torch.save(build_backbone(ARCH, seed=seed).state_dict(), folder / "own.pth")
+        os.utime(folder / "own.pth", (older - age, older - age))
+
+    place(0, 0)
+    target = "results/checkpoints/own.safetensors"
+    succeed(folder, target)
+    assert "Nothing to be done" in succeed(folder, target, "--dry-run")
+    place(1, 1000)
+    assert "rule fetch_checkpoint:" in succeed(folder, target, "--dry-run")
+    assert "sha256" in snakemake(folder, target).stdout
+    (folder / "resources/checkpoint-pins/own.json").unlink()
+    succeed(folder, target)
+    assert "Nothing to be done" in succeed(folder, target, "--dry-run")
+
+
+def test_manifests_of_the_first_release_are_compared_by_size_alone(tmp_path, local):
+    manifest, original = tmp_path / "m.json", tmp_path / "original.pth"
+    source = f"file:{original}"
+    state = [source, local_state(source)]
+    assert source_with_state(source, manifest) == state
+    write_json(manifest, local())
+    assert source_with_state(source, manifest) == state
+    write_json(manifest, {"files": local()["files"]})
+    assert source_with_state(source, manifest) == source
+    original.write_bytes(b"other weights")
+    assert source_with_state(source, manifest) == [source, local_state(source)]
+    assert source_with_state("https://h/x.pth", manifest) == "https://h/x.pth"
+
+
+def flip(path, position):
+    """Change one bit of a file."""
+    content = bytearray(path.read_bytes())
+    content[position] ^= 1
+    path.write_bytes(content)
+
+
+def test_a_torch_file_that_differs_from_its_own_checksums_is_neither_pinned_nor_converted(tmp_path, local):
+    state = build_backbone(ARCH, seed=0).state_dict()
+    file = tmp_path / "original.pth"
+    torch.save(state, file)
+    values = state["layer1.0.conv2.weight"].numpy().tobytes()
+    flip(file, file.read_bytes().index(values) + 6)
+    changed = torch.load(file, weights_only=True)["layer1.0.conv2.weight"]
+    assert not torch.equal(changed, state["layer1.0.conv2.weight"]), "torch reads it all the same"
+    for read in (local, lambda: read_published([file], "torchvision", ARCH)):
+        with pytest.raises(InputError, match=r"original\.pth.*checksum") as error:
+            read()
+        assert "\n" not in str(error.value)
+    assert not (tmp_path / "pins").exists()
+
+
+def test_a_cut_or_empty_torch_file_is_one_line(tmp_path):
+    file = tmp_path / "a.pth"
+    for zipped in (True, False):
+        torch.save(build_backbone(ARCH, seed=0).state_dict(), file, _use_new_zipfile_serialization=zipped)
+        content = file.read_bytes()
+        for length in (0, 3, 1000, len(content) // 2, len(content) - 1):
+            file.write_bytes(content[:length])
+            with pytest.raises(InputError, match=r"a\.pth") as error:
+                read_published([file], "torchvision", ARCH)
+            assert "\n" not in str(error.value)
+
+
 def test_a_copy_outlives_its_original(tmp_path, local):
     manifest = local()
     (tmp_path / "original.pth").unlink()
@@ -686,7 +766,7 @@ def test_a_source_that_changed_is_left_for_the_next(tmp_path, local):
     (tmp_path / "other").mkdir()
     (tmp_path / "other" / "original.pth").write_bytes(b"other weights")
     good, bad = f"file:{tmp_path}/original.pth", f"file:{tmp_path}/other/original.pth"
-    assert local(source=f"{bad} {good}") == manifest
+    assert local(source=f"{bad} {good}")["files"] == manifest["files"]
     assert local(source=f"file:{tmp_path}/unknown.pth {good}") == manifest
 
 
@@ -706,7 +786,7 @@ def test_damaged_pins_are_one_line(tmp_path, local, content):
 
 def test_a_pinned_file_keeps_its_origin(tmp_path, local):
     manifest = local()
-    assert local(source="http://127.0.0.1:9/original.pth") == manifest
+    assert local(source="http://127.0.0.1:9/original.pth")["files"] == manifest["files"]
 
 
 def test_local_files_of_a_source():

@@ -1,4 +1,7 @@
-"""Evaluator, detector, images and schedule against detectron2 itself, where it is installed."""
+"""Evaluator, detector, images and schedule against detectron2 itself, where it is installed.
+
+Everything that a comparison starts from is built without detectron2 too, so that it cannot break unseen.
+"""
 
 import json
 import warnings
@@ -18,11 +21,16 @@ from ssltransfer.protocols.detection.settings import DetectionSettings, Schedule
 from ssltransfer.protocols.detection.training import build_detector
 from ssltransfer.settings import defaults, read_settings
 
-detectron2 = pytest.importorskip("detectron2", reason="detectron2 is not on the package index; envs/detectron2.yaml")
 pytestmark = pytest.mark.filterwarnings("ignore")
 ARCH = "resnet-1x2x1x1-w8"
 CLASSES = ["cube", "ball", "cone"]
 SIDES = ("xmin", "ymin", "xmax", "ymax")
+
+
+@pytest.fixture
+def detectron2():
+    """The reference; tests that compare with it are skipped where it is missing."""
+    return pytest.importorskip("detectron2", reason="detectron2 is not on the package index; envs/detectron2.yaml")
 
 
 def reference_values(seed, year, folder):
@@ -61,7 +69,7 @@ def reference_values(seed, year, folder):
 
 
 @pytest.mark.parametrize(("year", "rule"), [(2007, "11-point"), (2012, "area")])
-def test_the_evaluator_agrees_with_detectron2s(year, rule, tmp_path):
+def test_the_evaluator_agrees_with_detectron2s(detectron2, year, rule, tmp_path):
     for seed in range(1000):
         expected, found, objects = reference_values(seed, year, tmp_path)
         # The same sort as the reference, whose order of ties depends on numpy and the processor.
@@ -78,10 +86,8 @@ def settings(backend, **network):
     return read_settings(DetectionSettings, block)
 
 
-def transplant(theirs, ours):
-    """Copy the weights of our detector into detectron2's: other names, and the background last instead of first."""
-    state = ours.state_dict()
-    target = theirs.network.state_dict()
+def transplanted(state):
+    """The weights of our detector by detectron2's names, the background class last instead of first."""
     moved = {}
     for i in range(4):
         for kind, name in (("lateral", "inner"), ("output", "layer")):
@@ -97,24 +103,48 @@ def transplant(theirs, ours):
         score = state[f"heads.box_predictor.cls_score.{part}"]
         moved[f"roi_heads.box_predictor.cls_score.{part}"] = torch.cat([score[1:], score[:1]])
         moved[f"roi_heads.box_predictor.bbox_pred.{part}"] = state[f"heads.box_predictor.bbox_pred.{part}"][4:]
-    assert {k for k in target if "bottom_up" not in k and "anchor_generator" not in k} == moved.keys()
-    theirs.network.load_state_dict(target | moved)
+    return moved
+
+
+def build(backend):
+    # As many samples as there can be: nothing is left to chance.
+    chosen = settings(backend, samples=(100_000, 100_000))
+    return build_detector(build_backbone(ARCH, 1), ARCH, 3, "imagenet", chosen)
 
 
 @pytest.fixture
-def detectors():
-    # As many samples as there can be: nothing is left to chance.
-    network = {"samples": (100_000, 100_000)}
-    both = [
-        build_detector(build_backbone(ARCH, 1), ARCH, 3, "imagenet", settings(backend, **network))
-        for backend in ("torchvision", "detectron2")
-    ]
-    with torch.no_grad():  # as after training: proposals and classes that differ
-        for name, parameter in both[0].named_parameters():
+def ours():
+    """A detector as after training: proposals and classes differ."""
+    detector = build("torchvision")
+    with torch.no_grad():
+        for name, parameter in detector.named_parameters():
             if "backbone" not in name:
                 parameter.add_(torch.randn(parameter.shape, generator=torch.Generator().manual_seed(0)) * 0.05)
-    transplant(both[1], both[0])
-    return both
+    return detector
+
+
+@pytest.fixture
+def detectors(detectron2, ours):
+    """Our detector and detectron2's, with the same weights."""
+    theirs = build("detectron2")
+    target, moved = theirs.network.state_dict(), transplanted(ours.state_dict())
+    assert {k for k in target if "bottom_up" not in k and "anchor_generator" not in k} == moved.keys()
+    theirs.network.load_state_dict(target | moved)
+    return ours, theirs
+
+
+def test_the_comparison_can_be_built_without_detectron2(ours):
+    """The weights to compare with, the losses and the detections of our side, and the settings of both."""
+    moved = transplanted(ours.state_dict())
+    assert sum(value.numel() for value in moved.values()) > 0.5 * sum(
+        value.numel() for name, value in ours.state_dict().items() if "backbone" not in name
+    )
+    assert settings("detectron2").network == settings("torchvision").network
+    losses = ours.train().losses(random_batch())
+    assert set(losses) == {"loss_objectness", "loss_rpn_box_reg", "loss_cls", "loss_box_reg"}
+    assert all(torch.isfinite(value) for value in losses.values())
+    with torch.inference_mode():
+        assert all(len(found[0]) > 10 for found in ours.eval().detect(random_batch()["image"]))
 
 
 def random_batch():
@@ -156,7 +186,7 @@ def test_both_backends_detect_the_same(detectors):
             torch.testing.assert_close(mine, other, rtol=1e-3, atol=1e-3)
 
 
-def test_images_and_boxes_are_those_of_detectron2(tmp_path):
+def test_images_and_boxes_are_those_of_detectron2(detectron2, tmp_path):
     from detectron2.data import transforms
 
     rng = np.random.default_rng(0)
@@ -184,7 +214,7 @@ PAPER = Schedule(**defaults("detection")["schedule"])
 
 
 @pytest.mark.parametrize("schedule", [PAPER, Schedule(2, 300, 0.01, (200, 250), 30), PAPER.scaled(16, 1)])
-def test_learning_rates_are_those_of_detectron2(schedule):
+def test_learning_rates_are_those_of_detectron2(detectron2, schedule):
     from detectron2.config import get_cfg
     from detectron2.solver import build_lr_scheduler
 

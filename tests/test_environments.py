@@ -19,7 +19,7 @@ from ssltransfer.datasets import GENERATED, ORIGINAL
 from workflow import REPOSITORY
 
 ENVIRONMENTS = sorted((REPOSITORY / "envs").glob("*.yaml"))
-#: Scripts that load the module of one data set by its name, and so may load any.
+#: Scripts that load the module of one dataset by its name, and so may load any.
 ANY_DATASET = {"generate_dataset.py", "index_dataset.py"}
 DATASETS = [*ORIGINAL, *GENERATED, "folder", "table"]
 

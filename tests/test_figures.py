@@ -107,7 +107,7 @@ def calibration_suite(conventions):
 
 
 def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():
-    """Figure 3 of the paper: plain mean of the ECE of all data sets, a panel for each way to scale."""
+    """Figure 3 of the paper: plain mean of the ECE of all datasets, a panel for each way to scale."""
     figure = figures(calibration_suite("v2"))["calibration"]
     drawn = {axes.get_title().split("\n")[0]: axes for axes in figure.axes if axes.get_title()}
     assert sorted(drawn) == ["ECE Linear", "ECE Linear, scaled"]

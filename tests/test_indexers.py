@@ -26,7 +26,7 @@ VARIANTS = [(name, variant) for name, variants in ORIGINAL.items() for variant i
 
 
 def build(name, root, variant=""):
-    """Index a data set, and require what holds for every one: a usable index of files that exist, and a round trip."""
+    """Index a dataset, and require what holds for every one: a usable index of files that exist, and a round trip."""
     module = load(Source("original", name))
     index = module.index(root, variant=variant) if variant else module.index(root)
     check_index(index, name)

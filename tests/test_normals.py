@@ -77,8 +77,7 @@ def unit(vectors):
 
 
 def network(settings=SETTINGS, words=8):
-    head = settings.network
-    return NormalsNetwork(build_backbone(ARCH, 0), words, head.channels, head.dropout, settings.frozen, settings.seed)
+    return NormalsNetwork(build_backbone(ARCH, 0), words, settings.network, settings.frozen, settings.seed)
 
 
 @pytest.fixture
@@ -444,6 +443,23 @@ def test_the_head_is_that_of_the_protocol():
     assert biases == ["last.4.bias"] and head.last[0].bias is None
 
 
+@pytest.mark.parametrize("momentum", [0.1, 0.001])
+def test_the_heads_running_statistics_have_the_momentum_of_the_settings(momentum, tmp_path, scenes):
+    """The official code's is 0.001, and nothing but the head's batch norm has it."""
+    settings = changed(frozen="first-four", network={"norm_momentum": momentum} if momentum != 0.1 else {})
+    net = network(settings)
+    norms = {name: module for name, module in net.named_modules() if isinstance(module, torch.nn.BatchNorm2d)}
+    inside = {name for name in norms if ".head." in name}
+    assert len(inside) == 5
+    assert {norms[name].momentum for name in inside} == {momentum}
+    assert {norms[name].momentum for name in norms if name not in inside} == {0.1}
+    branch = net.trained["head"].bins[0].train()
+    x = torch.randn(4, net.backbone.num_features, 6, 6)
+    branch(x)
+    seen = branch[1](branch[0](x)).flatten(1)
+    torch.testing.assert_close(branch[2].running_var, 1 - momentum + momentum * seen.var(dim=0))
+
+
 @torch.inference_mode()
 def test_the_head_pools_in_a_pyramid():
     head = PyramidPooling(3, 2, channels=4, dropout=0.1).eval()
@@ -686,8 +702,13 @@ def test_a_score_pools_pixels_and_names_what_is_not_the_papers(tmp_path):
     ]  # fmt: skip
     assert measured.details["images"] == {"train": 1, "test": 2} and measured.details["empty_images"] == 1
     assert ["1 of 2 test images" in measured.warnings[0], "4 epochs" in measured.warnings[1]] == [True, True]
-    papers = changed(schedule={"epochs": 150})
+    papers = changed(schedule={"epochs": 150, "epoch_steps": 1})
     assert len(measure_normals(errors, index, header, "none", papers).warnings) == 1
+    slow = {"network": {"norm_momentum": 0.001}}
+    for epoch_steps, warned in ((90, False), (9, True)):
+        schedule = {"epochs": 150, "epoch_steps": epoch_steps}
+        found = measure_normals(errors, index, header, "none", changed(schedule=schedule, **slow)).warnings
+        assert any("norm_momentum" in warning and "26 %" in warning for warning in found) == warned
     write_image_table(tmp_path / "images.csv", ["b", "c"], errors)
     assert (tmp_path / "images.csv").read_text().splitlines()[1:] == ["b,4,30.0,17.5,50.0,50.0,75.0", "c,0,,,,,"]
 

@@ -15,7 +15,7 @@ from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
 from ssltransfer.protocols.dense.normals.evaluation import angular_errors
 from ssltransfer.protocols.dense.normals.ground_truth import open_normals, unpack_normals
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork
-from ssltransfer.protocols.dense.normals.settings import NormalsSettings
+from ssltransfer.protocols.dense.normals.settings import Network, NormalsSettings
 from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.results.picture_file import load_pictures
 from ssltransfer.results.scores import read_score
@@ -121,7 +121,7 @@ def test_overfitting_real_frames_reaches_less_than_ten_degrees(folder, samples, 
     for name, image in zip(names, nyuv2.index(samples / "nyuv2").image, strict=True):
         Image.open(samples / "nyuv2" / image).resize((16, 12), Image.Resampling.BOX).save(tmp_path / name)
     dataset = NormalsDataset(tmp_path, names, normals, nyuv2.read_code_words(samples / "nyuv2"), 1000)
-    network = NormalsNetwork(build_backbone("resnet-1x1x1x1-w8", 0), 40, 64, 0.0, "all", 0)
+    network = NormalsNetwork(build_backbone("resnet-1x1x1x1-w8", 0), 40, Network(64, 0.0, 0.1), "all", 0)
     device = torch.device("cpu")
     settings = read_settings(NormalsSettings, SETTINGS)
     run = Run(tmp_path / "part", "random", "here")

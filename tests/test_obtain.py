@@ -1,4 +1,4 @@
-"""Obtaining data sets, without a network: a stand-in for the downloader hands out archives made here."""
+"""Obtaining datasets, without a network: a stand-in for the downloader hands out archives made here."""
 
 import io
 import tarfile

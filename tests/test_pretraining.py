@@ -290,7 +290,7 @@ def test_impossible_recipes_are_one_line(changes, message, images, labels, tmp_p
 
 def test_supervised_needs_one_label_an_image(images, labels, tmp_path):
     many = labels[:, None] == np.arange(4)
-    with pytest.raises(InputError, match="several labels an image"):
+    with pytest.raises(InputError, match="several labels"):
         train(images, many, tmp_path, recipe("supervised"))
 
 

@@ -1,4 +1,4 @@
-"""The real workflow with a full ResNet-50 on a few real images of four data sets in their original layouts."""
+"""The real workflow with a full ResNet-50 on a few real images of four datasets in their original layouts."""
 
 import json
 import pickle
@@ -57,7 +57,7 @@ def few_of_each(lines, key, count=PER_CLASS):
 
 
 def copy_few(samples: Path, root: Path) -> None:
-    """Copy a few images of each class of the four data sets, original layouts and split files kept."""
+    """Copy a few images of each class of the four datasets, original layouts and split files kept."""
     source, target = samples / "cifar10/cifar-10-batches-py", root / "cifar10/cifar-10-batches-py"
     target.mkdir(parents=True)
     for file in source.iterdir():

@@ -185,7 +185,7 @@ def test_the_state_of_another_run_is_left_alone(tmp_path, caplog):
 @pytest.mark.parametrize("content", [b"", b"PK\x03\x04", pickle.dumps({"key": print})])
 def test_a_state_that_cannot_be_read_is_one_line(tmp_path, content):
     (tmp_path / "state.pt").write_bytes(content)
-    with pytest.raises(InputError, match=r"state\.pt is no saved state .*; delete it") as error:
+    with pytest.raises(InputError, match=r"state\.pt .*; delete it") as error:
         run(tmp_path)
     assert "\n" not in str(error.value)
 

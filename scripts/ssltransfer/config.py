@@ -1,6 +1,6 @@
-"""Suites and tables: reading, validation, and the questions the workflow asks them.
+"""Read and validate suites and tables for the workflow.
 
-Only the standard library, PyYAML and jsonschema are imported, because every job of a cluster run reads this.
+Only the standard library, PyYAML and jsonschema are imported, because every job of a cluster run imports this module.
 """
 
 import csv
@@ -25,9 +25,9 @@ METRICS_OF_TASK = {
     "normals": ("",),
     "images": ("",),
 }
-"""Metrics of the linear protocol that fit each task of `datasets.tsv`; the last three have none."""
+"""Task of `datasets.tsv` -> metrics of the linear protocol that fit it; the last three have none."""
 PUBLISHED = ("published-v1", "published-v2")
-"""Suites of the published numbers alone, which are not configured."""
+"""Suites of published numbers only, which are not configured."""
 NORMS = ("imagenet", "none")
 BOTH_NORMS = ("test-max", "validation-max")
 """Values of `normalisation` for which a model is evaluated under all of `NORMS`."""
@@ -40,14 +40,18 @@ REQUIREMENTS = {
     "normals": (("normals",), ("train", "test")),
     "detection": (("detection",), ("train", "test")),
 }
-"""Kind of protocol -> tasks of its data sets, and the parts that they must have."""
+"""Kind of protocol -> tasks of its datasets, and the parts that they must have."""
 EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
-"""Source -> kinds that its data sets serve besides those of their task."""
+"""Source -> kinds that its datasets serve besides those of their task."""
+
+
+REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
+"""Source whose index has one image in several rows -> the source of the same images without repeats."""
 
 
 @dataclass(frozen=True)
 class Cell:
-    """One score: a protocol's settings block, a model and a data set."""
+    """One score: a protocol's settings block, a model and a dataset."""
 
     protocol: str
     model: str
@@ -101,7 +105,7 @@ class Suite:
         return self.settings(protocol)["kind"]
 
     def image_dataset(self, dataset: str) -> str:
-        """The data set whose images (and features) `dataset` uses: itself, or the one it relabels."""
+        """The dataset whose images (and features) `dataset` uses: itself, or the one it relabels."""
         source = dataset_sources.parse_dataset_source(self.datasets[dataset]["source"])
         return source.name if source.kind == "column" else dataset
 
@@ -119,7 +123,7 @@ class Suite:
 
 
 def read_table(path: Path) -> list[dict[str, str]]:
-    """Read a tab-separated table: one header line, then a row a line, every cell text.
+    """Read a tab-separated table: one header line, then one row per line, all cells as text.
 
     Raises
     ------
@@ -167,7 +171,7 @@ TYPES = {
 
 
 def _reason(found: object, kind: str) -> str:
-    """Why a number is none: YAML takes 1e-1 for text."""
+    """Hint for a number that YAML parsed as text (1e-1)."""
     if kind not in ("number", "integer") or not isinstance(found, str):
         return ""
     try:
@@ -263,7 +267,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         row |= {count: int(row[count]) for count in ("classes", "train", "val", "test")}
     recipes = read_yaml(located("pretraining")) or {}
     if config["suite"] in PUBLISHED:
-        raise InputError(f"config: suite: {config['suite']!r} is that of the paper's own numbers; write another name")
+        raise InputError(f"config: suite: {config['suite']!r} is reserved for the published numbers; take another name")
     suite = Suite(
         config,
         {name: row for name, row in models.items() if config["suite"] in row["suites"]},
@@ -304,7 +308,7 @@ def _cross_check_datasets(suite: Suite, path: Path) -> None:
         except InputError as error:
             raise InputError(f"{path}, row {name!r}: {error}") from None
         if source.kind == "column" and source.name not in suite.datasets:
-            raise InputError(f"{path}, row {name!r}: source names data set {source.name!r}, which has no row")
+            raise InputError(f"{path}, row {name!r}: source names dataset {source.name!r}, which has no row")
         if source.kind == "one-of":
             _check_members(suite, source.name, f"{path}, row {name!r}")
 
@@ -316,7 +320,7 @@ def _check_members(suite: Suite, text: str, where: str) -> None:
         raise InputError(f"{where}: {error}") from None
     for member in members:
         if member.dataset not in suite.datasets:
-            raise InputError(f"{where}: source names data set {member.dataset!r}, which has no row")
+            raise InputError(f"{where}: source names dataset {member.dataset!r}, which has no row")
         kind = dataset_sources.parse_dataset_source(suite.datasets[member.dataset]["source"]).kind
         if kind in ("one-of", "column"):
             raise InputError(f"{where}: source names {member.dataset!r}, which has no images of its own ({kind})")
@@ -334,7 +338,7 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
             )
         dataset = suite.recipes[recipe].get("dataset") if kind == "pretrain" else None
         if dataset is not None and dataset not in suite.datasets:
-            raise InputError(f"{suite.config['pretraining']}, recipe {recipe!r}: data set {dataset!r} has no row")
+            raise InputError(f"{suite.config['pretraining']}, recipe {recipe!r}: dataset {dataset!r} has no row")
     if not suite.models:
         known = sorted({suite for row in all_models.values() for suite in row["suites"]})
         raise InputError(f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}")
@@ -356,13 +360,13 @@ def _cross_check_tasks(suite: Suite) -> None:
         for name in names:
             if name not in suite.datasets:
                 known = ", ".join(suite.datasets)
-                raise InputError(f"config: tasks.{protocol} names data set {name!r}; known are {known}")
+                raise InputError(f"config: tasks.{protocol} names dataset {name!r}; known are {known}")
             row, kind = suite.datasets[name], suite.kind(protocol)
             tasks, parts = REQUIREMENTS[kind]
             if row["task"] not in tasks and kind not in EXTRA_PROTOCOLS.get(row["source"], ()):
                 others = [f"source {source}" for source, kinds in EXTRA_PROTOCOLS.items() if kind in kinds]
                 raise InputError(
-                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {kind} needs a data set of task "
+                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {kind} needs a dataset of task "
                     f"{' or '.join([*tasks, *others])}"
                 )
             for part in parts:
@@ -375,7 +379,8 @@ def _cross_check_tasks(suite: Suite) -> None:
 def _cross_check_models_of(suite: Suite) -> None:
     for protocol, models in suite.config["models_of"].items():
         if protocol not in suite.config["tasks"]:
-            raise InputError(f"config: models_of.{protocol} is no task; tasks are {', '.join(suite.config['tasks'])}")
+            tasks = ", ".join(suite.config["tasks"])
+            raise InputError(f"config: models_of.{protocol} is not among the tasks; these are {tasks}")
         for model in models:
             if model not in suite.models:
                 raise InputError(
@@ -387,7 +392,7 @@ def _cross_check_models_of(suite: Suite) -> None:
 def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
     of = suite.settings(protocol)["of"]
     if suite.config["protocols"].get(of, {}).get("kind") != "linear":
-        raise InputError(f"config: protocols.{protocol}.of: {of!r} is no linear protocol of this suite")
+        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear protocol of this suite")
 
 
 def _check_look(suite: Suite, protocol: str, row: dict) -> None:
@@ -416,7 +421,7 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
     original, generated = row["source"].startswith("original:nyuv2"), row["source"] == "generated:shapes"
     if not original and not generated:
         raise InputError(
-            f"config: tasks.{protocol}: {row['dataset']!r} has no surface normals; write a data set with source "
+            f"config: tasks.{protocol}: {row['dataset']!r} has no surface normals; write a dataset with source "
             "original:nyuv2, original:nyuv2/labelled or generated:shapes"
         )
     if not row["source"] == "original:nyuv2" and suite.settings(protocol)["targets"] != "kmeans":
@@ -434,7 +439,17 @@ def _check_schedule(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"{where}: warmup (as written, or the default) is {warmup}; write less than the {steps} steps")
 
 
+def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
+    if row["source"] in REPEATED_IMAGES:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} lists images several times ({row['source']} draws with "
+            "replacement), so that one image would be both support and query; write a data set without repeats, such "
+            f"as {REPEATED_IMAGES[row['source']]}"
+        )
+
+
 PROTOCOL_CHECKS = {
+    "fewshot": _check_fewshot,
     "detection": _check_schedule,
     "calibration": _check_calibration,
     "inversion": _check_look,

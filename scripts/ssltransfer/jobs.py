@@ -1,4 +1,4 @@
-"""What every job does around its work: one-line errors, a log file, progress, and its own cost."""
+"""Job wrapper: one-line errors, log file, progress, resource usage."""
 
 import contextlib
 import errno
@@ -24,7 +24,7 @@ log = logging.getLogger("ssltransfer")
 RUN = uuid.uuid4().hex
 """Token of this run of this job: two runs of one job never have the same."""
 
-#: Trouble with the machine and not with the code, so that a traceback would say nothing.
+#: Errors of the machine, reported without traceback.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
@@ -36,7 +36,7 @@ def job(log_file: str) -> Iterator[None]:
     The last line of the log of a finished job is its cost (see `ssltransfer.report.provenance`).
     """
     cost = JobUsage()
-    logging.raiseExceptions = False  # a full disk takes no log, either
+    logging.raiseExceptions = False  # logging must not raise on a full disk
     try:
         logging.basicConfig(
             format="%(asctime)s %(message)s",
@@ -52,11 +52,11 @@ def job(log_file: str) -> Iterator[None]:
         sys.exit(f"Error: {one_line(error)}")
     except Exception as error:
         if _machine(error):
-            text = f"{first_line(error)} (is there space, and may it be written?)"
+            text = f"{first_line(error)}; check free space and write permission"
             log.error("%s", text)
             sys.exit(f"Error: {text}")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which most jobs do not import
-            text = f"{first_line(error)} (is another job on this GPU, or is it too small for this network?)"
+            text = f"{first_line(error)}; GPU memory is exhausted: stop other jobs on it or use a larger GPU"
             log.error("%s", text)
             sys.exit(f"Error: {text}")
         log.error("%s", textwrap.indent(traceback.format_exc(), " "))
@@ -64,13 +64,13 @@ def job(log_file: str) -> Iterator[None]:
 
 
 def _machine(error: Exception) -> bool:
-    """Whether an error is trouble with the machine; some libraries say so in words only (the last is numpy's)."""
+    """Whether an error is one of the machine; some libraries give no errno, only a message (the last is numpy's)."""
     words = ("No space left on device", "Disk quota exceeded", "requested and")
     return (isinstance(error, OSError) and error.errno in MACHINE_ERRORS) or any(word in str(error) for word in words)
 
 
 def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
-    """Iterate with a bar on a terminal, and with a line in the log every so many seconds."""
+    """Iterate with a bar on a terminal, and with a line in the log every `every` seconds."""
     from tqdm import tqdm  # this module is read by the workflow too, which needs no more than Snakemake brings
 
     total = length_hint(iterable) if total is None else total

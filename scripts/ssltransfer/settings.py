@@ -1,4 +1,4 @@
-"""Settings blocks: defaults, the part of a block that a job depends on, and the form in which protocols read it.
+"""Settings blocks: defaults, the part that a job depends on, and reading into dataclasses.
 
 Every key of a block, with its meaning and default, stands in `workflow/schemas/config.schema.yaml` and nowhere else. A
 protocol describes the keys it reads as a frozen dataclass without defaults, nested like the block (`read_settings`).
@@ -82,7 +82,7 @@ def job_settings(block: Mapping) -> dict:
     """Return the part of a complete block that jobs depend on: without later keys that are at their default.
 
     A key that the schema marks with `since` was added after results had been computed without it. At its default it
-    means what those results were computed with, so it must neither rerun a job nor disown an unfinished run.
+    means what those results were computed with, so it reruns no job and keeps unfinished runs resumable.
     """
     return _without_later_defaults(block, config_schema()["$defs"][block["kind"]])
 

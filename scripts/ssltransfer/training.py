@@ -244,7 +244,7 @@ class _State:
             state = torch.load(self.path, map_location="cpu", weights_only=True)
             key = state["key"]
         except Exception as error:  # a damaged file can raise nearly anything
-            raise InputError(f"{self.path} is no saved state ({first_line(error)}); delete it to begin anew") from None
+            raise InputError(f"{self.path} is not a valid state ({first_line(error)}); delete it to restart") from None
         if key != self.key:
             log.info("%s is of other settings or images: starting from the beginning", self.path)
             return

@@ -1,8 +1,9 @@
 # Needs: the merged config and the tables in config/.
-# Makes: SUITE (the validated suite), wildcard constraints, and the functions that answer the rules' questions.
+# Makes: SUITE (the validated suite), wildcard constraints, and the input and parameter functions of the rules.
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
+from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
@@ -12,6 +13,7 @@ from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.report.score_check import list_differences
 from ssltransfer.settings import job_recipe
 from ssltransfer.versions import version
 
@@ -25,12 +27,12 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
-# Linear ImageNet classifiers that authors published for their models: proof of a conversion.
+# Linear ImageNet classifiers that authors published for their models: they verify a conversion.
 HEADS = {row["model"]: row for row in read_table(package_data("config/heads.tsv"))}
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
-# A local GPU is a resource that jobs take in turn; without one, they run side by side on the cores. On a cluster
+# A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
 GPU_HERE = int(has_gpu())
 
@@ -101,7 +103,7 @@ def training_threads(wildcards):
     return 8 if GPU_HERE or workflow.non_local_exec else 1
 
 
-# Questions of several rule files
+# Input and parameter functions of several rule files
 
 
 def of_model(column):
@@ -141,17 +143,17 @@ def feature_files(wildcards):
 
 
 def present_files(source):
-    """Local files of a source, so that a change of one is noticed; a missing one is the job's to report."""
+    """Local files of a source, so that changes are noticed; the job reports missing files."""
     return [path for path in local_files(source) if Path(path).is_file()]
 
 
-# Questions of single rule files. They stand here because Snakemake's linter wants no functions among rules.
+# Input and parameter functions of single rule files; Snakemake's linter forbids functions among rules.
 
 # datasets.smk
 
 
 def expected_counts(wildcards):
-    """The counts that the table of datasets promises."""
+    """Expected counts from the table of datasets."""
     row = SUITE.datasets[wildcards.dataset]
     return {count: row[count] for count in ("classes", "train", "val", "test")}
 
@@ -171,7 +173,7 @@ def index_params(wildcards):
 
 
 def index_input(wildcards):
-    """The record that the original dataset is there, or a user's table, whose changes are to be seen."""
+    """The record of an original dataset, or a user's table (so that changes are noticed)."""
     source = source_of(wildcards)
     if source.kind == "original":
         return f"results/originals/{source.name}.json"
@@ -285,12 +287,12 @@ def inversion_images(wildcards):
 
 
 def inversion_settings(wildcards):
-    """The settings of a reconstruction; which distances compare it with the original changes nothing in it."""
+    """The settings of a reconstruction; the choice of distances does not affect it."""
     return {key: value for key, value in SUITE.job_settings(wildcards.protocol).items() if key != "lpips"}
 
 
 def lpips_manifests(wildcards):
-    """The fetched networks of the LPIPS distances that a protocol asks for."""
+    """Manifests of the networks of a protocol's LPIPS distances."""
     return [f"results/lpips/{network}.json" for network in SUITE.settings(wildcards.protocol)["lpips"]]
 
 
@@ -333,6 +335,17 @@ def normals_input(wildcards):
 def suite_scores(wildcards):
     """All score files of the suite."""
     return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]
+
+
+def unrecorded_differences(wildcards):
+    """A list of the scores that Snakemake has no record of (copied here) and that differ from the suite, if any do.
+
+    Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of.
+    """
+    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
+    listed = f"results/{wildcards.suite}/differing-scores.json"
+    return [listed] if list_differences(listed, unrecorded, SUITE) else []
 
 
 def suite_pictures(wildcards):

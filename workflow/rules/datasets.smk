@@ -36,7 +36,7 @@ rule index_dataset:
     # Only a pass over all images (on_error: skip) has work for more than one.
     threads: 4 if SUITE.config["on_error"] == "skip" else 1
     resources:
-        # A resource and not a parameter: the same data elsewhere is no reason to run again.
+        # A resource and not a parameter: moving the data reruns nothing.
         data_root=SUITE.config["data_root"],
         # A pass over the original images.
         mem_mb=attempt_times(4000),
@@ -136,7 +136,7 @@ rule prepare_images:
     resources:
         data_root=SUITE.config["data_root"],
         mem_mb=attempt_times(4000),
-        # The input is only an index, of some 20 bytes an image.
+        # The input is only an index, of some 20 bytes per image.
         runtime=attempt_times(30, per_mb=30),
     params:
         images=image_params,

@@ -13,6 +13,7 @@ rule make_tables:
     """Collect the scores of the suite and make its tables."""
     input:
         scores=suite_scores,
+        differing=unrecorded_differences,
     output:
         # Folders, because the tables and figures of a suite follow from its scores, and none may be left over.
         tables=report(

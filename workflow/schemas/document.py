@@ -7,10 +7,10 @@ import yaml
 SCHEMAS = Path(__file__).parent
 PAGE = SCHEMAS.parents[1] / "docs" / "configuration.md"
 TABLES = {
-    "models": "`config/models.tsv`: a row a model",
-    "datasets": "`config/datasets.tsv`: a row a data set",
+    "models": "`config/models.tsv`: one row per model",
+    "datasets": "`config/datasets.tsv`: one row per dataset",
     "config": "`config/*.yaml`: a suite",
-    "pretraining": "`config/pretraining.yaml`: a block a recipe",
+    "pretraining": "`config/pretraining.yaml`: one block per recipe",
 }
 
 

@@ -3,10 +3,17 @@
 import numpy as np
 import pandas as pd
 
-from ssltransfer.analysis.published import PROPERTY_DATASETS
+from ssltransfer.analysis.marks import mark_texts
+from ssltransfer.analysis.published import PAPER_SPLITS, PROPERTY_DATASETS, rerun_changes
 from ssltransfer.analysis.tasks import task_matrix
+from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS
-from ssltransfer.results.scores import CELL, COLUMNS, TASK
+from ssltransfer.results.scores import CELL, COLUMNS
+
+#: Kinds that train on one part of a dataset and are measured on another, so that its split matters.
+SPLIT_KINDS = ("linear", "finetune")
+#: What `compare` says about each cell.
+COMPARED = ["published", "measured", "difference", "half_width", "verdict", "rerun", *MARKS, "note"]
 
 
 def on_paper_datasets(measured: pd.DataFrame) -> pd.Series:
@@ -15,7 +22,7 @@ def on_paper_datasets(measured: pd.DataFrame) -> pd.Series:
     Properties are published as means over the paper's datasets, so those of a protocol that ran on other datasets are
     not marked. Scores of a single dataset always are.
     """
-    datasets = measured.groupby("protocol")["dataset"].agg(frozenset)
+    datasets = measured.groupby("protocol")["dataset"].agg(_names_in_paper)
     marked = [
         KINDS[kind].performance or datasets[protocol] == PROPERTY_DATASETS[kind]
         for kind, protocol in zip(measured["kind"], measured["protocol"], strict=True)
@@ -23,10 +30,18 @@ def on_paper_datasets(measured: pd.DataFrame) -> pd.Series:
     return pd.Series(marked, measured.index, dtype=bool)
 
 
+def _names_in_paper(datasets: pd.Series) -> frozenset[str] | None:
+    """Names of the datasets in the paper; None where two of them are one there."""
+    own = set(datasets)
+    names = frozenset(PAPER_SPLITS.get(name, name) for name in own)
+    return names if len(names) == len(own) else None
+
+
 def measured_or_published(scores: pd.DataFrame) -> pd.DataFrame:
     """Reduce the tidy table to one row per cell: measured where measured, else published.
 
-    Published scores have no protocol of their own, so each is repeated for every measured protocol of the same kind.
+    Published scores have no protocol of their own, so each is repeated for every measured protocol of the same kind,
+    and under the name of the dataset that has the paper's split, where it was measured.
     They are dropped for a kind that was measured only on other datasets than the paper's (see `on_paper_datasets`).
     Rows are sorted by kind in the order of `KINDS`, otherwise they keep their order.
     """
@@ -38,6 +53,9 @@ def measured_or_published(scores: pd.DataFrame) -> pd.DataFrame:
         protocols, on="kind", how="left", suffixes=("", "_measured")
     )
     repeated["protocol"] = repeated["protocol_measured"].fillna(repeated["protocol"])
+    for own, papers in PAPER_SPLITS.items():
+        with_split = repeated["protocol"].isin(measured.loc[measured["dataset"].eq(own), "protocol"])
+        repeated.loc[repeated["dataset"].eq(papers) & with_split, "dataset"] = own
     # A property is published as a mean over datasets but measured on each of them, so a published mean is dropped for
     # a model with any measured one. For other kinds drop_duplicates below decides cell by cell.
     is_property = ~repeated["kind"].map(lambda kind: KINDS[kind].performance).astype(bool)
@@ -49,7 +67,7 @@ def measured_or_published(scores: pd.DataFrame) -> pd.DataFrame:
     return both.sort_values("kind", key=lambda kind: kind.map(list(KINDS).index), kind="stable", ignore_index=True)
 
 
-def compare(scores: pd.DataFrame, spread: float) -> pd.DataFrame:
+def compare(scores: pd.DataFrame) -> pd.DataFrame:
     """Compare every measured score with the published one of the same model, dataset, setting and metric.
 
     Parameters
@@ -57,31 +75,48 @@ def compare(scores: pd.DataFrame, spread: float) -> pd.DataFrame:
     scores : pd.DataFrame
         Tidy table with measured and published rows. Properties are compared as means over the paper's datasets, and
         not at all where others were measured.
-    spread : float
-        Half width of the interval for linear scores, for which the paper states none, percentage points (see
-        `published.rerun_spread`).
 
     Returns
     -------
     pd.DataFrame
         The columns that name a measured cell, ``published``, ``measured``, ``difference`` (measured - published),
         ``half_width`` of the interval of the difference (published and measured ones combined in quadrature; NaN
-        where neither states one) and ``verdict``: agrees, differs or, without an interval, not stated.
+        where neither states one), ``verdict`` (agrees, differs, not stated without an interval, or not judged),
+        ``rerun`` (of linear scores, what the authors' own changed on the dataset, see `published.rerun_changes`),
+        ``partial`` and ``shortened`` (see `results.marks`) and ``note`` (why else a cell is not judged).
     """
     measured = scores[scores["source"] == "measured"]
+    measured = measured[on_paper_datasets(measured)]
     published = scores[scores["source"] != "measured"]
-    ours, theirs = _long(measured[on_paper_datasets(measured)]), _long(published).drop(columns="protocol")
-    compared = ours.merge(theirs, on=["model", *TASK[1:]], suffixes=("", "_published"))
+    ours = _long(measured).assign(paper=lambda cells: cells["dataset"].replace(PAPER_SPLITS))
+    theirs = _long(published).drop(columns="protocol").rename(columns={"dataset": "paper"})
+    shared = ["model", "kind", "paper", "setting", "metric"]
+    compared = ours.merge(theirs, on=shared, suffixes=("", "_published"))
     compared = compared.rename(columns={"value": "measured", "value_published": "published"})
     compared["difference"] = compared["measured"] - compared["published"]
     halves = compared[["half", "half_published"]].to_numpy(float)
-    combined = np.sqrt(np.nansum(halves**2, axis=1))
     stated = ~np.isnan(halves).all(axis=1)
-    compared["half_width"] = np.where(stated, combined, np.where(compared["kind"] == "linear", spread, np.nan))
+    compared["half_width"] = np.where(stated, np.sqrt(np.nansum(halves**2, axis=1)), np.nan)
+    compared["rerun"] = compared["paper"].map(rerun_changes()).where(compared["kind"] == "linear").astype(float)
+    cells = [tuple(cell) for cell in compared[CELL].itertuples(index=False)]
+    for mark in MARKS:
+        texts = mark_texts(measured, mark)
+        compared[mark] = [texts.get(cell, "") for cell in cells]
+    other_split = compared["kind"].isin(SPLIT_KINDS) & compared["dataset"].isin(list(PAPER_SPLITS.values()))
+    compared["note"] = [
+        f"the split is not the paper's, which {_with_paper_split(dataset)} has" if other else ""
+        for dataset, other in zip(compared["dataset"], other_split, strict=True)
+    ]
+    reasons = compared[[*MARKS, "note"]].ne("").any(axis=1) | compared["kind"].eq("linear")
     inside = compared["difference"].abs() <= compared["half_width"]
-    verdict = np.where(inside, "agrees", "differs")
-    compared["verdict"] = np.where(compared["half_width"].isna(), "not stated", verdict)
-    return compared[[*CELL, "published", "measured", "difference", "half_width", "verdict"]]
+    verdict = np.where(stated, np.where(inside, "agrees", "differs"), "not stated")
+    compared["verdict"] = np.where(reasons, "not judged", verdict)
+    return compared[[*CELL, *COMPARED]]
+
+
+def _with_paper_split(dataset: str) -> str:
+    """The dataset that has the split of a published one."""
+    return next(own for own, papers in PAPER_SPLITS.items() if papers == dataset)
 
 
 def _long(scores: pd.DataFrame) -> pd.DataFrame:
@@ -95,8 +130,8 @@ def _long(scores: pd.DataFrame) -> pd.DataFrame:
 
 
 def agreement(comparison: pd.DataFrame) -> pd.DataFrame:
-    """Count agreeing cells: one row per protocol with ``cells``, ``agrees``, ``differs``, ``not stated``."""
-    verdicts = ["agrees", "differs", "not stated"]
+    """Count the verdicts of cells: one row per protocol with ``cells`` and a column for each verdict."""
+    verdicts = ["agrees", "differs", "not stated", "not judged"]
     counts = pd.crosstab(comparison["protocol"], comparison["verdict"])
     counts = counts.reindex(columns=verdicts, fill_value=0).reindex(list(dict.fromkeys(comparison["protocol"])))
     counts.insert(0, "cells", counts.sum(axis=1))

@@ -7,7 +7,8 @@ import pandas as pd
 from ssltransfer.analysis.claim_answers import ANSWERS, STATED, Answer
 from ssltransfer.analysis.comparison import on_paper_datasets
 from ssltransfer.analysis.evidence import Evidence
-from ssltransfer.analysis.published import VERSIONS, published_models, published_scores, text_claims
+from ssltransfer.analysis.marks import marked
+from ssltransfer.analysis.published import PAPER_SPLITS, VERSIONS, published_models, published_scores, text_claims
 from ssltransfer.results.scores import CELL
 
 VERDICTS = {True: "holds", False: "fails", None: "cannot be checked"}
@@ -19,7 +20,8 @@ def check_claims(measured: pd.DataFrame) -> pd.DataFrame:
     Parameters
     ----------
     measured : pd.DataFrame
-        Tidy table; only rows with source ``measured`` count, of properties those of the paper's datasets.
+        Tidy table; only rows with source ``measured`` and without marks count, of properties those of the paper's
+        datasets. Where a dataset with the paper's split was measured, it counts instead of another split.
 
     Returns
     -------
@@ -30,8 +32,9 @@ def check_claims(measured: pd.DataFrame) -> pd.DataFrame:
     models = published_models()
     evidence = {version: Evidence(published_scores(version), models, version) for version in VERSIONS}
     own = measured[(measured["source"] == "measured") & measured["model"].isin([row["model"] for row in models])]
-    own = own[on_paper_datasets(own)]
-    own = own.assign(protocol=own["kind"]).drop_duplicates(CELL)
+    own = own[on_paper_datasets(own) & ~marked(own)]
+    own = own.sort_values("dataset", key=lambda names: ~names.isin(list(PAPER_SPLITS)), kind="stable")
+    own = own.assign(protocol=own["kind"], dataset=own["dataset"].replace(PAPER_SPLITS)).drop_duplicates(CELL)
     ours = {version: _measured(own, models, published) for version, published in evidence.items()}
     questions = [
         (row.version, row.where, row.claim, row.value, STATED.get((row.version[-2:], row.claim)), row.note)

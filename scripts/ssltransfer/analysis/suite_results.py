@@ -1,5 +1,6 @@
 """The results of a suite: its scores and models, and everything that tables and figures derive from them."""
 
+from collections.abc import Collection
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -7,6 +8,7 @@ import pandas as pd
 
 from ssltransfer.analysis.comparison import measured_or_published
 from ssltransfer.analysis.correlation import correlations
+from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.tasks import CONVENTIONS, Conventions, TaskScores, protocol_suffixes, task_matrix
 from ssltransfer.results.scores import source_accuracy, source_datasets
 
@@ -56,10 +58,22 @@ class SuiteResults:
         return measured_or_published(self.scores)
 
     @cached_property
+    def analysed(self) -> pd.DataFrame:
+        """The cells without those that the analysis leaves out (see `marks.left_out`)."""
+        return self.cells[~left_out(self.cells)]
+
+    @cached_property
+    def shown(self) -> pd.DataFrame:
+        """All cells as models x tasks, those that the analysis leaves out among them."""
+        return task_matrix(self.cells, list(self.models["model"]))
+
+    @cached_property
     def tasks(self) -> TaskScores:
-        """The cells as models x tasks, with panels, averages and values on the analysis scale."""
+        """The analysed cells as models x tasks, with panels, averages and values on the analysis scale."""
         source = self.models.set_index("model")["source_accuracy"].astype(float)
-        return TaskScores(task_matrix(self.cells, list(source.index)), source, self.conventions, self.leave_out)
+        analysed = self.cells.assign(value=self.cells["value"].mask(left_out(self.cells)))
+        matrix = task_matrix(analysed, list(source.index))
+        return TaskScores(matrix, source, self.conventions, self.leave_out)
 
     @cached_property
     def suffixes(self) -> dict[str, str]:
@@ -79,6 +93,7 @@ def suite_results(
     pretrained_on: dict[str, str],
     conventions: str,
     relabelled: dict[str, str] | None = None,
+    linear: Collection[str] = (),
 ) -> SuiteResults:
     """Join scores and model table.
 
@@ -97,13 +112,15 @@ def suite_results(
     relabelled : dict, optional
         Dataset -> the one whose images it has under other labels. With the images of a source dataset it is not a
         transfer target either.
+    linear : collection of str
+        See `source_accuracy`.
 
     Raises
     ------
     InputError
         A source accuracy is wrong (see `source_accuracy`).
     """
-    x = source_accuracy(models, scores)
+    x = source_accuracy(models, scores, linear)
     sources = source_datasets(models)
     leave_out = (*sources, *(name for name, original in (relabelled or {}).items() if original in sources))
     published = set(scores.loc[scores["source"] != "measured", "model"])

@@ -1,4 +1,4 @@
-"""Scores as models x tasks, and what the paper derives from them: panels, counted tasks, averages.
+"""Score matrix (models x tasks) and the paper's derived quantities: panels, counted tasks and averages.
 
 The order of derivation is: score matrix -> panels -> counted tasks -> analysis scale -> panel averages. `TaskScores`
 computes each step once, for tables, figures and correlations alike.
@@ -10,6 +10,7 @@ from functools import cached_property
 
 import pandas as pd
 
+from ssltransfer.analysis.published import PAPER_SPLITS
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.scores import AVERAGE, CELL, TASK, Task
@@ -24,7 +25,7 @@ SOURCE = Task("", "", "", "", "source")
 
 @dataclass(frozen=True)
 class Conventions:
-    """Where the two versions of the paper analyse differently.
+    """Analysis choices that differ between v1 and v2 of the paper.
 
     Attributes
     ----------
@@ -126,17 +127,28 @@ def tasks_of(columns: Iterable[tuple]) -> list[Task]:
     return [Task(*column) for column in columns]
 
 
-def panels(tasks: Iterable[Task], conventions: Conventions, leave_out: tuple[str, ...] = ()) -> list[Panel]:
+def transfer_targets(tasks: Iterable[Task], leave_out: Collection[str] = ()) -> list[Task]:
+    """Tasks that count as transfer targets: all but those on source datasets (`leave_out`) and on other splits.
+
+    A dataset of another split than the paper's does not count beside the one with the paper's (see
+    `published.PAPER_SPLITS`), or a protocol would have the same images twice.
+    """
+    tasks = list(tasks)
+    replaced = {(task.protocol, PAPER_SPLITS.get(task.dataset)) for task in tasks}
+    return [task for task in tasks if task.dataset not in leave_out and (task.protocol, task.dataset) not in replaced]
+
+
+def panels(tasks: Iterable[Task], conventions: Conventions) -> list[Panel]:
     """Group tasks into the panels of Fig. 1, in the order of the tasks.
 
     Few-shot tasks of CD-FSL form their own panel beside other datasets, and so does each number of shots, unless
-    `conventions` merge them. `leave_out` names source datasets, which are not targets.
+    `conventions` merge them.
     """
     groups: dict[tuple, list[Task]] = {}
     benchmarks: dict[str, set[bool]] = {}
     for task in tasks:
         headline = conventions.headline(task.kind)
-        if not KINDS[task.kind].performance or task.dataset in leave_out or headline not in (None, task.metric):
+        if not KINDS[task.kind].performance or headline not in (None, task.metric):
             continue
         few, cd_fsl = task.kind == "fewshot", task.dataset in CD_FSL
         benchmarks.setdefault(task.protocol, set()).add(cd_fsl)
@@ -172,7 +184,8 @@ class TaskScores:
     Attributes
     ----------
     matrix : pd.DataFrame
-        Models x tasks, in the unit of each metric (see `task_matrix`).
+        Models x tasks, in the unit of each metric (see `task_matrix`), without scores that are left out (see
+        `marks.left_out`).
     source : pd.Series
         Source accuracy of each model in percent; NaN where unknown.
     conventions : Conventions
@@ -192,9 +205,14 @@ class TaskScores:
         return tasks_of(self.matrix.columns)
 
     @cached_property
+    def targets(self) -> list[Task]:
+        """Tasks that count as transfer targets."""
+        return transfer_targets(self.tasks, self.leave_out)
+
+    @cached_property
     def panels(self) -> list[Panel]:
         """All panels, in the order of the tasks."""
-        return panels(self.tasks, self.conventions, self.leave_out)
+        return panels(self.targets, self.conventions)
 
     @cached_property
     def figure_panels(self) -> list[Panel]:

@@ -147,7 +147,7 @@ def manifest_files(manifest: dict, folder: Path) -> list[Path]:
         if not path.is_file():
             raise InputError(
                 f"{path} is missing; place it there, or delete the manifest in results (MODEL.manifest.json, "
-                "TRUNK.json) to fetch it again"
+                "lpips/NETWORK.json) to fetch it again"
             )
         check_file(path, size=file["size"], sha256=file["sha256"])
         files.append(path)

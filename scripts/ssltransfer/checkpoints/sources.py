@@ -33,7 +33,7 @@ def parse_checkpoint_source(source: str) -> list[list[Location]]:
     for locations in alternatives:
         names = [location.name for location in locations]
         if wrong := [name for name in names if name in ("", "..") or not name.isprintable() or names.count(name) > 1]:
-            raise InputError(f"source {source!r}: {wrong[0]!r} is no file name, or that of two files")
+            raise InputError(f"source {source!r}: the file name {wrong[0]!r} is invalid or occurs twice")
     return alternatives
 
 

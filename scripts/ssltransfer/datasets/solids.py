@@ -1,4 +1,4 @@
-"""Ten solids, and the rays of an orthographic camera that meet them.
+"""Ray casting of ten solids with an orthographic camera.
 
 A solid is a union of convex parts. A part is the common inside of surfaces ``a . p**2 + 2 b . p + c <= 0``
 (quadrics, planes where a = 0), written (a, b, c) in the frame of the object, whose z axis is the upright one. A
@@ -25,7 +25,7 @@ def _tube(radius):
 
 
 def _double_cone(slope, apex):
-    """Nearer to the axis than `slope` times the distance below, or above, the apex."""
+    """Double cone: points nearer to the axis than `slope` times their height below or above the apex."""
     return ((1, 1, -(slope**2)), (0, 0, slope**2 * apex), -((slope * apex) ** 2))
 
 
@@ -166,7 +166,7 @@ def _normal(surfaces, face, rotation, row, point):
 
 
 def _torus_depth(rotation, x, y):
-    """Walk from the unit ball towards the torus, each time by the distance that is certainly free."""
+    """Sphere tracing of the torus, from the unit ball on."""
     depth = np.full(x.shape, -np.inf, np.float32)
     square = x * x + y * y
     row, column = np.nonzero(square < 1)

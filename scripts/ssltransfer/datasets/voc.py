@@ -14,8 +14,6 @@ CLASSES = [
     "horse", "motorbike", "person", "pottedplant", "sheep", "sofa", "train", "tvmonitor",
 ]  # fmt: skip
 
-SIDES = ("xmin", "ymin", "xmax", "ymax")
-
 # Coordinates of 0, one pixel outside the 1-based image, are met in copies of VOC2012; more is an error.
 TOLERANCE = 1.0
 

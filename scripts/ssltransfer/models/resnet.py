@@ -6,11 +6,12 @@ blocks, the base width (small networks that train on a CPU), and the feature map
 """
 
 import math
-import re
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
+
+from ssltransfer.models.architecture import parse_arch
 
 EXPANSION = 4
 
@@ -138,25 +139,6 @@ def normalise(images: Tensor, norm: str) -> Tensor:
     """Turn uint8 (n, h, w, 3) into normalised float32 (n, 3, h, w) in channels-last memory."""
     mean, std = (torch.tensor(v, device=images.device) * 255 for v in NORMALISATIONS[norm])
     return ((images - mean) / std).permute(0, 3, 1, 2)
-
-
-ARCH_PATTERN = re.compile(r"(?:resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+))(?:-(same|samepool))?")
-
-
-def parse_arch(arch: str) -> tuple[tuple[int, ...], int, str]:
-    """Blocks of each stage, width of the stem, and padding ('', 'same' or 'samepool') of an `arch`.
-
-    Raises
-    ------
-    ValueError
-        If `arch` has another form than `build_backbone` describes.
-    """
-    match = ARCH_PATTERN.fullmatch(arch)
-    if match is None:
-        raise ValueError(f"unknown arch {arch!r}; write resnet50 or resnet-AxBxCxD-wN, then maybe -same or -samepool")
-    *shape, padding = match.groups()
-    *blocks, width = (3, 4, 6, 3, 64) if shape[0] is None else map(int, shape)
-    return tuple(blocks), width, padding or ""
 
 
 def build_backbone(arch: str, seed: int | None = None) -> ResNet:

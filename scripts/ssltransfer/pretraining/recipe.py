@@ -110,9 +110,9 @@ def pretrain(
         Not used by method ``none``.
     recipe : Recipe
     arch : str
-        See `models.resnet.build_backbone`.
+        See `resnet.build_backbone`.
     norm : str
-        See `models.resnet.normalise`.
+        See `resnet.normalise`.
     run : Run
         Its key describes everything that the run depends on, apart from images and recipe.
 
@@ -168,7 +168,7 @@ def check(recipe: Recipe, data: TrainingData) -> None:
         )
     if recipe.method == "supervised" and data.labels.ndim > 1:
         raise InputError(
-            f"{recipe.config_path}: dataset {recipe.dataset} has several labels an image; "
+            f"{recipe.config_path}: dataset {recipe.dataset} has several labels per image; "
             "method supervised needs a dataset with one"
         )
 

@@ -1,4 +1,4 @@
-"""Calibration of classifiers (paper section 4.5): calibration error, temperature scaling, and what goes with them."""
+"""Calibration of classifiers (paper section 4.5): ECE, temperature scaling, Brier score, reliability diagram."""
 
 from dataclasses import dataclass
 

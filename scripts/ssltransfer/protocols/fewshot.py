@@ -96,7 +96,7 @@ def sample_episodes(
     """Draw episodes: distinct classes uniformly, then distinct images of each class uniformly.
 
     Classes with fewer than shot + queries images are not drawn.
-    The generator is seeded by (seed, data set name, shot) alone, so every model meets the same episodes and models
+    The generator is seeded by (seed, dataset name, shot) alone, so every model meets the same episodes and models
     can be compared pair by pair.
 
     Returns

@@ -4,13 +4,16 @@ from collections.abc import Iterator, Sequence
 from functools import partial
 from pathlib import Path
 
+import pandas as pd
 from matplotlib.figure import Figure
 
 from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
 from ssltransfer.report.drawing import FigureContext, save_figure
 from ssltransfer.report.interactive_scatter import scatter_data
+from ssltransfer.report.labels import joined
 from ssltransfer.report.loss_figure import loss_figure
+from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.property_figure import properties_figure
@@ -75,18 +78,21 @@ def plot_figures(
     tables, folder = Path(tables), Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     results = read_results(tables)
+    left_out = _left_out(tables)
     context = FigureContext(results)
     for name, figure in suite_figures(context):
         save_figure(figure, folder, name)
     captions = _warnings(tables)
-    for (protocol, dataset), files in _by_cell(pictures).items():
+    if note := analysis_note(results):
+        captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
+    for (protocol, dataset), files in _by_cell(pictures, left_out).items():
         images = {model: load_pictures(path) for model, path in files.items()}
         name = f"{kinds[protocol]}-pictures-{protocol}-{dataset}"
         captions[name] = f"{_title(context, protocol, dataset)}: {next(iter(images.values())).caption}"
         save_figure(picture_grid(context, images), folder, name)
     losses = {
         _title(context, protocol, dataset): {model: read_json(path) for model, path in files.items()}
-        for (protocol, dataset), files in _by_cell(curves).items()
+        for (protocol, dataset), files in _by_cell(curves, left_out).items()
     }
     if losses:
         save_figure(loss_figure(context, losses), folder, "losses")
@@ -104,10 +110,20 @@ def _warnings(tables: Path) -> dict[str, str]:
     }
 
 
-def _by_cell(paths: Sequence[str | Path]) -> dict[tuple[str, str], dict[str, Path]]:
+def _left_out(tables: Path) -> set[tuple[str, ...]]:
+    """Protocol, model and dataset of the scores that were left out."""
+    path = tables / "left-out.csv"
+    return set(map(_cell, pd.read_csv(path)["file"])) if path.exists() else set()
+
+
+def _cell(path: str | Path) -> tuple[str, ...]:
+    return (*Path(path).parts[-3:-1], Path(path).stem)
+
+
+def _by_cell(paths: Sequence[str | Path], left_out: set[tuple[str, ...]]) -> dict[tuple[str, str], dict[str, Path]]:
     """Sort ``.../{protocol}/{model}/{dataset}.*`` into (protocol, dataset) -> model -> path."""
     cells: dict[tuple[str, str], dict[str, Path]] = {}
-    for path in map(Path, paths):
+    for path in (path for path in map(Path, paths) if _cell(path) not in left_out):
         cells.setdefault((path.parts[-3], path.stem), {})[path.parts[-2]] = path
     return cells
 

@@ -9,6 +9,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ssltransfer.files import atomic_write, package_data, read_json
+from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.provenance import report_lines
 from ssltransfer.report.table_folder import read_results
 
@@ -17,6 +18,7 @@ TEMPLATES = package_data("workflow/report")
 #: Section -> (title, figures, beginnings of table names), in reading order. The name of a figure is also that of all
 #: figures that begin with it: ``normals-pictures`` for the pictures of all protocols of that kind.
 SECTIONS = {
+    "left-out": ("Scores that were left out", [], ["left-out"]),
     "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
     "models": ("Which model?", ["mean-ranks", "radar"], ["mean-ranks", "fewshot-pairs"]),
     "domain": ("Domain or transfer?", ["domain-vs-transfer"], ["domain-vs-transfer"]),
@@ -108,7 +110,7 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
     """
     tables, figures = Path(tables), Path(figures)
     results = read_results(tables)
-    matrix = results.tasks.matrix
+    matrix = results.shown
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
     counts = {
@@ -121,6 +123,7 @@ def render_report(suite: str, title: str, tables: str | Path, figures: str | Pat
         title=title,
         counts=counts,
         sections=_sections(tables, figures, suite),
+        note=analysis_note(results),
         provenance={"suite": suite, "conventions": results.conventions_name, **provenance},
         explorer=_inline_json(data) if data.exists() else "",
         script=Markup((TEMPLATES / "explorer.js").read_text(encoding="utf-8")),

@@ -38,7 +38,7 @@ def loss_figure(context: FigureContext, curves: dict[str, dict[str, dict]]) -> F
                 curve = models[model]
                 steps = (np.arange(len(curve["losses"])) + 1) * curve["interval"]
                 style = context.styles[model]
-                few = len(steps) < 5  # a line needs two points, and a fraction of few markers is none
+                few = len(steps) < 5  # markevery=0.2 would draw no marker on short curves
                 ax.plot(steps, curve["losses"], **style, linewidth=0.9, markersize=3.5, markevery=1 if few else 0.2)
                 shown.add(model)
             ax.set_title(title)

@@ -19,7 +19,7 @@ from ssltransfer.results.metric_info import KINDS
 def domain_figure(context: FigureContext) -> Figure | None:
     """Linear scores on each pretraining dataset, filled for models pretrained on it; None without such scores."""
     pretrained_on = context.results.pretrained_on
-    values = domain_scores(context.results.cells, pretrained_on)
+    values = domain_scores(context.results.analysed, pretrained_on)
     if values.empty:
         return None
     domains, models = list(values.columns), [m for m in context.models if m in values.index]

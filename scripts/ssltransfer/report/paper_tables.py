@@ -7,11 +7,12 @@ import pandas as pd
 from ssltransfer.analysis.comparison import agreement, compare
 from ssltransfer.analysis.correlation import pearson, rounding_interval
 from ssltransfer.analysis.paper_claims import check_claims
-from ssltransfer.analysis.published import printed_averages, printed_correlations, rerun_spread, training_details
+from ssltransfer.analysis.published import printed_averages, printed_correlations, training_details
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.labels import Labels, joined, setting_label
 from ssltransfer.report.table import Column, Table, records_table
+from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
 
@@ -48,12 +49,11 @@ def claims_table(claims: pd.DataFrame) -> Table:
 
 def comparison_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     """Published, measured and difference of every cell that has both, and a count of agreeing cells."""
-    spread = rerun_spread()
-    comparison = compare(results.scores, spread)
+    comparison = compare(results.scores)
     caption = (
         "Cells measured here that the paper publishes too. A cell agrees when the difference lies inside the stated "
-        "interval: published and measured 95 % intervals combined in quadrature; for linear scores, for which the "
-        f"paper states none, {spread:.2f} points, inside which 95 % of its own cells stayed between v1 and v2."
+        "interval: published and measured 95 % intervals combined in quadrature. Linear scores, for which the paper "
+        "states no interval, are not judged; neither are scores of part of the data or of a shortened training."
     )
     counts = agreement(comparison)
     tables = [records_table("comparison", "Measured next to published", caption, counts, data=comparison)]
@@ -67,17 +67,29 @@ def _side_by_side(protocol: str, setting: str, compared: pd.DataFrame, labels: L
     kind = compared["kind"].iloc[0]
     rows = [(row, Task(protocol, kind, row.dataset, setting, row.metric)) for row in compared.itertuples()]
     tasks = list(dict.fromkeys(task for _, task in rows))
-    ids = pd.MultiIndex.from_tuples([(*task, part) for task in tasks for part in PARTS])
+    parts = [*PARTS, "rerun"] if kind == "linear" else [*PARTS]
+    ids = pd.MultiIndex.from_tuples([(*task, part) for task in tasks for part in parts])
     cells = pd.DataFrame(math.nan, index=list(dict.fromkeys(compared["model"])), columns=ids)
-    flags = {}
+    flags, notes = {}, {}
     for row, task in rows:
-        for part in PARTS:
+        for part in parts:
             cells.loc[row.model, (*task, part)] = getattr(row, part)
-        flags[row.model, (*task, "difference")] = row.verdict if row.verdict != "not stated" else ""
-    columns = [Column(part, labels.subject(task), METRICS[task.metric].decimals) for task in tasks for part in PARTS]
+        flags[row.model, (*task, "difference")] = row.verdict if row.verdict in ("agrees", "differs") else ""
+        if marks := " ".join(mark for mark in MARKS if getattr(row, mark)):
+            flags[row.model, (*task, "measured")] = marks
+        for text in filter(None, (row.partial, row.shortened, row.note)):
+            notes.setdefault(text, {})[labels.subject(task)] = None
+    columns = [Column(part, labels.subject(task), METRICS[task.metric].decimals) for task in tasks for part in parts]
     name = joined("comparison", protocol, setting, by="-")
     title = joined(KINDS[kind].label, labels.suffixes[protocol], setting_label(setting), "next to published")
     caption = "Green: the difference lies inside the stated interval; orange: outside; white: no interval is stated."
+    if kind == "linear":
+        caption = (
+            "Not judged, because the paper states no interval. Rerun: what the authors' own scores changed between v1 "
+            "and v2 on the data set (95th percentile over models); the protocols of the two differ."
+        )
+    texts = [f"{', '.join(subjects)}: {note}" for note, subjects in notes.items()]
+    caption += f" Not judged: {'; '.join(texts)}." if texts else ""
     return Table(name, title, caption, cells, columns, labels.models, flags=flags)
 
 

@@ -30,7 +30,8 @@ def properties_figure(context: FigureContext) -> Figure | None:
     None when no model has any of them.
     """
     tasks = context.results.tasks
-    by_metric = {task.metric: tasks.matrix[task] for task in tasks.tasks if task.kind in ("inversion", "attention")}
+    tasks_drawn = [task for task in tasks.tasks if task.kind in ("inversion", "attention")]
+    by_metric = {task.metric: tasks.matrix[task] for task in tasks_drawn if tasks.matrix[task].notna().any()}
     drawn = [(title, [m for m in metrics if m in by_metric], cut) for title, metrics, cut in GROUPS]
     drawn = [group for group in drawn if group[1]]
     if not drawn:

@@ -2,6 +2,7 @@
 
 import html
 import math
+import re
 from collections.abc import Hashable, Iterator
 from dataclasses import dataclass, field
 from itertools import groupby
@@ -12,6 +13,10 @@ import pandas as pd
 from ssltransfer.files import atomic_write
 
 MISSING = "–"
+#: Flag -> sign printed behind the number.
+SIGNS = {"own": "†", "partial": "‡", "shortened": "§", "partial shortened": "‡§"}
+#: Text that a spreadsheet would compute, maybe behind the apostrophe that keeps it from that.
+_FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
 
 @dataclass(frozen=True)
@@ -53,7 +58,11 @@ class Table:
     half_widths : pd.DataFrame or None
         Half widths of intervals, printed after a plus-minus sign; same rows and columns as `cells`.
     flags : dict
-        (row id, column id) -> "own" (dagger), "published" (italic), "agrees" or "differs" (coloured).
+        (row id, column id) -> a flag of `SIGNS`, "published" (italic), "agrees" or "differs" (coloured).
+    remarks : dict
+        (row id, column id) -> text about one number, written beside it in the csv.
+    unranked : set
+        (row id, column id) of numbers that are neither best nor second best.
     footer : pd.DataFrame or None
         Rows below a line, not ranked; labels x the columns of `cells`.
     data : pd.DataFrame or None
@@ -72,6 +81,8 @@ class Table:
     row_labels: dict[Hashable, str] = field(default_factory=dict)
     half_widths: pd.DataFrame | None = None
     flags: dict = field(default_factory=dict)
+    remarks: dict = field(default_factory=dict)
+    unranked: set = field(default_factory=set)
     footer: pd.DataFrame | None = None
     data: pd.DataFrame | None = None
     section: str = ""
@@ -105,6 +116,8 @@ def marks(table: Table) -> pd.DataFrame:
     for j, column in enumerate(table.columns):
         if column.better:
             values = pd.to_numeric(table.cells.iloc[:, j]).round(column.decimals) * column.better
+            name = table.cells.columns[j]
+            values = values.mask([(row, name) in table.unranked for row in values.index])
             ranks = values.rank(method="dense", ascending=False)
             marked.iloc[(ranks == 1).to_numpy(), j] = "best"
             marked.iloc[(ranks == 2).to_numpy(), j] = "second"
@@ -154,8 +167,8 @@ def to_html(table: Table) -> str:
         long = ' class="long"' if len(label) > 40 else ""
         row = f'<tr><th scope="row"{long}>{html.escape(label)}</th>'
         for column, (text, mark, flag) in zip(table.columns, cells, strict=True):
-            names = [name for name in (mark, flag, _layout(column, text)) if name]
-            text = html.escape(text) + ("<sup>†</sup>" if flag == "own" else "")
+            names = [name for name in (mark, *flag.split(), _layout(column, text)) if name]
+            text = html.escape(text) + (f"<sup>{SIGNS[flag]}</sup>" if flag in SIGNS else "")
             row += f'<td class="{" ".join(names)}">{text}</td>' if names else f"<td>{text}</td>"
         lines.append(f"{row}</tr>")
     lines.append("</tbody>")
@@ -188,10 +201,20 @@ _LATEX = {
     ">": "$>$",
     "−": "$-$",
     "†": r"$\dagger$",
+    "‡": r"$\ddagger$",
+    "§": r"\S{}",
     "×": r"$\times$",
     "ρ": r"$\rho$",
     "τ": r"$\tau$",
 } | {c: f"\\{c}" for c in "&%$#_{}"}
+
+
+_LATEX_SIGNS = {
+    "own": r"$^\dagger$",
+    "partial": r"$^\ddagger$",
+    "shortened": r"\textsuperscript{\S}",
+    "partial shortened": r"$^\ddagger$\textsuperscript{\S}",
+}
 
 
 def latex_text(text: str) -> str:
@@ -213,7 +236,8 @@ def to_latex(table: Table) -> str:
         line = [latex_text(label)]
         for text, mark, flag in cells:
             cell = style[mark] % latex_text(text)
-            line.append({"own": rf"{cell}$^\dagger$", "published": rf"\textit{{{cell}}}"}.get(flag, cell))
+            cell = rf"\textit{{{cell}}}" if flag == "published" else cell
+            line.append(cell + _LATEX_SIGNS.get(flag, ""))
         lines.append(" & ".join(line) + r" \\")
     if table.footer is not None:
         lines.append(r"\midrule")
@@ -224,17 +248,48 @@ def to_latex(table: Table) -> str:
 
 
 def to_csv(table: Table) -> str:
-    """Render as csv with full precision, intervals as extra ``ci95`` columns, footer rows included."""
+    """Render as csv with full precision; intervals and remarks are extra columns, footer rows are included."""
     if table.data is not None:
-        return table.data.to_csv(index=False, lineterminator="\n")
+        return csv_text(table.data)
     names = [" ".join(part for part in (column.group, column.heading) if part) for column in table.columns]
     frame = table.labelled(table.cells).set_axis(names, axis=1)
     if table.half_widths is not None:
         halves = table.labelled(table.half_widths).set_axis([f"{name} ci95" for name in names], axis=1)
         frame = pd.concat([frame, halves.dropna(axis=1, how="all")], axis=1)
+    for name, column in zip(names, table.cells.columns, strict=True):
+        texts = [table.remarks.get((row, column), "") for row in table.cells.index]
+        if any(texts):
+            frame[f"{name} remark"] = texts
     if table.footer is not None:
         frame = pd.concat([frame, table.footer.set_axis(names, axis=1)])
-    return frame.to_csv(index_label="row", lineterminator="\n")
+    return csv_text(frame.rename_axis("row").reset_index(allow_duplicates=True))
+
+
+def csv_text(frame: pd.DataFrame) -> str:
+    """Render a frame as csv without its index, such that a spreadsheet computes none of its texts.
+
+    Texts that begin as a formula does get an apostrophe in front; `read_text` takes it off. Numbers stay.
+    """
+    safe = frame.rename(columns=_safe_text)
+    texts = [i for i in range(frame.shape[1]) if not pd.api.types.is_numeric_dtype(frame.iloc[:, i])]
+    for i in texts:
+        safe.isetitem(i, frame.iloc[:, i].map(_safe_text))
+    return safe.to_csv(index=False, lineterminator="\n")
+
+
+def _safe_text(value):
+    if not isinstance(value, str) or not _FORMULA.match(value):
+        return value
+    try:
+        float(value)
+    except ValueError:
+        return f"'{value}"
+    return value  # a number
+
+
+def read_text(text: str) -> str:
+    """Return a text of a csv file as it was before `csv_text` wrote it."""
+    return text[1:] if text.startswith("'") and _FORMULA.match(text) else text
 
 
 def write_table(folder: str | Path, table: Table) -> None:

@@ -1,5 +1,6 @@
 """The table folder of a suite: written by one job, read by the figures and the report."""
 
+import logging
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -7,10 +8,23 @@ import pandas as pd
 
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
+from ssltransfer.config import Suite
 from ssltransfer.files import atomic_write, read_json, write_json
-from ssltransfer.report.table import Table, write_table
-from ssltransfer.report.tables import add_notes, all_tables
-from ssltransfer.results.scores import TASK, collect_scores, read_episodes, read_notes, read_scores
+from ssltransfer.report.model_table import model_table
+from ssltransfer.report.score_check import ScoreCheck, check_scores
+from ssltransfer.report.table import Table, csv_text, read_text, write_table
+from ssltransfer.report.tables import add_notes, all_tables, left_out_table
+from ssltransfer.results.scores import (
+    TASK,
+    collect_scores,
+    read_checkpoints,
+    read_episodes,
+    read_notes,
+    read_scores,
+    without_empty_marks,
+)
+
+log = logging.getLogger(__name__)
 
 
 def make_tables(
@@ -22,6 +36,7 @@ def make_tables(
     conventions: str,
     relabelled: dict[str, str],
     published: str,
+    suite: Suite | None = None,
 ) -> None:
     """Collect the scores of a suite and write its table folder.
 
@@ -35,19 +50,33 @@ def make_tables(
         As for `suite_results`.
     published : str
         Version of the paper (``v1``, ``v2``) whose scores and models are added; empty for none.
+    suite : Suite, optional
+        What the scores have to be measured with; those that differ are left out and listed. It also says how many
+        images there should be, and what each model is. Without it all scores are shown.
 
     Raises
     ------
     InputError
         A score file or a source accuracy is wrong.
     """
-    scores = collect_scores(score_files)
+    promised = {} if suite is None else suite.datasets
+    scores = collect_scores(score_files, promised)
+    check = ScoreCheck([str(path) for path in score_files]) if suite is None else check_scores(score_files, suite)
+    for difference in check.differences:
+        log.warning("%s", difference)
+    linear = set(scores.loc[scores["kind"] == "linear", "dataset"])
+    if check.differences:
+        scores = collect_scores(check.shown, promised)
     if published:
         scores = pd.concat([scores, published_scores(published)], ignore_index=True)
         models, datasets = merge_models(models), LABELS | datasets
-    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled)
-    tables = all_tables(results, read_episodes(score_files), with_paper=bool(published))
-    notes = read_notes(score_files)
+    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear)
+    tables = all_tables(results, read_episodes(check.shown), with_paper=bool(published))
+    if check.differences:
+        tables.append(left_out_table(check.differences))
+    if suite is not None:
+        tables.append(model_table(results, suite.models, read_checkpoints(check.shown)))
+    notes = read_notes(score_files, check.remarks)
     add_notes(tables, notes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
@@ -58,7 +87,7 @@ def make_tables(
 def write_results(results: SuiteResults, tables: list[Table], folder: str | Path) -> None:
     """Write `tables`, and the scores, models and names that `read_results` needs, into `folder`."""
     folder = Path(folder)
-    _write_csv(results.scores, folder / "scores.csv")
+    _write_csv(without_empty_marks(results.scores), folder / "scores.csv")
     _write_csv(results.models, folder / "models.csv")
     for table in tables:
         write_table(folder, table)
@@ -80,9 +109,11 @@ def read_results(folder: str | Path) -> SuiteResults:
     folder = Path(folder)
     suite = read_json(folder / "suite.json")
     models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
+    models = models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool})
+    models[["label", "family"]] = models[["label", "family"]].map(read_text)
     return SuiteResults(
         read_scores(folder / "scores.csv"),
-        models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool}),
+        models,
         suite["datasets"],
         suite["pretrained_on"],
         suite["conventions"],
@@ -102,4 +133,4 @@ def _read_correlations(path: Path) -> pd.DataFrame:
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:
     with atomic_write(path) as temporary:
-        frame.to_csv(temporary, index=False, lineterminator="\n")
+        temporary.write_text(csv_text(frame), encoding="utf-8")

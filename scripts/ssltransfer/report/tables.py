@@ -1,17 +1,20 @@
 """The tables of a suite: scores of each protocol and kind, domains, statistics, comparison with the paper."""
 
 import math
+from collections.abc import Sequence
 
 import pandas as pd
 
 from ssltransfer.analysis.domain import domain_scores
+from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.ranking import paired_differences
 from ssltransfer.analysis.suite_results import SuiteResults
-from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels
+from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, transfer_targets
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
+from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.paper_tables import paper_tables
 from ssltransfer.report.statistics_tables import correlation_table, fewshot_pair_table, pair_tables, rank_tables
-from ssltransfer.report.table import Column, Table
+from ssltransfer.report.table import Column, Table, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import CELL, TASK, Task
 
@@ -43,20 +46,38 @@ def all_tables(results: SuiteResults, episodes: list[dict], with_paper: bool) ->
         Whether the suite is compared with the paper.
     """
     labels = suite_labels(results)
-    tables = score_tables(results, labels)
     domain = domain_table(results, labels)
-    if domain is not None:
-        tables.append(domain)
+    tables = [] if domain is None else [domain]
     tables.append(correlation_table(results, labels))
     if results.tasks.counted:
         tables += rank_tables(results, labels)
         tables += pair_tables(results, labels)
-    pairs = paired_differences(episodes)
+    pairs = paired_differences(_analysed_episodes(episodes, results))
     if len(pairs):
         tables.append(fewshot_pair_table(pairs, labels))
     if with_paper:
         tables += paper_tables(results, labels)
-    return tables
+    for table in tables:
+        table.caption = joined(table.caption, analysis_note(results))
+    return score_tables(results, labels) + tables
+
+
+def _analysed_episodes(episodes: list[dict], results: SuiteResults) -> list[dict]:
+    """Episodes of the scores that the analysis does not leave out."""
+    cells = results.cells[left_out(results.cells)]
+    out = set(cells[["model", "protocol", "dataset"]].itertuples(index=False, name=None))
+    return [entry for entry in episodes if (entry["model"], entry["protocol"], entry["dataset"]) not in out]
+
+
+def left_out_table(differences: Sequence[tuple]) -> Table:
+    """List the score files that are not shown, as (file, key, found, expected, file to delete)."""
+    records = pd.DataFrame(differences, columns=["file", "key", "found", "expected", "delete"])
+    caption = (
+        "These score files were not measured as this suite says, so none of the tables and figures shows them. Delete "
+        "the file in the last column, and Snakemake measures again; or write the suite as it was."
+    )
+    cells = records.set_index("file")
+    return records_table("left-out", "Scores that were left out", caption, cells, data=records)
 
 
 def add_notes(tables: list[Table], notes: dict[str, dict[str, str]]) -> None:
@@ -87,6 +108,7 @@ def score_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         table.flags = {(model, task): "published" for model, task in cells if (model, *task) in published}
         if table.flags:
             table.caption += " Italic: published, not measured here."
+    sign_scores(tables, results, labels)
     return tables
 
 
@@ -100,15 +122,17 @@ def _published_cells(cells: pd.DataFrame) -> set[tuple]:
 
 def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Table:
     """Scores of a panel's tasks, which are the datasets: source datasets first, average of the others last."""
-    matrix, source, leave_out = results.tasks.matrix, results.tasks.source, results.leave_out
-    tasks = sorted(panel.tasks, key=lambda task: task.dataset not in leave_out)
-    targets = [task for task in tasks if task.dataset not in leave_out]
-    kept = matrix[targets].notna().any(axis=1)
-    cells = matrix.loc[kept, tasks]
-    groups = ["Source" if task.dataset in leave_out else "" for task in tasks]
-    columns = [Column(labels.dataset(task.dataset), group, better=1) for task, group in zip(tasks, groups, strict=True)]
+    matrix, source, leave_out = results.shown, results.tasks.source, results.leave_out
+    targets = transfer_targets(panel.tasks, leave_out)
+    groups = {
+        task: "Source" if task.dataset in leave_out else "" if task in targets else "Other split"
+        for task in panel.tasks
+    }
+    tasks = sorted(panel.tasks, key=lambda task: ["Source", "Other split", ""].index(groups[task]))
+    cells = matrix.loc[matrix[targets].notna().any(axis=1), tasks]
+    columns = [Column(labels.dataset(task.dataset), groups[task], better=1) for task in tasks]
     if targets:
-        cells[panel.average] = cells[targets].mean(axis=1, skipna=False)
+        cells[panel.average] = results.tasks.matrix.loc[cells.index, targets].mean(axis=1, skipna=False)
         columns.append(Column("Avg.", better=1))
     if panel.kind == "linear" and not leave_out and source.notna().any():
         cells.insert(0, SOURCE, source)
@@ -120,6 +144,8 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
         caption += " ± 95 % confidence interval over episodes."
     if leave_out:
         caption += " Source data sets are not part of the average."
+    if "Other split" in groups.values():
+        caption += " Nor is a split other than the paper's, where both are measured."
     # The name is the protocol's, which users choose; the section follows from its kind.
     where = {"section": panel.kind, "protocol": panel.protocol}
     title = labels.panel(panel)
@@ -136,7 +162,7 @@ def _half_widths(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame | No
 
 def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResults, labels: Labels) -> Table:
     """Scores of tasks that differ in their metrics, and for the feature properties their correlations below."""
-    matrix = results.tasks.matrix[tasks]
+    matrix = results.shown[tasks]
     several = len({task.dataset for task in tasks}) > 1
     columns = []
     for task in tasks:
@@ -168,7 +194,7 @@ def domain_table(results: SuiteResults, labels: Labels) -> Table | None:
     The scores are those of `domain_scores`, own ones flagged; the footer has means over models of the own and of the
     other domains. None where there are no such scores.
     """
-    wide = domain_scores(results.cells, results.pretrained_on)
+    wide = domain_scores(results.analysed, results.pretrained_on)
     if wide.empty:
         return None
     own = pd.DataFrame({d: [results.pretrained_on[m] == d for m in wide.index] for d in wide}, wide.index)

@@ -24,7 +24,7 @@ class Pictures:
     panels : dict of str to ndarray of uint8, shape (columns, h, w, 3)
         Outputs of the model, by title.
     caption : str
-        Settings that a reader has to know.
+        Caveats of the pictures, such as settings that differ from the paper's.
     """
 
     columns: list[str]

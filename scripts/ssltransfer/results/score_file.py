@@ -1,4 +1,4 @@
-"""Score files: what one model scored on one dataset under one protocol, with all that explains and repeats it.
+"""Score files: values of one model, dataset and protocol, with settings, provenance and warnings.
 
 Light on imports, because every protocol's job writes one; `scores` reads and checks them.
 """
@@ -33,7 +33,7 @@ class Measurement:
     details : dict
         Anything else that explains the values.
     warnings : list of str
-        Everything that a reader of the values has to know.
+        Caveats of the values.
     more : dict
         Further entries of the score file that only some protocols have: ``selected``, ``curve``, ``episodes``.
     coverage : dict or None

@@ -13,12 +13,14 @@ value     the number, in the unit of the metric
 low       lower end of the 95 % interval, empty when none was stated
 high      upper end of the 95 % interval
 source    ``measured``, ``published-v1`` or ``published-v2``
+partial   the part of the data that the number was measured on, empty for all of it
+shortened how the training behind the number was shortened, empty where it was not
 ========  ==================================================================================
 """
 
 import math
 import sys
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable, Mapping
 from functools import cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -27,6 +29,7 @@ import pandas as pd
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data, read_json
+from ssltransfer.results.marks import MARKS, partial, shortened
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
@@ -50,7 +53,8 @@ class Task(NamedTuple):
 
 TASK = list(Task._fields)
 CELL = ["model", *TASK]
-COLUMNS = [*CELL, "value", "low", "high", "source"]
+FIXED_COLUMNS = [*CELL, "value", "low", "high", "source"]
+COLUMNS = [*FIXED_COLUMNS, *MARKS]
 SCHEMA = package_data("workflow/schemas/score.schema.yaml")
 
 
@@ -113,8 +117,16 @@ def _check_value(where: str, value: dict) -> None:
         raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}")
 
 
-def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
+def collect_scores(
+    paths: Iterable[str | Path], promised: Mapping[str, Mapping[str, int]] | None = None
+) -> pd.DataFrame:
     """Collect score files into the tidy table, in the order given.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    promised : mapping of str to mapping, optional
+        Dataset -> its images in ``train``, ``val`` and ``test`` (see `marks.partial`).
 
     Raises
     ------
@@ -130,7 +142,9 @@ def collect_scores(paths: Iterable[str | Path]) -> pd.DataFrame:
             raise InputError(f"{path}: holds the same model, protocol and dataset as {origin[key]}")
         origin[key] = path
         head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
-        rows += [head | value | {"source": "measured"} for value in score["values"]]
+        head |= {"source": "measured", "shortened": shortened(score)}
+        head["partial"] = partial(score, (promised or {}).get(score["dataset"]))
+        rows += [head | value for value in score["values"]]
     return tidy(rows)
 
 
@@ -150,8 +164,20 @@ def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
     return found
 
 
-def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
+def read_checkpoints(paths: Iterable[str | Path]) -> dict[str, dict]:
+    """Read what checked score files say about the checkpoint of each model (the last score that does)."""
+    scores = map(read_json, paths)
+    return {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
+
+
+def read_notes(paths: Iterable[str | Path], remarks: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
     """Join the warnings of checked score files into one text per protocol, for captions of tables and figures.
+
+    Parameters
+    ----------
+    paths : iterable of path
+    remarks : mapping, optional
+        Score file -> a remark on it, which stands before all warnings.
 
     Returns
     -------
@@ -162,15 +188,18 @@ def read_notes(paths: Iterable[str | Path]) -> dict[str, dict[str, str]]:
     kinds: dict[str, str] = {}
     cells: dict[str, set[tuple[str, str]]] = {}
     found: dict[str, dict[str, set[tuple[str, str]]]] = {}
-    for score in map(read_json, paths):
+    scores = {str(path): read_json(path) for path in paths}
+    warnings = [(scores[path], [remark]) for path, remark in (remarks or {}).items()]
+    warnings += [(score, score.get("warnings", ())) for score in scores.values()]
+    for score, texts in warnings:
         protocol, cell = score["protocol"], (score["model"], score["dataset"])
         kinds[protocol] = score["kind"]
         cells.setdefault(protocol, set()).add(cell)
-        for warning in score.get("warnings", ()):
+        for warning in texts:
             found.setdefault(protocol, {}).setdefault(warning, set()).add(cell)
     notes = {}
-    for protocol, warnings in found.items():
-        texts = [text + _extent(having, cells[protocol]) for text, having in warnings.items()]
+    for protocol, having_of in found.items():
+        texts = [text + _extent(having, cells[protocol]) for text, having in having_of.items()]
         more = [f"and {len(texts) - MAX_WARNINGS} more in the score files"] if len(texts) > MAX_WARNINGS else []
         text = f"{protocol}: {'; '.join([*texts[:MAX_WARNINGS], *more])}."
         notes[protocol] = {"kind": kinds[protocol], "text": text}
@@ -188,23 +217,32 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:
-    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN."""
+    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN, missing marks empty."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
+    frame[list(MARKS)] = frame[list(MARKS)].astype(object).fillna("")
     return frame.astype({"value": float, "low": float, "high": float})
 
 
+def without_empty_marks(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the tidy table as it is written: without columns of marks that no score has."""
+    return scores.drop(columns=[mark for mark in MARKS if scores[mark].eq("").all()])
+
+
 def read_scores(path: str | Path) -> pd.DataFrame:
-    """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings."""
+    """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings.
+
+    Columns of marks may be missing (see `without_empty_marks`).
+    """
     frame = pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "value": [""]})
-    if list(frame.columns) != COLUMNS:
-        raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(COLUMNS)}")
+    if [name for name in frame.columns if name not in MARKS] != FIXED_COLUMNS:
+        raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(FIXED_COLUMNS)}")
     bad = frame[frame["value"].isna() | ~frame["metric"].isin(list(METRICS)) | ~frame["kind"].isin(list(KINDS))]
     if len(bad):
         raise InputError(f"{path}: row {bad.index[0] + 2}: value missing, or metric or kind unknown")
     return tidy(frame.to_dict("records"))
 
 
-def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
+def source_accuracy(models: list[dict], scores: pd.DataFrame, linear: Collection[str] = ()) -> pd.Series:
     """Accuracy of each model on its source dataset, the x axis of every correlation.
 
     Parameters
@@ -214,19 +252,21 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
         ``measured:DATASET`` (the linear score of that cell), or empty.
     scores : pd.DataFrame
         Tidy table.
+    linear : collection of str
+        Datasets of linear scores that were left out of `scores`.
 
     Returns
     -------
     pd.Series
-        Percent, indexed by model, NaN where the column is empty or the cell is missing.
+        Percent, indexed by model, NaN where the column is empty, or the cell is missing or partial.
 
     Raises
     ------
     InputError
         The text is neither a number from 0 to 100 nor ``measured:DATASET`` with a linear score.
     """
-    linear = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
-    measured = linear.set_index(["model", "dataset"])["value"]
+    found = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
+    measured = found.set_index(["model", "dataset"])["value"].where(found["partial"].eq("").to_numpy())
     values = {}
     for row in models:
         text = str(row.get("source_accuracy") or "").strip()
@@ -234,7 +274,7 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame) -> pd.Series:
             values[row["model"]] = math.nan
         elif text.startswith("measured:"):
             cell = (row["model"], text.removeprefix("measured:"))
-            if cell[1] not in set(linear["dataset"]):
+            if cell[1] not in {*found["dataset"], *linear}:
                 raise InputError(
                     f"models table, row {row['model']}, source_accuracy: {text!r} names a dataset without a "
                     "linear score in this suite; write a dataset of a linear task, a number, or nothing"

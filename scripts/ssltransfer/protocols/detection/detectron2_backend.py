@@ -40,10 +40,10 @@ def make_config(arch: str, classes: int, norm: str, settings: DetectionSettings)
     Parameters
     ----------
     arch : str
-        See `backbones.build_backbone`.
+        See `resnet.build_backbone`.
     classes : int
     norm : str
-        See `backbones.NORMALISATIONS`.
+        See `resnet.NORMALISATIONS`.
     settings : DetectionSettings
     """
     net = settings.network

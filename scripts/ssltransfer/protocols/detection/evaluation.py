@@ -64,6 +64,7 @@ def measure_detections(
             "schedule": trained["schedule"],
             "per_class": per_class,
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=_warnings(index, counts, trained["scaling"], settings),
         coverage=coverage(index, used=counts > 0),

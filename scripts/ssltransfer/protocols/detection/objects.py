@@ -34,7 +34,7 @@ def read_annotations(index: Index, name: str) -> Annotations:
     Raises
     ------
     InputError
-        If there is no such column, a box has no area, or a label is no class.
+        If there is no such column, a box has no area, or a label is not a class.
     """
     column = next((column for column in ("voc_boxes", "boxes") if column in index.extra), None)
     if column is None:

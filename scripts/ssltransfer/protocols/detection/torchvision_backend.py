@@ -169,7 +169,7 @@ class Detector(nn.Module):
         Becomes part of the detector.
     classes : int
     norm : str
-        See `backbones.NORMALISATIONS`.
+        See `resnet.NORMALISATIONS`.
     settings : DetectionSettings
     """
 

@@ -52,6 +52,7 @@ def measure_inversion(
                 for row, name in enumerate(inverted.names)
             },
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=_warnings(missing, settings),
         coverage=trained.get("coverage"),
@@ -72,7 +73,7 @@ def _warnings(missing: dict[str, str], settings: EvaluationSettings) -> list[str
     if not settings.lpips:
         warnings.append("LPIPS is not measured: its networks would have to be downloaded")
     for name, reason in missing.items():
-        warnings.append(f"lpips-{name} is missing, its network cannot be had: {reason}")
+        warnings.append(f"lpips-{name} is missing, its network could not be downloaded: {reason}")
     return warnings
 
 

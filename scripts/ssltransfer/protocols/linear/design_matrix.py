@@ -1,4 +1,4 @@
-"""Feature matrices of any size, seen as a well-conditioned design matrix.
+"""Design matrix of centred features in an orthogonal basis, in memory or streamed.
 
 The columns of the design matrix are the features, centred, in an orthogonal basis that diagonalises their covariance,
 and a last column of ones. A matrix that fits is kept in memory; a larger one is never copied: each product reads the
@@ -16,7 +16,7 @@ BLOCK = 2**23
 """Elements of a block of rows: 64 MiB in float64."""
 
 RESIDENT_SHARE = 0.25
-"""Part of the memory that the design matrix (12 bytes an element) may take; one that would take more is streamed."""
+"""Part of the memory that the design matrix (12 bytes per element) may take; one that would take more is streamed."""
 
 
 class Rows:

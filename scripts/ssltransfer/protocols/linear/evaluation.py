@@ -82,7 +82,7 @@ def evaluate_linear(
     Parameters
     ----------
     features : ndarray of float32, shape (n, d)
-        All rows of the data set; a memory map is read in blocks, and only a design matrix that fits is kept.
+        All rows of the dataset; a memory map is read in blocks, and only a design matrix that fits is kept.
     labels : ndarray
         As for `fit_path`.
     split : Split
@@ -207,12 +207,12 @@ def class_warnings(index: Index, metric: str, trained: np.ndarray, tested: np.nd
         (trained == 0, "have no training image and are never predicted"),
         (trained == 1, "have a single image in training and validation"),
     )
-    return [
-        f"{np.sum(found)} of {len(found)} classes {text}: "
-        + ", ".join([index.classes[number] for number in np.flatnonzero(found)[:5]] + ["..."] * (np.sum(found) > 5))
-        for found, text in cases
-        if found.any()
-    ]
+    warnings = []
+    for found, text in cases:
+        if names := [index.classes[number] for number in np.flatnonzero(found)]:
+            shown = ", ".join(names[:5] + ["..."] * (len(names) > 5))
+            warnings.append(f"{len(names)} of {len(found)} classes {text}: {shown}")
+    return warnings
 
 
 def selection_warnings(result: LinearResult, validation_images: int) -> list[str]:

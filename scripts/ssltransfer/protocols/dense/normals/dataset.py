@@ -113,7 +113,7 @@ def collate(examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[i
 
 
 def network_input(images: Tensor, sizes: list[tuple[int, int]], norm: str) -> Tensor:
-    """Normalise images (see `backbones.normalise`), with zeros, the mean colour, in the padding: (n, 3, h, w)."""
+    """Normalise images (see `resnet.normalise`), with zeros, the mean colour, in the padding: (n, 3, h, w)."""
     x = normalise(images, norm)
     for n, (height, width) in enumerate(sizes):
         if (height, width) != tuple(x.shape[2:]):

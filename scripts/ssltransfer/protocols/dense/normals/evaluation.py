@@ -18,6 +18,7 @@ from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork, logits_to_normals
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
+from ssltransfer.protocols.dense.normals.training import timetable
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults
@@ -101,6 +102,12 @@ def measure_normals(
     text = f"{epochs} epochs, where the paper has {papers}"
     if epochs != papers:
         warnings.append(text)
+    steps, _, _ = timetable(settings.schedule, index.split.count("train"))
+    if (initial := (1 - settings.network.norm_momentum) ** steps) > 1e-3:
+        warnings.append(
+            f"after {steps} steps the running statistics of the head still hold {100 * initial:.0f} % of their "
+            "initial values (norm_momentum)"
+        )
     return Measurement(
         kind="normals",
         values=[
@@ -121,6 +128,7 @@ def measure_normals(
             "empty_images": empty,
             "median_tolerance": MEDIAN_TOLERANCE,
             "training_cost": trained["cost"],
+            "trained_settings": trained.get("settings"),
         },
         warnings=warnings,
         coverage=coverage(index),

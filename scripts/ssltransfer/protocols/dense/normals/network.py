@@ -1,5 +1,6 @@
 """A dilated residual network with a pyramid pooling head (PSPNet), and the conversion of its logits to normals."""
 
+from dataclasses import asdict
 from pathlib import Path
 
 import numpy as np
@@ -10,7 +11,7 @@ from torch.nn import functional
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.resnet import ResNet
-from ssltransfer.protocols.dense.normals.settings import NormalsSettings
+from ssltransfer.protocols.dense.normals.settings import Network, NormalsSettings
 from ssltransfer.results.tensor_file import load_tensors
 
 STRIDE = 8
@@ -63,14 +64,17 @@ class PyramidPooling(nn.Module):
         Channels of each bin and of the 3x3 convolution; 512 in the paper.
     dropout : float
         Probability that a channel is dropped.
+    norm_momentum : float
+        Weight of a step's statistics in the running ones that batch norm uses in testing.
 
     Notes
     -----
     Initialisation as in the paper's software: Kaiming normal (fan in) convolutions, batch norm with scale 1 and shift
-    1e-4.
+    1e-4. Its momentum is 0.001. The bin of one cell sees one value per image and step, so that at 0.1 its running
+    variance is that of few images.
     """
 
-    def __init__(self, features: int, codes: int, channels: int, dropout: float) -> None:
+    def __init__(self, features: int, codes: int, channels: int, dropout: float, norm_momentum: float) -> None:
         super().__init__()
         self.bins = nn.ModuleList(
             nn.Sequential(nn.AdaptiveAvgPool2d(side), *_convolution(features, channels, 1)) for side in BINS
@@ -85,6 +89,7 @@ class PyramidPooling(nn.Module):
                 nn.init.kaiming_normal_(module.weight)
             elif isinstance(module, nn.BatchNorm2d):
                 nn.init.constant_(module.bias, 1e-4)
+                module.momentum = norm_momentum
 
     def forward(self, x: Tensor) -> Tensor:
         """Map (n, features, h, w) to logits (n, codes, h, w)."""
@@ -106,8 +111,10 @@ class NormalsNetwork(nn.Module):
     ----------
     backbone : ResNet
         Changed in place (`dilate`).
-    codes, channels, dropout
-        See `PyramidPooling`.
+    codes : int
+        Number of classes.
+    head : Network
+        Settings of the head; see `PyramidPooling`.
     frozen : {'all', 'first-four'}
         The whole backbone (v2), or stem and first three stages (v1). Frozen stages keep their weights,
         batch-norm scales, shifts and running statistics.
@@ -121,12 +128,12 @@ class NormalsNetwork(nn.Module):
         mode.
     """
 
-    def __init__(self, backbone: ResNet, codes: int, channels: int, dropout: float, frozen: str, seed: int) -> None:
+    def __init__(self, backbone: ResNet, codes: int, head: Network, frozen: str, seed: int) -> None:
         super().__init__()
         self.backbone = dilate(backbone).requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.trained = nn.ModuleDict({"head": PyramidPooling(backbone.num_features, codes, channels, dropout)})
+            self.trained = nn.ModuleDict({"head": PyramidPooling(backbone.num_features, codes, **asdict(head))})
         if frozen == "first-four":
             self.trained["layer4"] = backbone.layer4.requires_grad_(True)
         self.train(False)
@@ -176,10 +183,7 @@ def load_network(
 
 def build_network(checkpoint: str | Path, arch: str, codes: int, settings: NormalsSettings) -> NormalsNetwork:
     """Build the network of a settings block, with `codes` classes, on a backbone."""
-    head = settings.network
-    return NormalsNetwork(
-        load_backbone(checkpoint, arch), codes, head.channels, head.dropout, settings.frozen, settings.seed
-    )
+    return NormalsNetwork(load_backbone(checkpoint, arch), codes, settings.network, settings.frozen, settings.seed)
 
 
 def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict]:

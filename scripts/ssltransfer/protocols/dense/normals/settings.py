@@ -28,10 +28,11 @@ class Sides:
 
 @dataclass(frozen=True)
 class Network:
-    """Channels and dropout of the pyramid pooling head."""
+    """Channels, dropout and batch-norm momentum of the pyramid pooling head."""
 
     channels: int
     dropout: float
+    norm_momentum: float
 
 
 @dataclass(frozen=True)

@@ -1,0 +1,58 @@
+"""Signs and captions for scores that are not full measurements."""
+
+from ssltransfer.analysis.marks import left_out, mark_texts, marked
+from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.analysis.tasks import tasks_of
+from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.table import SIGNS, Table
+from ssltransfer.results.marks import MARKS
+from ssltransfer.results.metric_info import KINDS
+from ssltransfer.results.scores import AVERAGE, Task
+
+MEANINGS = {
+    "partial": "measured on part of the data, so not in averages, ranks, correlations and claims, nor judged beside "
+    "published scores",
+    "shortened": "after a shortened training, so not in claims, nor judged or correlated beside published scores",
+}
+
+
+def sign_scores(tables: list[Table], results: SuiteResults, labels: Labels) -> None:
+    """Put signs at the marked scores in tables of models x tasks, and say in the captions what is missing."""
+    texts = {mark: mark_texts(results.cells, mark) for mark in MARKS}
+    analysed = results.tasks.matrix.notna()
+    for table in tables:
+        found: dict[str, dict[str, list[str]]] = {mark: {} for mark in MARKS}
+        for task in tasks_of(column for column in table.cells.columns if column in results.shown.columns):
+            for model in table.cells.index:
+                own = {mark: texts[mark][model, *task] for mark in MARKS if (model, *task) in texts[mark]}
+                if not own:
+                    continue
+                table.flags[model, task] = " ".join(own)
+                table.remarks[model, task] = "; ".join(own.values())
+                if not analysed.loc[model, task]:
+                    table.unranked.add((model, task))
+                for mark, text in own.items():
+                    found[mark].setdefault(text, []).append(_subject(task, labels))
+        for mark, by_text in found.items():
+            if by_text:
+                parts = "; ".join(f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in by_text.items())
+                table.caption += f" {SIGNS[mark]} {MEANINGS[mark]} ({parts})."
+
+
+def _subject(task: Task, labels: Labels) -> str:
+    return KINDS[task.kind].label if task.dataset == AVERAGE else joined(labels.dataset(task.dataset), task.setting)
+
+
+def analysis_note(results: SuiteResults) -> str:
+    """Sentences about marked scores for captions of everything that is derived from scores; empty without any."""
+    cells = results.cells
+    partial, shortened = marked(cells, ["partial"]), marked(cells, ["shortened"])
+    kept = shortened & ~left_out(cells)
+    notes = []
+    if partial.any():
+        notes.append(f"Without {partial.sum()} of {len(cells)} scores, which were measured on part of the data.")
+    if count := (shortened & ~kept & ~partial).sum():
+        notes.append(f"Without {count} scores of shortened trainings, whose tasks have published scores.")
+    if kept.any():
+        notes.append(f"With {kept.sum()} scores of shortened trainings, alike for all models.")
+    return " ".join(notes)

@@ -1,0 +1,58 @@
+"""Table of the models of a suite: architecture, width of the feature, source, checksum and licence."""
+
+import json
+from collections.abc import Mapping
+
+import pandas as pd
+
+from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.models.architecture import feature_width
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.table import MISSING, Table, records_table
+
+PAPER_ARCH = "resnet50"
+"""Architecture of all models of the paper."""
+
+
+def model_table(
+    results: SuiteResults, rows: Mapping[str, Mapping[str, str]], checkpoints: Mapping[str, Mapping]
+) -> Table:
+    """Describe the models of a suite.
+
+    Parameters
+    ----------
+    results : SuiteResults
+    rows : mapping
+        Model -> its row of the model table; models without one have published scores only.
+    checkpoints : mapping
+        Model -> what its score files say about the checkpoint.
+    """
+    records = {}
+    for model, family in zip(results.models["model"], results.models["family"], strict=True):
+        row = rows.get(model, {"arch": PAPER_ARCH, "source": "published scores only"})
+        width = feature_width(row["arch"])
+        records[model] = {
+            "Family": family,
+            "Architecture": row["arch"],
+            "Feature width": MISSING if width is None else str(width),
+            "Source": row["source"],
+            "Checksum": _checksum(row.get("sha256", ""), checkpoints.get(model, {})),
+            "Licence": row.get("licence", ""),
+        }
+    frame = pd.DataFrame.from_dict(records, orient="index")
+    caption = (
+        "The model table of the suite. Width: elements of the feature that linear and few-shot classification see; "
+        "compare models of other widths or architectures with care. Checksum: SHA-256 of the files, where known."
+    )
+    labels = suite_labels(results)
+    data = frame.rename_axis("model").reset_index()
+    data.insert(1, "Label", results.models["label"].to_numpy())
+    more = {"row_labels": labels.models, "section": "models", "data": data}
+    return records_table("model-details", "Models", caption, frame, **more)
+
+
+def _checksum(known: str, checkpoint: Mapping) -> str:
+    """SHA-256 of the files of a checkpoint, else what the model table says of it."""
+    files = checkpoint.get("files", {})
+    files = json.loads(files) if isinstance(files, str) else files
+    return " ".join(files.values()) or known

@@ -1,0 +1,64 @@
+"""Marks of a score that is not a full measurement: measured on part of the data, or after a shortened training."""
+
+from collections.abc import Mapping
+
+MARKS = ("partial", "shortened")
+"""Columns of the tidy table that say in words what is missing; empty for a full measurement."""
+WHOLE_DATASET = ("fewshot", "inversion", "attention")
+"""Kinds that are measured on all images of a dataset; the others are measured on its test part."""
+PARTS = {"images": ("train", "val", "test"), "test images": ("test",), "training images": ("train", "val")}
+"""Images that a score counts -> the parts of a dataset that hold them."""
+
+
+def partial(score: Mapping, promised: Mapping[str, int] | None = None) -> str:
+    """Say on which part of the data a score was measured.
+
+    Classes alone do not mark a score: few-shot leaves out small classes of complete data, as the paper does, and the
+    warnings of the score say so.
+
+    Parameters
+    ----------
+    score : mapping
+        A checked score file.
+    promised : mapping of str to int, optional
+        Images that the dataset should have in ``train``, ``val`` and ``test``, for what the score does not say.
+
+    Returns
+    -------
+    str
+        Such as ``500 of 10000 test images``; empty where the score covers everything, or where that is unknown.
+    """
+    coverage, texts = score.get("coverage") or {}, []
+    for name, (used, total) in _images(score, coverage.get("images", {}), promised or {}).items():
+        if total is not None and used != total:
+            texts.append(f"{used} of {total} {name}")
+    if coverage.get("skipped"):
+        texts.append(f"{coverage['skipped']} unreadable images skipped")
+    left_out = coverage.get("classes", {}).get("left_out")
+    if texts and left_out:
+        texts.append(f"without classes {', '.join(left_out)}")
+    return ", ".join(texts)
+
+
+def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int]) -> dict[str, tuple[int, int | None]]:
+    """Images of each part that a score used, and those that there should be (None if unknown).
+
+    Scores of version 0.1.0 count their images in the details alone, and training images are counted nowhere else.
+    """
+    own = "images" if score["kind"] in WHOLE_DATASET else "test images"
+    counted = score.get("details", {}).get("images")
+    used = {}
+    if isinstance(counted, int):
+        used[own] = counted
+    elif isinstance(counted, Mapping) and isinstance(counted.get("test"), int):
+        used = {own: counted["test"], "training images": counted["train"] + counted.get("val", 0)}
+    totals = {name: sum(promised[part] for part in PARTS[name]) if promised else None for name in used}
+    if covered.get("promised") is not None:
+        used[own], totals[own] = covered["used"], covered["promised"]
+    return {name: (count, totals[name]) for name, count in used.items()}
+
+
+def shortened(score: Mapping) -> str:
+    """Say how the training behind a score was shortened; empty where it was not, or where that is unknown."""
+    schedule = score.get("schedule")
+    return schedule["shortened"] if isinstance(schedule, Mapping) else ""
