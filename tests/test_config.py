@@ -193,6 +193,10 @@ DATASETS = {
     ),
 }  # fmt: skip
 RECIPES = {"r": {"method": "none", "seed": 0}}
+SIMCLR = {
+    "method": "simclr", "dataset": "shapes", "transform": "resize32", "epochs": 1, "batch_size": 8,
+    "learning_rate": 0.1, "warmup": 0, "weight_decay": 0, "head": {"hidden": 4, "output": 4, "temperature": 0.1},
+}  # fmt: skip
 
 
 def load(tmp_path, change=lambda parts: None):
@@ -409,6 +413,18 @@ def normals(dataset, **values):
         (lambda p: p["recipes"]["r"].update(dataset="cars"), "recipe 'r': .*'cars'"),
         (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; known are method"),
         (lambda p: p["recipes"]["r"].update(method="simclr"), "r: key 'dataset' is missing"),
+        (
+            lambda p: p["recipes"]["r"].update(SIMCLR, method="simclrr"),
+            "r.method: found 'simclrr', expected one of 'none'",
+        ),
+        (
+            lambda p: p["recipes"]["r"].update(SIMCLR, head={"hidden": 4, "output": 4}),
+            "r.head: key 'temperature' is missing",
+        ),
+        (
+            lambda p: p["recipes"]["r"].update(SIMCLR, augmentation={"blur": 1}),
+            "r.augmentation: unknown key 'blur'; known are crop",
+        ),
         (lambda p: p["config"].update(models="none.tsv"), "none.tsv is missing"),
         (lambda p: p["config"].update(suite="published-v1"), "config: suite: 'published-v1'"),
         (lambda p: p["models"]["a"].update(label="A\x1b[2J"), r"line 2: control character '\\x1b' found"),

@@ -344,7 +344,7 @@ def test_doubtful_penalties_are_named():
     assert not any("of the grid" in warning for warning in one)
     curve = [{"lambda": penalty, "validation": 50.0 + penalty} for penalty in (10.0, 1.0, 0.1)]
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 160))
-    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", np.array([1.0]))
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", np.array([1.0]), "converged")
     for penalty, expected in ((10.0, ["largest"]), (1.0, []), (0.1, ["smallest"])):
         lines = evaluation.selection_warnings(replace(result, penalty=penalty, curve=curve), 100)
         assert [line.split(" of the grid")[0].split()[-1] for line in lines] == expected

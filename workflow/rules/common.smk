@@ -16,6 +16,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.report.score_check import list_differences
+from ssltransfer.settings import job_recipe
 from ssltransfer.versions import version
 
 if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
