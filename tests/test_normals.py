@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import runpy
 import signal
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ import layouts
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -47,6 +49,7 @@ from ssltransfer.protocols.dense.normals.training import cell_loss, timetable, t
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
 from ssltransfer.training import Run
+from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -743,3 +746,18 @@ def test_panels_fit_together(scenes):
     for panel in (drawn.reference["Ground truth"], drawn.panels["Error"]):
         assert (panel[unknown] == 128).all() and not (panel[~unknown] == 128).all()
     assert Path(scenes.images[0]).suffix == ".png"
+
+
+@pytest.mark.slow
+def test_the_operations_of_the_documentation_are_counted():
+    """One step at every size in training, with the backward pass of what is trained; a test image besides."""
+    counts = runpy.run_path(str(REPOSITORY / "benchmarks/operations.py"))
+    assert counts["features"]() == pytest.approx(8.2e9, rel=0.01)  # 4.1 billion multiplications
+    table = (REPOSITORY / "benchmarks/operations.md").read_text()
+    blocks = yaml.safe_load((REPOSITORY / "config/protocols.yaml").read_text())
+    for name, expected in (("normals", 87), ("normals-v1", 116)):
+        settings = read_settings(NormalsSettings, blocks[name])
+        training, testing = counts["normals"](settings, {"train": 795, "test": 654})
+        assert f"| `{name}` | {training / 1e15:.1f} | {testing / 1e15:.1f} |" in table
+        assert round(training / 1e15) == expected
+        assert f"{expected} " in (REPOSITORY / "docs/performance.md").read_text()

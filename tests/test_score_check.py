@@ -9,6 +9,7 @@ import pytest
 from test_profiles import RULES
 
 from ssltransfer.config import Cell, load_suite, read_yaml
+from ssltransfer.errors import InputError
 from ssltransfer.report.score_check import COMPONENTS, TRAINED, check_scores, expected_entries
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.settings import config_schema
@@ -135,7 +136,7 @@ def test_a_score_of_no_cell_is_left_out(folder):
     assert difference.key == "tasks"
 
 
-def test_a_network_trained_with_other_settings_is_noticed(folder):
+def test_a_network_trained_with_other_settings_is_noticed(tmp_path):
     config = read_yaml(REPOSITORY / "config/config.yaml")
     demo = load_suite(config, REPOSITORY / "workflow/schemas", REPOSITORY)
     cell = next(cell for cell in demo.cells() if demo.kind(cell.protocol) == "normals")
@@ -143,7 +144,7 @@ def test_a_network_trained_with_other_settings_is_noticed(folder):
     values = [{"metric": "mean-angle", "setting": "", "value": 50.0, "unit": "degrees"}]
     trained = demo.settings(cell.protocol) | {"seed": 7}
     content = {**vars(cell), "kind": "normals", "values": values, "details": {"trained_settings": trained}}
-    path = folder / f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
+    path = tmp_path / f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
     (difference,) = check_scores([path], demo).differences
@@ -151,7 +152,8 @@ def test_a_network_trained_with_other_settings_is_noticed(folder):
 
 
 def test_every_kind_has_its_versions_and_its_trained_file():
-    assert set(COMPONENTS) == set(config_schema()["$defs"])
+    blocks = {name for name, block in config_schema()["$defs"].items() if "kind" in block.get("properties", {})}
+    assert set(COMPONENTS) == blocks
     rules = "".join(RULES.values())
     for kind, components in COMPONENTS.items():
         assert (len(components) == 2) == (kind in TRAINED)
@@ -175,12 +177,12 @@ def test_tables_without_what_differs(folder, caplog):
 
 
 def test_nothing_is_left(folder):
-    """A suite all of whose scores differ has tables too: the list of what was left out."""
+    """A suite all of whose scores differ is refused in one line."""
     paths = [write(Cell("toy-linear", model, "digits"), versions={"protocol": 1}) for model in MODELS]
     models = [suite().models[model] for model in MODELS]
-    make_tables(folder / "tables", paths, models, {"digits": "Digits"}, {}, "v2", {}, "", suite())
-    assert len(pd.read_csv(folder / "tables/left-out.csv")) == 3
-    assert not len(pd.read_csv(folder / "tables/scores.csv"))
+    with pytest.raises(InputError, match="versions.protocol: found 1") as caught:
+        make_tables(folder / "tables", paths, models, {"digits": "Digits"}, {}, "v2", {}, "", suite())
+    assert "\n" not in str(caught.value)
 
 
 def replace(path, old, new):
@@ -206,6 +208,7 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
     assert set(left_out["key"]) == {"settings.episodes"} and len(left_out) == 3
     assert set(left_out["found"]) == {"50"} and set(left_out["expected"]) == {"51"}
     assert not planned(folder)
+    config.write_text(before[0])
     replace(config, "count: 3", "count: 4")
     replace(config, "    seed: 0\n\n  toy-fewshot", "    seed: 3\n\n  toy-fewshot")
     replace(models, "\tnone\tmeasured", "\timagenet\tmeasured")
@@ -215,7 +218,8 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
     assert {"settings.lambdas.count", "settings.seed", "preprocessing.norm", "toy-linear: settings.seed"} <= set(
         left_out["key"]
     )
-    assert not len(pd.read_csv(folder / "results/toy/tables/scores.csv"))
+    shown = pd.read_csv(folder / "results/toy/tables/scores.csv")
+    assert set(shown["kind"]) == {"fewshot"} and set(shown["model"]) == {"toy-random", "toy-supervised"}
     assert not planned(folder)
     config.write_text(before[0])
     models.write_text(before[1])

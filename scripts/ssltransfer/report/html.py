@@ -1,6 +1,7 @@
 """The report of a suite: one html file that holds all figures and tables and loads nothing."""
 
 import base64
+import json
 import re
 from pathlib import Path
 from types import SimpleNamespace
@@ -88,7 +89,7 @@ def _sections(tables: Path, figures: Path, suite: str) -> list[dict]:
 
 def _inline_json(path: Path) -> Markup:
     """Read a JSON file and escape what could end the script element that it is inlined into."""
-    return Markup(path.read_text(encoding="utf-8").replace("&", "\\u0026").replace("<", "\\u003c"))
+    return Markup(json.dumps(read_json(path), indent=1).replace("&", "\\u0026").replace("<", "\\u003c"))
 
 
 def render_report(suite: str, title: str, tables: str | Path, figures: str | Path, provenance: dict[str, str]) -> str:
