@@ -8,6 +8,7 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ssltransfer.files import atomic_write
@@ -117,7 +118,7 @@ def marks(table: Table) -> pd.DataFrame:
         if column.better:
             values = pd.to_numeric(table.cells.iloc[:, j]).round(column.decimals) * column.better
             name = table.cells.columns[j]
-            values = values.mask([(row, name) in table.unranked for row in values.index])
+            values = values.mask(np.array([(row, name) in table.unranked for row in values.index], bool))
             ranks = values.rank(method="dense", ascending=False)
             marked.iloc[(ranks == 1).to_numpy(), j] = "best"
             marked.iloc[(ranks == 2).to_numpy(), j] = "second"
