@@ -21,7 +21,6 @@ from ssltransfer.settings import read_settings
 from ssltransfer.training import Run
 from workflow import REPOSITORY, planned, succeed
 
-SAMPLES = REPOSITORY.parent / "shared" / "data"
 ARCH = "resnet-1x1x1x1-w16"
 BLOCK = {
     "kind": "detection",
@@ -41,10 +40,10 @@ BLOCK = {
 
 
 @pytest.fixture
-def samples():
-    if not (SAMPLES / "voc_detection").is_dir():
-        pytest.skip(f"no sample images in {SAMPLES}")
-    return SAMPLES
+def samples(samples):
+    if not (samples / "voc_detection").is_dir():
+        pytest.skip(f"no sample images in {samples}")
+    return samples
 
 
 def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):

@@ -46,6 +46,10 @@ def test_lower_is_better():
     assert marks(table({"a": [1.0, 3.0, 2.0]}, better=-1)).iloc[:, 0].tolist() == ["best", "", "second"]
 
 
+def test_a_table_without_rows_has_no_marks():
+    assert marks(table({"a": []})).empty
+
+
 def test_one_table_for_each_protocol_and_shot(tables):
     assert list(tables) == [
         "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations", "mean-ranks",
