@@ -394,6 +394,8 @@ def normals(dataset, **values):
         (row("models", "a", norm="vgg"), "row 'a': norm: found 'vgg', expected one of 'imagenet', 'none'"),
         (row("models", "a", format=""), "row 'a': format must be empty for source pretrain:, and only there"),
         (row("models", "b", source="pretrain:x"), "row 'b': recipe 'x' is not in pretraining.yaml; known are r"),
+        (row("models", "b", source_accuracy="0.74"), "row 'b': source_accuracy is 0.74; write a percentage from 1"),
+        (row("models", "b", source_accuracy="100"), "row 'b': source_accuracy is 100; write a percentage from 1"),
         (row("models", "a", source_accuracy="measured:pool"), "row 'a': source_accuracy is measured:pool, but suite"),
         (lambda p: p["recipes"]["r"].update(dataset="cars"), "recipe 'r': data set 'cars' has no row"),
         (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; known are method"),

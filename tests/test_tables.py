@@ -121,6 +121,13 @@ def test_models_with_one_label_are_told_apart():
     assert sum("without Twin (" in html for html in texts) == 1
 
 
+def test_datasets_with_one_label_are_told_apart():
+    names = DATASETS | {"digits": "Same", "textures": "Same", "unused": "Shapes"}
+    tables = made(suite_results(scores(), MODELS, names, PRETRAINED_ON, "v2"))
+    headings = [column.heading for column in tables["linear-r32"].columns]
+    assert {"Same (digits)", "Same (textures)", "Shapes"} <= set(headings)
+
+
 def test_results_survive_the_folder(tmp_path):
     results = suite()
     write(results, tmp_path)

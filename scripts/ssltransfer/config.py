@@ -343,6 +343,11 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
     linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():
         kind, _, dataset = row["source_accuracy"].partition(":")
+        if kind not in ("", "measured") and not 1 <= float(kind) < 100:
+            raise InputError(
+                f"{path}, row {name!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
+                "measured:DATASET, or nothing"
+            )
         if kind == "measured" and dataset not in linear:
             raise InputError(
                 f"{path}, row {name!r}: source_accuracy is measured:{dataset}, but suite {suite.name!r} has no "

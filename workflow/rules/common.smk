@@ -1,5 +1,7 @@
 # Needs: the merged config and the tables in config/.
 # Makes: SUITE (the validated suite), wildcard constraints, and the functions that answer the rules' questions.
+import re
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -7,7 +9,7 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files
-from ssltransfer.config import load_suite, read_table
+from ssltransfer.config import PUBLISHED, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
@@ -28,6 +30,17 @@ except InputError as error:
 
 # Linear ImageNet classifiers that authors published for their models: proof of a conversion.
 HEADS = {row["model"]: row for row in read_table(package_data("config/heads.tsv"))}
+
+# Checked here, because Snakemake's own message names neither the suite nor the configuration.
+# As a module, other suites are other modules' to make.
+if Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent):
+    for target in sys.argv[1:]:
+        asked = re.fullmatch(r"results/([^/]+)/(report\.html|provenance\.json|tables|figures)/?", target)
+        if asked and asked[1] not in (SUITE.name, *PUBLISHED):
+            raise WorkflowError(
+                f"{target}: this configuration is of suite {SUITE.name!r}, not {asked[1]!r}; name that suite's "
+                "configuration with --configfile"
+            )
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
