@@ -87,7 +87,8 @@ def test_nothing_that_is_derived_from_scores_knows_them(finished):
     assert rows["n"].astype(int).tolist() == [14 - 2] * 2
     claims = read(finished, "claims")
     assert claims["measured"].eq("").all()
-    for name in ("correlations", "comparison", "claims"):
+    assert f"CIFAR-10: {TEST_PART} ‡" in captions(finished)["comparison-toy-linear"]
+    for name in ("correlations", "claims"):
         assert "measured on part of the data" in captions(finished)[name]
     comparison = read(finished, "comparison")
     assert set(comparison["model"]) == {"byol", "swav"}
@@ -102,8 +103,9 @@ def test_the_report_and_its_figures_say_so(finished):
         assert "measured on part of the data" in drawn[path.stem], path.stem
     data = json.loads((finished / "figures/explorer.json").read_text())
     labels = [model["label"] for model in data["models"]]
-    for view in data["views"]:
-        if "CIFAR-10" in view["label"] and ("linear" in view["label"] or "5-shot" in view["label"]):
-            assert not {labels[point[0]] for point in view["points"]} & set(MODELS)
+    views = [view for view in data["views"] if view["label"].endswith(("linear · CIFAR-10", "CIFAR-10 · 5-shot"))]
+    assert len(views) == 2
+    for view in views:
+        assert not {labels[point[0]] for point in view["points"]} & set(MODELS)
     report = (finished / "report.html").read_text()
     assert "measured on part of the data" in report.split("<main>")[0]

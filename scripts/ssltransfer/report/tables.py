@@ -58,7 +58,8 @@ def all_tables(results: SuiteResults, episodes: list[dict], with_paper: bool) ->
     if with_paper:
         tables += paper_tables(results, labels)
     for table in tables:
-        table.caption = joined(table.caption, analysis_note(results))
+        if not table.name.startswith("comparison"):  # which shows marked scores too, and says of each
+            table.caption = joined(table.caption, analysis_note(results))
     return score_tables(results, labels) + tables
 
 
