@@ -69,7 +69,7 @@ def test_scores_of_this_suite_are_shown(folder):
 
 
 @pytest.mark.parametrize(
-    ("cell", "changes", "key", "delete"),
+    ("cell", "changes", "key", "remake"),
     [
         (FEWSHOT, {"settings": {"episodes": 51}}, "settings.episodes", "scores/"),
         (FEWSHOT, {"settings": {"added": 1}}, "settings.added", "scores/"),
@@ -90,13 +90,13 @@ def test_scores_of_this_suite_are_shown(folder):
         ),
     ],
 )
-def test_what_differs_is_named_with_the_file_to_delete(folder, cell, changes, key, delete):
+def test_what_differs_is_named_with_the_file_to_make_again(folder, cell, changes, key, remake):
     path = write(cell, **changes)
     check = check_scores([path], suite())
     assert [(d.file, d.key) for d in check.differences] == [(path, key)] and not check.shown
     line = str(check.differences[0])
     assert line.startswith(f"{path}: {key}: found ") and "\n" not in line
-    assert check.differences[0].delete.startswith(f"results/{delete}")
+    assert check.differences[0].remake.startswith(f"results/{remake}")
 
 
 def test_a_calibration_follows_the_score_of_its_classifiers(folder):
@@ -104,7 +104,7 @@ def test_a_calibration_follows_the_score_of_its_classifiers(folder):
     calibration = write(CALIBRATION)
     (difference,) = check_scores([calibration], suite()).differences
     assert difference.file == calibration and difference.key == "toy-linear: settings.seed"
-    assert difference.delete == "results/scores/toy-linear/toy-simclr/digits.json"
+    assert difference.remake == "results/scores/toy-linear/toy-simclr/digits.json"
 
 
 def test_subsets_are_compared_with_what_was_promised_alone(folder):
@@ -148,7 +148,7 @@ def test_a_network_trained_with_other_settings_is_noticed(tmp_path):
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
     (difference,) = check_scores([path], demo).differences
-    assert difference.key == "trained.seed" and difference.delete.startswith("results/trained/")
+    assert difference.key == "trained.seed" and difference.remake.startswith("results/trained/")
 
 
 def test_every_kind_has_its_versions_and_its_trained_file():
@@ -210,7 +210,7 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
     assert not planned(folder)
     config.write_text(before[0])
     replace(config, "count: 3", "count: 4")
-    replace(config, "    seed: 0\n\n  toy-fewshot", "    seed: 3\n\n  toy-fewshot")
+    replace(config, "    seed: 0\n  toy-fewshot", "    seed: 3\n  toy-fewshot")
     replace(models, "\tnone\tmeasured", "\timagenet\tmeasured")
     assert planned(folder) == SUMMARY
     succeed(folder)
@@ -245,6 +245,5 @@ def test_a_job_that_read_an_edited_configuration_is_left_out(finished, tmp_path)
     assert not len(scores.query("kind == 'fewshot' and model == 'toy-random'"))
     assert "59.01" not in (folder / "results/toy/tables/toy-fewshot-5-shot.csv").read_text()
     assert not planned(folder)
-    (folder / row["delete"]).unlink()
-    succeed(folder)
+    succeed(folder, "--forcerun", row["forcerun"])
     assert numbers(folder) == numbers(finished)

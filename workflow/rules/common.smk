@@ -353,11 +353,12 @@ def suite_scores(wildcards):
 def unrecorded_differences(wildcards):
     """A list of the scores that Snakemake has no record of (copied here) and that differ from the suite, if any do.
 
-    Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of.
+    Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of. The
+    list has a folder of its own, because Snakemake may have looked into the folders of its outputs before.
     """
     scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
     unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
-    listed = f"results/{wildcards.suite}/differing-scores.json"
+    listed = f"results/differing/{wildcards.suite}.json"
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
 
 
