@@ -433,7 +433,7 @@ def test_padding_as_tensorflow_does_dilates_too(padding):
 
 
 def test_the_head_is_that_of_the_protocol():
-    head = PyramidPooling(2048, 40, channels=512, dropout=0.1)
+    head = PyramidPooling(2048, 40, channels=512, dropout=0.1, norm_momentum=0.1)
     shapes = {tuple(p.shape) for name, p in head.named_parameters() if "weight" in name and p.ndim == 4}
     assert shapes == {(512, 2048, 1, 1), (512, 2048 + 4 * 512, 3, 3), (40, 512, 1, 1)}
     for module in head.modules():
@@ -465,7 +465,7 @@ def test_the_heads_running_statistics_have_the_momentum_of_the_settings(momentum
 
 @torch.inference_mode()
 def test_the_head_pools_in_a_pyramid():
-    head = PyramidPooling(3, 2, channels=4, dropout=0.1).eval()
+    head = PyramidPooling(3, 2, channels=4, dropout=0.1, norm_momentum=0.1).eval()
     x = torch.randn(2, 3, 12, 18)
     stacked = [x]
     for side, branch in zip((1, 2, 3, 6), head.bins, strict=True):
