@@ -8,7 +8,6 @@ from dataclasses import dataclass, field
 from itertools import groupby
 from pathlib import Path
 
-import numpy as np
 import pandas as pd
 
 from ssltransfer.files import atomic_write
