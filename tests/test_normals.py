@@ -30,10 +30,10 @@ from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, read_labels, resized
 from ssltransfer.protocols.dense.normals.evaluation import (
+    Predictor,
     angular_errors,
     draw_predictions,
     measure_normals,
-    predict,
     write_image_table,
 )
 from ssltransfer.protocols.dense.normals.network import (
@@ -479,7 +479,7 @@ def test_decoding_without_padding_is_interpolation_softmax_and_mean():
     found = logits_to_normals(logits, words, (24, 32), (48, 64))
     odds = functional.interpolate(logits, (48, 64), mode="bilinear", align_corners=False).softmax(dim=1)
     expected = functional.normalize(odds.permute(0, 2, 3, 1) @ words.float(), dim=-1)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, 48, 64))
 
 
@@ -516,8 +516,8 @@ def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
     files = tmp_path / "backbone.safetensors", ARCH, tmp_path / "learnt.safetensors"
     loaded, words = load_network(*files, chosen)
     assert np.array_equal(words, scenes.codebook)
-    found, expected = (predict(n.eval(), scenes, np.arange(3), 32, "none", CPU) for n in (loaded, trained))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # the memory is laid out differently
+    found, expected = (Predictor(n, scenes, 32, "none", CPU).predict(np.arange(3)) for n in (loaded, trained))
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)  # the memory is laid out differently
     with pytest.raises(InputError, match=r"learnt.safetensors is not a network of these settings"):
         load_network(*files, changed(frozen=frozen, network={"channels": 9}))
 
@@ -637,7 +637,7 @@ def test_dataset_of_the_labelled_file_train_with_loading_processes(tmp_path):
     runs = [Run(tmp_path / str(workers), "x", "here", workers) for workers in (0, 2)]
     losses = [train_network(network(chosen, 3), dataset, np.arange(2), chosen, "none", run, CPU) for run in runs]
     assert losses[0] == losses[1]
-    assert angular_errors(network(chosen, 3), dataset, np.array([2]), 16, "none", CPU).pixels == 22
+    assert angular_errors(Predictor(network(chosen, 3), dataset, 16, "none", CPU), np.array([2])).pixels == 22
 
 
 def test_too_few_images_are_one_line(tmp_path, scenes):
@@ -658,24 +658,24 @@ def test_images_of_odd_sizes_train_and_test(tmp_path, size):
     chosen = changed(schedule={"batch_size": 2, "epochs": 1}, sides={"train": [19, 32]})
     net = network(chosen, words=3)
     train_network(net, dataset, np.arange(3), chosen, "imagenet", Run(tmp_path / "part", "x", "here"), CPU)
-    errors = angular_errors(net, dataset, np.arange(3), 17, "imagenet", CPU)
+    errors = angular_errors(Predictor(net, dataset, 17, "imagenet", CPU), np.arange(3))
     assert [image["pixels"] for image in errors.images] == [width * height, width * height, 0]
     assert 0 <= errors.median() <= 180
 
 
 def test_predictions_do_not_depend_on_the_batch(scenes):
-    net = network()
-    together = predict(net, scenes, np.arange(4), 20, "none", CPU)
-    alone = torch.cat([predict(net, scenes, np.array([row]), 20, "none", CPU) for row in range(4)])
+    predictor = Predictor(network(), scenes, 20, "none", CPU)
+    together = predictor.predict(np.arange(4))
+    alone = np.concatenate([predictor.predict([row]) for row in range(4)])
     assert together.shape == (4, 32, 40, 3)
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_pixels_outside_the_mask_do_not_count(scenes):
-    net = network()
-    before = angular_errors(net, scenes, np.arange(3), 32, "none", CPU)
+    predictor = Predictor(network(), scenes, 32, "none", CPU)
+    before = angular_errors(predictor, np.arange(3))
     assert before.pixels == np.count_nonzero(scenes.normals[:3].any(axis=-1))
-    predicted = predict(net, scenes, np.arange(3), 32, "none", CPU).numpy()
+    predicted = predictor.predict(np.arange(3))
     known = scenes.normals[:3].any(axis=-1)
     assert before.mean() == pytest.approx(angles(predicted[known], scenes.normals[:3][known]).mean())
 
@@ -683,8 +683,8 @@ def test_pixels_outside_the_mask_do_not_count(scenes):
 def test_learning_reaches_small_errors(tmp_path, scenes):
     changes = {"schedule": {"epochs": 40}, "sides": {"train": [32]}, "network": {"channels": 16, "dropout": 0.0}}
     trained, _ = train(scenes, tmp_path, changes)
-    found = angular_errors(trained, scenes, np.arange(10), 32, "none", CPU)
-    fresh = angular_errors(network(), scenes, np.arange(10), 32, "none", CPU)
+    found = angular_errors(Predictor(trained, scenes, 32, "none", CPU), np.arange(10))
+    fresh = angular_errors(Predictor(network(), scenes, 32, "none", CPU), np.arange(10))
     assert found.mean() < 0.75 * fresh.mean()
 
 
@@ -738,7 +738,7 @@ def test_colours_of_normals_and_errors():
 
 
 def test_panels_fit_together(scenes):
-    drawn = draw_predictions(network(), scenes, np.arange(12), 32, "none", CPU, count=3)
+    drawn = draw_predictions(Predictor(network(), scenes, 32, "none", CPU), np.arange(12), count=3)
     assert drawn.columns == ["0", "5", "11"]
     for panel in (drawn.reference | drawn.panels).values():
         assert panel.dtype == np.uint8 and panel.shape == (3, 32, 40, 3)

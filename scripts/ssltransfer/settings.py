@@ -15,7 +15,6 @@ import yaml
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 
-SCHEMAS = "workflow/schemas"
 Form = TypeVar("Form")
 
 
@@ -25,15 +24,19 @@ def parse_yaml(text: str) -> Any:
 
 
 @cache
+def read_schema(name: str) -> dict:
+    """Return a schema of `workflow/schemas` by the first part of its file name."""
+    return parse_yaml(package_data(f"workflow/schemas/{name}.schema.yaml").read_text(encoding="utf-8"))
+
+
 def config_schema() -> dict:
     """Return the schema of a suite; `$defs` holds one schema for each kind of settings block."""
-    return parse_yaml(package_data(f"{SCHEMAS}/config.schema.yaml").read_text(encoding="utf-8"))
+    return read_schema("config")
 
 
-@cache
 def pretraining_schema() -> dict:
     """Return the schema of the recipes; `$defs` holds one schema for the head of each method."""
-    return parse_yaml(package_data(f"{SCHEMAS}/pretraining.schema.yaml").read_text(encoding="utf-8"))
+    return read_schema("pretraining")
 
 
 def fill_defaults(block: Mapping, schema: Mapping) -> dict:

@@ -294,7 +294,7 @@ class _Examples(Dataset):
     def __init__(self, example: Callable, seed: int) -> None:
         self.example, self.seed = example, seed
 
-    def __getitem__(self, place: tuple[int, int, int]):
+    def __getitem__(self, place: tuple[int, int, int]) -> Any:
         step, position, row = place
         return self.example(row, step, np.random.default_rng([self.seed, step, position]))
 

@@ -9,8 +9,8 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import PUBLISHED, load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, READ_KINDS, parse_members, parse_dataset_source
+from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
+from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
@@ -93,8 +93,8 @@ wildcard_constraints:
     model=any_of(SUITE.models),
     dataset=any_of(SUITE.datasets),
     protocol=any_of(SUITE.config["protocols"]),
-    transform=r"(resize|stretch)\d+|square257",
-    norm="imagenet|none",
+    transform=TRANSFORM,
+    norm=any_of(NORMS),
     suite=SUITE.name,
 
 
