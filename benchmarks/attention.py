@@ -83,7 +83,13 @@ def main() -> None:
     group_side = arguments.run or (16 if device.type == "cuda" else 8)
     grid = MaskGrid(224, mask=10, stride=1)
     occluder = Occluder(
-        fuse_conv_bn(build_backbone(arguments.arch, seed=0), device), image(grid.bordered_size), "imagenet", grid
+        fuse_conv_bn(build_backbone(arguments.arch, seed=0), device),
+        image(grid.bordered_size),
+        "imagenet",
+        grid,
+        fill="mean",
+        view="crop",
+        feature="pooled",
     )
 
     def timed(function) -> tuple[np.ndarray, torch.Tensor]:

@@ -53,7 +53,7 @@ from ssltransfer.models.backbone_file import load_backbone  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
 from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference  # noqa: E402
 from ssltransfer.models.resnet import build_backbone, normalise  # noqa: E402
-from ssltransfer.protocols.fewshot import evaluate_fewshot  # noqa: E402
+from ssltransfer.protocols.fewshot import FewShotResult, episode_accuracy, sample_episodes  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
 from ssltransfer.protocols.linear.logistic import fit_path  # noqa: E402
 from ssltransfer.row_file import ArrayFile  # noqa: E402
@@ -191,9 +191,15 @@ def our_sweep(features, labels, train):
         pass
 
 
+def measure_shot(features, labels, name, shot):
+    """Few-shot accuracy in percent."""
+    episodes = sample_episodes(labels, name, shot, QUERIES, WAYS, EPISODES, seed=0)
+    return FewShotResult(WAYS * QUERIES, episode_accuracy(features, episodes, shot)).accuracy
+
+
 def every_shot(pool, labels):
     for shot in SHOTS:
-        evaluate_fewshot(pool, labels, "eurosat", shot, QUERIES, WAYS, EPISODES)
+        measure_shot(pool, labels, "eurosat", shot)
 
 
 def compose(usual, decode, extract):
@@ -237,9 +243,8 @@ def accuracies(network, kind, images, index):
         ]
     )
     labels, split = index.label_array(), make_split(index.split_array(), 0.2, 0)
-    fewshot = evaluate_fewshot(features, labels, "textures", 5, QUERIES, WAYS, EPISODES)
-    return fewshot.accuracy, evaluate_linear(
-        features, labels, split, len(index.classes), "top1", lambda_grid(1e-1, 1e4, 11)
+    return measure_shot(features, labels, "textures", 5), evaluate_linear(
+        features, labels, split, len(index.classes), "top1", lambda_grid(1e-1, 1e4, 11), "converged"
     ).test
 
 

@@ -63,14 +63,15 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
         print(peak())
         features = load_features(folder / f"{count}-features.npy", count)
         split = make_split(np.where(np.arange(count) % 2, "train", "test"), 0.2, 0)
-        evaluate_linear(features, np.arange(count) // 2 % 10, split, 10, "top1", np.array([1e3]))
+        evaluate_linear(features, np.arange(count) // 2 % 10, split, 10, "top1", np.array([1e3]), "converged")
     else:
         from ssltransfer.models.feature_file import load_features
-        from ssltransfer.protocols.fewshot import evaluate_fewshot
+        from ssltransfer.protocols.fewshot import episode_accuracy, sample_episodes
 
         print(peak())
         features = load_features(folder / f"{count}-features.npy", count)
-        evaluate_fewshot(features, np.arange(count) % 10, "made", 50)
+        episodes = sample_episodes(np.arange(count) % 10, "made", 50, queries=15, ways=5, episodes=600, seed=0)
+        episode_accuracy(features, episodes, 50)
     print(peak())
 
 

@@ -29,7 +29,7 @@ from ssltransfer.datasets.images import parse_transform  # noqa: E402
 from ssltransfer.datasets.splits import make_split  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
 from ssltransfer.models.resnet import build_backbone  # noqa: E402
-from ssltransfer.pretraining.recipe import Recipe, pretrain  # noqa: E402
+from ssltransfer.pretraining.recipe import TrainingData, pretrain, read_recipe  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
 from ssltransfer.training import Run  # noqa: E402
 
@@ -37,7 +37,7 @@ ARCH, NORM, SEEDS = "resnet-1x1x1x1-w16", "imagenet", (0, 1, 2)
 TASKS = {"shapes": "top1", "textures": "mean-per-class", "shapes-multilabel": "map11"}
 WHERE = {"shapes": "shapes", "textures": "textures", "shapes-multilabel": "shapes"}
 SETTINGS = yaml.safe_load((ROOT / "config/protocols.yaml").read_text())["linear-r32"]
-RECIPES = {n: Recipe(n, **r) for n, r in yaml.safe_load((ROOT / "config/pretraining.yaml").read_text()).items()}
+RECIPES = {n: read_recipe(n, r) for n, r in yaml.safe_load((ROOT / "config/pretraining.yaml").read_text()).items()}
 
 
 def prepare():
@@ -69,7 +69,7 @@ def scores(state, data):
             extract_features(backbone.eval(), images, NORM, path, torch.device("cpu"))
             rows = make_split(split, SETTINGS["validation_fraction"], SETTINGS["seed"])
             grid = lambda_grid(**SETTINGS["lambdas"])
-            found[task] = evaluate_linear(np.load(path), labels[task], rows, classes, metric, grid).test
+            found[task] = evaluate_linear(np.load(path), labels[task], rows, classes, metric, grid, "converged").test
     return found
 
 
@@ -121,7 +121,7 @@ def main():
             with tempfile.TemporaryDirectory() as folder:
                 labels = labels[recipe.dataset or "shapes"]
                 run = Run(Path(folder), "", recipe.config_path)
-                state, _ = pretrain(images, labels, rows, replace(recipe, seed=seed), ARCH, NORM, run)
+                state, _ = pretrain(TrainingData(images, labels, rows), replace(recipe, seed=seed), ARCH, NORM, run)
             seconds = time.process_time() - start
             views = recipe.epochs * len(rows) * (1 if recipe.method == "supervised" else 2)
             cells[name].append((scores(state, data), seconds, views))

@@ -12,7 +12,7 @@ from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import read_array
-from ssltransfer.settings import complete, read_settings, resume_settings
+from ssltransfer.settings import complete, config_path, read_settings, resume_settings
 from ssltransfer.training import resumable, run_key
 
 with job(snakemake.log[0]):
@@ -26,7 +26,7 @@ with job(snakemake.log[0]):
     backbone = fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device)
     checkpoint = read_provenance(snakemake.input.checkpoint)
     key = run_key(params, checkpoint, resume_settings("attention", settings))
-    with resumable(output.score, key, f"protocols.{snakemake.wildcards.protocol}", label="groups of masks") as run:
+    with resumable(output.score, key, config_path(snakemake.wildcards), label="groups of masks") as run:
         maps = attention_maps(backbone, images, params.norm, settings, device, run)
         save_maps(output.maps, maps, names)
         save_pictures(output.pictures, draw_attention(images, maps, names, settings))

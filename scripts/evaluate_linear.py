@@ -4,7 +4,8 @@ from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_arrays
 from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.models.feature_file import read_features
-from ssltransfer.protocols.linear.evaluation import LinearSettings, measure_linear
+from ssltransfer.protocols.linear.evaluation import measure_linear
+from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.results import score_file
 from ssltransfer.results.prediction_file import save_predictions
 from ssltransfer.settings import complete, read_settings

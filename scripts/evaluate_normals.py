@@ -1,18 +1,16 @@
 """Measure the angular errors of the predicted surface normals of a model."""
 
-import numpy as np
-
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import JobUsage, job, package_versions, progress
-from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
+from ssltransfer.protocols.dense.normals.dataset import evaluation_data
 from ssltransfer.protocols.dense.normals.evaluation import (
+    Predictor,
     angular_errors,
     draw_predictions,
     measure_normals,
     write_image_table,
 )
-from ssltransfer.protocols.dense.normals.ground_truth import open_normals
 from ssltransfer.protocols.dense.normals.network import load_network
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.results import score_file
@@ -26,20 +24,17 @@ with job(snakemake.log[0]):
     settings = read_settings(NormalsSettings, params.settings)
     device = choose_device(snakemake.threads)
     source = Dataset(params.source, snakemake.resources.data_root, snakemake.input.index)
-    index = source.index
     network, codebook = load_network(snakemake.input.checkpoint, params.arch, snakemake.input.trained, settings)
-    normals = open_normals(snakemake.input.normals, len(index))
-    dataset = NormalsDataset(source.root, index.image, normals, codebook, settings.sides.longest)
-    test = np.flatnonzero(index.split_array() == "test")
+    dataset, rows = evaluation_data(source, snakemake.input.normals, settings, codebook)
     trained = decode_metadata(read_provenance(snakemake.input.trained))
-    inputs = network, dataset, test, settings.sides.test, params.norm, device
-    errors = angular_errors(*inputs, lambda batches, total: progress(batches, "batches", total))
-    write_image_table(output.images, [index.image[row] for row in test], errors)
-    save_pictures(output.pictures, draw_predictions(*inputs))
+    predictor = Predictor(network, dataset, settings.sides.test, params.norm, device)
+    errors = angular_errors(predictor, rows, lambda batches, total: progress(batches, "batches", total))
+    write_image_table(output.images, [dataset.images[row] for row in rows], errors)
+    save_pictures(output.pictures, draw_predictions(predictor, rows))
     score_file.write(
         output.score,
         snakemake.wildcards,
-        measure_normals(errors, index, trained, params.norm, settings),
+        measure_normals(errors, source.index, trained, params.norm, settings),
         complete(params.settings),
         score_file.join_versions(
             trained["versions"], package_versions("torch", "numpy") | {"protocol": params.version}

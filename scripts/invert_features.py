@@ -1,21 +1,17 @@
 """Reconstruct the images of a dataset from the features of a model."""
 
-import json
-
-import numpy as np
-
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import SPLITS, image_names, read_index
 from ssltransfer.device import choose_device
-from ssltransfer.files import atomic_write
-from ssltransfer.jobs import JobUsage, job, package_versions
+from ssltransfer.jobs import JobUsage, job
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.protocols.inversion.inversion import choose_batch_size, invert
+from ssltransfer.protocols.inversion.inverted_file import Inverted, save_inverted
 from ssltransfer.protocols.inversion.settings import InversionSettings
-from ssltransfer.results.tensor_header import decode_metadata, read_provenance
+from ssltransfer.results.tensor_header import describe_training, read_provenance
 from ssltransfer.row_file import read_array
-from ssltransfer.settings import read_settings
+from ssltransfer.settings import config_path, read_settings
 from ssltransfer.training import resumable, run_key
 
 with job(snakemake.log[0]):
@@ -29,17 +25,10 @@ with job(snakemake.log[0]):
     checkpoint = read_provenance(snakemake.input.checkpoint)
     backbone = fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device)
     batch_size = choose_batch_size(settings, device)
-    config_path = f"protocols.{snakemake.wildcards.protocol}"
-    with resumable(output.images, run_key(params, checkpoint), config_path) as run:
+    with resumable(output.images, run_key(params, checkpoint), config_path(snakemake.wildcards)) as run:
         found, curve = invert(backbone, images, names, params.norm, settings, device, run, batch_size)
         curve.save(output.curve)
-        about = {
-            "checkpoint": decode_metadata(checkpoint),
-            "norm": params.norm,
-            "settings": dict(params.settings),
-            "coverage": coverage(index, SPLITS),
-            "versions": package_versions("torch", "numpy") | {"protocol": params.version},
-            "cost": usage.report(),
-        }
-        with atomic_write(output.images) as temporary:
-            np.savez(temporary, images=found, names=np.array(names), provenance=np.array(json.dumps(about)))
+        provenance = describe_training(checkpoint, params, ("torch", "numpy"), usage)
+        provenance["settings"] = dict(params.settings)
+        provenance["coverage"] = coverage(index, SPLITS)
+        save_inverted(output.images, Inverted(found, names, provenance))

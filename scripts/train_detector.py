@@ -1,18 +1,17 @@
 """Train a detector on a model's backbone and detect the objects of the test images."""
 
-import json
 from dataclasses import asdict
 
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.jobs import JobUsage, job, package_versions, progress
+from ssltransfer.jobs import JobUsage, job, progress
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.protocols.detection.detection_file import save_detections
 from ssltransfer.protocols.detection.objects import read_annotations
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.tensor_file import save_tensors
-from ssltransfer.results.tensor_header import decode_metadata, read_provenance
-from ssltransfer.settings import read_settings
+from ssltransfer.results.tensor_header import describe_training, encode_metadata, read_provenance
+from ssltransfer.settings import config_path, read_settings
 from ssltransfer.training import resumable, run_key
 
 with job(snakemake.log[0]):
@@ -28,7 +27,7 @@ with job(snakemake.log[0]):
     with resumable(
         output.trained,
         run_key(params, checkpoint),
-        f"protocols.{wildcards.protocol}, {wildcards.dataset}",
+        config_path(wildcards),
         label="training",
         workers=snakemake.threads - 1,
     ) as run:
@@ -38,15 +37,9 @@ with job(snakemake.log[0]):
         )
         save_detections(output.predictions, found)
         curve.save(output.curve)
-        about = {
-            "checkpoint": json.dumps(decode_metadata(checkpoint)),
-            "norm": params.norm,
-            "settings": json.dumps(asdict(settings)),
-            "schedule": json.dumps(asdict(settings.effective_schedule)),
+        provenance = describe_training(checkpoint, params, ("torch", "torchvision", "detectron2"), usage) | {
+            "settings": asdict(settings),
+            "schedule": asdict(settings.effective_schedule),
             "scaling": settings.scaling,
-            "versions": json.dumps(
-                package_versions("torch", "torchvision", "detectron2") | {"protocol": params.version}
-            ),
-            "cost": json.dumps(usage.report()),
         }
-        save_tensors(detector.state_dict(), output.trained, about)
+        save_tensors(detector.state_dict(), output.trained, encode_metadata(provenance))

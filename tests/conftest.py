@@ -8,7 +8,8 @@ import pytest
 from workflow import succeed, workspace
 
 REPOSITORY = Path(__file__).parents[1]
-SAMPLES = REPOSITORY.parent / "shared" / "data"
+SAMPLES = Path(os.environ.get("SSLTRANSFER_SAMPLES", REPOSITORY.parent / "shared" / "data"))
+"""Folder with small samples of the real datasets in their original layouts, which are not part of the repository."""
 
 # Small arrays everywhere: more threads only get in each other's way.
 os.environ.setdefault("OMP_NUM_THREADS", "1")
@@ -30,9 +31,9 @@ def pytest_collection_modifyitems(items):
 
 @pytest.fixture(scope="session")
 def samples() -> Path:
-    """Folder with small real samples of the datasets in their original layouts."""
+    """Folder with small samples of the real datasets, `SAMPLES`."""
     if not SAMPLES.is_dir():
-        pytest.skip("the samples of the real datasets (../shared/data) are not on this machine")
+        pytest.skip(f"no samples of the real datasets in {SAMPLES} (SSLTRANSFER_SAMPLES names another folder)")
     return SAMPLES
 
 

@@ -10,7 +10,7 @@ from graphlib import TopologicalSorter
 
 import pytest
 import yaml
-from source_imports import LIBRARY, SCRIPTS, imports, reached
+from source_imports import LIBRARY, SCRIPTS, imports, library_files, reached
 
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
@@ -61,8 +61,14 @@ def test_every_rule_has_its_script_and_every_script_its_rule():
         assert f"rule {name.removesuffix('.py')}:" in rules
 
 
+DATA = {"summary": "resources/published/*.csv", "report": "workflow/report/*.j*"}
+"""Component -> files beside the code that its results depend on."""
+
+
 def canonical(node):
     """A syntax tree as tuples, equal under every Python; what `ast.unparse` and `ast.dump` give differs."""
+    if isinstance(node, ast.Import | ast.ImportFrom):
+        return ("imports", *sorted(imported(node)))
     if isinstance(node, ast.AST):
         fields = ((name, value) for name, value in ast.iter_fields(node) if value not in (None, []))
         return (type(node).__name__, *((name, canonical(value)) for name, value in fields))
@@ -75,18 +81,38 @@ def code_of(entry):
     return reached([SCRIPTS / entry])
 
 
+def imported(node):
+    """What an import takes, and from where: of a module of the library the name alone, so that it can be moved."""
+    for alias in node.names:
+        if isinstance(node, ast.Import):
+            yield f"{alias.name} as {alias.asname}"
+        elif any(library_files(node.module)):
+            is_module = (SCRIPTS / node.module.replace(".", "/") / f"{alias.name}.py").is_file()
+            yield f"{'' if is_module else node.module.split('.')[-1]}.{alias.name} as {alias.asname}"
+        else:
+            yield f"{node.module}.{alias.name} as {alias.asname}"
+
+
 @cache
 def source_hash(path):
-    """Hash of a file's code: neither comments, docstrings and layout nor imports and the order of definitions count.
+    """Hash of a file's code: neither comments, docstrings and layout nor the order of definitions count.
 
-    So a module can be moved, and what it imports can move, without a new hash.
+    A module can be moved, and what it imports can move to other packages, without a new hash; a function of the same
+    name from another module is another function.
     """
     tree = ast.parse(path.read_text(encoding="utf-8"))
     for node in ast.walk(tree):
         if isinstance(node, ast.Module | ast.ClassDef | ast.FunctionDef) and ast.get_docstring(node) is not None:
             node.body = node.body[1:]
-    statements = [node for node in tree.body if not isinstance(node, ast.Import | ast.ImportFrom)]
-    return hashlib.sha256("".join(sorted(repr(canonical(node)) for node in statements)).encode()).hexdigest()[:16]
+    imports = [node for node in tree.body if isinstance(node, ast.Import | ast.ImportFrom)]
+    parts = [name for node in imports for name in imported(node)]
+    parts += [repr(canonical(node)) for node in tree.body if node not in imports]
+    return hashlib.sha256("".join(sorted(parts)).encode()).hexdigest()[:16]
+
+
+def data_files():
+    """Data files of components -> the component."""
+    return {path: name for name, pattern in DATA.items() for path in sorted(REPOSITORY.glob(pattern))}
 
 
 def current():
@@ -94,6 +120,10 @@ def current():
     return {
         "versions": {name: c.version for name, c in COMPONENTS.items()},
         "code": {str(path.relative_to(SCRIPTS)): source_hash(path) for path in files},
+        "data": {
+            str(path.relative_to(REPOSITORY)): hashlib.sha256(path.read_bytes()).hexdigest()[:16]
+            for path in data_files()
+        },
     }
 
 
@@ -105,6 +135,10 @@ def undecided(now, recorded):
         if digest not in known:  # a file that was only moved has a known one
             users = [n for n, c in COMPONENTS.items() if SCRIPTS / file in code_of(c.entry)]
             lines.append(f"{file}: used by {', '.join(users)}")
+    for path, component in data_files().items():
+        file = str(path.relative_to(REPOSITORY))
+        if now["data"][file] != recorded["data"].get(file):
+            lines.append(f"{file}: used by {component}")
     return lines
 
 
@@ -139,6 +173,31 @@ def test_a_moved_module_needs_no_new_record_but_a_changed_one_does():
     name = "ssltransfer/protocols/linear/logistic.py"
     (line,) = undecided(now, now | {"code": {k: v for k, v in now["code"].items() if k != name}})
     assert line.startswith(f"{name}: used by") and "linear" in line
+
+
+def test_a_function_of_the_same_name_from_another_module_is_other_code(tmp_path):
+    def digest(text):
+        source_hash.cache_clear()
+        (tmp_path / "a.py").write_text(text)
+        return source_hash(tmp_path / "a.py")
+
+    call = "\n\nprint(check)\n"
+    first = digest(f"from ssltransfer.pretraining.recipe import check{call}")
+    assert first != digest(f"from ssltransfer.models.resnet import check{call}")
+    assert first != digest(f"from ssltransfer.pretraining.recipe import fingerprint as check{call}")
+    assert digest("from numpy import linalg") != digest("from scipy import linalg")
+    inside = "def f():\n    from ssltransfer.{} import check\n"
+    assert digest(inside.format("pretraining.recipe")) != digest(inside.format("models.resnet"))
+
+
+def test_changed_tables_and_templates_need_a_decision():
+    now = current()
+    for file, component in (
+        ("resources/published/normals.csv", "summary"),
+        ("workflow/report/report.html.jinja", "report"),
+    ):
+        changed = now | {"data": now["data"] | {file: "other"}}
+        assert undecided(changed, now) == [f"{file}: used by {component}"]
 
 
 def test_another_way_to_draw_or_to_measure_trains_nothing_again():

@@ -46,7 +46,7 @@ def picture(grid, seed=0):
 
 
 def test_every_pixel_of_the_paper_is_covered_by_100_of_54289_masks():
-    grid = MaskGrid(224)
+    grid = MaskGrid(224, 10, 1)
     assert (grid.bordered_size, len(grid.starts) ** 2) == (242, 54_289)
     covers = grid.coverage()
     counts = np.outer(covers.sum(1), covers.sum(1))
@@ -69,7 +69,7 @@ def test_a_stride_that_leaves_pixels_bare_is_refused():
 
 
 def test_a_map_is_the_mean_over_the_masks_that_cover_a_pixel():
-    grid = MaskGrid(7, 3)
+    grid = MaskGrid(7, 3, 1)
     errors = np.random.default_rng(0).random((len(grid.starts),) * 2)
     found = attention_map(errors, grid)
     for row in range(7):
@@ -155,7 +155,7 @@ def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
     """Cover the image with its border, crop, normalise, and pass it through the unfused network."""
     grid, backbone = MaskGrid(40, 6, 4), network("resnet-1x1x1x1-w4")
     bordered = picture(grid).astype(np.float64)
-    occluder = Occluder(fuse_conv_bn(backbone), picture(grid), "imagenet", grid, "white")
+    occluder = Occluder(fuse_conv_bn(backbone), picture(grid), "imagenet", grid, "white", "crop", "pooled")
     mean, std = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
 
     def feature(pixels):
@@ -174,10 +174,11 @@ def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
 
 
 def test_the_mean_colour_is_zero_to_the_network():
-    grid = MaskGrid(32, 4)
-    occluder = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(grid), "imagenet", grid)
+    grid = MaskGrid(32, 4, 1)
+    backbone = fuse_conv_bn(network("resnet-1x1x1x1-w4"))
+    occluder = Occluder(backbone, picture(grid), "imagenet", grid, "mean", "crop", "pooled")
     torch.testing.assert_close(occluder.fill, torch.zeros(1, 3, 1, 1), rtol=0, atol=1e-6)
-    plain = Occluder(fuse_conv_bn(network("resnet-1x1x1x1-w4")), picture(grid), "none", grid)
+    plain = Occluder(backbone, picture(grid), "none", grid, "mean", "crop", "pooled")
     torch.testing.assert_close(plain.fill.flatten(), torch.tensor([0.485, 0.456, 0.406]))
 
 
@@ -198,7 +199,7 @@ def test_finished_images_are_not_measured_again(tmp_path):
         asked.append(image[0, 0, 0])
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return Occluder(backbone, image, "imagenet", grid)
+        return Occluder(backbone, image, "imagenet", grid, "mean", "crop", "pooled")
 
     def scanned(key):
         return occlude_images(occluder, images, 8, Run(tmp_path, key, "here"))

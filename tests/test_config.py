@@ -193,6 +193,10 @@ DATASETS = {
     ),
 }  # fmt: skip
 RECIPES = {"r": {"method": "none", "seed": 0}}
+SIMCLR = {
+    "method": "simclr", "dataset": "shapes", "transform": "resize32", "epochs": 1, "batch_size": 8,
+    "learning_rate": 0.1, "warmup": 0, "weight_decay": 0, "head": {"hidden": 4, "output": 4, "temperature": 0.1},
+}  # fmt: skip
 
 
 def load(tmp_path, change=lambda parts: None):
@@ -403,10 +407,24 @@ def normals(dataset, **values):
         (row("models", "a", norm="vgg"), "row 'a': norm: found 'vgg', expected one of 'imagenet', 'none'"),
         (row("models", "a", format=""), "row 'a': format must be empty for source pretrain:, and only there"),
         (row("models", "b", source="pretrain:x"), "row 'b': recipe 'x' is not in pretraining.yaml; known are r"),
+        (row("models", "b", source_accuracy="0.74"), "row 'b': source_accuracy is 0.74; write a percentage from 1"),
+        (row("models", "b", source_accuracy="100"), "row 'b': source_accuracy is 100; write a percentage from 1"),
         (row("models", "a", source_accuracy="measured:pool"), "row 'a': source_accuracy is measured:pool, but suite"),
         (lambda p: p["recipes"]["r"].update(dataset="cars"), "recipe 'r': .*'cars'"),
         (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; known are method"),
         (lambda p: p["recipes"]["r"].update(method="simclr"), "r: key 'dataset' is missing"),
+        (
+            lambda p: p["recipes"]["r"].update(SIMCLR, method="simclrr"),
+            "r.method: found 'simclrr', expected one of 'none'",
+        ),
+        (
+            lambda p: p["recipes"]["r"].update(SIMCLR, head={"hidden": 4, "output": 4}),
+            "r.head: key 'temperature' is missing",
+        ),
+        (
+            lambda p: p["recipes"]["r"].update(SIMCLR, augmentation={"blur": 1}),
+            "r.augmentation: unknown key 'blur'; known are crop",
+        ),
         (lambda p: p["config"].update(models="none.tsv"), "none.tsv is missing"),
         (lambda p: p["config"].update(suite="published-v1"), "config: suite: 'published-v1'"),
         (lambda p: p["models"]["a"].update(label="A\x1b[2J"), r"line 2: control character '\\x1b' found"),

@@ -132,7 +132,8 @@ def test_bootstrap_interval_agrees_with_scipy():
     ("x", "y", "note"),
     [
         ([1.0, 2.0], [1.0, 2.0], "fewer than 3 models"),
-        ([1.0, 2.0, np.nan], [1.0, 2.0, 3.0], "fewer than 3 models"),
+        ([1.0, 2.0, np.nan], [1.0, 2.0, 3.0], "fewer than 3 models, 1 without a source accuracy"),
+        ([np.nan, np.nan], [1.0, np.nan], "fewer than 3 models, 1 without a source accuracy"),
         ([1.0, 2.0, 3.0], [0.1, 0.1, 0.1], "constant"),
         ([5.0, 5.0, 5.0], [1.0, 2.0, 3.0], "constant"),
     ],

@@ -30,7 +30,7 @@ def test_four_detections_by_hand():
     # Right, wrong, right, right: precision 1, 1/2, 2/3, 3/4 at recall 1/4, 1/4, 2/4, 3/4 of four objects.
     truth = objects((0, 0, A, 0), (0, 0, B, 0), (1, 0, A, 0), (1, 0, B, 0))
     answers = found((0, 0, A, 0.9), (0, 0, FAR, 0.8), (1, 0, A, 0.7), (1, 0, B, 0.6))
-    result = evaluate(answers, truth, 1)
+    result = evaluate(answers, truth, 1, "11-point")
     # Recalls 0, .1, .2: 1; .3, .4, .5: 3/4; .6, .7: 3/4; .8, .9, 1: 0.
     assert [result.ap, result.ap50, result.ap75] == pytest.approx([100 * (3 * 1 + 5 * 0.75) / 11] * 3)
     assert evaluate(answers, truth, 1, "area").ap50 == pytest.approx(100 * (0.25 * 1 + 0.5 * 0.75))
@@ -50,10 +50,10 @@ def test_overlap_counts_pixels_and_has_to_exceed_the_threshold():
     # 10 x 10 and 10 x 20 pixels, the last ones included: overlap exactly 100 / 200.
     truth = objects((0, 0, (1, 1, 10, 20), 0))
     half = found((0, 0, (1, 1, 10, 10), 0.9))
-    assert evaluate(half, truth, 1).ap50 == 0
-    assert evaluate(half, truth, 1, thresholds=(0.4999,)).at(0.4999) == 100
+    assert evaluate(half, truth, 1, "11-point").ap50 == 0
+    assert evaluate(half, truth, 1, "11-point", thresholds=(0.4999,)).at(0.4999) == 100
     # Half-open the overlap would be 9 * 9 / (9 * 19).
-    assert evaluate(half, truth, 1, thresholds=(0.48,)).at(0.48) == 100
+    assert evaluate(half, truth, 1, "11-point", thresholds=(0.48,)).at(0.48) == 100
 
 
 def test_a_detection_is_compared_with_its_best_object_only():
@@ -65,7 +65,7 @@ def test_a_detection_is_compared_with_its_best_object_only():
 
 def test_thresholds_are_averaged():
     truth = objects((0, 0, (1, 1, 10, 10), 0))
-    result = evaluate(found((0, 0, (1, 1, 10, 7), 0.5)), truth, 1)  # overlap 0.7
+    result = evaluate(found((0, 0, (1, 1, 10, 7), 0.5)), truth, 1, "11-point")  # overlap 0.7
     assert result.per_class[:, 0].tolist() == [100] * 4 + [0] * 6
     assert (result.ap, result.ap50, result.ap75) == (40, 100, 0)
     assert THRESHOLDS == (0.5, 0.55, 0.6, 0.65, 0.7, 0.75, 0.8, 0.85, 0.9, 0.95)
@@ -73,11 +73,12 @@ def test_thresholds_are_averaged():
 
 def test_nothing_found_nothing_there_and_absent_classes():
     truth = objects((0, 0, A, 0), (1, 2, A, 1))
-    assert evaluate(found(), truth, 3).ap == 0
-    assert evaluate(found((0, 0, A, 0.9)), objects(), 3).ap == 0
+    assert evaluate(found(), truth, 3, "11-point").ap == 0
+    assert evaluate(found((0, 0, A, 0.9)), objects(), 3, "11-point").ap == 0
     one = found((0, 0, A, 0.9), (1, 2, A, 0.9))
-    assert evaluate(one, truth, 3).ap50 == pytest.approx(100 / 3)  # as detectron2 counts classes without an object
-    assert evaluate(one, truth, 3, absent=np.nan).ap50 == 100
+    # As detectron2 counts classes without an object.
+    assert evaluate(one, truth, 3, "11-point").ap50 == pytest.approx(100 / 3)
+    assert evaluate(one, truth, 3, "11-point", absent=np.nan).ap50 == 100
     with pytest.raises(ValueError, match="unknown rule"):
         evaluate(one, truth, 3, "coco")
 

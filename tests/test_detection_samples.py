@@ -21,7 +21,6 @@ from ssltransfer.settings import read_settings
 from ssltransfer.training import Run
 from workflow import REPOSITORY, planned, succeed
 
-SAMPLES = REPOSITORY.parent / "shared" / "data"
 ARCH = "resnet-1x1x1x1-w16"
 BLOCK = {
     "kind": "detection",
@@ -41,10 +40,10 @@ BLOCK = {
 
 
 @pytest.fixture
-def samples():
-    if not (SAMPLES / "voc_detection").is_dir():
-        pytest.skip(f"no sample images in {SAMPLES}")
-    return SAMPLES
+def samples(samples):
+    if not (samples / "voc_detection").is_dir():
+        pytest.skip(f"no sample images in {samples}")
+    return samples
 
 
 def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
@@ -62,7 +61,7 @@ def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
     objects = voc_objects(annotations, range(10, 20))
     assert len(objects) == 19 and objects.difficult.sum() == 1
     found = detect(detector, index, root, settings)
-    result = evaluate(round_like_detectron2(found), objects, 20, absent=np.nan)
+    result = evaluate(round_like_detectron2(found), objects, 20, "11-point", absent=np.nan)
     print(f"AP50 {result.ap50:.1f} after {time.process_time() - start:.0f} s")
     assert result.ap50 > 90
 

@@ -70,6 +70,13 @@ def foreign(script):
     return {name: path for name, path in names.items() if name not in {"ssltransfer", *sys.stdlib_module_names}}
 
 
+WITHOUT = {
+    ("detectron2", "torch"),  # a backend with an environment of its own, imported there only
+    ("torchvision", "analysis"),  # knows addresses of weights; the check of scores does without (report/score_check.py)
+}
+"""Packages that scripts of an environment import where they are, and do without where they are not."""
+
+
 @pytest.mark.parametrize("path", ENVIRONMENTS, ids=lambda path: path.stem)
 def test_environments_list_what_their_scripts_import(path):
     _, pins = dependencies(path)
@@ -80,8 +87,7 @@ def test_environments_list_what_their_scripts_import(path):
         for script in scripts_of(path)
         for name, where in foreign(script).items()
         if not {re.sub(r"[-_.]+", "-", d).lower() for d in distributions.get(name, [name])} & listed
-        # A backend of an environment of its own, imported there only.
-        and not (name == "detectron2" and path.stem != "detectron2")
+        and (name, path.stem) not in WITHOUT
     ]
     assert not missing, f"{path.name} lacks what these scripts import: {'; '.join(missing)}"
 

@@ -20,6 +20,7 @@ from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import BIASED
 from ssltransfer.protocols.linear import classification_metrics, design_matrix, evaluation, logistic
 from ssltransfer.protocols.linear.design_matrix import Design
+from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.settings import read_settings
 from workflow import REPOSITORY
 
@@ -157,7 +158,7 @@ def test_class_without_a_pair_that_counts_is_never_predicted():
 def test_pairs_that_do_not_count_neither_select_nor_test():
     features, labels = with_ignored_pairs()
     split = Split(np.arange(40), np.arange(40, 60), np.arange(60, 80))
-    result = evaluation.evaluate_linear(features, labels, split, 3, "map11", np.array([0.1, 1.0, 10.0]))
+    result = evaluation.evaluate_linear(features, labels, split, 3, "map11", np.array([0.1, 1.0, 10.0]), "converged")
 
     def by_hand(rows, scores):
         precisions = []
@@ -169,7 +170,8 @@ def test_pairs_that_do_not_count_neither_select_nor_test():
     assert result.test == pytest.approx(by_hand(split.test, result.test_scores))
     assert result.validation == pytest.approx(by_hand(split.val, result.validation_scores))
     flipped = np.where(labels < 0, 1, labels)
-    assert evaluation.evaluate_linear(features, flipped, split, 3, "map11", np.array([1.0])).test != result.test
+    other = evaluation.evaluate_linear(features, flipped, split, 3, "map11", np.array([1.0]), "converged")
+    assert other.test != result.test
 
 
 def test_two_class_softmax_is_a_sigmoid_with_half_the_penalty():
@@ -266,7 +268,8 @@ def test_selection_takes_the_smallest_penalty_of_the_best():
 def test_scores_are_those_of_the_fits():
     features, labels = sample(120)
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
-    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", evaluation.lambda_grid(1e-2, 1e2, 5))
+    grid = evaluation.lambda_grid(1e-2, 1e2, 5)
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", grid, "converged")
     chosen = only(features[:60], labels[:60], result.penalty, 4)
     np.testing.assert_allclose(result.validation_scores, chosen.scores(features[60:90]), atol=1e-2)
     np.testing.assert_allclose(result.test_scores, result.final.scores(features[90:120]))
@@ -300,7 +303,7 @@ def linear_settings(**changes):
         "kind": "linear", "normalisation": "per-model", "transform": "resize16", "validation_fraction": 0.2, "seed": 0,
         "lambdas": {"first": 0.1, "last": 10, "count": 3},
     }  # fmt: skip
-    return read_settings(evaluation.LinearSettings, block | changes)
+    return read_settings(LinearSettings, block | changes)
 
 
 def warnings_of(features, index, metric="top1", **changes):
@@ -341,7 +344,7 @@ def test_doubtful_penalties_are_named():
     assert not any("of the grid" in warning for warning in one)
     curve = [{"lambda": penalty, "validation": 50.0 + penalty} for penalty in (10.0, 1.0, 0.1)]
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 160))
-    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", np.array([1.0]))
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", np.array([1.0]), "converged")
     for penalty, expected in ((10.0, ["largest"]), (1.0, []), (0.1, ["smallest"])):
         lines = evaluation.selection_warnings(replace(result, penalty=penalty, curve=curve), 100)
         assert [line.split(" of the grid")[0].split()[-1] for line in lines] == expected
@@ -446,7 +449,8 @@ def test_features_of_a_huge_scale_are_fitted_or_said_not_to_be(scale, shape):
 def test_evaluate_linear_refits_on_training_and_validation():
     features, labels = sample(120)
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
-    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", evaluation.lambda_grid(1e-2, 1e2, 5))
+    grid = evaluation.lambda_grid(1e-2, 1e2, 5)
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", grid, "converged")
     refit = only(features[:90], labels[:90], result.penalty, 4)
     expected = 100 * np.mean(refit.scores(features[90:]).argmax(axis=1) == labels[90:])
     assert result.test == pytest.approx(expected)
@@ -550,12 +554,12 @@ def test_evaluation_from_a_memory_map_in_blocks(monkeypatch, tmp_path):
     features, labels = sample(120)
     split = Split(np.arange(60), np.arange(60, 90), np.arange(90, 120))
     grid = evaluation.lambda_grid(1e-2, 1e2, 5)
-    expected = evaluation.evaluate_linear(features, labels, split, 4, "top1", grid)
+    expected = evaluation.evaluate_linear(features, labels, split, 4, "top1", grid, "converged")
     np.save(tmp_path / "features.npy", features)
     monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
     monkeypatch.setattr(design_matrix, "BLOCK", 7 * 12)
     found = evaluation.evaluate_linear(
-        np.load(tmp_path / "features.npy", mmap_mode="r"), labels, split, 4, "top1", grid
+        np.load(tmp_path / "features.npy", mmap_mode="r"), labels, split, 4, "top1", grid, "converged"
     )
     assert (found.penalty, found.test, found.validation) == (expected.penalty, expected.test, expected.validation)
     np.testing.assert_allclose(found.test_scores, expected.test_scores, atol=1e-2)
@@ -597,7 +601,7 @@ def test_one_penalty_equals_the_same_point_of_a_path():
         [f for f in logistic.fit_path(features, labels, PATH, 4) if f.penalty == 1e-2],
     )
     split = Split(np.arange(40), np.arange(40, 60), np.arange(60, 80))
-    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", evaluation.lambda_grid(1.0, 1.0, 1))
+    result = evaluation.evaluate_linear(features, labels, split, 4, "top1", np.array([1.0]), "converged")
     assert result.penalty == 1.0
     assert len(result.curve) == 1
 

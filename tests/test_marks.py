@@ -266,13 +266,13 @@ def test_the_models_of_a_suite_are_described():
     table = model_table(results, rows, {"swav": {"files": {"b.pth": "abc", "c.pth": "def"}}})
     found = pd.read_csv(io.StringIO(to_csv(table)), index_col="model", keep_default_na=False)
     paper = dict.fromkeys((row["model"] for row in published_models()), "2048")
-    assert found["Feature width"].to_dict() == paper | {"mine": "128", "pirl": "–"}
-    assert found["Architecture"].to_dict() == {
+    assert found["width"].to_dict() == paper | {"mine": "128", "pirl": "–"}
+    assert found["architecture"].to_dict() == {
         model: rows.get(model, {"arch": "resnet50"})["arch"] for model in found.index
     }
-    assert found["Checksum"].to_dict() == dict.fromkeys(found.index, "") | {"swav": "abc def", "pirl": "md5:1"}
-    assert found.loc["mine", ["Label", "Family", "Licence"]].tolist() == ["Mine", "own", "MIT"]
-    assert found.loc["pirl", "Source"] == "'=x" and found.loc["byol", "Source"].startswith("published")
+    assert found["checksum"].to_dict() == dict.fromkeys(found.index, "") | {"swav": "abc def", "pirl": "md5:1"}
+    assert found.loc["mine", ["label", "family", "licence"]].tolist() == ["Mine", "own", "MIT"]
+    assert found.loc["pirl", "source"] == "'=x" and found.loc["byol", "source"].startswith("published")
 
 
 FORMULAS = ["=1+1", "+cmd|' /C calc'!A0", "-Mine", "@SUM(1)", "\tTab", "'=quoted", "'plain", "-0.5", "Mine"]

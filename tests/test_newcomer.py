@@ -23,7 +23,7 @@ TOY = {
     "shapes": "digits",
     "results/demo": "results/toy",
     "\\tdemo\\t": "\\ttoy\\t",
-    "episodes: 600": "episodes: 20",
+    "ways: 10": "ways: 10\n    episodes: 20",
 }
 
 

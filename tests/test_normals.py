@@ -3,6 +3,7 @@
 import logging
 import os
 import re
+import runpy
 import signal
 import time
 from dataclasses import replace
@@ -12,6 +13,7 @@ import layouts
 import numpy as np
 import pytest
 import torch
+import yaml
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
@@ -28,10 +30,10 @@ from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, read_labels, resized
 from ssltransfer.protocols.dense.normals.evaluation import (
+    Predictor,
     angular_errors,
     draw_predictions,
     measure_normals,
-    predict,
     write_image_table,
 )
 from ssltransfer.protocols.dense.normals.network import (
@@ -47,6 +49,7 @@ from ssltransfer.protocols.dense.normals.training import cell_loss, timetable, t
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
 from ssltransfer.training import Run
+from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -430,7 +433,7 @@ def test_padding_as_tensorflow_does_dilates_too(padding):
 
 
 def test_the_head_is_that_of_the_protocol():
-    head = PyramidPooling(2048, 40)
+    head = PyramidPooling(2048, 40, channels=512, dropout=0.1, norm_momentum=0.1)
     shapes = {tuple(p.shape) for name, p in head.named_parameters() if "weight" in name and p.ndim == 4}
     assert shapes == {(512, 2048, 1, 1), (512, 2048 + 4 * 512, 3, 3), (40, 512, 1, 1)}
     for module in head.modules():
@@ -462,7 +465,7 @@ def test_the_heads_running_statistics_have_the_momentum_of_the_settings(momentum
 
 @torch.inference_mode()
 def test_the_head_pools_in_a_pyramid():
-    head = PyramidPooling(3, 2, channels=4).eval()
+    head = PyramidPooling(3, 2, channels=4, dropout=0.1, norm_momentum=0.1).eval()
     x = torch.randn(2, 3, 12, 18)
     stacked = [x]
     for side, branch in zip((1, 2, 3, 6), head.bins, strict=True):
@@ -476,7 +479,7 @@ def test_decoding_without_padding_is_interpolation_softmax_and_mean():
     found = logits_to_normals(logits, words, (24, 32), (48, 64))
     odds = functional.interpolate(logits, (48, 64), mode="bilinear", align_corners=False).softmax(dim=1)
     expected = functional.normalize(odds.permute(0, 2, 3, 1) @ words.float(), dim=-1)
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)
     torch.testing.assert_close(found.norm(dim=-1), torch.ones(2, 48, 64))
 
 
@@ -513,8 +516,8 @@ def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
     files = tmp_path / "backbone.safetensors", ARCH, tmp_path / "learnt.safetensors"
     loaded, words = load_network(*files, chosen)
     assert np.array_equal(words, scenes.codebook)
-    found, expected = (predict(n.eval(), scenes, np.arange(3), 32, "none", CPU) for n in (loaded, trained))
-    torch.testing.assert_close(found, expected, atol=1e-5, rtol=1e-5)  # the memory is laid out differently
+    found, expected = (Predictor(n, scenes, 32, "none", CPU).predict(np.arange(3)) for n in (loaded, trained))
+    np.testing.assert_allclose(found, expected, atol=1e-5, rtol=1e-5)  # the memory is laid out differently
     with pytest.raises(InputError, match=r"learnt.safetensors is not a network of these settings"):
         load_network(*files, changed(frozen=frozen, network={"channels": 9}))
 
@@ -634,7 +637,7 @@ def test_dataset_of_the_labelled_file_train_with_loading_processes(tmp_path):
     runs = [Run(tmp_path / str(workers), "x", "here", workers) for workers in (0, 2)]
     losses = [train_network(network(chosen, 3), dataset, np.arange(2), chosen, "none", run, CPU) for run in runs]
     assert losses[0] == losses[1]
-    assert angular_errors(network(chosen, 3), dataset, np.array([2]), 16, "none", CPU).pixels == 22
+    assert angular_errors(Predictor(network(chosen, 3), dataset, 16, "none", CPU), np.array([2])).pixels == 22
 
 
 def test_too_few_images_are_one_line(tmp_path, scenes):
@@ -655,24 +658,24 @@ def test_images_of_odd_sizes_train_and_test(tmp_path, size):
     chosen = changed(schedule={"batch_size": 2, "epochs": 1}, sides={"train": [19, 32]})
     net = network(chosen, words=3)
     train_network(net, dataset, np.arange(3), chosen, "imagenet", Run(tmp_path / "part", "x", "here"), CPU)
-    errors = angular_errors(net, dataset, np.arange(3), 17, "imagenet", CPU)
+    errors = angular_errors(Predictor(net, dataset, 17, "imagenet", CPU), np.arange(3))
     assert [image["pixels"] for image in errors.images] == [width * height, width * height, 0]
     assert 0 <= errors.median() <= 180
 
 
 def test_predictions_do_not_depend_on_the_batch(scenes):
-    net = network()
-    together = predict(net, scenes, np.arange(4), 20, "none", CPU)
-    alone = torch.cat([predict(net, scenes, np.array([row]), 20, "none", CPU) for row in range(4)])
+    predictor = Predictor(network(), scenes, 20, "none", CPU)
+    together = predictor.predict(np.arange(4))
+    alone = np.concatenate([predictor.predict([row]) for row in range(4)])
     assert together.shape == (4, 32, 40, 3)
-    torch.testing.assert_close(together, alone, atol=1e-5, rtol=1e-5)
+    np.testing.assert_allclose(together, alone, atol=1e-5, rtol=1e-5)
 
 
 def test_pixels_outside_the_mask_do_not_count(scenes):
-    net = network()
-    before = angular_errors(net, scenes, np.arange(3), 32, "none", CPU)
+    predictor = Predictor(network(), scenes, 32, "none", CPU)
+    before = angular_errors(predictor, np.arange(3))
     assert before.pixels == np.count_nonzero(scenes.normals[:3].any(axis=-1))
-    predicted = predict(net, scenes, np.arange(3), 32, "none", CPU).numpy()
+    predicted = predictor.predict(np.arange(3))
     known = scenes.normals[:3].any(axis=-1)
     assert before.mean() == pytest.approx(angles(predicted[known], scenes.normals[:3][known]).mean())
 
@@ -680,8 +683,8 @@ def test_pixels_outside_the_mask_do_not_count(scenes):
 def test_learning_reaches_small_errors(tmp_path, scenes):
     changes = {"schedule": {"epochs": 40}, "sides": {"train": [32]}, "network": {"channels": 16, "dropout": 0.0}}
     trained, _ = train(scenes, tmp_path, changes)
-    found = angular_errors(trained, scenes, np.arange(10), 32, "none", CPU)
-    fresh = angular_errors(network(), scenes, np.arange(10), 32, "none", CPU)
+    found = angular_errors(Predictor(trained, scenes, 32, "none", CPU), np.arange(10))
+    fresh = angular_errors(Predictor(network(), scenes, 32, "none", CPU), np.arange(10))
     assert found.mean() < 0.75 * fresh.mean()
 
 
@@ -735,7 +738,7 @@ def test_colours_of_normals_and_errors():
 
 
 def test_panels_fit_together(scenes):
-    drawn = draw_predictions(network(), scenes, np.arange(12), 32, "none", CPU, count=3)
+    drawn = draw_predictions(Predictor(network(), scenes, 32, "none", CPU), np.arange(12), count=3)
     assert drawn.columns == ["0", "5", "11"]
     for panel in (drawn.reference | drawn.panels).values():
         assert panel.dtype == np.uint8 and panel.shape == (3, 32, 40, 3)
@@ -743,3 +746,18 @@ def test_panels_fit_together(scenes):
     for panel in (drawn.reference["Ground truth"], drawn.panels["Error"]):
         assert (panel[unknown] == 128).all() and not (panel[~unknown] == 128).all()
     assert Path(scenes.images[0]).suffix == ".png"
+
+
+@pytest.mark.slow
+def test_the_operations_of_the_documentation_are_counted():
+    """One step at every size in training, with the backward pass of what is trained; a test image besides."""
+    counts = runpy.run_path(str(REPOSITORY / "benchmarks/operations.py"))
+    assert counts["features"]() == pytest.approx(8.2e9, rel=0.01)  # 4.1 billion multiplications
+    table = (REPOSITORY / "benchmarks/operations.md").read_text()
+    blocks = yaml.safe_load((REPOSITORY / "config/protocols.yaml").read_text())
+    for name, expected in (("normals", 87), ("normals-v1", 116)):
+        settings = read_settings(NormalsSettings, blocks[name])
+        training, testing = counts["normals"](settings, {"train": 795, "test": 654})
+        assert f"| `{name}` | {training / 1e15:.1f} | {testing / 1e15:.1f} |" in table
+        assert round(training / 1e15) == expected
+        assert f"{expected} " in (REPOSITORY / "docs/performance.md").read_text()

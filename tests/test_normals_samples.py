@@ -12,7 +12,7 @@ from ssltransfer.datasets import nyuv2
 from ssltransfer.models.resnet import build_backbone
 from ssltransfer.protocols.dense.normals.angles import angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
-from ssltransfer.protocols.dense.normals.evaluation import angular_errors
+from ssltransfer.protocols.dense.normals.evaluation import Predictor, angular_errors
 from ssltransfer.protocols.dense.normals.ground_truth import open_normals, unpack_normals
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork
 from ssltransfer.protocols.dense.normals.settings import Network, NormalsSettings
@@ -126,5 +126,5 @@ def test_overfitting_real_frames_reaches_less_than_ten_degrees(folder, samples, 
     settings = read_settings(NormalsSettings, SETTINGS)
     run = Run(tmp_path / "part", "random", "here")
     train_network(network, dataset, np.arange(7), settings, "imagenet", run, device)
-    errors = angular_errors(network, dataset, np.arange(7), 96, "imagenet", device)
+    errors = angular_errors(Predictor(network, dataset, 96, "imagenet", device), np.arange(7))
     assert errors.pixels == 950 and errors.mean() < 10

@@ -3,7 +3,6 @@
 import logging
 import math
 import runpy
-from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 
@@ -22,7 +21,7 @@ from ssltransfer.models.resnet import build_backbone
 from ssltransfer.pretraining import methods
 from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
-from ssltransfer.pretraining.recipe import Recipe, batches, pretrain, schedule
+from ssltransfer.pretraining.recipe import TrainingData, batches, pretrain, read_recipe, schedule
 from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.training import Run
 
@@ -36,7 +35,17 @@ HEADS = {
     "vicreg": {"hidden": 16, "output": 8, "invariance": 25, "variance": 25, "covariance": 1},
     "swav": {"hidden": 16, "output": 8, "prototypes": 6, "temperature": 0.1, "epsilon": 0.05},
 }
-STRONG = Augmentation((0.2, 1.0), 0.5, 0.8, 0.4, 0.4, 0.4, 0.1, 0.2)
+RECIPE = {
+    "seed": 1,
+    "dataset": "shapes",
+    "transform": "resize32",
+    "epochs": 3,
+    "batch_size": 8,
+    "learning_rate": 1e-3,
+    "warmup": 0.1,
+    "weight_decay": 0.01,
+    "augmentation": {"crop": [0.3, 1.0], "flip": 0.5},
+}
 
 
 @pytest.fixture
@@ -56,27 +65,19 @@ def labels():
 
 
 def recipe(method="simclr", **changes):
-    return replace(
-        Recipe(
-            name="test",
-            method=method,
-            seed=1,
-            dataset="shapes",
-            epochs=3,
-            batch_size=8,
-            learning_rate=1e-3,
-            warmup=0.1,
-            weight_decay=0.01,
-            augmentation={"crop": [0.3, 1.0], "flip": 0.5},
-            head=HEADS.get(method, {}),
-        ),
-        **changes,
-    )
+    return read_recipe("test", {"method": method, **RECIPE, "head": HEADS.get(method, {}), **changes})
+
+
+def strength(**changes):
+    return read_recipe("test", {"method": "none", "seed": 0, "augmentation": changes}).augmentation
+
+
+STRONG = Augmentation((0.2, 1.0), 0.5, 0.8, 0.4, 0.4, 0.4, 0.1, 0.2)
 
 
 def train(images, labels, part, chosen, key="1", **options):
     run = Run(part, key, chosen.config_path, **options)
-    return pretrain(images, labels, np.arange(40), chosen, ARCH, "imagenet", run)
+    return pretrain(TrainingData(images, labels, np.arange(40)), chosen, ARCH, "imagenet", run)
 
 
 # Losses
@@ -151,7 +152,7 @@ def test_byol_compares_each_view_with_the_target_of_the_other():
 
 
 def test_no_augmentation_leaves_images_as_they_are(images):
-    views = augment(torch.from_numpy(images), Augmentation(), torch.Generator().manual_seed(0))
+    views = augment(torch.from_numpy(images), strength(), torch.Generator().manual_seed(0))
     torch.testing.assert_close(views, torch.from_numpy(images).float(), atol=1e-2, rtol=0)
 
 
@@ -167,33 +168,33 @@ def test_crop_is_torchvisions_resized_crop(images):
     """Area 1/4 in the upper left corner, resized back; the interior, where edges play no part."""
     pixels = torch.from_numpy(images).float()
     draws = torch.tensor([[0.0, 0.5, 0.0, 0.0, 0.9]]).repeat(len(pixels), 1)
-    found = crop(pixels, Augmentation(crop=(0.25, 0.25)), draws).permute(0, 3, 1, 2)
+    found = crop(pixels, strength(crop=(0.25, 0.25)), draws).permute(0, 3, 1, 2)
     expected = reference.resized_crop(pixels.permute(0, 3, 1, 2), 0, 0, 16, 16, [32, 32], antialias=False)
     torch.testing.assert_close(found[..., 2:-2, 2:-2], expected[..., 2:-2, 2:-2], atol=1e-2, rtol=0)
 
 
 def test_flip_mirrors(images):
     pixels = torch.from_numpy(images).float()
-    found = crop(pixels, Augmentation(flip=1.0), torch.full((len(pixels), 5), 0.5))
+    found = crop(pixels, strength(flip=1.0), torch.full((len(pixels), 5), 0.5))
     torch.testing.assert_close(found, pixels.flip(2), atol=1e-2, rtol=0)
 
 
 @pytest.mark.parametrize(
-    ("strength", "position", "expected"),
+    ("changes", "position", "expected"),
     [
-        (Augmentation(jitter=1, brightness=0.3), 1, lambda x: reference.adjust_brightness(x, 0.7)),
-        (Augmentation(jitter=1, contrast=0.3), 2, lambda x: reference.adjust_contrast(x, 0.7)),
-        (Augmentation(jitter=1, saturation=0.3), 3, lambda x: reference.adjust_saturation(x, 0.7)),
-        (Augmentation(grey=1), 0, lambda x: reference.rgb_to_grayscale(x, 3)),
+        (strength(jitter=1, brightness=0.3), 1, lambda x: reference.adjust_brightness(x, 0.7)),
+        (strength(jitter=1, contrast=0.3), 2, lambda x: reference.adjust_contrast(x, 0.7)),
+        (strength(jitter=1, saturation=0.3), 3, lambda x: reference.adjust_saturation(x, 0.7)),
+        (strength(grey=1), 0, lambda x: reference.rgb_to_grayscale(x, 3)),
     ],
 )
-def test_colour_operations_are_torchvisions(images, strength, position, expected):
+def test_colour_operations_are_torchvisions(images, changes, position, expected):
     pixels = torch.from_numpy(images).float()
     draws = torch.full((len(pixels), 6), 0.5)
     draws[:, 0] = 0
     draws[:, position] = 0  # the lower end of the range
     expected = expected(pixels.permute(0, 3, 1, 2) / 255).permute(0, 2, 3, 1) * 255
-    torch.testing.assert_close(recolour(pixels, strength, draws), expected, atol=0.1, rtol=0)
+    torch.testing.assert_close(recolour(pixels, changes, draws), expected, atol=0.1, rtol=0)
 
 
 def test_a_third_of_a_hue_turn_exchanges_the_channels():
@@ -277,9 +278,6 @@ def test_the_state_of_another_run_is_left_alone(other, images, labels, tmp_path,
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"method": "simclrr"}, "test: method is 'simclrr'; write none or one of supervised, simclr"),
-        ({"head": {"hidden": 4, "output": 4}}, "head of method simclr: missing a required argument: 'temperature'"),
-        ({"augmentation": {"blur": 1}}, "augmentation of method simclr: got an unexpected keyword argument 'blur'"),
         ({"batch_size": 41}, "test: batch_size is 41; write at most 40, the training images of shapes"),
         ({"learning_rate": 1e30}, "the loss is (nan|inf) between steps 1 and 5; write a learning_rate below 1e"),
     ],
@@ -318,8 +316,7 @@ def test_short_training_leaves_usable_batch_norm_statistics(images, labels, tmp_
 
 def test_recipes_name_their_settings_and_agree_with_the_methods():
     for name, settings in yaml.safe_load((ROOT / "config/pretraining.yaml").read_text()).items():
-        chosen = Recipe(name, **settings)
-        Augmentation(**chosen.augmentation)
+        chosen = read_recipe(name, settings)
         if chosen.method != "none":
             head = chosen.head | ({"classes": 2} if chosen.method == "supervised" else {})
             methods.METHODS[chosen.method](build_backbone(ARCH, 0), **head)
@@ -329,14 +326,12 @@ def test_script_writes_a_backbone_and_removes_the_state(images, labels, tmp_path
     np.save(tmp_path / "images.npy", images)
     splits = ["train"] * 40 + ["test"] * 4
     write_index(tmp_path / "index.parquet", Index([f"{i}" for i in range(44)], splits, labels, list("abcd")))
-    chosen = {"method": "simclr", "seed": 1, "epochs": 1, "batch_size": 8, "learning_rate": 1e-3}
+    chosen = {"method": "simclr", **RECIPE, "epochs": 1, "head": HEADS["simclr"]}
     job = SimpleNamespace(
-        input=SimpleNamespace(images=tmp_path / "images.npy", index=tmp_path / "index.parquet"),
+        input={"images": tmp_path / "images.npy", "index": tmp_path / "index.parquet"},
         output=SimpleNamespace(checkpoint=str(tmp_path / "model.safetensors")),
         log=[str(tmp_path / "log")],
-        params=SimpleNamespace(
-            recipe_name="tiny", recipe=chosen | {"head": HEADS["simclr"]}, arch=ARCH, norm="none", version=1
-        ),
+        params=SimpleNamespace(recipe_name="tiny", recipe=chosen, arch=ARCH, norm="none", version=1),
     )
     (tmp_path / "model.safetensors.part").mkdir()
     runpy.run_path(str(ROOT / "scripts/pretrain_model.py"), init_globals={"snakemake": job})

@@ -3,11 +3,12 @@
 import json
 import re
 import subprocess
+from pathlib import Path
 
 import pandas as pd
 from test_profiles import RULES
 
-from ssltransfer.report.provenance import report_lines, revision
+from ssltransfer.report.provenance import SUBJECTS, collect, report_lines, revision
 from workflow import REPOSITORY, planned, workspace
 
 
@@ -34,6 +35,38 @@ def test_the_report_shows_it(finished):
     report = (finished / "results/toy/report.html").read_text()
     for key, text in report_lines(provenance).items():
         assert f"<dt>{key}</dt><dd>{text}</dd>" in report
+
+
+def test_every_log_is_of_a_cell_or_of_a_known_subject():
+    for rule, body in RULES.items():
+        for path in re.findall(r'"logs/(.+?)\.log"', body):
+            name, first, *others = path.split("/")
+            if others and "{protocol}" not in path and name != "extract_features":
+                assert name == "prepare_images" or len(others) != 2
+            if "{protocol}" in path or name == "extract_features":
+                continue
+            known = {"{model}": "model", "{dataset}": "dataset", "{original}": "dataset", "{suite}": "suite"}
+            assert SUBJECTS.get(name) == known.get(first), rule
+
+
+def test_models_that_left_the_suite_do_not_count(tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace(tmp_path / "toy"))
+    cost = json.dumps({"seconds": 1.0, "peak_memory_mib": 1, "machine": "m", "device": "cpu"})
+    logs = {
+        "here": ("pretrain_model/toy-random", "extract_features/toy-random/digits/resize16.imagenet"),
+        "left": ("pretrain_model/gone", "extract_features/gone/digits/resize16.imagenet"),
+        "other": ("evaluate_linear/toy-linear/gone/digits", "index_dataset/gone", "make_tables/gone"),
+    }
+    shared = ("prepare_images/digits/resize16", "fetch_lpips_network/alexnet", "evaluate_linear/p/toy-random/digits")
+    for name in (*logs["here"], *logs["left"], *logs["other"], *shared):
+        path = Path("logs", f"{name}.log")
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_text(f"2026-01-01 00:00:00,000 cost {cost}\n")
+    config = {key: f"config/{key}.tsv" for key in ("models", "datasets")}
+    found = collect("toy", [("p", "toy-random", "digits")], config, {})["rules"]
+    jobs = {rule: entry["jobs"] for rule, entry in found.items()}
+    expected = ("pretrain_model", "extract_features", "prepare_images", "fetch_lpips_network", "evaluate_linear")
+    assert jobs == dict.fromkeys(expected, 1)
 
 
 def test_it_has_no_parameters():

@@ -9,6 +9,8 @@ import numpy as np
 import pytest
 
 from ssltransfer import settings
+from ssltransfer.pretraining import recipe
+from ssltransfer.pretraining.recipe import TrainingData, fingerprint, read_recipe
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.protocols.dense.normals import training as normals
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
@@ -16,7 +18,7 @@ from ssltransfer.protocols.detection import training as detection
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.inversion import inversion
 from ssltransfer.protocols.inversion.settings import InversionSettings
-from ssltransfer.settings import read_settings, resume_settings
+from ssltransfer.settings import job_recipe, read_settings, resume_settings
 from ssltransfer.training import run_key
 
 ROWS = np.array([0, 1])
@@ -81,6 +83,50 @@ def test_a_later_key_at_its_default_does_not_disown_an_unfinished_run(kind, monk
     assert chosen.later == 3 and key(chosen) == expected
     changed = key(read_settings(extended, {"kind": kind, **block, "later": 4}))
     assert changed != expected and "later" in changed
+
+
+RECIPE = {
+    "method": "simclr", "seed": 0, "dataset": "shapes", "transform": "resize32", "epochs": 3, "batch_size": 2,
+    "learning_rate": 0.005, "warmup": 0.1, "weight_decay": 0.0001, "augmentation": {"grey": 0.3, "crop": [0.4, 1.0]},
+    "head": {"hidden": 256, "output": 128, "temperature": 0.2},
+}  # fmt: skip
+RECIPE_KEY = (
+    '[{"name": "x", "method": "simclr", "seed": 0, "dataset": "shapes", "transform": "resize32", "epochs": 3, '
+    '"batch_size": 2, "learning_rate": 0.005, "warmup": 0.1, "weight_decay": 0.0001, '
+    '"augmentation": {"grey": 0.3, "crop": [0.4, 1.0]}, "head": {"hidden": 256, "output": 128, "temperature": 0.2}}, '
+    '"key", [538004427, 538004427, 2190845590]]'
+)
+IMAGES = TrainingData(np.arange(24, dtype=np.uint8).reshape(2, 2, 2, 3), ROWS, ROWS)
+
+
+def recipe_key(written):
+    return fingerprint(IMAGES, read_recipe("x", job_recipe(written)), "key")
+
+
+def test_the_key_of_a_pretraining_holds_the_recipe_as_it_is_written():
+    assert recipe_key(RECIPE) == RECIPE_KEY
+    bare = {key: value for key, value in RECIPE.items() if key not in ("augmentation", "head")}
+    bare |= {"method": "supervised"}
+    assert '"augmentation": {}, "head": {}}, "key"' in recipe_key(bare)
+
+
+def test_later_keys_of_a_recipe_at_their_defaults_change_neither_params_nor_keys(monkeypatch):
+    schema = copy.deepcopy(settings.pretraining_schema())
+    later = {"type": "integer", "default": 3, "since": "9.9"}
+    block = schema["additionalProperties"]["properties"]
+    for properties in (block, block["augmentation"]["properties"], schema["$defs"]["simclr"]["properties"]):
+        properties["later"] = later
+    monkeypatch.setattr(settings, "pretraining_schema", lambda: schema)
+    monkeypatch.setattr(recipe, "pretraining_schema", lambda: schema)
+
+    def written(value):
+        augmentation, head = RECIPE["augmentation"] | {"later": value}, RECIPE["head"] | {"later": value}
+        return RECIPE | {"later": value, "augmentation": augmentation, "head": head}
+
+    assert job_recipe(written(3)) == job_recipe(RECIPE) == RECIPE and list(job_recipe(written(3))) == list(RECIPE)
+    assert recipe_key(written(3)) == recipe_key(RECIPE) == RECIPE_KEY
+    assert settings.complete_recipe(RECIPE)["head"]["later"] == 3
+    assert job_recipe(written(4)) == written(4) and recipe_key(written(4)).count('"later": 4') == 3
 
 
 def test_settings_in_keys_are_values_of_json():

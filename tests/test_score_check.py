@@ -9,6 +9,7 @@ import pytest
 from test_profiles import RULES
 
 from ssltransfer.config import Cell, load_suite, read_yaml
+from ssltransfer.errors import InputError
 from ssltransfer.report.score_check import COMPONENTS, TRAINED, check_scores, expected_entries
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.settings import config_schema
@@ -68,7 +69,7 @@ def test_scores_of_this_suite_are_shown(folder):
 
 
 @pytest.mark.parametrize(
-    ("cell", "changes", "key", "delete"),
+    ("cell", "changes", "key", "remake"),
     [
         (FEWSHOT, {"settings": {"episodes": 51}}, "settings.episodes", "scores/"),
         (FEWSHOT, {"settings": {"added": 1}}, "settings.added", "scores/"),
@@ -89,13 +90,13 @@ def test_scores_of_this_suite_are_shown(folder):
         ),
     ],
 )
-def test_what_differs_is_named_with_the_file_to_delete(folder, cell, changes, key, delete):
+def test_what_differs_is_named_with_the_file_to_make_again(folder, cell, changes, key, remake):
     path = write(cell, **changes)
     check = check_scores([path], suite())
     assert [(d.file, d.key) for d in check.differences] == [(path, key)] and not check.shown
     line = str(check.differences[0])
     assert line.startswith(f"{path}: {key}: found ") and "\n" not in line
-    assert check.differences[0].delete.startswith(f"results/{delete}")
+    assert check.differences[0].remake.startswith(f"results/{remake}")
 
 
 def test_a_calibration_follows_the_score_of_its_classifiers(folder):
@@ -103,7 +104,7 @@ def test_a_calibration_follows_the_score_of_its_classifiers(folder):
     calibration = write(CALIBRATION)
     (difference,) = check_scores([calibration], suite()).differences
     assert difference.file == calibration and difference.key == "toy-linear: settings.seed"
-    assert difference.delete == "results/scores/toy-linear/toy-simclr/digits.json"
+    assert difference.remake == "results/scores/toy-linear/toy-simclr/digits.json"
 
 
 def test_subsets_are_compared_with_what_was_promised_alone(folder):
@@ -135,7 +136,7 @@ def test_a_score_of_no_cell_is_left_out(folder):
     assert difference.key == "tasks"
 
 
-def test_a_network_trained_with_other_settings_is_noticed(folder):
+def test_a_network_trained_with_other_settings_is_noticed(tmp_path):
     config = read_yaml(REPOSITORY / "config/config.yaml")
     demo = load_suite(config, REPOSITORY / "workflow/schemas", REPOSITORY)
     cell = next(cell for cell in demo.cells() if demo.kind(cell.protocol) == "normals")
@@ -143,15 +144,16 @@ def test_a_network_trained_with_other_settings_is_noticed(folder):
     values = [{"metric": "mean-angle", "setting": "", "value": 50.0, "unit": "degrees"}]
     trained = demo.settings(cell.protocol) | {"seed": 7}
     content = {**vars(cell), "kind": "normals", "values": values, "details": {"trained_settings": trained}}
-    path = folder / f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
+    path = tmp_path / f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
     path.parent.mkdir(parents=True)
     path.write_text(json.dumps(content))
     (difference,) = check_scores([path], demo).differences
-    assert difference.key == "trained.seed" and difference.delete.startswith("results/trained/")
+    assert difference.key == "trained.seed" and difference.remake.startswith("results/trained/")
 
 
 def test_every_kind_has_its_versions_and_its_trained_file():
-    assert set(COMPONENTS) == set(config_schema()["$defs"])
+    blocks = {name for name, block in config_schema()["$defs"].items() if "kind" in block.get("properties", {})}
+    assert set(COMPONENTS) == blocks
     rules = "".join(RULES.values())
     for kind, components in COMPONENTS.items():
         assert (len(components) == 2) == (kind in TRAINED)
@@ -175,12 +177,12 @@ def test_tables_without_what_differs(folder, caplog):
 
 
 def test_nothing_is_left(folder):
-    """A suite all of whose scores differ has tables too: the list of what was left out."""
+    """A suite all of whose scores differ is refused in one line."""
     paths = [write(Cell("toy-linear", model, "digits"), versions={"protocol": 1}) for model in MODELS]
     models = [suite().models[model] for model in MODELS]
-    make_tables(folder / "tables", paths, models, {"digits": "Digits"}, {}, "v2", {}, "", suite())
-    assert len(pd.read_csv(folder / "tables/left-out.csv")) == 3
-    assert not len(pd.read_csv(folder / "tables/scores.csv"))
+    with pytest.raises(InputError, match="versions.protocol: found 1") as caught:
+        make_tables(folder / "tables", paths, models, {"digits": "Digits"}, {}, "v2", {}, "", suite())
+    assert "\n" not in str(caught.value)
 
 
 def replace(path, old, new):
@@ -206,8 +208,9 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
     assert set(left_out["key"]) == {"settings.episodes"} and len(left_out) == 3
     assert set(left_out["found"]) == {"50"} and set(left_out["expected"]) == {"51"}
     assert not planned(folder)
+    config.write_text(before[0])
     replace(config, "count: 3", "count: 4")
-    replace(config, "    seed: 0\n\n  toy-fewshot", "    seed: 3\n\n  toy-fewshot")
+    replace(config, "    seed: 0\n  toy-fewshot", "    seed: 3\n  toy-fewshot")
     replace(models, "\tnone\tmeasured", "\timagenet\tmeasured")
     assert planned(folder) == SUMMARY
     succeed(folder)
@@ -215,7 +218,8 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
     assert {"settings.lambdas.count", "settings.seed", "preprocessing.norm", "toy-linear: settings.seed"} <= set(
         left_out["key"]
     )
-    assert not len(pd.read_csv(folder / "results/toy/tables/scores.csv"))
+    shown = pd.read_csv(folder / "results/toy/tables/scores.csv")
+    assert set(shown["kind"]) == {"fewshot"} and set(shown["model"]) == {"toy-random", "toy-supervised"}
     assert not planned(folder)
     config.write_text(before[0])
     models.write_text(before[1])
@@ -241,6 +245,5 @@ def test_a_job_that_read_an_edited_configuration_is_left_out(finished, tmp_path)
     assert not len(scores.query("kind == 'fewshot' and model == 'toy-random'"))
     assert "59.01" not in (folder / "results/toy/tables/toy-fewshot-5-shot.csv").read_text()
     assert not planned(folder)
-    (folder / row["delete"]).unlink()
-    succeed(folder)
+    succeed(folder, "--forcerun", row["forcerun"])
     assert numbers(folder) == numbers(finished)

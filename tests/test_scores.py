@@ -119,7 +119,7 @@ def test_source_accuracy_is_a_number_a_measured_cell_or_missing():
     assert x[["c", "d"]].isna().all()
 
 
-@pytest.mark.parametrize("text", ["measured:pets", "seventy", "0", "100", "-3"])
+@pytest.mark.parametrize("text", ["measured:pets", "seventy", "0", "0.74", "100", "-3"])
 def test_wrong_source_accuracy(text):
     with pytest.raises(InputError, match=f"row a, source_accuracy: '{text}'"):
         source_accuracy([{"model": "a", "source_accuracy": text}], tidy([row("a", 60.0)]))

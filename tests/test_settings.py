@@ -7,7 +7,8 @@ import pytest
 
 from ssltransfer import settings
 from ssltransfer.errors import InputError
-from ssltransfer.settings import complete, defaults, job_settings, read_settings
+from ssltransfer.files import package_data
+from ssltransfer.settings import complete, defaults, job_settings, parse_yaml, read_settings
 
 
 @dataclass(frozen=True)
@@ -37,7 +38,25 @@ def test_the_order_of_keys_does_not_matter():
 
 def test_defaults_are_those_of_the_schema():
     assert defaults("inversion")["network"]["noise"] == 0.1
-    assert "seed" not in defaults("inversion")
+    assert "backend" not in defaults("detection")
+
+
+def test_blocks_that_leave_keys_out_have_the_papers_values():
+    """Appendices of the paper's second version: 45 penalties from 1e-6 to 1e5; 600 episodes of 5 ways, 15 queries."""
+    assert complete({"kind": "linear"}) == {
+        "kind": "linear",
+        "transform": "resize224",
+        "normalisation": "per-model",
+        "lambdas": {"first": 1e-6, "last": 1e5, "count": 45},
+        "validation_fraction": 0.2,
+        "seed": 0,
+        "solver": "converged",
+        "difficult": "negative",
+    }
+    fewshot = complete({"kind": "fewshot"})
+    assert [fewshot[key] for key in ("ways", "shots", "queries", "episodes")] == [5, [5, 20, 50], 15, 600]
+    shared = parse_yaml(package_data("config/protocols.yaml").read_text())
+    assert complete(shared["linear"]) == complete({"kind": "linear"}) and complete(shared["fewshot"]) == fewshot
 
 
 @pytest.mark.parametrize("change, key", [({"kind": "magic"}, "magic"), ({"stepz": 1}, "stepz")])

@@ -10,6 +10,7 @@ from skimage.metrics import peak_signal_noise_ratio
 
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.inversion.evaluation import draw_inversion, measure_inversion
+from ssltransfer.protocols.inversion.inverted_file import Inverted
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.protocols.inversion.settings import EvaluationSettings
 from ssltransfer.protocols.inversion.similarity import (
@@ -112,7 +113,9 @@ def test_a_score_has_means_over_images_and_the_values_of_each():
     found = np.full((2, 16, 16, 3), 110 / 255)
     found[1, ..., 0] = 130 / 255
     distances = {"vgg": lambda a, b: np.abs(a - b).sum(axis=(1, 2, 3))}
-    measured = measure_inversion(found, originals, ["a", "b"], distances, {}, HEADER, settings_of(lpips=["vgg"]))
+    measured = measure_inversion(
+        Inverted(found, ["a", "b"], HEADER), originals, distances, {}, settings_of(lpips=["vgg"])
+    )
     values = {value["metric"]: value["value"] for value in measured.values}
     assert list(values) == ["lpips-vgg", "mse-red", "mse-green", "mse-blue", "psnr", "ssim"]
     assert values["mse-red"] == pytest.approx(500) and values["mse-blue"] == pytest.approx(100)
@@ -124,7 +127,9 @@ def test_warnings_name_fewer_iterations_and_missing_distances():
     originals, found = np.zeros((1, 16, 16, 3), np.uint8), np.zeros((1, 16, 16, 3))
 
     def warnings(missing, **changes):
-        return measure_inversion(found, originals, ["a"], {}, missing, HEADER, settings_of(**changes)).warnings
+        return measure_inversion(
+            Inverted(found, ["a"], HEADER), originals, {}, missing, settings_of(**changes)
+        ).warnings
 
     (line,) = warnings({}, steps=10, lpips=["vgg"])
     assert "10" in line and "3000" in line
@@ -144,5 +149,7 @@ def test_distances_whose_weights_were_not_fetched_are_missing(tmp_path):
 def test_pictures_say_how_pixels_are_bounded():
     originals = np.zeros((1, 16, 16, 3), np.uint8)
     for output, word in (("sigmoid", "a sigmoid"), ("linear", "clipping")):
-        drawn = draw_inversion(originals + 0.5, originals, ["a"], settings_of(network={"output": output}))
+        drawn = draw_inversion(
+            Inverted(originals + 0.5, ["a"], HEADER), originals, settings_of(network={"output": output})
+        )
         assert word in drawn.caption and "3000" in drawn.caption and (drawn.panels["reconstruction"] == 128).all()

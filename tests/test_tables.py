@@ -46,6 +46,10 @@ def test_lower_is_better():
     assert marks(table({"a": [1.0, 3.0, 2.0]}, better=-1)).iloc[:, 0].tolist() == ["best", "", "second"]
 
 
+def test_a_table_without_rows_has_no_marks():
+    assert marks(table({"a": []})).empty
+
+
 def test_one_table_for_each_protocol_and_shot(tables):
     assert list(tables) == [
         "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations", "mean-ranks",
@@ -119,6 +123,13 @@ def test_models_with_one_label_are_told_apart():
     found = {text for html in texts for text in re.findall(r"\b(?:Random|Twin)\b(?: \([\w-]+\))?", html)}
     assert found == {"Random", *(f"Twin ({row['model']})" for row in MODELS[1:])}
     assert sum("without Twin (" in html for html in texts) == 1
+
+
+def test_datasets_with_one_label_are_told_apart():
+    names = DATASETS | {"digits": "Same", "textures": "Same", "unused": "Shapes"}
+    tables = made(suite_results(scores(), MODELS, names, PRETRAINED_ON, "v2"))
+    headings = [column.heading for column in tables["linear-r32"].columns]
+    assert {"Same (digits)", "Same (textures)", "Shapes"} <= set(headings)
 
 
 def test_results_survive_the_folder(tmp_path):

@@ -92,6 +92,7 @@ def test_the_learning_rate_follows_the_schedule(tmp_path):
         3,
         Run(tmp_path, "key", "here"),
         interval=1,
+        precision="float32",
     )
     assert module.weight.item() == pytest.approx(-0.5 * 1.11)
 

@@ -9,6 +9,7 @@ import sys
 import numpy as np
 import pandas as pd
 import pytest
+import yaml
 
 from workflow import REPOSITORY, command, numbers, planned, snakemake, succeed, workspace
 
@@ -103,6 +104,46 @@ def test_a_changed_setting_plans_its_protocol_and_the_summary(copy):
     assert planned(copy) == {("evaluate_fewshot", model): 1 for model in models} | SUMMARY
 
 
+@pytest.fixture
+def next_release(tmp_path):
+    """A copy of the workflow whose schemas have gained keys for few-shot and linear protocols, recipes and heads."""
+    repository = tmp_path / "next release"
+    for name in ("Snakefile", "workflow", "scripts", "config", "profiles", "envs"):
+        copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
+        repository.mkdir(exist_ok=True)
+        copy(REPOSITORY / name, repository / name)
+    later = {"type": "integer", "default": 3, "since": "9.9"}
+    suites, recipes = (repository / f"workflow/schemas/{name}.schema.yaml" for name in ("config", "pretraining"))
+    schema = yaml.safe_load(suites.read_text())
+    for block in (schema["$defs"]["fewshot"], schema["$defs"]["linear"]["properties"]["lambdas"]):
+        block["properties"]["later"] = later
+    suites.write_text(yaml.safe_dump(schema, sort_keys=False))
+    schema = yaml.safe_load(recipes.read_text())
+    for block in (schema["additionalProperties"], schema["$defs"]["simclr"]):
+        block["properties"]["later"] = later
+    recipes.write_text(yaml.safe_dump(schema, sort_keys=False))
+    return repository
+
+
+def test_a_key_that_a_release_adds_plans_nothing_at_its_default(copy, next_release):
+    assert not planned(copy, repository=next_release)
+    suite, recipes = copy / "config/config.yaml", copy / "config/pretraining.yaml"
+    written, models = suite.read_text(), ("toy-random", "toy-simclr", "toy-supervised")
+    suite.write_text(written.replace("episodes: 50", "episodes: 50\n    later: 3"))
+    assert not planned(copy, repository=next_release)
+    suite.write_text(written.replace("episodes: 50", "episodes: 50\n    later: 4"))
+    assert planned(copy, repository=next_release) == {("evaluate_fewshot", model): 1 for model in models} | SUMMARY
+    suite.write_text(written.replace("count: 3", "count: 3, later: 4"))
+    linear = {("evaluate_linear", model): 2 for model in models}
+    calibration = {("evaluate_calibration", model): 1 for model in models}
+    assert planned(copy, repository=next_release) == linear | calibration | SUMMARY
+    suite.write_text(written)
+    recipes.write_text(recipes.read_text().replace("hidden: 32", "hidden: 32, later: 4"))
+    found = planned(copy, repository=next_release)
+    assert {model for rule, model in found if rule == "pretrain_model"} == {"toy-simclr"}
+    assert {model for _, model in found} == {"toy-simclr", ""}
+
+
 def test_switching_between_suites_plans_nothing(copy):
     succeed(copy, suite="v1.yaml")
     score = json.loads((copy / "results/scores/toy-linear-v1/toy-random/digits.json").read_text())
@@ -141,6 +182,14 @@ def test_bad_configuration_is_one_line(tmp_path, file, old, new, message):
     done = snakemake(folder, "--dry-run")
     assert done.returncode == 1
     assert any(message in line for line in done.stdout.splitlines()), done.stdout
+
+
+def test_a_report_of_another_suite_needs_its_configuration(tmp_path):
+    folder = workspace(tmp_path / "toy")
+    done = snakemake(folder, "results/elsewhere/report.html", "--dry-run")
+    assert done.returncode == 1
+    (line,) = [line for line in done.stdout.splitlines() if "elsewhere" in line]
+    assert "'toy'" in line and "--configfile" in line
 
 
 def test_damaged_features_are_one_line(copy):

@@ -12,14 +12,16 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parents[1]
 
 
-def command(*arguments: str, suite: str = "config.yaml", profile: str = "default") -> list[str]:
-    """Return the command that runs the workflow on config/`suite`; `arguments` may give --cores and --jobs."""
+def command(
+    *arguments: str, suite: str = "config.yaml", profile: str = "default", repository: Path = REPOSITORY
+) -> list[str]:
+    """Return the command that runs a repository's workflow on config/`suite`; `arguments` may give --cores, --jobs."""
     given = {"--cores", "--jobs"} & set(arguments)
     return [
         # The arguments first: a target that follows --configfile would be taken for another file.
-        *(sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(REPOSITORY / "Snakefile")),
+        *(sys.executable, "-m", "snakemake", *arguments, "--snakefile", str(repository / "Snakefile")),
         *([] if given else ["--cores", "2"]),
-        *("--workflow-profile", str(REPOSITORY / "profiles" / profile), "--configfile", f"config/{suite}"),
+        *("--workflow-profile", str(repository / "profiles" / profile), "--configfile", f"config/{suite}"),
     ]
 
 
@@ -28,23 +30,23 @@ def environment() -> dict[str, str]:
     return {k: v for k, v in os.environ.items() if k != "PYTHONDONTWRITEBYTECODE"}
 
 
-def snakemake(folder: Path, *arguments: str, suite: str = "config.yaml") -> subprocess.CompletedProcess:
-    """Run Snakemake in `folder`; output is captured."""
-    words = command(*arguments, suite=suite)
+def snakemake(folder: Path, *arguments: str, **options) -> subprocess.CompletedProcess:
+    """Run Snakemake in `folder`; output is captured. `options` are those of `command`."""
+    words = command(*arguments, **options)
     out = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT}
     return subprocess.run(words, cwd=folder, env=environment(), text=True, check=False, **out)
 
 
-def succeed(folder: Path, *arguments: str, suite: str = "config.yaml") -> str:
+def succeed(folder: Path, *arguments: str, **options) -> str:
     """Run Snakemake and require success; returns its output."""
-    done = snakemake(folder, *arguments, suite=suite)
+    done = snakemake(folder, *arguments, **options)
     assert done.returncode == 0, done.stdout[-5000:]
     return done.stdout
 
 
-def planned(folder: Path, suite: str = "config.yaml") -> Counter:
+def planned(folder: Path, **options) -> Counter:
     """Jobs that a dry run plans, as a counter of (rule, model or '')."""
-    output = succeed(folder, "--dry-run", suite=suite)
+    output = succeed(folder, "--dry-run", **options)
     jobs = Counter()
     for block in re.split(r"\n(?=\[)", output):
         if rule := re.search(r"^(?:local)?rule (\w+):", block, re.MULTILINE):

@@ -16,7 +16,7 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
-from ssltransfer.settings import complete, fill_defaults, job_settings, parse_yaml
+from ssltransfer.settings import complete, fill_defaults, job_settings, parse_yaml, read_schema
 
 METRICS_OF_TASK = {
     "single-label": ("top1", "mean-per-class"),
@@ -28,7 +28,10 @@ METRICS_OF_TASK = {
 """Task of `datasets.tsv` -> metrics of the linear protocol that fit it; the last three have none."""
 PUBLISHED = ("published-v1", "published-v2")
 """Suites of published numbers only, which are not configured."""
-NORMS = ("imagenet", "none")
+NORMS = tuple(read_schema("models")["properties"]["norm"]["enum"])
+"""Input normalisations of models."""
+BOTH_NORMS = ("test-max", "validation-max")
+"""Values of `normalisation` for which a model is evaluated under all of `NORMS`."""
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
     "fewshot": (("single-label",), ()),
@@ -109,10 +112,10 @@ class Suite:
 
     def norms(self, protocol: str, model: str) -> list[str]:
         """Input normalisations under which a model is evaluated."""
-        normalisation = self.settings(protocol).get("normalisation", "per-model")
-        if normalisation == "per-model":
-            return [self.models[model]["norm"]]
-        return [normalisation] if normalisation in NORMS else list(NORMS)
+        normalisation = self.settings(protocol).get("normalisation", "")
+        if normalisation in NORMS:
+            return [normalisation]
+        return list(NORMS) if normalisation in BOTH_NORMS else [self.models[model]["norm"]]
 
     def recipe(self, model: str) -> dict | None:
         """The pretraining recipe of a model, or None if its weights are published ones."""
@@ -181,28 +184,32 @@ def _reason(found: object, kind: str) -> str:
 def _explain(error: ValidationError) -> str:
     """One line: the key, what was found, what to write instead."""
     key = ".".join(map(str, error.absolute_path)) or "top level"
-    if error.validator == "additionalProperties":
-        known = error.schema.get("properties", {})
-        unknown = next(name for name in error.instance if name not in known)
+    # What the parts of an error are depends on the rule that was broken.
+    rule = str(error.validator)
+    value: Any = error.validator_value
+    found: Any = error.instance
+    schema: Any = error.schema
+    if rule == "additionalProperties":
+        known = schema.get("properties", {})
+        unknown = next(name for name in found if name not in known)
         below = [name for name, spec in known.items() if unknown in spec.get("properties", {})]
         place = f" ({unknown!r} belongs below {below[0]!r})" if below else ""
         return f"{key}: unknown key {unknown!r}{place}; known are {', '.join(known)}"
-    if error.validator == "required":
-        missing = [name for name in error.validator_value if name not in error.instance]
+    if rule == "required":
+        missing = [name for name in value if name not in found]
         return f"{key}: key {missing[0]!r} is missing"
-    hint = error.schema.get("description", "")
-    value = error.validator_value
+    hint = schema.get("description", "")
     expected = {
         "enum": lambda: "one of " + ", ".join(map(repr, value)),
-        "type": lambda: TYPES.get(value, value) + _reason(error.instance, value),
+        "type": lambda: TYPES.get(value, value) + _reason(found, value),
         "pattern": lambda: f"text like {value}",
         "minimum": lambda: f"at least {value}",
         "exclusiveMinimum": lambda: f"more than {value}",
         "exclusiveMaximum": lambda: f"less than {value}",
         "minItems": lambda: f"at least {value} item{'s' * (value > 1)}",
         "minLength": lambda: "some text",
-    }.get(error.validator, lambda: f"{error.validator} {value}")()
-    return f"{key}: found {error.instance!r}, expected {expected}" + (f" ({hint})" if hint else "")
+    }.get(rule, lambda: f"{rule} {value}")()
+    return f"{key}: found {found!r}, expected {expected}" + (f" ({hint})" if hint else "")
 
 
 def _check(instance: object, schema: dict, where: str) -> None:
@@ -343,6 +350,11 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
     linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():
         kind, _, dataset = row["source_accuracy"].partition(":")
+        if kind not in ("", "measured") and not 1 <= float(kind) < 100:
+            raise InputError(
+                f"{path}, row {name!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
+                "measured:DATASET, or nothing"
+            )
         if kind == "measured" and dataset not in linear:
             raise InputError(
                 f"{path}, row {name!r}: source_accuracy is measured:{dataset}, but suite {suite.name!r} has no "
@@ -393,14 +405,14 @@ def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear protocol of this suite")
 
 
-def _check_look(suite: Suite, protocol: str, row: dict) -> None:
+def _check_attention(suite: Suite, protocol: str, row: dict) -> None:
+    stride, mask = (suite.settings(protocol)[key] for key in ("stride", "mask"))
+    if stride > mask:
+        raise InputError(f"config: protocols.{protocol}.stride: found {stride}, expected at most the mask {mask}")
+
+
+def _check_inversion(suite: Suite, protocol: str, row: dict) -> None:
     settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
-    if settings["kind"] == "attention":
-        if settings["stride"] > settings["mask"]:
-            raise InputError(
-                f"{where}.stride: found {settings['stride']}, expected at most the mask {settings['mask']}"
-            )
-        return
     channels, kernels = settings["network"]["channels"], settings["network"]["kernels"]
     canvas, factor = settings["canvas"], 2 ** len(channels)
     size = int(settings["transform"].removeprefix("resize"))
@@ -426,7 +438,7 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")
 
 
-def _check_schedule(suite: Suite, protocol: str, row: dict) -> None:
+def _check_detection(suite: Suite, protocol: str, row: dict) -> None:
     schedule, where = suite.settings(protocol)["schedule"], f"config: protocols.{protocol}.schedule"
     steps, milestones, warmup = (schedule[key] for key in ("steps", "milestones", "warmup"))
     if milestones != sorted(set(milestones)) or max(milestones, default=0) >= steps:
@@ -448,9 +460,9 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
 
 PROTOCOL_CHECKS = {
     "fewshot": _check_fewshot,
-    "detection": _check_schedule,
+    "detection": _check_detection,
     "calibration": _check_calibration,
-    "inversion": _check_look,
-    "attention": _check_look,
+    "inversion": _check_inversion,
+    "attention": _check_attention,
     "normals": _check_normals,
 }

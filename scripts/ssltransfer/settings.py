@@ -15,7 +15,6 @@ import yaml
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 
-SCHEMA = "workflow/schemas/config.schema.yaml"
 Form = TypeVar("Form")
 
 
@@ -25,9 +24,19 @@ def parse_yaml(text: str) -> Any:
 
 
 @cache
+def read_schema(name: str) -> dict:
+    """Return a schema of `workflow/schemas` by the first part of its file name."""
+    return parse_yaml(package_data(f"workflow/schemas/{name}.schema.yaml").read_text(encoding="utf-8"))
+
+
 def config_schema() -> dict:
     """Return the schema of a suite; `$defs` holds one schema for each kind of settings block."""
-    return parse_yaml(package_data(SCHEMA).read_text(encoding="utf-8"))
+    return read_schema("config")
+
+
+def pretraining_schema() -> dict:
+    """Return the schema of the recipes; `$defs` holds one schema for the head of each method."""
+    return read_schema("pretraining")
 
 
 def fill_defaults(block: Mapping, schema: Mapping) -> dict:
@@ -39,6 +48,11 @@ def fill_defaults(block: Mapping, schema: Mapping) -> dict:
         elif key in block or "default" in spec:
             filled[key] = block[key] if key in block else spec["default"]
     return filled
+
+
+def config_path(cell: Mapping) -> str:
+    """Place of the settings of a job (`cell` holds its ``protocol`` and ``dataset``), for error messages."""
+    return f"protocols.{cell['protocol']}, {cell['dataset']}"
 
 
 def complete(block: Mapping) -> dict:
@@ -85,6 +99,22 @@ def resume_settings(kind: str, settings: Any) -> dict:
     return job_settings({"kind": kind, **json.loads(json.dumps(asdict(settings)))})
 
 
+def job_recipe(recipe: Mapping) -> dict:
+    """Return the part of a valid recipe that jobs depend on, as written (see `job_settings`)."""
+    schema = pretraining_schema()
+    left = _without_later_defaults(recipe, schema["additionalProperties"])
+    if head := left.get("head"):
+        left["head"] = _without_later_defaults(head, schema["$defs"][recipe["method"]])
+    return left
+
+
+def complete_recipe(recipe: Mapping) -> dict:
+    """Return a valid recipe with all defaults filled in; keys that method `none` does not need stay left out."""
+    schema = pretraining_schema()
+    filled = fill_defaults(recipe, schema["additionalProperties"])
+    return filled | {"head": fill_defaults(filled["head"], schema["$defs"].get(recipe["method"], {"properties": {}}))}
+
+
 def _without_later_defaults(block: Mapping, schema: Mapping) -> dict:
     left = {}
     for key, value in block.items():
@@ -110,15 +140,16 @@ def read_settings(form: type[Form], block: Mapping) -> Form:
     block : mapping
         A valid block; keys that it leaves out have their default.
     """
-    return _read(form, complete(block))
+    return read_form(form, complete(block))
 
 
-def _read(form: type[Form], values: Mapping) -> Form:
+def read_form(form: type[Form], values: Mapping) -> Form:
+    """Read complete values into a dataclass (see `read_settings`)."""
     hints = get_type_hints(form)
     return form(**{field.name: _convert(hints[field.name], values.get(field.name)) for field in fields(form)})  # type: ignore[arg-type]
 
 
 def _convert(hint: Any, value: Any) -> Any:
     if is_dataclass(hint):
-        return _read(hint, value)  # type: ignore[arg-type]
+        return read_form(hint, value)  # type: ignore[arg-type]
     return tuple(value) if isinstance(value, list) else value

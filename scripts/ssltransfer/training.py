@@ -121,7 +121,7 @@ def train(
     run: Run,
     *,
     interval: int,
-    precision: str = "float32",
+    precision: str,
     after_step: Callable[[int], None] = lambda step: None,
 ) -> Curve:
     """Train a module, or resume an interrupted run with the same key.
@@ -294,7 +294,7 @@ class _Examples(Dataset):
     def __init__(self, example: Callable, seed: int) -> None:
         self.example, self.seed = example, seed
 
-    def __getitem__(self, place: tuple[int, int, int]):
+    def __getitem__(self, place: tuple[int, int, int]) -> Any:
         step, position, row = place
         return self.example(row, step, np.random.default_rng([self.seed, step, position]))
 

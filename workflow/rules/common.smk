@@ -1,5 +1,7 @@
 # Needs: the merged config and the tables in config/.
 # Makes: SUITE (the validated suite), wildcard constraints, and the input and parameter functions of the rules.
+import re
+import sys
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -7,13 +9,14 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, READ_KINDS, parse_members, parse_dataset_source
+from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
+from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
-from ssltransfer.files import package_data
+from ssltransfer.files import file_state, package_data
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.report.score_check import list_differences
+from ssltransfer.settings import job_recipe
 from ssltransfer.versions import version
 
 if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
@@ -28,6 +31,17 @@ except InputError as error:
 
 # Linear ImageNet classifiers that authors published for their models: they verify a conversion.
 HEADS = {row["model"]: row for row in read_table(package_data("config/heads.tsv"))}
+
+# Checked here, because Snakemake's own message names neither the suite nor the configuration.
+# As a module, other suites are other modules' to make.
+if Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent):
+    for target in sys.argv[1:]:
+        asked = re.fullmatch(r"results/([^/]+)/(report\.html|provenance\.json|tables|figures)/?", target)
+        if asked and asked[1] not in (SUITE.name, *PUBLISHED):
+            raise WorkflowError(
+                f"{target}: this configuration is of suite {SUITE.name!r}, not {asked[1]!r}; name that suite's "
+                "configuration with --configfile"
+            )
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
@@ -79,8 +93,8 @@ wildcard_constraints:
     model=any_of(SUITE.models),
     dataset=any_of(SUITE.datasets),
     protocol=any_of(SUITE.config["protocols"]),
-    transform=r"(resize|stretch)\d+|square257",
-    norm="imagenet|none",
+    transform=TRANSFORM,
+    norm=any_of(NORMS),
     suite=SUITE.name,
 
 
@@ -168,7 +182,18 @@ def index_params(wildcards):
         "allow_subset": SUITE.config["allow_subset"],
         "on_error": SUITE.config["on_error"],
         "versions": [version("index")] + ([version(source.indexer)] if source.kind != "column" else []),
-    }
+    } | table_state(wildcards)
+
+
+def table_state(wildcards):
+    """Size and time of a user's table, so that one replaced by an older file is noticed as well.
+
+    Left out where the index is of release 0.1.0, which left no record that its params held them.
+    """
+    source, folder = source_of(wildcards), Path(f"results/datasets/{wildcards.dataset}")
+    table = Path(SUITE.config["data_root"]) / source.name
+    known = (folder / "table.json").exists() or not (folder / "index.parquet").exists()
+    return {"table": file_state(table)} if source.kind == "csv" and table.is_file() and known else {}
 
 
 def index_input(wildcards):
@@ -339,11 +364,12 @@ def suite_scores(wildcards):
 def unrecorded_differences(wildcards):
     """A list of the scores that Snakemake has no record of (copied here) and that differ from the suite, if any do.
 
-    Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of.
+    Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of. The
+    list has a folder of its own, because Snakemake may have looked into the folders of its outputs before.
     """
     scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
     unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
-    listed = f"results/{wildcards.suite}/differing-scores.json"
+    listed = f"results/differing/{wildcards.suite}.json"
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
 
 

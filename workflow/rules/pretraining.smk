@@ -23,7 +23,7 @@ rule pretrain_model:
         runtime=attempt_times(60, per_mb=1, most=1440),
     params:
         recipe_name=lambda w: SUITE.models[w.model]["source"].removeprefix("pretrain:"),
-        recipe=lambda w: SUITE.recipe(w.model),
+        recipe=lambda w: job_recipe(SUITE.recipe(w.model)),
         arch=of_model("arch"),
         norm=of_model("norm"),
         version=version("pretraining"),

@@ -58,8 +58,9 @@ def page() -> str:
         lines += [f"## {heading}", "", " ".join(schema["description"].split()), ""]
         lines += [*table(row, definitions), "", *parts(row, "", definitions, level=3)]
         for kind, block in definitions.items():
-            if "properties" in block:
-                lines += [f"### Settings block of kind `{kind}`", "", " ".join(block["description"].split()), ""]
+            if block.get("properties"):
+                title = "`head` of method" if name == "pretraining" else "Settings block of kind"
+                lines += [f"### {title} `{kind}`", "", " ".join(block["description"].split()), ""]
                 lines += [*table(block, definitions), "", *parts(block, f"{kind}.", definitions)]
     return "\n".join(lines).rstrip() + "\n"
 

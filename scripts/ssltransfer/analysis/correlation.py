@@ -102,11 +102,13 @@ def correlate(x, y, resamples: int = RESAMPLES, seed: int = SEED) -> dict:
         than `INTERVAL_MODELS` the intervals and ranges are.
     """
     x, y = np.asarray(x, float), np.asarray(y, float)
+    unknown = int(np.sum(np.isnan(x) & ~np.isnan(y)))
     kept = np.flatnonzero(~np.isnan(x) & ~np.isnan(y))
     x, y, n = x[kept], y[kept], len(kept)
     result = {"n": n, "note": f"{n} models: no interval" if n < INTERVAL_MODELS else ""}
     if n < 3:
-        return result | {"note": "fewer than 3 models"}
+        without = f", {unknown} without a source accuracy" if unknown else ""
+        return result | {"note": f"fewer than 3 models{without}"}
     if np.ptp(x) == 0 or np.ptp(y) == 0:
         return result | {"note": "constant, so no correlation is defined"}
     drawn, shuffled = bootstrap_indices(n, resamples, seed), permutation_indices(n, resamples, seed)

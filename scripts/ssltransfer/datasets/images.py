@@ -20,6 +20,7 @@ from PIL import Image
 
 from ssltransfer.datasets.containers import open_rows
 from ssltransfer.datasets.index import split_reference
+from ssltransfer.datasets.sources import TRANSFORM
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
 from ssltransfer.part_folder import PartFolder, part_folder
@@ -28,7 +29,6 @@ from ssltransfer.versions import version
 
 log = logging.getLogger(__name__)
 
-TRANSFORM_PATTERN = re.compile(r"(resize|stretch)(\d+)|square257")
 
 # The official few-shot code reads the images of this dataset as squares, before any transform.
 SQUARE_FIRST = {"chestx": 256}
@@ -131,7 +131,7 @@ def parse_transform(transform: str, source: str = "") -> tuple[int, Callable[[Im
     source : str
         Name of the original dataset; matters for ``square257`` only.
     """
-    match = TRANSFORM_PATTERN.fullmatch(transform)
+    match = re.fullmatch(TRANSFORM, transform)
     if match is None:
         raise InputError(f"transform {transform!r} is unknown; write resizeN, stretchN or square257")
     if transform == "square257":

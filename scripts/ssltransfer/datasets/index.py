@@ -255,9 +255,9 @@ def write_index(path: str | Path, index: Index) -> None:
         "label": pa.array(list(index.label), label_type),
         **{name: pa.array(list(values)) for name, values in index.extra.items()},
     }
+    table = pa.table(columns)
     about = {"classes": list(index.classes), "promised": index.promised, "skipped": index.skipped}
     metadata = {name: json.dumps(value) for name, value in about.items()}
-    table = pa.table(columns)
     table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata)})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
@@ -269,14 +269,15 @@ def read_index(path: str | Path) -> Index:
         table = pq.read_table(path)
         columns = table.to_pydict()
         metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        if metadata.get(CHECKSUM, checksum := _checksum(columns, _about(metadata))) != checksum:
+        about = {name: metadata[name] for name in ABOUT if name in metadata}
+        if metadata.get(CHECKSUM, checksum := _checksum(columns, about)) != checksum:
             raise ValueError("its content does not match its checksum")
         return Index(
             image=columns.pop("image"),
             split=columns.pop("split"),
             label=columns.pop("label"),
             extra=columns,
-            **{name: json.loads(text) for name, text in _about(metadata).items()},
+            **{name: json.loads(text) for name, text in about.items()},
         )
     except FileNotFoundError:
         raise
@@ -284,11 +285,6 @@ def read_index(path: str | Path) -> Index:
         raise damaged(path, first_line(error)) from None
 
 
-def _about(metadata: dict[str, str]) -> dict[str, str]:
-    """The fields of an index that its file holds as metadata."""
-    return {name: text for name, text in metadata.items() if name in ABOUT}
-
-
-def _checksum(columns: dict[str, list], about: dict[str, str]) -> str:
+def _checksum(columns: dict[str, list], metadata: dict[str, str]) -> str:
     """Checksum of the content, not of the bytes, because a parquet file has several parts that can be damaged."""
-    return json_checksum([columns, about])
+    return json_checksum([columns, metadata])

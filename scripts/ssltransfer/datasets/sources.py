@@ -60,6 +60,9 @@ GENERATED = ("digits", "photographs", "shapes", "textures")
 READ_KINDS = ("original", "folder", "csv")
 """Kinds of sources that are read from the data root."""
 
+TRANSFORM = r"(resize|stretch)(\d+)|square257"
+"""Names of transforms, as a regular expression (see `images.parse_transform`)."""
+
 DOWNLOAD_FOLDER = Path("resources/datasets")
 """Folder below the working directory for downloads of datasets that are not below the data root."""
 

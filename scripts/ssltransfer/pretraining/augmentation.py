@@ -19,7 +19,7 @@ LOG_ASPECT = math.log(4 / 3)
 
 @dataclass(frozen=True)
 class Augmentation:
-    """Strength of the random transformations; the defaults change nothing.
+    """Strength of the random transformations: the block `augmentation` of a recipe.
 
     Attributes
     ----------
@@ -38,14 +38,14 @@ class Augmentation:
         Probability of dropping the colours.
     """
 
-    crop: tuple[float, float] = (1.0, 1.0)
-    flip: float = 0.0
-    jitter: float = 0.0
-    brightness: float = 0.0
-    contrast: float = 0.0
-    saturation: float = 0.0
-    hue: float = 0.0
-    grey: float = 0.0
+    crop: tuple[float, float]
+    flip: float
+    jitter: float
+    brightness: float
+    contrast: float
+    saturation: float
+    hue: float
+    grey: float
 
 
 def augment(images: Tensor, strength: Augmentation, generator: torch.Generator) -> Tensor:

@@ -3,22 +3,25 @@
 The order of an epoch depends on (seed, epoch) only, the views of a step on (seed, step).
 """
 
-import inspect
 import json
 import math
 import zlib
-from collections.abc import Callable, Iterator
-from dataclasses import asdict, dataclass, field, replace
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, replace
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_backbone, normalise
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
+from ssltransfer.row_file import open_array
+from ssltransfer.settings import complete_recipe, pretraining_schema, read_form
 from ssltransfer.training import Run, seed_step, train
 
 
@@ -26,63 +29,54 @@ from ssltransfer.training import Run, seed_step, train
 class Recipe:
     """One named settings block of config/pretraining.yaml.
 
+    The keys are described in workflow/schemas/pretraining.schema.yaml; those that method ``none`` leaves out are None.
+
     Attributes
     ----------
     name : str
         Key of the block.
-    method : str
-        A key of `methods.METHODS`, or ``none``: random initialisation, for which only `seed` counts.
-    seed : int
-        Seed of the initialisation, the order of the images and their views.
-    dataset, transform : str
-        Images: the training part of this dataset, prepared by this transform.
-    epochs : int
-        Number of passes over the images.
-    batch_size : int
-        Number of images per step; the last, incomplete batch of an epoch is left out.
-    learning_rate : float
-        Peak learning rate of AdamW: linear warm-up, then half a cosine down to zero.
-    warmup : float
-        Fraction of the steps in the warm-up, in [0, 1).
-    weight_decay : float
-        Weight decay of matrices and filters; biases and batch-norm parameters have none.
-    augmentation : dict
-        Fields of `augmentation.Augmentation`.
-    head : dict
-        Settings of the method itself.
+    written : dict
+        The block as a job's params hold it: without defaults (see `settings.job_recipe`).
     """
 
     name: str
+    written: dict
     method: str
     seed: int
-    dataset: str = ""
-    transform: str = ""
-    epochs: int = 0
-    batch_size: int = 0
-    learning_rate: float = 0.0
-    warmup: float = 0.0
-    weight_decay: float = 0.0
-    augmentation: dict = field(default_factory=dict)
-    head: dict = field(default_factory=dict)
+    dataset: str
+    transform: str
+    epochs: int
+    batch_size: int
+    learning_rate: float
+    warmup: float
+    weight_decay: float
+    augmentation: Augmentation
+    head: dict
 
     @property
     def config_path(self) -> str:
         """Place of the recipe, for error messages."""
         return f"config/pretraining.yaml, {self.name}"
 
+    @property
+    def resume_settings(self) -> dict:
+        """The recipe as the key of an unfinished run holds it: as written, in the order of the schema."""
+        keys = pretraining_schema()["additionalProperties"]["properties"]
+        blocks = {"augmentation": {}, "head": {}}
+        written = blocks | self.written
+        return {"name": self.name} | {key: written[key] for key in keys if key in written}
 
-def pretrain(
-    images: np.ndarray,
-    labels: np.ndarray,
-    rows: np.ndarray,
-    recipe: Recipe,
-    arch: str,
-    norm: str,
-    run: Run,
-) -> tuple[dict[str, Tensor], list[float]]:
-    """Train a backbone, or resume an interrupted run with the same arguments.
 
-    Parameters
+def read_recipe(name: str, written: Mapping) -> Recipe:
+    """Read a valid recipe; keys that it leaves out have their default."""
+    return read_form(Recipe, complete_recipe(written) | {"name": name, "written": dict(written)})
+
+
+@dataclass(frozen=True)
+class TrainingData:
+    """Images and labels of a dataset, and the rows that a recipe trains on.
+
+    Attributes
     ----------
     images : ndarray of uint8, shape (n, s, s, 3)
         May be memory-mapped; one batch is read at a time.
@@ -90,6 +84,30 @@ def pretrain(
         Used by method ``supervised`` alone.
     rows : ndarray of int
         Rows of the training images.
+    """
+
+    images: np.ndarray
+    labels: np.ndarray
+    rows: np.ndarray
+
+
+def read_training_data(index: str | Path | None = None, images: str | Path | None = None) -> TrainingData:
+    """Read the training part of a dataset from its index and its prepared images; empty without files."""
+    if index is None or images is None:
+        return TrainingData(np.empty(0), np.empty(0), np.empty(0))
+    found = read_index(index)
+    return TrainingData(open_array(images), found.label_array(), np.flatnonzero(found.split_array() == "train"))
+
+
+def pretrain(
+    data: TrainingData, recipe: Recipe, arch: str, norm: str, run: Run
+) -> tuple[dict[str, Tensor], list[float]]:
+    """Train a backbone, or resume an interrupted run with the same arguments.
+
+    Parameters
+    ----------
+    data : TrainingData
+        Not used by method ``none``.
     recipe : Recipe
     arch : str
         See `resnet.build_backbone`.
@@ -108,13 +126,13 @@ def pretrain(
     Raises
     ------
     InputError
-        If the recipe names an unknown method or setting, there are fewer images than one batch, ``supervised``
-        is given several labels per image, or the loss stops being finite.
+        If there are fewer images than one batch, ``supervised`` is given several labels per image, or the loss stops
+        being finite.
     """
     if recipe.method == "none":
         return build_backbone(arch, recipe.seed).state_dict(), []
-    check(recipe, labels, rows)
-    strength = settings(recipe, "augmentation", Augmentation, **recipe.augmentation)
+    images, labels, rows = data.images, data.labels, data.rows
+    check(recipe, data)
     method = build_method(recipe, arch, labels[rows])
     steps_per_epoch = len(rows) // recipe.batch_size
     steps = steps_per_epoch * recipe.epochs
@@ -123,7 +141,7 @@ def pretrain(
 
     def loss(batch: np.ndarray, step: int) -> Tensor:
         views = torch.from_numpy(images[batch]).to(device).repeat(method.views, 1, 1, 1)
-        views = normalise(augment(views, strength, seed_step(recipe.seed, step)), norm)
+        views = normalise(augment(views, recipe.augmentation, seed_step(recipe.seed, step)), norm)
         return method(views, torch.from_numpy(labels[batch]).to(device))
 
     curve = train(
@@ -133,38 +151,26 @@ def pretrain(
         build_optimiser(method, recipe),
         lambda step: schedule((step + 0.5) / steps, recipe.warmup),
         steps,
-        replace(run, key=fingerprint(images, labels, rows, recipe, run.key)),
+        replace(run, key=fingerprint(data, recipe, run.key)),
         interval=steps_per_epoch,
+        precision="float32",
         after_step=lambda step: method.after_step(step / steps),
     )
     return {name: tensor.cpu() for name, tensor in method.backbone.state_dict().items()}, curve.losses
 
 
-def check(recipe: Recipe, labels: np.ndarray, rows: np.ndarray) -> None:
-    """Refuse an unknown method, and images that the recipe cannot train on."""
-    if recipe.method not in METHODS:
-        raise InputError(
-            f"{recipe.config_path}: method is {recipe.method!r}; write none or one of {', '.join(METHODS)}"
-        )
-    if len(rows) < recipe.batch_size:
+def check(recipe: Recipe, data: TrainingData) -> None:
+    """Refuse images that the recipe cannot train on."""
+    if len(data.rows) < recipe.batch_size:
         raise InputError(
             f"{recipe.config_path}: batch_size is {recipe.batch_size}; "
-            f"write at most {len(rows)}, the training images of {recipe.dataset}"
+            f"write at most {len(data.rows)}, the training images of {recipe.dataset}"
         )
-    if recipe.method == "supervised" and labels.ndim > 1:
+    if recipe.method == "supervised" and data.labels.ndim > 1:
         raise InputError(
             f"{recipe.config_path}: dataset {recipe.dataset} has several labels per image; "
             "method supervised needs a dataset with one"
         )
-
-
-def settings(recipe: Recipe, block: str, build: Callable, *arguments, **named):
-    """Call `build` with the settings of a block of the recipe; a missing or unknown one is an InputError."""
-    try:
-        inspect.signature(build).bind(*arguments, **named)
-    except TypeError as error:
-        raise InputError(f"{recipe.config_path}: {block} of method {recipe.method}: {error}") from None
-    return build(*arguments, **named)
 
 
 def build_method(recipe: Recipe, arch: str, labels: np.ndarray) -> nn.Module:
@@ -174,7 +180,7 @@ def build_method(recipe: Recipe, arch: str, labels: np.ndarray) -> nn.Module:
         head["classes"] = int(labels.max()) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return settings(recipe, "head", METHODS[recipe.method], build_backbone(arch, recipe.seed), **head)
+        return METHODS[recipe.method](build_backbone(arch, recipe.seed), **head)
 
 
 def build_optimiser(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -205,8 +211,20 @@ def batches(rows: np.ndarray, recipe: Recipe, first: int) -> Iterator[np.ndarray
             yield np.sort(order[start * size : (start + 1) * size])
 
 
-def fingerprint(images: np.ndarray, labels: np.ndarray, rows: np.ndarray, recipe: Recipe, key: str) -> str:
+def describe_pretraining(recipe: Recipe, losses: list[float], version: int, usage: dict) -> dict:
+    """Describe where a pretrained backbone comes from; `version` is that of the component ``pretraining``."""
+    return {
+        "source": f"pretrain:{recipe.name}",
+        "version": version,
+        "recipe": recipe.written,
+        "losses": [round(loss, 5) for loss in losses],
+        "cost": usage,
+    }
+
+
+def fingerprint(data: TrainingData, recipe: Recipe, key: str) -> str:
     """Describe a run by its recipe, its labels and some images, and by the key of its other inputs."""
+    rows = data.rows
     sample = rows[:: max(1, len(rows) // 256)]
-    checksums = [zlib.crc32(np.ascontiguousarray(a).data) for a in (rows, labels[rows], images[sample])]
-    return json.dumps([asdict(recipe), key, checksums])
+    checksums = [zlib.crc32(np.ascontiguousarray(a).data) for a in (rows, data.labels[rows], data.images[sample])]
+    return json.dumps([recipe.resume_settings, key, checksums])

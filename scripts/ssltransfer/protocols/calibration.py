@@ -15,6 +15,14 @@ FOLDS = 5
 TEMPERATURES = (1e-3, 1e3)
 
 
+@dataclass(frozen=True)
+class CalibrationSettings:
+    """A settings block of kind ``calibration``; the keys are described in workflow/schemas/config.schema.yaml."""
+
+    of: str
+    seed: int
+
+
 def expected_calibration_error(probabilities: np.ndarray, labels: np.ndarray, bins: int = BINS) -> float:
     """Mean difference between confidence and accuracy over equal-width bins of the confidence, in percent.
 
@@ -94,7 +102,7 @@ def fit_temperature(logits: np.ndarray, labels: np.ndarray) -> float:
     return float(np.exp(-brentq(slope, low, high, xtol=1e-10)))
 
 
-def ece_official_scaling(logits: np.ndarray, labels: np.ndarray, seed: int = 0) -> float:
+def ece_official_scaling(logits: np.ndarray, labels: np.ndarray, seed: int) -> float:
     """ECE after temperature scaling as the official code does it, in percent.
 
     The *test* set is shuffled (NumPy's legacy generator) and cut into five folds of floor(n / 5); for each fold the
@@ -127,7 +135,7 @@ def ece_validation_scaling(
     return expected_calibration_error(softmax(logits / temperature, axis=1), labels), temperature
 
 
-def measure_calibration(predictions: Predictions, linear: dict, seed: int) -> Measurement:
+def measure_calibration(predictions: Predictions, linear: dict, settings: CalibrationSettings) -> Measurement:
     """Measure the calibration of the classifiers of a linear score.
 
     Parameters
@@ -136,8 +144,7 @@ def measure_calibration(predictions: Predictions, linear: dict, seed: int) -> Me
         Of a dataset with one label per image.
     linear : dict
         The score file of the classifiers.
-    seed : int
-        Seed of the folds of the official temperature scaling.
+    settings : CalibrationSettings
     """
     scores, labels = predictions.test_scores.astype(np.float64), predictions.test_labels
     probabilities = softmax(scores, axis=1)
@@ -155,7 +162,7 @@ def measure_calibration(predictions: Predictions, linear: dict, seed: int) -> Me
         kind="calibration",
         values=[
             percent("ece", expected_calibration_error(probabilities, labels), "linear"),
-            percent("ece", ece_official_scaling(scores, labels, seed), "linear-scaled"),
+            percent("ece", ece_official_scaling(scores, labels, settings.seed), "linear-scaled"),
             percent("ece", validated, "linear-scaled-validation"),
         ],
         checkpoint=linear["checkpoint"],

@@ -16,7 +16,7 @@ from ssltransfer.results.score_file import Measurement, percent
 
 @dataclass(frozen=True)
 class FewShotSettings:
-    """A settings block of kind ``fewshot``; its keys are described in the schema of suites."""
+    """A settings block of kind ``fewshot``; the keys are described in workflow/schemas/config.schema.yaml."""
 
     transform: str
     normalisation: str
@@ -152,31 +152,6 @@ def episode_accuracy(features: np.ndarray, episodes: np.ndarray, shot: int) -> n
         distances = np.sum(centroids**2, axis=1) - 2 * (queries @ centroids.T)
         correct[number] = np.sum(distances.argmin(axis=1) == truth)
     return correct
-
-
-def evaluate_fewshot(
-    features: np.ndarray,
-    labels: np.ndarray,
-    name: str,
-    shot: int,
-    queries: int = 15,
-    ways: int = 5,
-    episodes: int = 600,
-    seed: int = 0,
-) -> FewShotResult:
-    """Accuracy of one shot on the pooled images of a dataset.
-
-    Parameters
-    ----------
-    features : ndarray of float32, shape (n, d)
-    labels : ndarray of int, shape (n,)
-    name : str
-        The dataset's id; part of the episodes' seed.
-    shot, queries, ways, episodes, seed : int
-        Support and query images per class, classes per episode, number of episodes, seed.
-    """
-    rows = sample_episodes(labels, name, shot, queries, ways, episodes, seed)
-    return FewShotResult(ways * queries, episode_accuracy(features, rows, shot))
 
 
 def measure_fewshot(

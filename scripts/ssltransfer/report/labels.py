@@ -1,5 +1,6 @@
 """Labels of models, datasets, protocols, panels and tasks: the only place where ids become text."""
 
+from collections import Counter
 from dataclasses import dataclass
 
 from ssltransfer.analysis.suite_results import SuiteResults
@@ -83,7 +84,14 @@ class Labels:
 
 
 def suite_labels(results: SuiteResults) -> Labels:
-    """Labels of a suite; a label that several models share is followed by their ids in brackets."""
-    ids, labels = results.models["model"], results.models["label"]
-    unique = labels.where(~labels.duplicated(keep=False), labels + " (" + ids + ")")
-    return Labels(dict(zip(ids, unique, strict=True)), results.datasets, results.suffixes)
+    """Labels of a suite; one that several models or several datasets with scores share is followed by the id."""
+    scored = set(results.scores["dataset"])
+    datasets = {dataset: label for dataset, label in results.datasets.items() if dataset in scored}
+    models = dict(zip(results.models["model"], results.models["label"], strict=True))
+    return Labels(_told_apart(models), results.datasets | _told_apart(datasets), results.suffixes)
+
+
+def _told_apart(labels: dict[str, str]) -> dict[str, str]:
+    """Add the id in brackets to labels that are not unique."""
+    counts = Counter(labels.values())
+    return {name: f"{label} ({name})" if counts[label] > 1 else label for name, label in labels.items()}

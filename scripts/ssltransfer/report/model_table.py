@@ -32,12 +32,12 @@ def model_table(
         row = rows.get(model, {"arch": PAPER_ARCH, "source": "published scores only"})
         width = feature_width(row["arch"])
         records[model] = {
-            "Family": family,
-            "Architecture": row["arch"],
-            "Feature width": MISSING if width is None else str(width),
-            "Source": row["source"],
-            "Checksum": _checksum(row.get("sha256", ""), checkpoints.get(model, {})),
-            "Licence": row.get("licence", ""),
+            "family": family,
+            "architecture": row["arch"],
+            "width": MISSING if width is None else str(width),
+            "source": row["source"],
+            "checksum": _checksum(row.get("sha256", ""), checkpoints.get(model, {})),
+            "licence": row.get("licence", ""),
         }
     frame = pd.DataFrame.from_dict(records, orient="index")
     caption = (
@@ -46,8 +46,9 @@ def model_table(
     )
     labels = suite_labels(results)
     data = frame.rename_axis("model").reset_index()
-    data.insert(1, "Label", results.models["label"].to_numpy())
-    more = {"row_labels": labels.models, "section": "models", "data": data}
+    data.insert(1, "label", results.models["label"].to_numpy())
+    headings = {name: name.capitalize() for name in frame} | {"width": "Feature width"}
+    more = {"headings": headings, "row_labels": labels.models, "section": "models", "data": data}
     return records_table("model-details", "Models", caption, frame, **more)
 
 

@@ -11,7 +11,7 @@ from ssltransfer.analysis.published import printed_averages, printed_correlation
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.labels import Labels, joined, setting_label
-from ssltransfer.report.table import Column, Table, records_table
+from ssltransfer.report.table import SIGNS, Column, Table, records_table
 from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
@@ -77,7 +77,8 @@ def _side_by_side(protocol: str, setting: str, compared: pd.DataFrame, labels: L
         flags[row.model, (*task, "difference")] = row.verdict if row.verdict in ("agrees", "differs") else ""
         if marks := " ".join(mark for mark in MARKS if getattr(row, mark)):
             flags[row.model, (*task, "measured")] = marks
-        for text in filter(None, (row.partial, row.shortened, row.note)):
+        texts = [f"{getattr(row, mark)} {SIGNS[mark]}" for mark in MARKS if getattr(row, mark)]
+        for text in [*texts, row.note] if row.note else texts:
             notes.setdefault(text, {})[labels.subject(task)] = None
     columns = [Column(part, labels.subject(task), METRICS[task.metric].decimals) for task in tasks for part in parts]
     name = joined("comparison", protocol, setting, by="-")

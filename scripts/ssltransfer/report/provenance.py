@@ -12,18 +12,34 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from ssltransfer.config import read_table
+from ssltransfer.datasets import Source, parse_dataset_source, parse_members
 from ssltransfer.files import file_hash, package_data, read_json, write_json
 from ssltransfer.jobs import package_versions
+from ssltransfer.settings import config_schema
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
 REPOSITORY = package_data(".")
-TABLES = {
-    "models": "config/models.tsv",
-    "datasets": "config/datasets.tsv",
-    "pretraining": "config/pretraining.yaml",
-    "blocks": "config/protocols.yaml",
+TABLES = ("models", "datasets", "pretraining", "blocks")
+"""Keys of a suite that name files."""
+SUBJECTS = {
+    **dict.fromkeys(
+        ("fetch_checkpoint", "fetch_head", "convert_checkpoint", "verify_checkpoint", "pretrain_model"), "model"
+    ),
+    **dict.fromkeys(("obtain_dataset", "index_dataset", "generate_dataset", "generate_shapes"), "dataset"),
+    **dict.fromkeys(("relabel_dataset", "sample_images", "prepare_images", "prepare_normals"), "dataset"),
+    **dict.fromkeys(
+        (
+            "list_checkpoints",
+            "make_tables",
+            "make_published_tables",
+            "plot_figures",
+            "write_provenance",
+            "write_report",
+        ),
+        "suite",
+    ),
 }
-"""Key of a suite -> the file that it names by default."""
+"""Rule -> what the first part of the names of its logs is, for rules whose logs name no cell."""
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
 
 
@@ -61,9 +77,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     tables = {key: _table(config, key) for key in TABLES}
     checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
     datasets = _datasets(cells, tables["datasets"], checkpoints)
-    others = _ids(tables["models"], "model") - {model for _, model, _ in cells}
-    others |= _ids(tables["datasets"], "dataset") - datasets
-    costs = [(log, cost) for log, cost in _costs(Path("logs")) if _belongs(log, cells, suite, others)]
+    costs = [(log, cost) for log, cost in _costs(Path("logs")) if _belongs(log, cells, suite, datasets)]
     return {
         "suite": suite,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -130,7 +144,7 @@ def _shown(path: Path) -> str:
 
 
 def _table(config: dict, key: str) -> Path:
-    path = Path(config.get(key, TABLES[key]))
+    path = Path(config.get(key, config_schema()["properties"][key]["default"]))
     return path if path.exists() or path.is_absolute() else REPOSITORY / path
 
 
@@ -139,9 +153,16 @@ def _datasets(cells: set, table: Path, checkpoints: dict[str, dict]) -> set[str]
     used = {dataset for _, _, dataset in cells}
     for row in read_table(table) if table.is_file() else ():
         if row["dataset"] in used:
-            used |= set(re.split(r"[:/,+ ]", row["source"])[1:])
+            used |= _named_datasets(parse_dataset_source(row["source"]))
     recipes = (found.get("recipe") for found in checkpoints.values())
     return used | {recipe["dataset"] for recipe in recipes if isinstance(recipe, dict) and "dataset" in recipe}
+
+
+def _named_datasets(source: Source) -> set[str]:
+    """Datasets, and original datasets, that a source names."""
+    if source.kind == "one-of":
+        return {member.dataset for member in parse_members(source.name)[0]}
+    return {source.name} if source.kind in ("column", "original") else set()
 
 
 def _costs(logs: Path) -> Iterator[tuple[str, dict]]:
@@ -152,18 +173,15 @@ def _costs(logs: Path) -> Iterator[tuple[str, dict]]:
             yield str(path.relative_to(logs).with_suffix("")), json.loads(found[1])
 
 
-def _ids(table: Path, column: str) -> set[str]:
-    return {row[column] for row in read_table(table)} if table.is_file() else set()
-
-
-def _belongs(log: str, cells: set, suite: str, others: set[str]) -> bool:
-    """Whether a job of this suite wrote the log; logs of other suites are in the same folders."""
-    _, *parts = log.split("/")
-    if len(parts) == 3 and parts[1] in {model for _, model, _ in cells}:
-        return tuple(parts) in cells
-    if len(parts) == 1 and Path("results", parts[0], "tables").is_dir():
-        return parts[0] == suite
-    return not set(parts) & others
+def _belongs(log: str, cells: set, suite: str, datasets: set[str]) -> bool:
+    """Whether a job of this suite wrote the log; those of other suites and earlier models are in the same folders."""
+    rule, first, *others = log.split("/")
+    known = {"model": {model for _, model, _ in cells}, "dataset": datasets, "suite": {suite}}
+    if rule == "extract_features":
+        return first in known["model"] and others[0] in datasets
+    if len(others) == 2:
+        return (first, *others) in cells
+    return rule not in SUBJECTS or first in known[SUBJECTS[rule]]
 
 
 def _versions(found: Iterable[dict]) -> dict[str, list[str]]:

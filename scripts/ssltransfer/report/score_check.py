@@ -41,18 +41,18 @@ LEFT_OUT = "left out, not measured as this suite says (see the table of scores t
 
 
 class Difference(NamedTuple):
-    """One entry of a score file that differs from the suite, and the file to delete so that it is measured again."""
+    """One entry of a score file that differs from the suite, and the file to make again (``--forcerun``)."""
 
     file: str
     key: str
     found: str
     expected: str
-    delete: str
+    remake: str
 
     def __str__(self) -> str:
         return (
             f"{self.file}: {self.key}: found {self.found}, expected {self.expected}; left out, "
-            f"delete {self.delete} to measure again"
+            f"measure again with --forcerun {self.remake}"
         )
 
 
@@ -116,7 +116,7 @@ def score_differences(path: Path, score: dict, suite: Suite, cell: Cell) -> list
     expected, found = expected_entries(suite, cell), found_entries(score, suite.kind(cell.protocol))
     extra = {key: None for key in found if key.startswith("settings.") and key not in expected}
     differences = [
-        Difference(str(path), key, _text(found[key]), _text(value), _to_delete(path, key, suite, cell))
+        Difference(str(path), key, _text(found[key]), _text(value), _to_remake(path, key, suite, cell))
         for key, value in (expected | extra).items()
         if key in found and not _agrees(key, found[key], value)
     ]
@@ -230,7 +230,7 @@ def _text(value: Any) -> str:
     return str(value) if isinstance(value, str) else "nothing" if value is None else json.dumps(value)
 
 
-def _to_delete(path: Path, key: str, suite: Suite, cell: Cell) -> str:
+def _to_remake(path: Path, key: str, suite: Suite, cell: Cell) -> str:
     """Return the file whose making set a wrong entry; what follows from it is made again, too."""
     part, kind = key.partition(".")[0], suite.kind(cell.protocol)
     if part == "checkpoint":

@@ -9,6 +9,7 @@ import pandas as pd
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config import Suite
+from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.score_check import ScoreCheck, check_scores
@@ -57,7 +58,7 @@ def make_tables(
     Raises
     ------
     InputError
-        A score file or a source accuracy is wrong.
+        A score file or a source accuracy is wrong, or nothing is left to show.
     """
     promised = {} if suite is None else suite.datasets
     scores = collect_scores(score_files, promised)
@@ -65,6 +66,8 @@ def make_tables(
     for difference in check.differences:
         log.warning("%s", difference)
     linear = set(scores.loc[scores["kind"] == "linear", "dataset"])
+    if check.differences and not check.shown and not published:
+        raise InputError(f"no score was measured as this suite says, such as {check.differences[0]}")
     if check.differences:
         scores = collect_scores(check.shown, promised)
     if published:

@@ -58,7 +58,8 @@ def all_tables(results: SuiteResults, episodes: list[dict], with_paper: bool) ->
     if with_paper:
         tables += paper_tables(results, labels)
     for table in tables:
-        table.caption = joined(table.caption, analysis_note(results))
+        if not table.name.startswith("comparison"):  # which shows marked scores too, and says of each
+            table.caption = joined(table.caption, analysis_note(results))
     return score_tables(results, labels) + tables
 
 
@@ -70,11 +71,11 @@ def _analysed_episodes(episodes: list[dict], results: SuiteResults) -> list[dict
 
 
 def left_out_table(differences: Sequence[tuple]) -> Table:
-    """List the score files that are not shown, as (file, key, found, expected, file to delete)."""
-    records = pd.DataFrame(differences, columns=["file", "key", "found", "expected", "delete"])
+    """List the score files that are not shown, as (file, key, found, expected, file to make again)."""
+    records = pd.DataFrame(differences, columns=["file", "key", "found", "expected", "forcerun"])
     caption = (
-        "These score files were not measured as this suite says, so none of the tables and figures shows them. Delete "
-        "the file in the last column, and Snakemake measures again; or write the suite as it was."
+        "These score files were not measured as this suite says, so none of the tables and figures shows them. To "
+        "measure again, run Snakemake with --forcerun and the file in the last column; deleting a file is not enough."
     )
     cells = records.set_index("file")
     return records_table("left-out", "Scores that were left out", caption, cells, data=records)

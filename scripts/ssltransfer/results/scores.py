@@ -34,6 +34,8 @@ from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
 AVERAGE = "average"
+SMALLEST_PERCENTAGE = 1
+"""Smallest source accuracy that is taken for a percentage; smaller ones are most likely fractions."""
 MAX_WARNINGS = 3
 """Number of warnings per protocol that captions repeat."""
 
@@ -263,7 +265,7 @@ def source_accuracy(models: list[dict], scores: pd.DataFrame, linear: Collection
     Raises
     ------
     InputError
-        The text is neither a number from 0 to 100 nor ``measured:DATASET`` with a linear score.
+        The text is neither a percentage (1 to below 100) nor ``measured:DATASET`` with a linear score.
     """
     found = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
     measured = found.set_index(["model", "dataset"])["value"].where(found["partial"].eq("").to_numpy())
@@ -290,10 +292,10 @@ def _percent(model: str, text: str) -> float:
         value = float(text)
     except ValueError:
         value = math.nan
-    if not 0 < value < 100:
+    if not SMALLEST_PERCENTAGE <= value < 100:
         raise InputError(
             f"models table, row {model}, source_accuracy: {text!r} found, "
-            "write a percentage between 0 and 100, measured:DATASET, or nothing"
+            "write a percentage from 1 to below 100, measured:DATASET, or nothing"
         )
     return value
 

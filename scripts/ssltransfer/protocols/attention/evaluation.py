@@ -34,7 +34,7 @@ def attention_maps(
     Parameters
     ----------
     backbone : ResNet
-        From `fusion.optimise_for_inference`, on the device.
+        From `models.fusion.fuse_conv_bn`, on the device.
     images : ndarray of uint8, shape (n, bordered size, bordered size, 3)
         Images with their borders.
     norm : str

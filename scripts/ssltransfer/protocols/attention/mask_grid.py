@@ -23,8 +23,8 @@ class MaskGrid:
     """
 
     size: int
-    mask: int = 10
-    stride: int = 1
+    mask: int
+    stride: int
 
     def __post_init__(self) -> None:
         if not 1 <= self.stride <= self.mask:

@@ -68,7 +68,7 @@ class Occluder:
     Parameters
     ----------
     backbone : ResNet
-        From `fusion.optimise_for_inference`, on its device.
+        From `models.fusion.fuse_conv_bn`, on its device.
     image : ndarray of uint8, shape (bordered size, bordered size, 3)
         The image with its border.
     norm : {'imagenet', 'none'}
@@ -88,9 +88,9 @@ class Occluder:
         image: np.ndarray,
         norm: str,
         grid: MaskGrid,
-        fill: str = "mean",
-        view: str = "crop",
-        feature: str = "pooled",
+        fill: str,
+        view: str,
+        feature: str,
     ) -> None:
         if image.shape != (grid.bordered_size, grid.bordered_size, 3):
             raise ValueError(f"image has shape {image.shape}, expected a side of {grid.bordered_size} pixels")

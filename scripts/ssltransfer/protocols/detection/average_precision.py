@@ -76,7 +76,7 @@ def evaluate(
     detections: Detections,
     objects: GroundTruth,
     classes: int,
-    rule: str = "11-point",
+    rule: str,
     thresholds: tuple[float, ...] = THRESHOLDS,
     absent: float = 0.0,
     sort: str = "stable",

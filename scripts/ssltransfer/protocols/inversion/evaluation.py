@@ -5,6 +5,7 @@ from collections.abc import Callable
 import numpy as np
 
 from ssltransfer.protocols.inversion import similarity
+from ssltransfer.protocols.inversion.inverted_file import Inverted
 from ssltransfer.protocols.inversion.settings import EvaluationSettings
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, training_schedule
@@ -12,32 +13,25 @@ from ssltransfer.settings import defaults
 
 
 def measure_inversion(
-    images: np.ndarray,
+    inverted: Inverted,
     originals: np.ndarray,
-    names: list[str],
     distances: dict[str, Callable[[np.ndarray, np.ndarray], np.ndarray]],
     missing: dict[str, str],
-    trained: dict,
     settings: EvaluationSettings,
 ) -> Measurement:
     """Measure the similarity of reconstructions and originals: means over the images, and the values of each image.
 
     Parameters
     ----------
-    images : ndarray of float, shape (n, h, w, 3)
-        Reconstructions, with pixels from 0 to 1.
+    inverted : Inverted
     originals : ndarray of uint8, shape (n, h, w, 3)
-    names : list of str
-        Names of the images.
     distances : dict
         LPIPS distance by the name of its network (see `similarity.load_distances`).
     missing : dict of str to str
         Reason why the distance of a network is missing, by the name of the network.
-    trained : dict
-        Provenance of the reconstructions.
     settings : EvaluationSettings
     """
-    targets = originals / 255
+    images, trained, targets = inverted.images, inverted.provenance, originals / 255
     found = {f"lpips-{name}": ("distance", distance(images, targets)) for name, distance in distances.items()}
     colours = similarity.colour_errors(images, targets)
     for channel, values in zip(("red", "green", "blue"), colours.T, strict=True):
@@ -55,7 +49,7 @@ def measure_inversion(
         details={
             "images": {
                 name: {metric: float(values[row]) for metric, (_, values) in found.items()}
-                for row, name in enumerate(names)
+                for row, name in enumerate(inverted.names)
             },
             "training_cost": trained["cost"],
             "trained_settings": trained.get("settings"),
@@ -83,14 +77,12 @@ def _warnings(missing: dict[str, str], settings: EvaluationSettings) -> list[str
     return warnings
 
 
-def draw_inversion(
-    images: np.ndarray, originals: np.ndarray, names: list[str], settings: EvaluationSettings
-) -> Pictures:
+def draw_inversion(inverted: Inverted, originals: np.ndarray, settings: EvaluationSettings) -> Pictures:
     """Show originals and reconstructions; the arguments are those of `measure_inversion`."""
     bound = "a sigmoid" if settings.network.output == "sigmoid" else "clipping"
     return Pictures(
-        names,
+        inverted.names,
         {"image": originals},
-        {"reconstruction": np.rint(255 * images).astype(np.uint8)},
+        {"reconstruction": np.rint(255 * inverted.images).astype(np.uint8)},
         f"{settings.steps} iterations, images of {originals.shape[1]} pixels, bounded by {bound}.",
     )

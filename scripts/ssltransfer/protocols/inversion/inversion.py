@@ -157,6 +157,7 @@ def _invert_batch(
         settings.steps,
         run,
         interval=_interval(settings.steps),
+        precision="float32",
     )
     with torch.no_grad():
         return pixels.image(prior()).float().cpu().numpy(), curve.losses

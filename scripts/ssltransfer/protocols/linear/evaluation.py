@@ -13,30 +13,9 @@ from ssltransfer.protocols.input_norms import bias_warnings, describe_input
 from ssltransfer.protocols.linear import classification_metrics
 from ssltransfer.protocols.linear.design_matrix import Rows
 from ssltransfer.protocols.linear.logistic import Fit, fit_path, official_path
+from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.results.prediction_file import Predictions
 from ssltransfer.results.score_file import Measurement, percent
-
-
-@dataclass(frozen=True)
-class Penalties:
-    """Log-spaced penalties on the summed loss: the first, the last, and how many in all."""
-
-    first: float
-    last: float
-    count: int
-
-
-@dataclass(frozen=True)
-class LinearSettings:
-    """A settings block of kind ``linear``; its keys are described in the schema of suites."""
-
-    transform: str
-    normalisation: str
-    lambdas: Penalties
-    validation_fraction: float
-    seed: int
-    solver: str
-    difficult: str
 
 
 def lambda_grid(first: float, last: float, count: int) -> np.ndarray:
@@ -93,7 +72,7 @@ def evaluate_linear(
     classes: int,
     metric: str,
     lambdas: np.ndarray,
-    solver: str = "converged",
+    solver: str,
     arrays: Arrays = NUMPY,
 ) -> LinearResult:
     """Choose the penalty on the validation part, refit on training and validation, measure on the test part.
@@ -154,7 +133,7 @@ def measure_linear(
         By input normalisation.
     index : Index
     dataset : str
-        Id of the dataset; part of the seed of a random validation part.
+        Id of the dataset, for messages.
     metric : str
         See `classification_metrics.evaluate`.
     settings : LinearSettings

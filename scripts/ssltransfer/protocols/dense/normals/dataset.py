@@ -9,12 +9,21 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import FORMATS, read_image
+from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import normalise
 from ssltransfer.protocols.dense.normals.codebook import IGNORE, check_labels
-from ssltransfer.protocols.dense.normals.ground_truth import label_cells, label_normals, padded
+from ssltransfer.protocols.dense.normals.ground_truth import (
+    label_cells,
+    label_normals,
+    make_codebook,
+    open_normals,
+    padded,
+)
 from ssltransfer.protocols.dense.normals.network import STRIDE
+from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 
 
 def resized(width: int, height: int, shorter: int, longest: int) -> tuple[int, int]:
@@ -76,6 +85,38 @@ class NormalsDataset:
         """Image (uint8) and labels (int64) at this shorter side."""
         image = self.image(row, shorter)
         return torch.from_numpy(image), torch.from_numpy(self.labels(row, *image.shape[:2]))
+
+
+def training_data(
+    source: Dataset, normals_file: str | Path, settings: NormalsSettings, config_path: str
+) -> tuple[NormalsDataset, np.ndarray]:
+    """Open the images that a network is trained on, with the code words of its settings.
+
+    Returns
+    -------
+    dataset : NormalsDataset
+    rows : ndarray of int
+        Rows of the training images.
+
+    Raises
+    ------
+    InputError
+        See `ground_truth.make_codebook`; `config_path` names the settings.
+    """
+    index = source.index
+    normals, rows = open_normals(normals_file, len(index)), np.flatnonzero(index.split_array() == "train")
+    codebook = make_codebook(settings, normals, rows, lambda: read_code_words(source.root), config_path)
+    labels = index.extra.get("codes", ()) if settings.targets == "images" else ()
+    return NormalsDataset(source.root, index.image, normals, codebook, settings.sides.longest, labels), rows
+
+
+def evaluation_data(
+    source: Dataset, normals_file: str | Path, settings: NormalsSettings, codebook: np.ndarray
+) -> tuple[NormalsDataset, np.ndarray]:
+    """Open the images that a network with this codebook is tested on, and return the rows of the test images, too."""
+    index = source.index
+    normals, rows = open_normals(normals_file, len(index)), np.flatnonzero(index.split_array() == "test")
+    return NormalsDataset(source.root, index.image, normals, codebook, settings.sides.longest), rows
 
 
 def read_labels(path: Path) -> np.ndarray:

@@ -1,12 +1,12 @@
 """Evaluation of a network for surface normals: angular errors, score and pictures of predictions."""
 
 import csv
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
 import torch
-from torch import Tensor
 
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
@@ -29,52 +29,64 @@ SHARES = [f"within-{threshold:g}" for threshold in THRESHOLDS]
 """Names of the metrics that are percentages of pixels."""
 
 
-@torch.inference_mode()
-def predict(
-    network: NormalsNetwork, dataset: NormalsDataset, rows: np.ndarray, shorter: int, norm: str, device: torch.device
-) -> Tensor:
-    """Predict the normals of images, float32 (n, h, w, 3), at the size of the originals."""
-    images = [torch.from_numpy(dataset.image(row, shorter)) for row in rows]
-    batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images])
-    logits = network(network_input(batch.to(device), sizes, norm))
-    codebook = torch.from_numpy(dataset.codebook).to(device)
-    return logits_to_normals(logits, codebook, sizes[0], dataset.normals.shape[1:3])
+@dataclass(frozen=True)
+class Predictor:
+    """A trained network and the images that it is tested on.
+
+    Attributes
+    ----------
+    network : NormalsNetwork
+        Moved to the device, and used in evaluation mode.
+    dataset : NormalsDataset
+    shorter : int
+        Shorter side of the network's input, in pixels.
+    norm : str
+        Input normalisation.
+    device : torch.device
+    """
+
+    network: NormalsNetwork
+    dataset: NormalsDataset
+    shorter: int
+    norm: str
+    device: torch.device
+
+    def __post_init__(self) -> None:
+        self.network.to(self.device, memory_format=torch.channels_last).eval()
+
+    @torch.inference_mode()
+    def predict(self, rows: Sequence[int]) -> np.ndarray:
+        """Predict the normals of images, float32 (n, h, w, 3), at the size of the originals."""
+        images = [torch.from_numpy(self.dataset.image(row, self.shorter)) for row in rows]
+        batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images])
+        logits = self.network(network_input(batch.to(self.device), sizes, self.norm))
+        codebook = torch.from_numpy(self.dataset.codebook).to(self.device)
+        return logits_to_normals(logits, codebook, sizes[0], self.dataset.normals.shape[1:3]).cpu().numpy()
 
 
 def angular_errors(
-    network: NormalsNetwork,
-    dataset: NormalsDataset,
+    predictor: Predictor,
     rows: np.ndarray,
-    shorter: int,
-    norm: str,
-    device: torch.device,
     progress: Callable[[Iterable, int], Iterable] = lambda batches, total: batches,
 ) -> AngularErrors:
     """Angular errors of the predicted normals, at all pixels of these images with a known normal.
 
     Parameters
     ----------
-    network : NormalsNetwork
-    dataset : NormalsDataset
+    predictor : Predictor
     rows : ndarray of int
-    shorter : int
-        Shorter side of the network's input, in pixels.
-    norm : str
-        Input normalisation.
-    device : torch.device
     progress : callable
         Wraps (batches, number of batches).
     """
-    network.to(device, memory_format=torch.channels_last).eval()
+    dataset = predictor.dataset
     height, width = dataset.normals.shape[1:3]
-    new = resized(width, height, shorter, dataset.longest)
+    new = resized(width, height, predictor.shorter, dataset.longest)
     at_once = max(1, BATCH_PIXELS // max(height * width, new[0] * new[1]))
     starts = range(0, len(rows), at_once)
     errors = AngularErrors()
     for start in progress(starts, len(starts)):
         some = rows[start : start + at_once]
-        predicted = predict(network, dataset, some, shorter, norm, device).cpu().numpy()
-        for row, normals in zip(some, predicted, strict=True):
+        for row, normals in zip(some, predictor.predict(some), strict=True):
             truth, known = unpack_normals(dataset.normals[row])
             errors.add(angles(normals[known], truth[known]))
     return errors
@@ -146,30 +158,21 @@ def write_image_table(path: str | Path, images: list[str], errors: AngularErrors
             table.writerow([name, image["pixels"], *known])
 
 
-def draw_predictions(
-    network: NormalsNetwork,
-    dataset: NormalsDataset,
-    rows: np.ndarray,
-    shorter: int,
-    norm: str,
-    device: torch.device,
-    count: int = 8,
-    side: int = 256,
-) -> Pictures:
+def draw_predictions(predictor: Predictor, rows: np.ndarray, count: int = 8, side: int = 256) -> Pictures:
     """Draw images, known and predicted normals and angular errors.
 
     Parameters
     ----------
-    network, dataset, rows, shorter, norm, device
-        See `angular_errors`.
+    predictor : Predictor
+    rows : ndarray of int
     count : int
         Number of images, spread evenly over `rows`.
     side : int
         Limit of a panel's longer side in pixels.
     """
-    network.to(device, memory_format=torch.channels_last).eval()
+    dataset = predictor.dataset
     some = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
-    predicted = np.concatenate([predict(network, dataset, [row], shorter, norm, device).cpu().numpy() for row in some])
+    predicted = np.concatenate([predictor.predict([row]) for row in some])
     truth, known = unpack_normals(dataset.normals[some])
     errors = np.full(known.shape, np.nan)
     errors[known] = angles(predicted[known], truth[known])

@@ -13,7 +13,7 @@ from ssltransfer.protocols.dense.normals.ground_truth import check_size, write_n
 log = logging.getLogger(__name__)
 
 
-def prepare_normals(dataset: Dataset, output: Path, progress: Callable[[Iterable], Iterable] = iter) -> dict[str, int]:
+def prepare_normals(dataset: Dataset, output: Path, progress: Callable[[Iterable], Iterable] = iter) -> None:
     """Write the normals of all images of a dataset and log the counts of their pixels.
 
     Parameters
@@ -25,11 +25,6 @@ def prepare_normals(dataset: Dataset, output: Path, progress: Callable[[Iterable
     progress : callable
         Wraps the sequence of rows.
 
-    Returns
-    -------
-    dict of str to int
-        Counts, see `ground_truth.write_normals`.
-
     Raises
     ------
     InputError
@@ -40,7 +35,6 @@ def prepare_normals(dataset: Dataset, output: Path, progress: Callable[[Iterable
     log.info("%d images: %s", count, ", ".join(f"{value} {name}" for name, value in counts.items()))
     if counts["zero"]:
         log.warning("%d pixels are marked valid but have no normal; they are left out", counts["zero"])
-    return counts
 
 
 def _read(dataset: Dataset, rows: Iterable[int]) -> Iterator[tuple[str, np.ndarray, np.ndarray]]:

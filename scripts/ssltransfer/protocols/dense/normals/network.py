@@ -74,9 +74,7 @@ class PyramidPooling(nn.Module):
     variance is that of few images.
     """
 
-    def __init__(
-        self, features: int, codes: int, channels: int = 512, dropout: float = 0.1, norm_momentum: float = 0.1
-    ) -> None:
+    def __init__(self, features: int, codes: int, channels: int, dropout: float, norm_momentum: float) -> None:
         super().__init__()
         self.bins = nn.ModuleList(
             nn.Sequential(nn.AdaptiveAvgPool2d(side), *_convolution(features, channels, 1)) for side in BINS
