@@ -1,7 +1,10 @@
 """Read the original layout of a dataset, or a user's own images, into an index."""
 
+from pathlib import Path
+
 from ssltransfer.datasets.index import write_index
 from ssltransfer.datasets.indexing import index_source
+from ssltransfer.files import write_json
 from ssltransfer.jobs import job, progress
 
 with job(snakemake.log[0]):
@@ -12,4 +15,6 @@ with job(snakemake.log[0]):
         workers=snakemake.threads,
         progress=lambda rows, total: progress(rows, "images", total),
     )
+    if table := snakemake.params.index.get("table"):  # see `table_state` in workflow/rules/common.smk
+        write_json(Path(snakemake.output.index).with_name("table.json"), {"table": table})
     write_index(snakemake.output.index, index)

@@ -1,5 +1,6 @@
 """A user's own images in the real workflow, as docs/datasets.md shows it; without keeping prepared images."""
 
+import os
 from collections import Counter
 
 import numpy as np
@@ -30,7 +31,12 @@ def suite_text():
     """The suite that docs/datasets.md shows, made quick, with what this test is about."""
     page = (REPOSITORY / "docs/datasets.md").read_text(encoding="utf-8")
     shown = page.split("```yaml\n")[1].split("```")[0]
-    for old, new in (("/data", "data"), ("resize224", "resize16"), ("count: 45", "count: 3"), (": 600", ": 20")):
+    penalties = "lambdas: {first: 1.0e-6, last: 1.0e+5, count: 3}"
+    for old, new in (
+        ("/data", "data"),
+        ("kind: linear", f"kind: linear, transform: resize16, {penalties}"),
+        ("kind: fewshot", "kind: fewshot, transform: resize16, episodes: 20"),
+    ):
         assert old in shown
         shown = shown.replace(old, new)
     return shown + "keep_images: false\non_error: skip\n"
@@ -108,3 +114,13 @@ def test_unreadable_images_fail_by_default(folder):
     assert done.returncode == 1
     assert "1 of 30 images cannot be used: image data/scenes/img/7 ü.jpg cannot be read" in done.stdout
     assert not (folder / target).exists()
+
+
+def test_a_table_replaced_by_an_older_one_is_noticed(folder):
+    target, listed = "results/datasets/scenes/index.parquet", folder / "data/scenes/list.csv"
+    assert "Nothing to be done" in succeed(folder, target, "--dry-run")
+    status, record = listed.stat(), folder / "results/datasets/scenes/table.json"
+    os.utime(listed, (status.st_atime, status.st_mtime - 1000))
+    assert "rule index_dataset:" in succeed(folder, target, "--dry-run")
+    os.utime(listed, (status.st_atime, status.st_mtime))
+    assert "Nothing to be done" in succeed(folder, target, "--dry-run") and record.is_file()

@@ -77,6 +77,12 @@ def read_json(path: str | Path) -> dict:
     return content
 
 
+def file_state(path: str | Path) -> list[int]:
+    """Return the size of a file in bytes and the time of its last change in whole seconds, which copies keep."""
+    status = Path(path).stat()
+    return [status.st_size, int(status.st_mtime)]
+
+
 def file_hash(path: str | Path, algorithm: str = "sha256") -> str:
     """Return the hexadecimal digest of a file."""
     with Path(path).open("rb") as file:

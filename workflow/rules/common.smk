@@ -13,7 +13,7 @@ from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
-from ssltransfer.files import package_data
+from ssltransfer.files import file_state, package_data
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.report.score_check import list_differences
 from ssltransfer.settings import job_recipe
@@ -182,7 +182,18 @@ def index_params(wildcards):
         "allow_subset": SUITE.config["allow_subset"],
         "on_error": SUITE.config["on_error"],
         "versions": [version("index")] + ([version(source.indexer)] if source.kind != "column" else []),
-    }
+    } | table_state(wildcards)
+
+
+def table_state(wildcards):
+    """Size and time of a user's table, so that one replaced by an older file is noticed as well.
+
+    Left out where the index is of release 0.1.0, which left no record that its params held them.
+    """
+    source, folder = source_of(wildcards), Path(f"results/datasets/{wildcards.dataset}")
+    table = Path(SUITE.config["data_root"]) / source.name
+    known = (folder / "table.json").exists() or not (folder / "index.parquet").exists()
+    return {"table": file_state(table)} if source.kind == "csv" and table.is_file() and known else {}
 
 
 def index_input(wildcards):

@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import read_json
+from ssltransfer.files import file_state, read_json
 
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
 
@@ -45,8 +45,7 @@ def local_files(source: str) -> list[str]:
 
 def local_state(source: str) -> dict[str, list[int]]:
     """Size and time (seconds) of the files of a source that are on this machine, by path."""
-    files = {path: Path(path).stat() for path in local_files(source) if Path(path).is_file()}
-    return {path: [status.st_size, int(status.st_mtime)] for path, status in files.items()}
+    return {path: file_state(path) for path in local_files(source) if Path(path).is_file()}
 
 
 def source_with_state(source: str, manifest: str | Path) -> str | list:
