@@ -6,7 +6,7 @@
 rule fetch_checkpoint:
     """Fetch and verify the published files of a model."""
     input:
-        originals_here,
+        local_checkpoint_files,
     output:
         manifest="results/checkpoints/{model}.manifest.json",
     log:
@@ -45,7 +45,7 @@ rule convert_checkpoint:
     input:
         manifest="results/checkpoints/{model}.manifest.json",
         # Snakemake does not look behind a manifest that is missing, as after a failed fetch.
-        originals=originals_here,
+        originals=local_checkpoint_files,
     output:
         checkpoint="results/checkpoints/{model}.safetensors",
     log:

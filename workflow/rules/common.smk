@@ -232,7 +232,7 @@ def image_params(wildcards):
 # checkpoints.smk
 
 
-def originals_here(wildcards):
+def local_checkpoint_files(wildcards):
     return present_files(SUITE.models[wildcards.model]["source"])
 
 

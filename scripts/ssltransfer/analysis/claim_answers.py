@@ -48,8 +48,8 @@ def _most_tasks(e: Evidence) -> Answer:
 
 
 def _linear_all_but_one(e: Evidence) -> Answer:
-    wins = e.supervised_wins(e.tasks("linear"))
-    return f"supervised wins {len(wins)} of {e.tasks('linear').shape[1]}", len(wins) == 1
+    wins = e.supervised_wins(e.scores("linear"))
+    return f"supervised wins {len(wins)} of {e.scores('linear').shape[1]}", len(wins) == 1
 
 
 def _linear_margin(e: Evidence) -> Answer:
@@ -63,31 +63,31 @@ def _fewshot_supervised_margin(e: Evidence) -> Answer:
 
 
 def _normals_margin(e: Evidence) -> Answer:
-    found = e.tasks("normals")
+    found = e.scores("normals")
     leads = found.loc["simclr-v2"] - found.loc[SUPERVISED]
     text = "; ".join(f"{METRICS[t.metric].label} {leads[t]:+.2f}" for t in tasks_of(leads.index))
     return text, bool(leads.abs().between(3.5, 10.5).all())
 
 
 def _normals_sweep(e: Evidence) -> Answer:
-    found = e.tasks("normals")
+    found = e.scores("normals")
     firsts = [e.ranking(found[t], METRICS[t.metric].better)[0] for t in tasks_of(found)]
     return f"SimCLR-v2 first in {firsts.count('SimCLR-v2')} of {len(firsts)}", set(firsts) == {"SimCLR-v2"}
 
 
 def _finetune_supervised_best(e: Evidence) -> Answer:
-    wins = [t.dataset for t in e.supervised_wins(e.tasks("finetune"))]
+    wins = [t.dataset for t in e.supervised_wins(e.scores("finetune"))]
     return f"{len(wins)}: {', '.join(wins)}", len(wins) == 3 and "aircraft" in wins
 
 
 def _finetune_outperform(e: Evidence) -> Answer:
-    ranked = e.ranking(e.tasks("finetune").mean(axis=1))
+    ranked = e.ranking(e.scores("finetune").mean(axis=1))
     better = ranked[: ranked.index("Supervised")]
     return ", ".join(better), set(better) == {"DeepCluster-v2", "SwAV", "SimCLR-v2"}
 
 
 def _fewshot_not_supervised(e: Evidence) -> Answer:
-    found = e.tasks("fewshot", "20-shot")
+    found = e.scores("fewshot", "20-shot")
     tasks = [task for task in tasks_of(found) if task.dataset not in CD_FSL]
     wins = e.supervised_wins(found[tasks])
     lost = sorted({task.dataset for task in tasks} - {task.dataset for task in wins})
@@ -141,17 +141,17 @@ def _property_source(kind: str, metric: str, printed: float, raw_x: bool) -> Cal
 def _diffusion_transfer(e: Evidence) -> Answer:
     diffusion = e.task("attention")
     if e.version == "v1":
-        return _close(float(pearson(diffusion, e.tasks("linear").mean(axis=1))), 0.40)
+        return _close(float(pearson(diffusion, e.scores("linear").mean(axis=1))), 0.40)
     return _close(float(pearson(to_analysis_scale(diffusion, "attentive-diffusion"), e.mean_logit("linear"))), 0.38)
 
 
 def _top_linear(e: Evidence) -> Answer:
-    top = e.ranking(e.tasks("linear").mean(axis=1))[:3]
+    top = e.ranking(e.scores("linear").mean(axis=1))[:3]
     return ", ".join(top), set(top) == {"DeepCluster-v2", "SwAV", "BYOL"}
 
 
 def _best_recognition(e: Evidence) -> Answer:
-    best = e.ranking(e.tasks("linear").mean(axis=1))[0]
+    best = e.ranking(e.scores("linear").mean(axis=1))[0]
     return best, best == "DeepCluster-v2"
 
 
@@ -190,13 +190,13 @@ def _isic_top(e: Evidence) -> Answer:
 
 
 def _pcl_worst(e: Evidence) -> Answer:
-    found = e.tasks("fewshot")
+    found = e.scores("fewshot")
     last = [e.ranking(found[task])[-1] for task in tasks_of(found) if task.dataset in CD_FSL]
     return f"last in {last.count('PCL-v1')} of {len(last)}", set(last) == {"PCL-v1"}
 
 
 def _dtd_weakest(e: Evidence) -> Answer:
-    found = e.tasks("linear")
+    found = e.scores("linear")
     rhos = {task.dataset: e.rho(found[task]) for task in tasks_of(found)}
     weakest = min(rhos, key=rhos.get)
     return f"weakest {weakest} {rhos[weakest]:.3f}; dtd {rhos['dtd']:.3f}", weakest == "dtd"

@@ -45,13 +45,13 @@ class Evidence:
 
     def task(self, kind: str, dataset: str | None = None, metric: str | None = None, setting: str = "") -> pd.Series:
         """Scores of the one task that fits."""
-        tasks = tasks_of(self.tasks(kind, setting))
+        tasks = tasks_of(self.scores(kind, setting))
         found = [task for task in tasks if dataset in (None, task.dataset) and metric in (None, task.metric)]
         if len(found) != 1:
             raise KeyError(f"{kind} {dataset} {metric} {setting}: {len(found)} tasks")
         return self.matrix[found[0]]
 
-    def tasks(self, kind: str, setting: str | None = None) -> pd.DataFrame:
+    def scores(self, kind: str, setting: str | None = None) -> pd.DataFrame:
         """Scores of all tasks of a kind that the paper has."""
         wanted = [task for task in self.expected if task.kind == kind and setting in (None, task.setting)]
         if not wanted or not set(wanted) <= set(self.matrix.columns):
@@ -60,12 +60,12 @@ class Evidence:
 
     def counted(self) -> pd.DataFrame:
         """Scores of the tasks as the paper counts them: v1 25 (detection as one), v2 40."""
-        parts = [self.tasks("linear")]
+        parts = [self.scores("linear")]
         if self.version == "v2":
-            few = self.tasks("fewshot", FIGURE_SHOT)
-            parts += [self.tasks("finetune"), few, self.headline("detection-frozen")]
+            few = self.scores("fewshot", FIGURE_SHOT)
+            parts += [self.scores("finetune"), few, self.headline("detection-frozen")]
         else:
-            few = self.tasks("fewshot")
+            few = self.scores("fewshot")
             parts += [few[[task for task in tasks_of(few) if task.dataset in CD_FSL]]]
         kinds = ["detection-finetune", "normals"] + (["segmentation"] if self.version == "v2" else [])
         return pd.concat([*parts, *(self.headline(kind) for kind in kinds)], axis=1)
@@ -73,7 +73,7 @@ class Evidence:
     def headline(self, kind: str) -> pd.DataFrame:
         """Scores in the metric that stands for a kind (detection, normals, segmentation)."""
         metric = CONVENTIONS[self.version].headline(kind)
-        return self.matrix[[task for task in tasks_of(self.tasks(kind)) if task.metric == metric]]
+        return self.matrix[[task for task in tasks_of(self.scores(kind)) if task.metric == metric]]
 
     def ranking(self, values: pd.Series, better: int = 1) -> list[str]:
         """Labels of the models, best first."""
@@ -98,6 +98,6 @@ class Evidence:
 
     def mean_logit(self, kind: str, setting: str | None = None) -> pd.Series:
         """Average log-odds of all tasks of a kind."""
-        found = self.tasks(kind, setting)
+        found = self.scores(kind, setting)
         logits = {task: to_analysis_scale(found[task], task.metric) for task in tasks_of(found)}
         return pd.DataFrame(logits, index=found.index).mean(axis=1)

@@ -7,8 +7,10 @@ from functools import cached_property
 import pandas as pd
 
 from ssltransfer.analysis.comparison import measured_or_published
-from ssltransfer.analysis.correlation import correlations
+from ssltransfer.analysis.correlation import correlations, pair_correlations
+from ssltransfer.analysis.domain import domain_scores
 from ssltransfer.analysis.marks import left_out
+from ssltransfer.analysis.ranking import mean_ranks
 from ssltransfer.analysis.tasks import CONVENTIONS, Conventions, TaskScores, protocol_suffixes, task_matrix
 from ssltransfer.results.scores import source_accuracy, source_datasets
 
@@ -84,6 +86,21 @@ class SuiteResults:
     def correlations(self) -> pd.DataFrame:
         """Correlation of every task and panel average with source accuracy (see `correlation.correlations`)."""
         return correlations(self.tasks) if self.saved_correlations is None else self.saved_correlations
+
+    @cached_property
+    def pair_correlations(self) -> dict[str, pd.DataFrame]:
+        """Correlations between all pairs of tasks, by coefficient (see `correlation.pair_correlations`)."""
+        return {name: pair_correlations(self.tasks, name) for name in ("pearson", "spearman")}
+
+    @cached_property
+    def mean_ranks(self) -> pd.DataFrame:
+        """Mean rank of each model over the counted tasks (see `ranking.mean_ranks`); empty without such a task."""
+        return mean_ranks(self.tasks.matrix[self.tasks.counted]) if self.tasks.counted else pd.DataFrame()
+
+    @cached_property
+    def domain_scores(self) -> pd.DataFrame:
+        """Linear scores on the datasets that models were pretrained on (see `domain.domain_scores`)."""
+        return domain_scores(self.analysed, self.pretrained_on)
 
 
 def suite_results(

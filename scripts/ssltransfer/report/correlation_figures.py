@@ -7,7 +7,7 @@ from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from ssltransfer.analysis.correlation import pair_correlations, task_row
+from ssltransfer.analysis.correlation import task_row
 from ssltransfer.analysis.tasks import tasks_of
 from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext
 from ssltransfer.report.labels import Labels, joined
@@ -87,7 +87,7 @@ def _bars(ax, rows: list[tuple[Task, pd.Series]], labels: Labels, one_shot: bool
 
 def pairs_figure(context: FigureContext) -> Figure | None:
     """Clustered heat map of the correlations between all pairs of tasks (v1 section 4.5); None below three tasks."""
-    r = pair_correlations(context.results.tasks)
+    r = context.results.pair_correlations["pearson"]
     if len(r) < 3:
         return None
     distance = squareform(1 - np.clip(r.fillna(0).to_numpy(), -1, 1), checks=False)

@@ -1,6 +1,7 @@
 """Figures that compare models: domains of pretraining, mean ranks, and a radar chart per model."""
 
 import math
+from collections.abc import Iterable
 
 import matplotlib as mpl
 import numpy as np
@@ -8,18 +9,19 @@ import pandas as pd
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ssltransfer.analysis.domain import domain_scores
-from ssltransfer.analysis.ranking import mean_ranks
 from ssltransfer.analysis.scale import higher_is_better
 from ssltransfer.report.drawing import STYLE, FigureContext
 from ssltransfer.report.labels import joined
 from ssltransfer.results.metric_info import KINDS
 
+SOURCE_AXIS = ""
+"""Axis of the source accuracy in the radar chart; the others are named by their panels."""
+
 
 def domain_figure(context: FigureContext) -> Figure | None:
     """Linear scores on each pretraining dataset, filled for models pretrained on it; None without such scores."""
     pretrained_on = context.results.pretrained_on
-    values = domain_scores(context.results.analysed, pretrained_on)
+    values = context.results.domain_scores
     if values.empty:
         return None
     domains, models = list(values.columns), [m for m in context.models if m in values.index]
@@ -46,10 +48,7 @@ def domain_figure(context: FigureContext) -> Figure | None:
 
 def rank_figure(context: FigureContext) -> Figure | None:
     """Mean rank of each model over the tasks that the paper counts, with bootstrap intervals over tasks."""
-    tasks = context.results.tasks
-    if not tasks.counted:
-        return None
-    ranks = mean_ranks(tasks.matrix[tasks.counted])
+    ranks = context.results.mean_ranks
     if ranks.empty:
         return None
     with mpl.rc_context(STYLE):
@@ -76,6 +75,7 @@ def radar_figure(context: FigureContext) -> Figure | None:
     ranks = radar_values(context).dropna().rank(ascending=False)
     if ranks.shape[1] < 3 or len(ranks) < 2:
         return None
+    heads = radar_heads(context, ranks.columns)
     angles = np.linspace(0, 2 * np.pi, ranks.shape[1], endpoint=False)
     closed = np.append(angles, angles[0])
     columns = min(5, len(ranks))
@@ -93,7 +93,7 @@ def radar_figure(context: FigureContext) -> Figure | None:
             ax.set_theta_direction(-1)
             ax.set_ylim(0, len(ranks))
             ax.set_yticks([1, (len(ranks) + 1) / 2, len(ranks)], [])
-            ax.set_xticks(angles, ranks.columns, fontsize=5.5)
+            ax.set_xticks(angles, heads, fontsize=5.5)
             ax.tick_params(pad=-4)
             for angle, text in zip(angles, ax.get_xticklabels(), strict=True):
                 side = round(np.sin(angle), 3)
@@ -107,15 +107,24 @@ def radar_figure(context: FigureContext) -> Figure | None:
 
 
 def radar_values(context: FigureContext) -> pd.DataFrame:
-    """Scores of Fig. 7: models x axes of the chart (abbreviated kinds), higher is better."""
-    results, tasks = context.results, context.results.tasks
-    source = "Source" if tasks.leave_out else "ImageNet"
-    columns = {source: tasks.source} if tasks.source.notna().any() else {}
+    """Scores of Fig. 7: models x axes of the chart (`SOURCE_AXIS` and names of panels), higher is better."""
+    tasks = context.results.tasks
+    columns = {SOURCE_AXIS: tasks.source} if tasks.source.notna().any() else {}
     for panel in tasks.figure_panels:
         members = list(panel.tasks)
         if panel.kind == "normals":
             errors = [t for t in tasks.tasks if t.protocol == panel.protocol and t.metric == "mean-angle"]
             members = errors or members
-        head = joined(KINDS[panel.kind].short, results.suffixes[panel.protocol], "CD" if panel.cd_fsl else "")
-        columns[head] = higher_is_better(tasks.matrix[members]).mean(axis=1, skipna=False)
+        columns[panel.name] = higher_is_better(tasks.matrix[members]).mean(axis=1, skipna=False)
     return pd.DataFrame(columns)
+
+
+def radar_heads(context: FigureContext, axes: Iterable[str]) -> list[str]:
+    """Abbreviated kinds at the axes of the chart."""
+    suffixes, tasks = context.results.suffixes, context.results.tasks
+    heads = {
+        panel.name: joined(KINDS[panel.kind].short, suffixes[panel.protocol], "CD" if panel.cd_fsl else "")
+        for panel in tasks.figure_panels
+    }
+    heads[SOURCE_AXIS] = "Source" if tasks.leave_out else "ImageNet"
+    return [heads[axis] for axis in axes]

@@ -2,8 +2,8 @@
 
 import pandas as pd
 
-from ssltransfer.analysis.correlation import COEFFICIENTS, PAIR_MODELS, pair_correlations
-from ssltransfer.analysis.ranking import mean_ranks, shared_tasks, survivors
+from ssltransfer.analysis.correlation import COEFFICIENTS, PAIR_MODELS
+from ssltransfer.analysis.ranking import shared_tasks, survivors
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
 from ssltransfer.report.labels import Labels
@@ -59,7 +59,7 @@ def _leave_one_out_range(row: dict, labels: Labels) -> str:
 def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     """Mean rank of each model over the counted tasks that all models have; an empty list without such a task."""
     matrix = results.tasks.matrix[results.tasks.counted]
-    ranks = mean_ranks(matrix)
+    ranks = results.mean_ranks
     if ranks.empty:
         return []
     interval = [f"{low:.1f} to {high:.1f}" for low, high in zip(ranks["low"], ranks["high"], strict=True)]
@@ -88,8 +88,7 @@ def pair_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         f"Pairs that fewer than {PAIR_MODELS} models have in common are left out."
     )
     tables = []
-    for name in ("pearson", "spearman"):
-        r = pair_correlations(results.tasks, name)
+    for name, r in results.pair_correlations.items():
         if len(r):
             names = {task: labels.axis(task) for task in tasks_of(r.columns)}
             title = f"All pairs of tasks, {name.capitalize()}"

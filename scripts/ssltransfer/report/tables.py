@@ -5,7 +5,6 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ssltransfer.analysis.domain import domain_scores
 from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.ranking import paired_differences
 from ssltransfer.analysis.suite_results import SuiteResults
@@ -192,10 +191,10 @@ def _correlation_row(tasks: list[Task], columns: pd.Index, results: SuiteResults
 def domain_table(results: SuiteResults, labels: Labels) -> Table | None:
     """Compare models on the dataset they were pretrained on with models pretrained elsewhere.
 
-    The scores are those of `domain_scores`, own ones flagged; the footer has means over models of the own and of the
-    other domains. None where there are no such scores.
+    The scores are those of `SuiteResults.domain_scores`, own ones flagged; the footer has means over models of the own
+    and of the other domains. None where there are no such scores.
     """
-    wide = domain_scores(results.analysed, results.pretrained_on)
+    wide = results.domain_scores
     if wide.empty:
         return None
     own = pd.DataFrame({d: [results.pretrained_on[m] == d for m in wide.index] for d in wide}, wide.index)
