@@ -117,7 +117,7 @@ def marks(table: Table) -> pd.DataFrame:
         if column.better:
             values = pd.to_numeric(table.cells.iloc[:, j]).round(column.decimals) * column.better
             name = table.cells.columns[j]
-            values = values.mask([(row, name) in table.unranked for row in values.index])
+            values = values.mask(pd.Series([(row, name) in table.unranked for row in values.index], values.index, bool))
             ranks = values.rank(method="dense", ascending=False)
             marked.iloc[(ranks == 1).to_numpy(), j] = "best"
             marked.iloc[(ranks == 2).to_numpy(), j] = "second"
