@@ -42,6 +42,11 @@ def test_ties_after_rounding_share_a_mark():
     assert marked.iloc[:, 0].tolist() == ["", "best", "second", "second", ""]
 
 
+def test_a_table_without_rows_is_written():
+    empty = table({"a": []})
+    assert marks(empty).empty and "<tbody>" in to_html(empty) and to_csv(empty).strip() == "row,a"
+
+
 def test_lower_is_better():
     assert marks(table({"a": [1.0, 3.0, 2.0]}, better=-1)).iloc[:, 0].tolist() == ["best", "", "second"]
 
