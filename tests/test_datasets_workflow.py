@@ -118,6 +118,7 @@ def test_unreadable_images_fail_by_default(folder):
 
 def test_a_table_replaced_by_an_older_one_is_noticed(folder):
     target, listed = "results/datasets/scenes/index.parquet", folder / "data/scenes/list.csv"
+    succeed(folder, target)
     assert "Nothing to be done" in succeed(folder, target, "--dry-run")
     status, record = listed.stat(), folder / "results/datasets/scenes/table.json"
     os.utime(listed, (status.st_atime, status.st_mtime - 1000))
