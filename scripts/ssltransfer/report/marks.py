@@ -54,5 +54,6 @@ def analysis_note(results: SuiteResults) -> str:
     if count := (shortened & ~kept & ~partial).sum():
         notes.append(f"Without {count} scores of shortened trainings, whose tasks have published scores.")
     if kept.any():
-        notes.append(f"With {kept.sum()} scores of shortened trainings, alike for all models.")
+        kinds = ", ".join(KINDS[kind].label for kind in dict.fromkeys(cells.loc[kept, "kind"]))
+        notes.append(f"Shortened trainings, alike for all models: {kinds}.")
     return " ".join(notes)
