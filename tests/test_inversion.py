@@ -288,7 +288,7 @@ snakemake = SimpleNamespace(
     output=SimpleNamespace(images=f"{folder}/inverted.npz", curve=f"{folder}/curve.json"),
     log=[f"{folder}/log{stop}"],
     params=SimpleNamespace(settings=settings, arch="resnet-1x1x1x1-w4", norm="imagenet", version=version),
-    wildcards=SimpleNamespace(protocol="p"),
+    wildcards={"protocol": "p", "dataset": "d"},
 )
 runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
 """

@@ -10,6 +10,7 @@ from test_profiles import RULES
 
 from ssltransfer.config import Cell, load_suite, read_yaml
 from ssltransfer.errors import InputError
+from ssltransfer.files import read_json, write_json
 from ssltransfer.report.score_check import COMPONENTS, TRAINED, check_scores, expected_entries
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.settings import config_schema
@@ -234,10 +235,10 @@ def test_a_job_that_read_an_edited_configuration_is_left_out(finished, tmp_path)
     """A job waits in a queue, the configuration is edited and put back: Snakemake's records hold the old settings."""
     folder = shutil.copytree(finished, tmp_path / "copy", copy_function=shutil.copy2)
     path = folder / "results/scores/toy-fewshot/toy-random/digits.json"
-    score = json.loads(path.read_text())
+    score = read_json(path)
     score["settings"]["episodes"] = 51
     score["values"][0] |= {"value": 59.01, "low": 58.0, "high": 60.0}
-    path.write_text(json.dumps(score))
+    write_json(path, score)
     succeed(folder)
     (row,) = pd.read_csv(folder / "results/toy/tables/left-out.csv", dtype=str).to_dict("records")
     assert row["file"].endswith("toy-fewshot/toy-random/digits.json") and row["key"] == "settings.episodes"
