@@ -2,6 +2,7 @@
 # Makes: SUITE (the validated suite), wildcard constraints, and the input and parameter functions of the rules.
 import re
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,7 +10,7 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
+from ssltransfer.config import NORMS, PUBLISHED, Cell, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
@@ -48,6 +49,9 @@ SUITE_REPORT = f"results/{SUITE.name}/report.html"
 # A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
 GPU_HERE = int(has_gpu())
+
+# Whether jobs can have detectron2: from an environment of their own, or installed beside Snakemake.
+DETECTRON2 = bool(workflow.deployment_settings.deployment_method) or find_spec("detectron2") is not None
 
 # Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
 KINDS_WITH_PICTURES = ("detection", "normals", "inversion", "attention")
@@ -341,6 +345,20 @@ def attention_images(wildcards):
     return f"results/datasets/{wildcards.dataset}/stretch{frame}.npy"
 
 
+# detection.smk
+
+
+def detectron2_index(wildcards):
+    """The index of the dataset; a job that would need detectron2 but cannot get it is refused while jobs are planned."""
+    score = score_file(Cell(**wildcards))
+    if not (DETECTRON2 or Path(score).exists()):
+        raise WorkflowError(
+            f"{score} needs detectron2, which this environment does not have: add --sdm conda, or measure with "
+            "--config detection=torchvision"
+        )
+    return index_file(wildcards)
+
+
 # normals.smk
 
 
@@ -362,9 +380,21 @@ def normals_input(wildcards):
 # summary.smk
 
 
+def score_file(cell):
+    return f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
+
+
+def shown_cells():
+    """All cells of the suite, those that are not measured yet replaced where another score may be shown instead."""
+    for cell in SUITE.cells():
+        other = SUITE.shown_instead(cell)
+        finished = other and not Path(score_file(cell)).exists() and Path(score_file(other)).exists()
+        yield other if finished else cell
+
+
 def suite_scores(wildcards):
     """All score files of the suite."""
-    return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]
+    return [score_file(cell) for cell in shown_cells()]
 
 
 def unrecorded_differences(wildcards):
@@ -381,19 +411,19 @@ def unrecorded_differences(wildcards):
 
 def suite_pictures(wildcards):
     """The pictures that jobs of the suite made of their results."""
-    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in KINDS_WITH_PICTURES]
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_PICTURES]
     return [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells if wildcards.suite == SUITE.name]
 
 
 def suite_curves(wildcards):
     """The training losses of the suite's jobs."""
-    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
     return [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells if wildcards.suite == SUITE.name]
 
 
 def protocol_kinds(wildcards):
     """Protocol -> kind; the suites of published numbers have no protocols of their own."""
-    return {p: SUITE.kind(p) for p in SUITE.config["tasks"]} if wildcards.suite == SUITE.name else {}
+    return {c.protocol: SUITE.kind(c.protocol) for c in shown_cells()} if wildcards.suite == SUITE.name else {}
 
 
 def published_version(wildcards):
