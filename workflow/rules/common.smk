@@ -1,6 +1,9 @@
 # Needs: the merged config and the tables in config/.
 # Makes: SUITE (the validated suite), wildcard constraints, and the input and parameter functions of the rules.
+import atexit
+import os
 import re
+import shlex
 import sys
 from importlib.util import find_spec
 from pathlib import Path
@@ -16,6 +19,8 @@ from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.interrupts import QuietStop
+from ssltransfer.report.missing import FailedJob, failed_job_lines, missing_lines, missing_scores, write_missing
 from ssltransfer.report.score_check import list_differences
 from ssltransfer.settings import job_recipe
 from ssltransfer.versions import version
@@ -45,6 +50,12 @@ if Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent):
             )
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
+
+# With `available`, the list of the scores that do not exist.
+MISSING = f"results/missing/{SUITE.name}.json"
+
+# Ctrl-C ends a run with one line. Jobs are processes of their own.
+STOP = QuietStop(logger) if workflow.is_main_process else None
 
 # A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
@@ -100,6 +111,39 @@ wildcard_constraints:
     transform=TRANSFORM,
     norm=any_of(NORMS),
     suite=SUITE.name,
+
+
+# What a run says at its end
+
+
+def say_at_the_end(lines):
+    """Print lines on the terminal after Snakemake's own last ones."""
+    if lines:
+        atexit.register(print, *lines, sep="\n", file=sys.stderr)
+
+
+def success_lines():
+    """Scores that are missing, and the reports that were asked for."""
+    reports = {str(path) for job in workflow.dag.jobs for path in job.output if Path(path).name == "report.html"}
+    missing = [] if all(map(shown_cell, SUITE.cells())) else missing_lines(MISSING, SUITE)
+    return [*missing, f"Report: {', '.join(sorted(reports))}"] if reports else []
+
+
+def failure_lines():
+    """Each job that failed, why, and how to go on without it; nothing after Ctrl-C."""
+    if STOP.stopped:
+        return []
+    jobs = [single for job in workflow.scheduler.failed for single in getattr(job, "jobs", [job])]
+    failed = [FailedJob(job.rule.name, tuple(job.wildcards_dict.values()), next(iter(job.log), "")) for job in jobs]
+    return [*failed_job_lines(failed), *without_failed()]
+
+
+def without_failed():
+    """How a report is made without the scores that failed, and what the one that is there was made of."""
+    old = "; the one that is there is older" if Path(SUITE_REPORT).exists() else ""
+    options = shlex.split(command_options())
+    options = [*options, "available=true"] if "--config" in options else [*options, "--config", "available=true"]
+    return [f"Report of the scores that exist{old}: snakemake {shlex.join(options)}"]
 
 
 # Resources
@@ -384,12 +428,23 @@ def score_file(cell):
     return f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
 
 
+def shown_cell(cell):
+    """The cell, or the one whose score is shown instead; with `available` None if there is no score."""
+    other = SUITE.shown_instead(cell)
+    if Path(score_file(cell)).exists():
+        return cell
+    if other and Path(score_file(other)).exists():
+        return other
+    return None if SUITE.config["available"] else cell
+
+
 def shown_cells():
-    """All cells of the suite, those that are not measured yet replaced where another score may be shown instead."""
-    for cell in SUITE.cells():
-        other = SUITE.shown_instead(cell)
-        finished = other and not Path(score_file(cell)).exists() and Path(score_file(other)).exists()
-        yield other if finished else cell
+    return [shown for shown in map(shown_cell, SUITE.cells()) if shown]
+
+
+def made_files(paths):
+    """Files that belong to the scores of a suite; with `available` those that exist."""
+    return [path for path in paths if Path(path).exists() or not SUITE.config["available"]]
 
 
 def suite_scores(wildcards):
@@ -409,16 +464,33 @@ def unrecorded_differences(wildcards):
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
 
 
+def missing_list(wildcards):
+    """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
+    missing = [cell for cell in SUITE.cells() if not shown_cell(cell)]
+    if missing:
+        write_missing(MISSING, missing_scores(SUITE, missing, command_options()))
+    return [MISSING] if missing else []
+
+
+def command_options():
+    """The options that name this suite on the command line."""
+    files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
+    settings = [f"{key}={value}" for key, value in workflow.config_settings.config.items() if key != "available"]
+    return shlex.join((["--configfile", *files] if files else []) + (["--config", *settings] if settings else []))
+
+
 def suite_pictures(wildcards):
     """The pictures that jobs of the suite made of their results."""
     cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_PICTURES]
-    return [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells if wildcards.suite == SUITE.name]
+    paths = [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells]
+    return made_files(paths) if wildcards.suite == SUITE.name else []
 
 
 def suite_curves(wildcards):
     """The training losses of the suite's jobs."""
     cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
-    return [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells if wildcards.suite == SUITE.name]
+    paths = [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells]
+    return made_files(paths) if wildcards.suite == SUITE.name else []
 
 
 def protocol_kinds(wildcards):
