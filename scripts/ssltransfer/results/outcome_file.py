@@ -6,8 +6,8 @@ small files. A unit is whatever is resampled: a test image, a scene of several i
 
 import json
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +19,8 @@ from ssltransfer.row_file import load_arrays
 SCHEMA_VERSION = 1
 HEADER = "header"
 """Name of the array that holds everything but the arrays, as JSON text."""
+TOLERANCE = 5e-4
+"""Largest relative difference of a value computed from stored files, which are rounded to float32, from its score."""
 ARRAYS = ("values", "strata", "replicates")
 """Names of the arrays of an outcome that have a meaning for every metric; any other is a part of its metric."""
 
@@ -90,6 +92,41 @@ class Outcome:
     def name(self) -> tuple[str, str]:
         """Setting and metric, as in a `Task`."""
         return self.setting, self.metric
+
+
+def outcome_file(score_file: str | Path) -> Path:
+    """Return the path of the outcomes of a score file ``.../scores/{protocol}/{model}/{dataset}.json``."""
+    path = Path(score_file)
+    return path.parents[3] / "outcomes" / Path(*path.parts[-3:]).with_suffix(".npz")
+
+
+def assign_values(values: Sequence[Mapping], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return outcomes with the values of the score file that they belong to.
+
+    Parameters
+    ----------
+    values : sequence of mapping
+        Entries ``values`` of a score file; each has its outcome.
+    outcomes : sequence of Outcome
+
+    Raises
+    ------
+    InputError
+        A value has no outcome, or another one than it by more than `TOLERANCE`.
+    """
+    by_name, found = {outcome.name: outcome for outcome in outcomes}, []
+    for entry in values:
+        name, value = (entry["setting"], entry["metric"]), entry["value"]
+        outcome = by_name.get(name)
+        if outcome is None:
+            raise InputError(f"no outcomes of {' '.join(filter(None, name))}")
+        if abs(outcome.value - value) > TOLERANCE * max(1.0, abs(value)):
+            raise InputError(f"{' '.join(filter(None, name))} is {outcome.value:.8g}, the score file says {value:.8g}")
+        interval = outcome.interval
+        if interval is not None:
+            interval = replace(interval, low=min(interval.low, value), high=max(interval.high, value))
+        found.append(replace(outcome, value=value, interval=interval))
+    return found
 
 
 def identity(*arrays: np.ndarray) -> str:

@@ -4,11 +4,12 @@ Light on imports, because every protocol's job writes one; `scores` reads and ch
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ssltransfer.files import write_json
 from ssltransfer.jobs import RUN, log
+from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
 
 SCHEMA_VERSION = 2
 """Version of the form of score files; those of version 1 do not name it, and have neither coverage nor run."""
@@ -25,7 +26,7 @@ class Measurement:
     kind : str
         What was measured, a key of `metric_info.KINDS`.
     values : list of dict
-        ``metric``, ``setting``, ``value``, ``unit`` and, where there is an interval, ``low`` and ``high``.
+        ``metric``, ``setting``, ``value``, ``unit``; `write` adds the intervals of the outcomes.
     checkpoint : dict
         Source and hash of the checkpoint.
     preprocessing : dict
@@ -40,6 +41,8 @@ class Measurement:
         Images and classes that were used, of those promised (see `datasets.coverage.coverage`); None if unknown.
     schedule : str, dict or None
         Of a protocol that trains: `FULL`, or what was shortened (see `training_schedule`). None for others.
+    outcomes : list of Outcome
+        What each test unit contributes to each value.
     """
 
     kind: str
@@ -51,6 +54,7 @@ class Measurement:
     more: dict = field(default_factory=dict)
     coverage: dict | None = None
     schedule: str | dict | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
 
 
 def training_schedule(shortened: str) -> str | dict:
@@ -60,17 +64,20 @@ def training_schedule(shortened: str) -> str | dict:
 
 def write(
     path: str | Path,
+    outcomes_path: str | Path,
     cell: Mapping[str, str],
     measurement: Measurement,
     settings: Mapping,
     versions: dict[str, str],
     usage: dict,
 ) -> None:
-    """Write a score file, and its warnings to the log.
+    """Write a score file with its intervals, the outcomes that belong to it, and its warnings to the log.
 
     Parameters
     ----------
     path : str or Path
+    outcomes_path : str or Path
+        Of the outcomes, see `outcome_file`.
     cell : mapping
         ``model``, ``protocol`` and ``dataset``: the wildcards of the job.
     measurement : Measurement
@@ -83,10 +90,12 @@ def write(
     """
     for warning in measurement.warnings:
         log.warning("%s", warning)
+    outcomes = assign_values(measurement.values, measurement.outcomes)
+    intervals = {outcome.name: asdict(outcome.interval) for outcome in outcomes if outcome.interval}
     entries = {
         "schema": SCHEMA_VERSION,
         "kind": measurement.kind,
-        "values": measurement.values,
+        "values": [value | intervals.get((value["setting"], value["metric"]), {}) for value in measurement.values],
         "coverage": measurement.coverage,
         "schedule": measurement.schedule,
         "settings": dict(settings),
@@ -101,6 +110,7 @@ def write(
         "cost": usage,
     }
     write_json(path, dict(cell.items()) | entries | measurement.more)
+    save_outcomes(outcomes_path, outcomes)  # after the score, so that they are never older
 
 
 def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:
@@ -109,9 +119,6 @@ def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str
     return both | {"protocol": f"{trained['protocol']}.{own['protocol']}"}
 
 
-def percent(metric: str, value: float, setting: str = "", half_width: float | None = None) -> dict:
-    """Return one entry of `values`: a percentage, with its 95 % interval (clipped to 0..100) if it has one."""
-    entry = {"metric": metric, "setting": setting, "value": value, "unit": "percent"}
-    if half_width is not None:
-        entry |= {"low": max(0.0, value - half_width), "high": min(100.0, value + half_width)}
-    return entry
+def percent(metric: str, value: float, setting: str = "") -> dict:
+    """Return one entry of `values`: a percentage."""
+    return {"metric": metric, "setting": setting, "value": value, "unit": "percent"}

@@ -12,6 +12,7 @@ from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import bias_warnings, describe_input
 from ssltransfer.protocols.linear import classification_metrics
 from ssltransfer.protocols.linear.design_matrix import Rows
+from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.protocols.linear.logistic import Fit, fit_path, official_path
 from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.results.prediction_file import Predictions
@@ -159,6 +160,12 @@ def measure_linear(
     norm = max(results, key=lambda norm: results[norm].test if by_test else results[norm].validation)
     result = results[norm]
     missed = {name: ", ".join(found.missed) for name, found in results.items() if found.missed}
+    predictions = Predictions(
+        test_scores=result.test_scores.astype(np.float32),
+        test_labels=labels[split.test],
+        validation_scores=result.validation_scores.astype(np.float32),
+        validation_labels=labels[split.val],
+    )
     measurement = Measurement(
         kind="linear",
         values=[percent(metric, result.test)],
@@ -177,12 +184,7 @@ def measure_linear(
             "curve": {name: found.curve for name, found in results.items()},
         },
         coverage=coverage(index),
-    )
-    predictions = Predictions(
-        test_scores=result.test_scores.astype(np.float32),
-        test_labels=labels[split.test],
-        validation_scores=result.validation_scores.astype(np.float32),
-        validation_labels=labels[split.val],
+        outcomes=classification_outcomes(metric, predictions),
     )
     return measurement, predictions
 
