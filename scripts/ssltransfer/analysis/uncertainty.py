@@ -205,4 +205,4 @@ def _interval(
 ) -> Interval:
     """Clip an interval to the range of its unit; it contains its value whatever the rounding."""
     smallest, largest = limits
-    return Interval(max(smallest, min(low, value)), min(largest, max(high, value)), method, level)
+    return Interval(float(max(smallest, min(low, value))), float(min(largest, max(high, value))), method, level)

@@ -14,11 +14,9 @@ import numpy as np
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
+from ssltransfer.results.outcome_header import HEADER, SCHEMA_VERSION, parse_header
 from ssltransfer.row_file import load_arrays
 
-SCHEMA_VERSION = 1
-HEADER = "header"
-"""Name of the array that holds everything but the arrays, as JSON text."""
 TOLERANCE = 5e-4
 """Largest relative difference of a value computed from stored files, which are rounded to float32, from its score."""
 ARRAYS = ("values", "strata", "replicates")
@@ -94,12 +92,6 @@ class Outcome:
         return self.setting, self.metric
 
 
-def outcome_file(score_file: str | Path) -> Path:
-    """Return the path of the outcomes of a score file ``.../scores/{protocol}/{model}/{dataset}.json``."""
-    path = Path(score_file)
-    return path.parents[3] / "outcomes" / Path(*path.parts[-3:]).with_suffix(".npz")
-
-
 def assign_values(values: Sequence[Mapping], outcomes: Sequence[Outcome]) -> list[Outcome]:
     """Return outcomes with the values of the score file that they belong to.
 
@@ -148,14 +140,14 @@ def save_outcomes(path: str | Path, outcomes: list[Outcome]) -> None:
         header.append({name: getattr(outcome, name) for name in texts} | {"interval": interval})
     content = json.dumps({"schema": SCHEMA_VERSION, "outcomes": header})
     with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, **{HEADER: np.array(content)}, **arrays)
+        np.savez_compressed(temporary, **{HEADER: np.frombuffer(content.encode(), np.uint8)}, **arrays)
 
 
 def load_outcomes(path: str | Path) -> dict[tuple[str, str], Outcome]:
     """Read what `save_outcomes` wrote, by setting and metric; InputError if the file is something else."""
     arrays = load_arrays(path, "outcomes")
     found = {}
-    for number, entry in enumerate(_header(path, arrays)):
+    for number, entry in enumerate(parse_header(path, arrays.get(HEADER, np.empty(0, np.uint8)).tobytes())):
         prefix = f"{number}."
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         parts = {name: array for name, array in own.items() if name not in ARRAYS}
@@ -164,25 +156,3 @@ def load_outcomes(path: str | Path) -> dict[tuple[str, str], Outcome]:
         outcome = Outcome(**entry | known | {"interval": interval, "parts": parts})
         found[outcome.name] = outcome
     return found
-
-
-def read_intervals(path: str | Path) -> dict[tuple[str, str], dict]:
-    """Read values, intervals and notes alone, by setting and metric; quick, because the arrays are left unread."""
-    try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            entries = _header(path, {HEADER: arrays[HEADER]})
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{path} holds no outcomes of this workflow ({error}); delete it") from None
-    return {(entry["setting"], entry["metric"]): entry for entry in entries}
-
-
-def _header(path: str | Path, arrays: Mapping[str, np.ndarray]) -> list[dict]:
-    try:
-        header = json.loads(str(arrays[HEADER]))
-        if header["schema"] == SCHEMA_VERSION:
-            return header["outcomes"]
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise InputError(f"{path} holds no outcomes of this version; delete it, and they are derived again")

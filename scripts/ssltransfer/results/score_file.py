@@ -77,7 +77,7 @@ def write(
     ----------
     path : str or Path
     outcomes_path : str or Path
-        Of the outcomes, see `outcome_file`.
+        Of the outcomes, see `outcome_header.outcome_file`.
     cell : mapping
         ``model``, ``protocol`` and ``dataset``: the wildcards of the job.
     measurement : Measurement

@@ -16,7 +16,7 @@ from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, Angular
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, resized
 from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork, logits_to_normals
-from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes
+from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes, test_scenes
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import timetable

@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from ssltransfer.analysis.uncertainty import bootstrap_interval, resample_counts
+from ssltransfer.datasets.index import Index
 from ssltransfer.protocols.dense.normals.angles import COARSE_BINS, THRESHOLDS
 from ssltransfer.results.metric_info import METRICS
 from ssltransfer.results.outcome_file import Outcome, identity
@@ -72,6 +73,12 @@ def normals_outcomes(
 
 _RATIOS = ("mean-angle", *SHARES)
 """Metrics that are sums over pixels, divided by the number of pixels."""
+
+
+def test_scenes(index: Index) -> list[str] | None:
+    """Scene of each test image, None where the index does not tell (an old one, or another dataset)."""
+    scenes = index.extra.get("scene")
+    return None if scenes is None else [scenes[row] for row in np.flatnonzero(index.split_array() == "test")]
 
 
 def _units(names: Sequence[str], scenes: Sequence[str] | None) -> tuple[str, np.ndarray]:
