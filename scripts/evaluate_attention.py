@@ -32,7 +32,6 @@ with job(snakemake.log[0]):
         save_pictures(output.pictures, draw_attention(images, maps, names, settings))
         score_file.write(
             output.score,
-            output.outcomes,
             snakemake.wildcards,
             measure_attention(maps, names, decode_metadata(checkpoint), params.norm, settings, coverage(index, SPLITS)),
             complete(params.settings),

@@ -24,7 +24,6 @@ with job(snakemake.log[0]):
     save_pictures(snakemake.output.pictures, draw_detections(index, annotations, detections, dataset.root))
     score_file.write(
         snakemake.output.score,
-        snakemake.output.outcomes,
         wildcards,
         measurement,
         complete(params.settings),

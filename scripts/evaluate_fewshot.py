@@ -18,7 +18,6 @@ with job(snakemake.log[0]):
     )
     score_file.write(
         snakemake.output.score,
-        snakemake.output.outcomes,
         snakemake.wildcards,
         measurement,
         complete(snakemake.params.settings),

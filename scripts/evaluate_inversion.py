@@ -23,7 +23,6 @@ with job(snakemake.log[0]):
     versions = package_versions("torch", "numpy", "scikit-image", "lpips") | {"protocol": params.version}
     score_file.write(
         output.score,
-        output.outcomes,
         snakemake.wildcards,
         measure_inversion(inverted, originals, distances, missing, settings),
         complete(params.settings),

@@ -24,7 +24,6 @@ with job(snakemake.log[0]):
     save_predictions(snakemake.output.predictions, predictions)
     score_file.write(
         snakemake.output.score,
-        snakemake.output.outcomes,
         snakemake.wildcards,
         measurement,
         complete(snakemake.params.settings),

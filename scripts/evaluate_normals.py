@@ -33,7 +33,6 @@ with job(snakemake.log[0]):
     save_pictures(output.pictures, draw_predictions(predictor, rows))
     score_file.write(
         output.score,
-        output.outcomes,
         snakemake.wildcards,
         measure_normals(errors, source.index, trained, params.norm, settings),
         complete(params.settings),

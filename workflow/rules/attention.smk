@@ -10,7 +10,6 @@ rule evaluate_attention:
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        outcomes="results/outcomes/{protocol}/{model}/{dataset}.npz",
         maps="results/attention/{protocol}/{model}/{dataset}.npz",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
     log:

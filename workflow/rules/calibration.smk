@@ -9,7 +9,6 @@ rule evaluate_calibration:
         score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        outcomes="results/outcomes/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_calibration/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:

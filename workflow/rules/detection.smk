@@ -52,7 +52,6 @@ rule evaluate_detection:
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        outcomes="results/outcomes/{protocol}/{model}/{dataset}.npz",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_detection/{protocol}/{model}/{dataset}.log",

@@ -9,7 +9,6 @@ rule evaluate_fewshot:
         features=feature_files,
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        outcomes="results/outcomes/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_fewshot/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:

@@ -62,7 +62,6 @@ rule evaluate_inversion:
         trunks=lpips_manifests,
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        outcomes="results/outcomes/{protocol}/{model}/{dataset}.npz",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_inversion/{protocol}/{model}/{dataset}.log",

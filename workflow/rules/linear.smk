@@ -9,7 +9,6 @@ rule evaluate_linear:
         features=feature_files,
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        outcomes="results/outcomes/{protocol}/{model}/{dataset}.npz",
         predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_linear/{protocol}/{model}/{dataset}.log",

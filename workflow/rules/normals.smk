@@ -65,7 +65,6 @@ rule evaluate_normals:
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        outcomes="results/outcomes/{protocol}/{model}/{dataset}.npz",
         images="results/per-image/{protocol}/{model}/{dataset}.csv",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
     log:

@@ -10,6 +10,7 @@ from pathlib import Path
 from ssltransfer.files import write_json
 from ssltransfer.jobs import RUN, log
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
+from ssltransfer.results.outcome_header import outcome_file
 
 SCHEMA_VERSION = 2
 """Version of the form of score files; those of version 1 do not name it, and have neither coverage nor run."""
@@ -64,7 +65,6 @@ def training_schedule(shortened: str) -> str | dict:
 
 def write(
     path: str | Path,
-    outcomes_path: str | Path,
     cell: Mapping[str, str],
     measurement: Measurement,
     settings: Mapping,
@@ -73,11 +73,12 @@ def write(
 ) -> None:
     """Write a score file with its intervals, the outcomes that belong to it, and its warnings to the log.
 
+    The outcomes (see `outcome_header.outcome_file`) are no declared output of a rule: Snakemake compares the settings
+    of a finished job only if it has a record of every output, which jobs of before there were outcomes do not have.
+
     Parameters
     ----------
     path : str or Path
-    outcomes_path : str or Path
-        Of the outcomes, see `outcome_header.outcome_file`.
     cell : mapping
         ``model``, ``protocol`` and ``dataset``: the wildcards of the job.
     measurement : Measurement
@@ -90,7 +91,7 @@ def write(
     """
     for warning in measurement.warnings:
         log.warning("%s", warning)
-    outcomes = assign_values(measurement.values, measurement.outcomes)
+    outcomes = assign_values(measurement.values, measurement.outcomes) if measurement.outcomes else []
     intervals = {outcome.name: asdict(outcome.interval) for outcome in outcomes if outcome.interval}
     entries = {
         "schema": SCHEMA_VERSION,
@@ -110,7 +111,8 @@ def write(
         "cost": usage,
     }
     write_json(path, dict(cell.items()) | entries | measurement.more)
-    save_outcomes(outcomes_path, outcomes)  # after the score, so that they are never older
+    if outcomes:  # after the score, so that they are never older
+        save_outcomes(outcome_file(path), outcomes)
 
 
 def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:

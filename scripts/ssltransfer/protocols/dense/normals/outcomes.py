@@ -7,7 +7,6 @@ import numpy as np
 from ssltransfer.analysis.uncertainty import bootstrap_interval, resample_counts
 from ssltransfer.datasets.index import Index
 from ssltransfer.protocols.dense.normals.angles import COARSE_BINS, THRESHOLDS
-from ssltransfer.results.metric_info import METRICS
 from ssltransfer.results.outcome_file import Outcome, identity
 
 SHARES = [f"within-{threshold:g}" for threshold in THRESHOLDS]
