@@ -10,11 +10,12 @@ dataset   id of the dataset; ``average`` where only a mean over datasets was pub
 setting   variant within the protocol (``20-shot``, ``linear-scaled``), often empty
 metric    a key of `METRICS`, which also fixes unit and direction
 value     the number, in the unit of the metric
-low       lower end of the 95 % interval, empty when none was stated
-high      upper end of the 95 % interval
+low       lower end of the confidence interval, empty when none was stated
+high      upper end of the confidence interval
 source    ``measured``, ``published-v1`` or ``published-v2``
 partial   the part of the data that the number was measured on, empty for all of it
 shortened how the training behind the number was shortened, empty where it was not
+interval  method of the interval, with its coverage where that is not 95 %, and what to know of it
 ========  ==================================================================================
 """
 
@@ -31,6 +32,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import package_data, read_json
 from ssltransfer.results.marks import MARKS, partial, shortened
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+from ssltransfer.results.outcome_header import belong, outcome_file, read_intervals
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
 AVERAGE = "average"
@@ -56,7 +58,9 @@ class Task(NamedTuple):
 TASK = list(Task._fields)
 CELL = ["model", *TASK]
 FIXED_COLUMNS = [*CELL, "value", "low", "high", "source"]
-COLUMNS = [*FIXED_COLUMNS, *MARKS]
+OPTIONAL_COLUMNS = (*MARKS, "interval")
+"""Columns of texts, which are left out where no score has one."""
+COLUMNS = [*FIXED_COLUMNS, *OPTIONAL_COLUMNS]
 SCHEMA = package_data("workflow/schemas/score.schema.yaml")
 
 
@@ -146,8 +150,29 @@ def collect_scores(
         head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
         head |= {"source": "measured", "shortened": shortened(score)}
         head["partial"] = partial(score, (promised or {}).get(score["dataset"]))
-        rows += [head | value for value in score["values"]]
+        outcomes = _outcomes_of(path, score)
+        for value in score["values"]:
+            interval = _interval(value, outcomes.get((value["setting"], value["metric"])))
+            rows.append(head | value | interval)
     return tidy(rows)
+
+
+def _outcomes_of(path: str | Path, score: Mapping) -> dict[tuple[str, str], dict]:
+    """Headers of the outcomes of a score; empty where there are none, or those of other values."""
+    try:
+        entries = read_intervals(outcome_file(path))
+    except (InputError, IndexError):  # the path of a score outside of a results folder is shorter
+        return {}
+    return entries if belong(entries, score["values"]) else {}
+
+
+def _interval(value: Mapping, outcome: Mapping | None) -> dict:
+    """Columns ``low``, ``high`` and ``interval`` of a value: from its outcome, otherwise from the score file itself."""
+    found = value if outcome is None else (outcome["interval"] or {})
+    ends = {"low": found.get("low"), "high": found.get("high")}
+    level = found.get("level", 0.95)
+    parts = [found.get("method", ""), f"{100 * level:g} %" if level != 0.95 else "", (outcome or {}).get("note", "")]
+    return ends | {"interval": "; ".join(filter(None, parts))}
 
 
 def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
@@ -219,24 +244,25 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:
-    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN, missing marks empty."""
+    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN, missing texts empty."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame[list(MARKS)] = frame[list(MARKS)].astype(object).fillna("")
+    texts = list(OPTIONAL_COLUMNS)
+    frame[texts] = frame[texts].astype(object).fillna("")
     return frame.astype({"value": float, "low": float, "high": float})
 
 
-def without_empty_marks(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the tidy table as it is written: without columns of marks that no score has."""
-    return scores.drop(columns=[mark for mark in MARKS if scores[mark].eq("").all()])
+def without_empty_texts(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the tidy table as it is written: without columns of `OPTIONAL_COLUMNS` that no score has."""
+    return scores.drop(columns=[name for name in OPTIONAL_COLUMNS if scores[name].eq("").all()])
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings.
 
-    Columns of marks may be missing (see `without_empty_marks`).
+    Columns of texts may be missing (see `without_empty_texts`).
     """
     frame = pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "value": [""]})
-    if [name for name in frame.columns if name not in MARKS] != FIXED_COLUMNS:
+    if [name for name in frame.columns if name not in OPTIONAL_COLUMNS] != FIXED_COLUMNS:
         raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(FIXED_COLUMNS)}")
     bad = frame[frame["value"].isna() | ~frame["metric"].isin(list(METRICS)) | ~frame["kind"].isin(list(KINDS))]
     if len(bad):
