@@ -9,6 +9,7 @@ from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.ranking import paired_differences
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, transfer_targets
+from ssltransfer.report.intervals import half_widths, interval_caption
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.paper_tables import paper_tables
@@ -137,11 +138,10 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     if panel.kind == "linear" and not leave_out and source.notna().any():
         cells.insert(0, SOURCE, source)
         columns.insert(0, Column("ImageNet", "Source", better=1))
-    halves = _half_widths(results.cells, cells)
+    halves = half_widths(results.cells, cells)
     metrics = sorted({METRICS[task.metric].label for task in tasks})
     caption = f"{' / '.join(metrics)}, percent. Best bold, second best underlined."
-    if halves is not None:
-        caption += " ± 95 % confidence interval over episodes."
+    caption = joined(caption, interval_caption(results.cells, cells[tasks]))
     if leave_out:
         caption += " Source data sets are not part of the average."
     if "Other split" in groups.values():
@@ -150,14 +150,6 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     where = {"section": panel.kind, "protocol": panel.protocol}
     title = labels.panel(panel)
     return Table(panel.name, title, caption, cells, columns, labels.models, halves, **where)
-
-
-def _half_widths(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame | None:
-    """Half widths of the intervals of models x tasks, NaN where none was stated; None without any."""
-    half = (scores.set_index(CELL)[["low", "high"]].diff(axis=1)["high"] / 2).dropna()
-    halves = [[half.get((model, *task), math.nan) for task in cells.columns] for model in cells.index]
-    frame = pd.DataFrame(halves, index=cells.index, columns=cells.columns, dtype=float)
-    return frame if frame.notna().any(axis=None) else None
 
 
 def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResults, labels: Labels) -> Table:
@@ -176,7 +168,8 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
     caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
     cells = matrix[matrix.notna().any(axis=1)]
     footer = _correlation_row(tasks, cells.columns, results) if name == "properties" else None
-    return Table(name, title, caption, cells, columns, labels.models, footer=footer)
+    caption = joined(caption, interval_caption(results.cells, cells))
+    return Table(name, title, caption, cells, columns, labels.models, half_widths(results.cells, cells), footer=footer)
 
 
 def _correlation_row(tasks: list[Task], columns: pd.Index, results: SuiteResults) -> pd.DataFrame:
