@@ -223,7 +223,7 @@ def calibration_error(rng: np.random.Generator) -> None:
                 part = calibration.Confidences(np.arange(n), c, rng.random(n) < np.clip(c - gap(c), 0, 1))
                 value = calibration._ece(part, part.right - part.confidence)
                 replicates = calibration.ece_replicates([part], counts_of(n, rng))
-                floor = calibration.noise_floor([part], n)
+                floor = calibration.noise_floor([part], n, FEWER)
                 floors += value <= floor
                 after = un.calibration_interval(value, calibration.debiased_ece(part), replicates, floor)
                 found.append((inside(percentile(replicates), truth), inside(after, truth), after.high - after.low))

@@ -239,14 +239,14 @@ def ece_replicates(parts: list[Confidences], counts: np.ndarray) -> np.ndarray:
     return np.concatenate(errors).astype(np.float32)
 
 
-def noise_floor(parts: list[Confidences], images: int) -> float:
+def noise_floor(parts: list[Confidences], images: int, draws: int = RESAMPLES) -> float:
     """Calibration error in percent that a calibrated model exceeds in 5 % of the test sets of this size.
 
     Consistency resampling (Broecker and Smith, "Increasing the reliability of reliability diagrams", 2007): answers
     are right with the probability that the model states.
     """
     generator, errors = np.random.RandomState(SEED), []
-    for _ in range(RESAMPLES):
+    for _ in range(draws):
         draw = generator.random_sample(images)
         gaps = [(draw[part.rows] < part.confidence) - part.confidence for part in parts]
         errors.append(np.mean([_ece(part, gap) for part, gap in zip(parts, gaps, strict=True)]))

@@ -44,15 +44,22 @@ def interval_caption(scores: pd.DataFrame, cells: pd.DataFrame) -> str:
     units = dict.fromkeys(part[0].rpartition("over ")[2] for part in parts)
     holds = "; ".join(HOLDS[unit] for unit in units if unit in HOLDS)
     text = f"± half the 95 % confidence interval ({'; '.join(methods)}). It holds the noise {holds}."
-    notes = rows["interval"].str.contains("not distinguishable from calibrated", regex=False)
-    errors = rows["metric"].eq("ece") & rows["interval"].ne("")
-    if errors.any():
-        text += (
-            f" {notes.sum()} of {errors.sum()} calibration errors are not distinguishable from a calibrated model's."
-        )
     missing = rows.loc[rows["low"].isna() & rows["interval"].ne(""), "interval"]
     if len(missing):
         reasons = dict.fromkeys(reason.removeprefix("no interval: ") for reason in missing)
         shown_reason = next(iter(reasons)) + (f" and {len(reasons) - 1} other reasons" if len(reasons) > 1 else "")
         text += f" {len(missing)} scores have no interval: {shown_reason}."
     return text
+
+
+def calibration_caption(scores: pd.DataFrame) -> str:
+    """Say how many calibration errors are not distinguishable from a calibrated model's; empty if none is known."""
+    texts = scores.loc[scores["metric"].eq("ece"), "interval"]
+    known = int(texts.ne("").sum())
+    inside = int(texts.str.contains("not distinguishable from calibrated", regex=False).sum())
+    if not known:
+        return ""
+    return (
+        f"{inside} of {known} calibration errors are not distinguishable from those of a calibrated model; "
+        "scores.csv has the interval of each dataset, the means over datasets have none."
+    )

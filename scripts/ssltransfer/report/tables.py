@@ -9,7 +9,7 @@ from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.ranking import paired_differences
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, transfer_targets
-from ssltransfer.report.intervals import half_widths, interval_caption
+from ssltransfer.report.intervals import calibration_caption, half_widths, interval_caption
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.paper_tables import paper_tables
@@ -169,6 +169,8 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
     cells = matrix[matrix.notna().any(axis=1)]
     footer = _correlation_row(tasks, cells.columns, results) if name == "properties" else None
     caption = joined(caption, interval_caption(results.cells, cells))
+    if name == "properties":
+        caption = joined(caption, calibration_caption(results.cells))
     return Table(name, title, caption, cells, columns, labels.models, half_widths(results.cells, cells), footer=footer)
 
 
