@@ -9,6 +9,7 @@ import zlib
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -131,7 +132,8 @@ def identity(*arrays: np.ndarray) -> str:
 
 def save_outcomes(path: str | Path, outcomes: list[Outcome]) -> None:
     """Write the outcomes of a cell as a compressed npz file."""
-    header, arrays = [], {}
+    header: list[dict] = []
+    arrays: dict[str, Any] = {}
     for number, outcome in enumerate(outcomes):
         own = {name: getattr(outcome, name) for name in ARRAYS} | outcome.parts
         arrays |= {f"{number}.{name}": array for name, array in own.items() if array.size}
@@ -139,8 +141,9 @@ def save_outcomes(path: str | Path, outcomes: list[Outcome]) -> None:
         interval = asdict(outcome.interval) if outcome.interval else None
         header.append({name: getattr(outcome, name) for name in texts} | {"interval": interval})
     content = json.dumps({"schema": SCHEMA_VERSION, "outcomes": header})
+    arrays[HEADER] = np.frombuffer(content.encode(), np.uint8)
     with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, **{HEADER: np.frombuffer(content.encode(), np.uint8)}, **arrays)
+        np.savez_compressed(temporary, **arrays)
 
 
 def load_outcomes(path: str | Path) -> dict[tuple[str, str], Outcome]:
