@@ -367,6 +367,15 @@ def test_a_damaged_file_costs_its_own_cells(tree, tmp_path, damage):
     assert not list_missing(tmp_path / "missing.json", tree, tmp_path / "derived.json"), "not tried again each time"
 
 
+def test_a_damaged_score_is_left_to_the_summary(tree, tmp_path):
+    shutil.rmtree(tmp_path / "results/outcomes")
+    tree[0].write_text("{")
+    derive_outcomes(tmp_path / "derived.json", tree)
+    assert [outcome_file(path).is_file() for path in tree] == [False, True, True, True]
+    with pytest.raises(InputError, match=r"digits\.json"):
+        collect_scores(tree)
+
+
 def test_outcomes_belong_to_one_score(tree):
     path = tree[0]
     assert has_outcomes(path)

@@ -9,7 +9,7 @@ import numpy as np
 
 from ssltransfer.datasets.index import read_index
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.files import read_json, write_json
+from ssltransfer.files import write_json
 from ssltransfer.jobs import log
 from ssltransfer.protocols.calibration import CalibrationSettings, calibration_outcomes
 from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes, test_scenes
@@ -23,6 +23,7 @@ from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
 from ssltransfer.results.outcome_header import has_outcomes, outcome_file
 from ssltransfer.results.prediction_file import load_predictions
+from ssltransfer.results.scores import read_score
 from ssltransfer.settings import read_settings
 
 
@@ -72,7 +73,11 @@ def derive_outcomes(
     for path in progress(score_files):
         if has_outcomes(path):
             continue
-        stored = Stored(read_json(path), Path(path))
+        try:
+            stored = Stored(read_score(path), Path(path))
+        except InputError as error:
+            log.warning("%s", error)  # the summary reports it
+            continue
         try:
             outcomes = stored_outcomes(stored)
         except (InputError, OSError, KeyError, TypeError, ValueError, IndexError) as error:
