@@ -307,9 +307,7 @@ def main() -> None:
     print(
         'Written by `benchmarks/coverage.py`; see there. Nominal 0.95. "Expected value": of the metric on test sets of'
     )
-    print(
-        "this size. Before: plug-in normal or bootstrap percentile. Half widths in points, or the metric's unit.\n"
-    )
+    print("this size. Before: plug-in normal or bootstrap percentile. Half widths in points, or the metric's unit.\n")
     print("| Score | Truth | Before | Now | Half width |\n| --- | --- | --- | --- | --- |")
     top1()
     mean_per_class(rng)

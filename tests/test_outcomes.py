@@ -83,6 +83,15 @@ def test_resamples_depend_on_the_number_of_units_alone():
     assert np.array_equal(counts[0], np.bincount(legacy, minlength=30)), "a stream that no version of numpy changes"
 
 
+def test_levels_are_what_simulations_support():
+    few, many = np.linspace(0, 1, 15), np.linspace(0, 1, 30)
+    assert uncertainty.t_interval(few, "ssim", "images").level < 0.95
+    assert uncertainty.t_interval(many, "ssim", "images").level == 0.95
+    right = np.arange(20) < 12
+    assert uncertainty.stratified_interval(right, np.arange(20) % 4).level == 0.95
+    assert uncertainty.stratified_interval(right, np.arange(20).clip(0, 3)).level < 0.95
+
+
 @given(st.integers(0, 60), st.floats(0, 1))
 def test_required_hits_are_the_fewest(to_find, recall):
     (hits,) = required_hits(np.array([recall]), np.array([to_find]))[0]

@@ -43,7 +43,7 @@ def interval_caption(scores: pd.DataFrame, cells: pd.DataFrame) -> str:
     methods = dict.fromkeys(part[0] + (f", {part[1]}" if part[1:] and part[1].endswith(" %") else "") for part in parts)
     units = dict.fromkeys(part[0].rpartition("over ")[2] for part in parts)
     holds = "; ".join(HOLDS[unit] for unit in units if unit in HOLDS)
-    text = f"± half the 95 % confidence interval ({'; '.join(methods)}). It holds the noise {holds}."
+    text = f"± half the confidence interval, 95 % unless stated ({'; '.join(methods)}). It holds the noise {holds}."
     missing = rows.loc[rows["low"].isna() & rows["interval"].ne(""), "interval"]
     if len(missing):
         reasons = dict.fromkeys(reason.removeprefix("no interval: ") for reason in missing)
