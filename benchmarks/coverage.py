@@ -140,8 +140,8 @@ def map11(rng: np.random.Generator) -> None:
     for n, classes, low, high, runs in (
         (100, 4, 0.2, 0.5, 1000),
         (300, 4, 0.1, 0.4, 600),
-        (1000, 20, 0.04, 0.4, 400),
-        (4952, 20, 0.02, 0.1, 250),
+        (1000, 20, 0.04, 0.4, 300),
+        (4952, 20, 0.02, 0.1, 100),
     ):
         share, distance = np.linspace(low, high, classes), np.linspace(1.0, 3.0, classes)
 

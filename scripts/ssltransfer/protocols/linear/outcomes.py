@@ -56,7 +56,7 @@ def mean_average_precisions(labels: np.ndarray, scores: np.ndarray, counts: np.n
     rankings = [_ranking(label, score) for label, score in zip(labels.T, scores.T, strict=True) if (label > 0).any()]
     found = []
     for start in range(0, len(counts), BLOCK):
-        block = counts[start : start + BLOCK]
+        block = counts[start : start + BLOCK].astype(np.int32)  # once, because sums of bytes are slow
         sums, classes = np.zeros(len(block)), np.zeros(len(block))
         for order, positive, rank, hit in rankings:
             images = np.cumsum(block[:, order], axis=1, dtype=np.int32)[:, rank]
