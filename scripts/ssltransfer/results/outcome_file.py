@@ -100,6 +100,13 @@ def identity(*arrays: np.ndarray) -> str:
     return f"{checksum:08x}"
 
 
+def outcome_path(score_path: str | Path) -> Path:
+    """Path of the outcome file that belongs to a score file."""
+    path = Path(score_path)
+    *_, protocol, model, _ = path.parts
+    return path.parents[3] / "outcomes" / protocol / model / f"{path.stem}.npz"
+
+
 def save_outcomes(path: str | Path, outcomes: list[Outcome]) -> None:
     """Write the outcomes of a cell as a compressed npz file."""
     header, arrays = [], {}
