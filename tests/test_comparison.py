@@ -39,7 +39,7 @@ def suite():
 
 @pytest.fixture(scope="module")
 def tables(suite):
-    return {table.name: table for table in all_tables(suite, [], with_paper=True)}
+    return {table.name: table for table in all_tables(suite, with_paper=True)}
 
 
 def test_properties_of_a_few_images_stand_beside_the_papers_averages():
@@ -52,7 +52,7 @@ def test_properties_of_a_few_images_stand_beside_the_papers_averages():
     assert len(found) == 7 and set(found["verdict"]) == {"not stated"}
     np.testing.assert_allclose(found["difference"], 0.01)
     suite = suite_results(scores, published_models(), LABELS, {}, "v2")
-    table = next(t for t in all_tables(suite, [], with_paper=True) if t.name == "properties")
+    table = next(t for t in all_tables(suite, with_paper=True) if t.name == "properties")
     assert (table.cells.shape[0], len(table.footer.columns)) == (14, table.cells.shape[1])
     assert table.flags["insdis", table.cells.columns[-1]] == "published"
     assert ("byol", table.cells.columns[-1]) not in table.flags
@@ -100,7 +100,7 @@ def test_properties_of_other_data_sets_stand_alone(kind, datasets):
     suite = suite_results(pd.concat([byol, rows]), published_models(), LABELS, {}, "v2")
     assert suite.tasks.matrix.xs(kind, axis=1, level="kind").dropna(how="all").index.tolist() == ["byol"]
     assert compare(suite.scores).empty
-    assert "comparison" in {table.name for table in all_tables(suite, [], with_paper=True)}
+    assert "comparison" in {table.name for table in all_tables(suite, with_paper=True)}
     claims = check_claims(own)
     assert set(claims["measured_verdict"]) == {""}
     paper = [rows.assign(dataset=d, source="measured") for d in PROPERTY_DATASETS[kind]]
@@ -181,7 +181,7 @@ def test_detection_stands_next_to_the_published_tables():
         own = rows.assign(source="measured", protocol=rows["kind"] + "-torchvision", value=rows["value"] + 1)
         scores = pd.concat([own, own.assign(model="mine"), published], ignore_index=True)
         found = suite_results(scores, merge_models([OWN]), LABELS, {}, version)
-        tables = {table.name: table for table in all_tables(found, [], with_paper=True)}
+        tables = {table.name: table for table in all_tables(found, with_paper=True)}
         table = tables["detection"].labelled(tables["detection"].cells)
         assert list(table.columns) == [
             (f"Detection ({trained})", metric)

@@ -83,7 +83,7 @@ def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, cd_fsl)
     models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
     few = scores().replace({"protocol": {"fewshot-r32": protocol}, "dataset": datasets})
     results = suite_results(few, models, {}, {}, "v2")
-    tables = {table.name: table for table in all_tables(results, [], with_paper=False)}
+    tables = {table.name: table for table in all_tables(results, with_paper=False)}
     write_results(results, list(tables.values()), tmp_path)
     drawn = figures(read_results(tmp_path))
     bars = {ax.get_title(loc="left") for ax in drawn["correlations"].axes}

@@ -44,7 +44,7 @@ def analysed(version, conventions):
 @pytest.fixture(scope="module", params=["v1", "v2"])
 def published(request):
     results = analysed(request.param, request.param)
-    return results, {table.name: table for table in all_tables(results, [], with_paper=True)}
+    return results, {table.name: table for table in all_tables(results, with_paper=True)}
 
 
 def test_grids_are_complete(published):

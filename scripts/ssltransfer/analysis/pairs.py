@@ -99,7 +99,10 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> 
             else:
                 reason = outcome if isinstance(outcome, str) else outcome.note or "an outcome without data"
                 without.setdefault(reason, []).append(model)
-        reasons = [f"{', '.join(models)}: {reason}" for reason, models in without.items()]
+        reasons = [
+            reason if len(models) == len(outcomes) else f"{', '.join(models)}: {reason}"
+            for reason, models in without.items()
+        ]
         if len(usable) > 1:
             try:
                 found = compare_models(usable)

@@ -14,7 +14,7 @@ from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.labels import joined
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
-from ssltransfer.report.model_figures import domain_figure, radar_figure, rank_figure
+from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.property_figure import properties_figure
 from ssltransfer.report.scatter_figures import scatter_figure, transfer_figure
@@ -38,6 +38,7 @@ FIGURES = {
     "domain-vs-transfer": domain_figure,
     "radar": radar_figure,
     "mean-ranks": rank_figure,
+    "model-pairs": model_pairs_figure,
     "pairs": pairs_figure,
     "properties": properties_figure,
 } | {name: partial(scatter_figure, kinds=kinds) for name, kinds in SCATTERS.items()}
