@@ -6,10 +6,12 @@ import numpy as np
 import pandas as pd
 from scipy.special import ndtri
 
-from ssltransfer.analysis.published import test_images
+from ssltransfer.analysis.published import sizes_of_test_parts
 from ssltransfer.analysis.scale import slope
 from ssltransfer.results.scores import Task
 
+NORMAL = float(ndtri(0.975))
+"""Half width of a 95 % interval in standard errors, where these are taken as known."""
 #: Metrics that are shares of right images, and kinds whose published scores are measured on the test part.
 ACCURACIES, ON_TEST_PART = ("top1", "mean-per-class"), ("linear", "finetune")
 
@@ -39,13 +41,13 @@ def task_noise(
         `Task` -> models x models, NaN on the diagonal where the noise of a model is unknown. Tasks without any known
         noise are left out.
     """
-    sizes, noise = test_images(), {}
+    sizes, noise = sizes_of_test_parts(), {}
     for task, scores in cells.groupby(list(Task._fields), sort=False):
         task = Task(*task)
         if task not in matrix:
             continue
         own = scores.set_index("model").reindex(matrix.index)
-        variance = ((own["high"] - own["low"]) / (2 * ndtri(0.975))) ** 2
+        variance = ((own["high"] - own["low"]) / (2 * NORMAL)) ** 2
         if task.metric in ACCURACIES and task.kind in ON_TEST_PART and task.dataset in sizes:
             share = own["value"] / 100
             binomial = 1e4 * share * (1 - share) / sizes[task.dataset]

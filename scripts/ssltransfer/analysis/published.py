@@ -113,7 +113,7 @@ def printed_correlations() -> dict[tuple[str, str, str], float]:
     return {TABLE9[m]: r for m, r in zip(frame["measure"], frame["pearson_to_imagenet"], strict=True)}
 
 
-def test_images() -> dict[str, int]:
+def sizes_of_test_parts() -> dict[str, int]:
     """Dataset -> images of its test part in the paper, for datasets that have one."""
     frame = pd.read_csv(package_data("config/datasets.tsv"), sep="\t").set_index("dataset")
     names = [name for name, _ in DATASETS.values()]

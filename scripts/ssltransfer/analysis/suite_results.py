@@ -123,8 +123,7 @@ class SuiteResults:
         Models that were compared with no other are left out; the others are in the order of their mean ranks, those
         without one behind (see `pairs.count_wins`).
         """
-        keys = self.pairs[TASK].itertuples(index=False, name=None)
-        counted = self.pairs[[key in set(self.tasks.counted) for key in keys]]
+        counted = self.pairs[pd.MultiIndex.from_frame(self.pairs[TASK]).isin(self.tasks.counted)]
         seen = {*counted["model"], *counted["other"]}
         models = [model for model in dict.fromkeys([*self.mean_ranks.index, *self.models["model"]]) if model in seen]
         return count_wins(counted, models)

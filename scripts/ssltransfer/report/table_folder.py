@@ -155,7 +155,7 @@ def _read_ranks(path: Path) -> pd.DataFrame:
     if not path.exists():
         return pd.DataFrame()
     frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"model": str})
-    return frame.set_index("model").rename_axis(None)
+    return frame.set_index("model")
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ssltransfer.analysis.noise import average_error
+from ssltransfer.analysis.noise import NORMAL, average_error
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks_of, transfer_targets
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
@@ -33,8 +33,6 @@ MULTI_KIND_TABLES = {
     ),
 }
 
-#: Quantile of the normal distribution for 95 % intervals.
-NORMAL = 1.96
 #: Text for the units that have no name.
 UNITS = {"similarity": "at most 1", "distance": "from 0 on"}
 
