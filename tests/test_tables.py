@@ -28,8 +28,8 @@ def compared(tasks=(FEW, LINEAR), models=("random", "supervised", "simclr", "swa
     cells = []
     for task in tasks:
         values = {m: np.roll(positions, m == "swav") < rates[m] for m in models}
-        own = {"metric": task.metric, "setting": task.setting, "units": "test images", "identity": "a"}
-        cells.append((task, {m: Outcome(**own, value=float(100 * v.mean()), values=v, scale=100.0) for m, v in values.items()}))
+        own = {"metric": task.metric, "setting": task.setting, "units": "images", "identity": "a", "scale": 100.0}
+        cells.append((task, {m: Outcome(**own, value=float(100 * v.mean()), values=v) for m, v in values.items()}))
     return compare_cells(cells)
 
 

@@ -13,9 +13,9 @@ bootstrap replicates         paired bootstrap, basic interval                   
                                                                                       resamples
 ===========================  =======================================================  ===========================
 
-Holm's adjustment holds whatever the dependence between pairs. Resampled p-values cannot be smaller than one by the number
-of resamples, which Holm would multiply by the number of pairs; the step-down max-|t| of Romano and Wolf (2005) needs no
-such small ones and uses the dependence.
+Holm's adjustment holds whatever the dependence between pairs. Resampled p-values cannot be smaller than one by the
+number of resamples, which Holm would multiply by the number of pairs; the step-down max-|t| of Romano and Wolf (2005)
+needs no such small ones and uses the dependence.
 """
 
 from collections.abc import Iterable, Mapping, Sequence

@@ -18,7 +18,7 @@ from ssltransfer.analysis.scale import higher_is_better
 from ssltransfer.results.scores import TASK, Task
 
 MIN_DATASETS = 5
-"""Fewest datasets for a statement on datasets like these; with four, an interval is as wide as 3 standard deviations."""
+"""Fewest datasets for a statement on datasets like these; with four, an interval is 3 standard deviations wide."""
 MOST_DATASETS = 1000
 """Largest number of datasets that `datasets_needed` looks at."""
 RANK_COLUMNS = ["tasks", "mean_rank", "low", "high", "best_on", "datasets"]

@@ -150,22 +150,6 @@ def collect_scores(
     return tidy(rows)
 
 
-def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
-    """Read the few-shot episodes out of checked score files.
-
-    Returns
-    -------
-    list of dict
-        ``model``, ``protocol``, ``dataset``, ``setting``, ``queries``, ``correct``; empty without few-shot scores.
-    """
-    found = []
-    for path in paths:
-        score = read_json(path)
-        head = {name: score[name] for name in ("model", "protocol", "dataset")}
-        found += [head | {"setting": s} | episodes for s, episodes in score.get("episodes", {}).items()]
-    return found
-
-
 def read_checkpoints(paths: Iterable[str | Path]) -> dict[str, dict]:
     """Read what checked score files say about the checkpoint of each model (the last score that does)."""
     scores = map(read_json, paths)
