@@ -29,11 +29,11 @@ def probabilities(rng, images: int, spread: float, abilities: np.ndarray, level:
 
 
 def outcome(values: np.ndarray, **more) -> Outcome:
-    strata = more.get("strata", np.empty(0, int))
-    if strata.size:
-        value = 100 * np.mean([values[strata == c].mean() for c in np.unique(strata)])
+    """Outcome of answers (by class with `strata`), or of whatever `more` says instead."""
+    if "strata" in more:
+        value = 100 * np.mean([values[more["strata"] == c].mean() for c in np.unique(more["strata"])])
     else:
-        value = more.get("scale", 100.0) * values.mean()
+        value = more["value"] if "value" in more else more.get("scale", 100.0) * values.mean()
     settings = {"metric": "top1", "setting": "", "units": "test images", "identity": "", "scale": 100.0}
     return Outcome(**settings | {"value": float(value), "values": values} | more)
 

@@ -1,4 +1,5 @@
 import io
+import json
 import re
 from dataclasses import replace
 
@@ -11,10 +12,10 @@ from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.table import Column, Table, latex_text, marks, to_csv, to_html, to_latex
-from ssltransfer.report.table_folder import read_results, write_results
+from ssltransfer.report.table_folder import make_tables, read_results, write_results
 from ssltransfer.report.tables import all_tables, domain_table, score_tables
 from ssltransfer.results.metric_info import METRICS
-from ssltransfer.results.outcome_file import Outcome
+from ssltransfer.results.outcome_file import Outcome, outcome_path, save_outcomes
 from ssltransfer.results.scores import AVERAGE, Task
 
 FEW = Task("fewshot-r32", "fewshot", "digits", "5-shot", "accuracy")
@@ -277,3 +278,24 @@ def test_a_property_measured_on_several_data_sets_has_no_best():
     assert one.not_separable == {task._replace(dataset=AVERAGE): {"random"}}
     several = replace(one, scores=pd.concat([scores(), frame, frame.assign(dataset="textures")]))
     assert several.not_separable == {}
+
+
+def test_outcomes_beside_scores_reach_the_tables(tmp_path):
+    right = {"a": np.arange(200) < 150, "b": np.arange(200) < 120}
+    paths = []
+    for model, own in right.items():
+        value = {"metric": "top1", "setting": "", "value": 100 * own.mean(), "unit": "percent"}
+        paths.append(tmp_path / "scores/linear-r32" / model / "digits.json")
+        paths[-1].parent.mkdir(parents=True)
+        head = {"model": model, "protocol": "linear-r32", "kind": "linear", "dataset": "digits"}
+        paths[-1].write_text(json.dumps(head | {"values": [value], "details": {}}))
+        units = {"units": "test images", "identity": "i", "values": own, "scale": 100.0}
+        save_outcomes(outcome_path(paths[-1]), [Outcome("top1", "", value["value"], **units)])
+    models = [{"model": model, "label": model, "family": "", "source_accuracy": ""} for model in right]
+    make_tables(tmp_path / "tables", paths, models, DATASETS, {}, "v2", {}, "")
+    (row,) = read_results(tmp_path / "tables").pairs.to_dict("records")
+    assert (row["model"], row["other"], row["better"]) == ("a", "b", "a")
+    assert row["difference"] == pytest.approx(15)
+    outcome_path(paths[1]).unlink()
+    make_tables(tmp_path / "again", paths, models, DATASETS, {}, "v2", {}, "")
+    assert read_results(tmp_path / "again").pairs.empty
