@@ -281,8 +281,8 @@ def test_one_model_has_no_pairs(form):
     ],
 )
 def test_different_units_are_refused(other):
-    with pytest.raises(InputError, match="top1: first and second"):
-        compare_models({"first": outcome([True] * 10), "second": other})
+    with pytest.raises(InputError, match="linear cars top1: first and second"):
+        compare_models({"first": outcome([True] * 10), "second": other}, "linear cars")
 
 
 def test_a_cell_that_cannot_be_compared_costs_itself_alone():

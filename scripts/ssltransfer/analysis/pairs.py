@@ -105,7 +105,7 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> 
         ]
         if len(usable) > 1:
             try:
-                found = compare_models(usable)
+                found = compare_models(usable, f"{task.protocol} {task.dataset}")
             except InputError as error:
                 reasons.append(str(error))
             else:
@@ -117,22 +117,24 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> 
     return SuitePairs(pairs, covariances, missing)
 
 
-def compare_models(outcomes: Mapping[str, Outcome]) -> Comparison:
+def compare_models(outcomes: Mapping[str, Outcome], cell: str = "") -> Comparison:
     """Compare all pairs of models on one metric of one cell.
 
     Parameters
     ----------
     outcomes : mapping
         Model -> its outcome, all of the same metric, setting and test units.
+    cell : str
+        Name of the cell in error messages.
 
     Raises
     ------
     InputError
-        Two models have different units, or outcomes of different forms.
+        Two models have different units, or outcomes of different forms; it names both and the cell.
     """
     models, found = tuple(outcomes), list(outcomes.values())
     for model, outcome in outcomes.items():
-        _check_same_units(models[0], found[0], model, outcome)
+        _check_same_units(cell, models[0], found[0], model, outcome)
     first = found[0]
     values = np.array([outcome.value for outcome in found])
     arrays = np.stack([outcome.replicates if outcome.replicates.size else outcome.values for outcome in found])
@@ -207,8 +209,8 @@ def _form(outcome: Outcome) -> str:
     return "right or wrong" if outcome.values.dtype == bool else "values"
 
 
-def _check_same_units(model: str, own: Outcome, other: str, others: Outcome) -> None:
-    cell = " ".join(text for text in (own.setting, own.metric) if text)
+def _check_same_units(cell: str, model: str, own: Outcome, other: str, others: Outcome) -> None:
+    cell = " ".join(text for text in (cell, own.setting, own.metric) if text)
     for what, a, b in (
         ("are measured by", own.name, others.name),
         (f"have numbers of {own.units}", len(own.values), len(others.values)),

@@ -7,7 +7,7 @@ import pandas as pd
 from scipy.stats import studentized_range
 
 from ssltransfer.analysis.correlation import COEFFICIENTS, PAIR_MODELS
-from ssltransfer.analysis.pairs import LEVEL
+from ssltransfer.analysis.pairs import LEVEL, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
@@ -161,9 +161,7 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
     pairs = results.pairs
     if pairs.empty:
         return None
-    wins, compared = results.wins
-    won, lost, total = wins.sum(axis=1), wins.sum(axis=0), compared.sum(axis=1)
-    records = pd.DataFrame({"Comparisons": total, "Better": won, "Worse": lost, "Undecided": total - won - lost})
+    records = _win_records(*results.wins)
     decided = int(pairs["better"].ne("").sum())
     caption = (
         "Every model against every other one on the tasks that the paper counts; a model is better where the paired "
@@ -181,6 +179,13 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
     return records_table("pairs", "Pairs of models", caption, records, **more)
 
 
+def _win_records(wins: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Sums over the other models of the counts of `pairs.count_wins`; models that were never compared are left out."""
+    won, lost, total = wins.sum(axis=1), wins.sum(axis=0), compared.sum(axis=1)
+    records = pd.DataFrame({"Comparisons": total, "Better": won, "Worse": lost, "Undecided": total - won - lost})
+    return records[total > 0]
+
+
 def fewshot_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
     """Pairs of the few-shot cells under the columns of earlier releases; a file only, because `pairs` shows them."""
     pairs = results.pairs[results.pairs["kind"].eq("fewshot")]
@@ -194,6 +199,6 @@ def fewshot_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
         "All models saw the same episodes, so differences are paired. survives: the interval excludes 0; survives_all: "
         "also after adjustment for all pairs of the cell (Holm)."
     )
-    records = data.set_index("model").assign(other=data["other"].map(labels.model).to_numpy())
+    records = _win_records(*count_wins(pairs, list(results.models["model"])))
     more = {"row_labels": labels.models, "data": data}
     return records_table("fewshot-pairs", "Paired differences over episodes", caption, records, **more)

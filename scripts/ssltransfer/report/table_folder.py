@@ -145,8 +145,9 @@ def _read_pairs(path: Path) -> pd.DataFrame:
     if not path.exists():
         return SuitePairs().pairs
     frame = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
-    texts = [name for name in frame if name not in numbers]
-    frame[texts] = frame[texts].astype(str).map(read_text)
+    for name in frame.columns.difference(numbers):
+        texts = frame[name].astype(str)
+        frame[name] = texts.map({text: read_text(text) for text in texts.unique()})
     return frame
 
 

@@ -106,8 +106,10 @@ def _mark_ties(table: Table, results: SuiteResults, labels: Labels) -> None:
     known = {task: models for task in tasks if (models := results.not_separable.get(task))}
     if not known:
         return
-    best = {task: (table.cells[task] * METRICS[task.metric].better).idxmax() for task in known}
-    table.tied = {(model, task) for task, models in known.items() for model in models if model != best[task]}
+    for task, models in known.items():
+        values = results.tasks.matrix[task] * METRICS[task.metric].better
+        best = values[values.index.isin(models)].idxmax()
+        table.tied |= {(model, task) for model in models - {best}}
     unknown = dict.fromkeys(labels.subject(task) for task in tasks if task not in known)
     table.caption += f" {TIED} not told from the best by a paired test, adjusted for all pairs of the column (5 %)."
     table.caption += f" No such test: {', '.join(unknown)}." if unknown else ""
