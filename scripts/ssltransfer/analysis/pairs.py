@@ -6,8 +6,8 @@ All pairs of a cell are compared at once. Which test is made follows from the fo
 outcomes                     test and interval of a difference                        p-values adjusted by
 ===========================  =======================================================  ===========================
 right or wrong               exact McNemar test; Tango's score interval               Holm
-right or wrong, in strata    sign flips of images; normal interval of the             max-|t| over the same flips
-                             stratified difference
+right or wrong, in strata    sign flips of images; normal interval of the             max-|t| over the flips, as
+                             stratified difference                                    if pairs were independent
 other values                 paired t test and interval                               Holm
 bootstrap replicates         paired bootstrap, basic interval                         max-|t| over the same
                                                                                       resamples
@@ -15,7 +15,7 @@ bootstrap replicates         paired bootstrap, basic interval                   
 
 Holm's adjustment holds whatever the dependence between pairs. Resampled p-values cannot be smaller than one by the
 number of resamples, which Holm would multiply by the number of pairs; the step-down max-|t| of Romano and Wolf (2005)
-needs no such small ones and uses the dependence.
+needs no such small ones.
 """
 
 from collections.abc import Iterable, Mapping, Sequence
@@ -239,7 +239,7 @@ def _right_or_wrong(right: np.ndarray, scale: float) -> tuple[dict, np.ndarray]:
         "high": -scale * tango_lower(c, b, n),
         "p": p,
         "p_adjusted": holm(p),
-        "method": "McNemar exact, Tango, Holm",
+        "method": "McNemar exact; Tango; Holm",
     }
     # Two images that all models get right and two that all get wrong, as Agresti and Coull add, so that no
     # accuracy of 100 % comes without noise.
@@ -308,7 +308,7 @@ def _strata(right: np.ndarray, strata: np.ndarray, scale: float) -> tuple[dict, 
         "high": scale * np.minimum(difference + half, 1),
         "p": p,
         "p_adjusted": np.maximum(p, adjusted),
-        "method": "sign flips of images, stratified, max-t",
+        "method": "sign flips of images by class; normal; Sidak max-t",
     }
     return columns, scale**2 * covariance if n > 1 else np.full_like(covariance, np.nan)
 
@@ -316,7 +316,8 @@ def _strata(right: np.ndarray, strata: np.ndarray, scale: float) -> tuple[dict, 
 def _flip_images(right: np.ndarray, weights: np.ndarray, difference: np.ndarray, error: np.ndarray) -> tuple:
     """Swap the answers of each pair of models on random images, the same images for all pairs.
 
-    `error` is the standard deviation of each difference under these flips.
+    `error` is the standard deviation of each difference under these flips. Two pairs with few discordant images can
+    seem to depend on each other by the signs that these happen to have, so they are combined as if independent.
     """
     told = np.ptp(right, axis=0) > 0  # images on which all models agree do not matter
     parts = right[:, told] * weights[told]
@@ -327,7 +328,7 @@ def _flip_images(right: np.ndarray, weights: np.ndarray, difference: np.ndarray,
         shape = (parts.shape[1], min(columns, FLIPS - start))
         signs = generator.integers(0, 2, shape, dtype=np.int8) * np.float32(2) - np.float32(1)
         drawn[:, start : start + columns] = parts @ signs
-    return max_t(difference, error, drawn)
+    return max_t(difference, error, drawn, joint=False)
 
 
 def _all_flips(differences: np.ndarray, weights: np.ndarray) -> float:
@@ -359,7 +360,7 @@ def _paired_t(values: np.ndarray) -> tuple[dict, np.ndarray]:
         "high": mean + half,
         "p": p,
         "p_adjusted": holm(p),
-        "method": "paired t, Holm",
+        "method": "paired t; Holm",
     }
     covariance = np.cov(values) / n if n > 1 else np.full((len(values),) * 2, np.nan)
     return columns, covariance.reshape(len(values), len(values))
@@ -383,20 +384,25 @@ def _bootstrap(values: np.ndarray, replicates: np.ndarray) -> tuple[dict, np.nda
         p[part] = np.minimum(1, 2 * (1 + tail) / (1 + count))
         error[part] = drawn.std(axis=1, ddof=1) if count > 1 else np.nan
 
-    _, adjusted = max_t(difference, error, replicates.astype(np.float32), centre=difference)
+    _, adjusted = max_t(difference, error, replicates.astype(np.float32), difference, joint=True)
     columns = {
         "difference": difference,
         "low": low,
         "high": high,
         "p": p,
         "p_adjusted": np.maximum(p, adjusted),
-        "method": "paired bootstrap, basic, max-t",
+        "method": "paired bootstrap; basic; max-t",
     }
     return columns, np.cov(replicates).reshape(len(values), len(values))
 
 
 def max_t(
-    difference: np.ndarray, error: np.ndarray, drawn: np.ndarray, centre: np.ndarray | float = 0.0
+    difference: np.ndarray,
+    error: np.ndarray,
+    drawn: np.ndarray,
+    centre: np.ndarray | float = 0.0,
+    *,
+    joint: bool,
 ) -> tuple[np.ndarray, np.ndarray]:
     """P-values of the differences of all pairs of models, each alone and adjusted by the step-down max-|t|.
 
@@ -408,6 +414,9 @@ def max_t(
         Values of the models on resamples.
     centre : ndarray, shape (pairs,), or float
         Differences that the resamples scatter around.
+    joint : bool
+        Whether the resamples of different pairs depend on each other as their differences do. Otherwise they are
+        combined as if independent, which is conservative (Sidak's inequality).
 
     Returns
     -------
@@ -415,23 +424,25 @@ def max_t(
     """
     with np.errstate(divide="ignore", invalid="ignore"):
         observed = np.where(difference == 0, 0.0, np.abs(difference) / error)
-    # From the least significant pair on, so that each is compared with the largest of those before it.
+    least = (observed * (1 - 1e-5)).astype(drawn.dtype)  # equal up to rounding counts as equal
+    unit = np.where(error > 0, error, 1).astype(drawn.dtype)
+    shift = np.broadcast_to(np.asarray(centre, drawn.dtype), observed.shape)
+    count = drawn.shape[1]
+    first = np.random.default_rng(SEED).integers(0, 1 if joint else count, len(observed))
+    i, j = np.triu_indices(len(drawn), 1)
+    alone, most, largest = np.empty(len(observed)), np.empty(len(observed)), np.zeros(count, drawn.dtype)
+    # From the least significant pair on, so that each is compared with the largest of those before it and its own.
     order = np.argsort(observed, kind="stable")
-    i, j = (index[order] for index in np.triu_indices(len(drawn), 1))
-    least = (observed[order] * (1 - 1e-5)).astype(drawn.dtype)[:, None]  # equal up to rounding counts as equal
-    shift = np.broadcast_to(np.asarray(centre, drawn.dtype), observed.shape)[order][:, None]
-    unit = np.where(error > 0, error, 1).astype(drawn.dtype)[order][:, None]
-    alone, most = np.zeros(len(order)), np.zeros(len(order))
-    columns, count = max(1, BLOCK // 10 // max(len(order), 1)), drawn.shape[1]
-    for start in range(0, count, columns):
-        part = drawn[:, start : start + columns]
-        block = np.abs(part[i] - part[j] - shift) / unit
-        alone += np.count_nonzero(block >= least, axis=1)
-        most += np.count_nonzero(np.maximum.accumulate(block, axis=0) >= least, axis=1)
-    p, adjusted = np.empty(len(order)), np.empty(len(order))
-    p[order] = (1 + alone) / (1 + count)
-    adjusted[order] = np.maximum.accumulate(((1 + most) / (1 + count))[::-1])[::-1]
-    return p, adjusted
+    for pair in order:
+        statistic = np.abs(drawn[i[pair]] - drawn[j[pair]] - shift[pair]) / unit[pair]
+        alone[pair] = np.count_nonzero(statistic >= least[pair])
+        start = first[pair]
+        np.maximum(largest[: count - start], statistic[start:], out=largest[: count - start])
+        np.maximum(largest[count - start :], statistic[:start], out=largest[count - start :])
+        most[pair] = np.count_nonzero(largest >= least[pair])
+    adjusted = np.empty(len(observed))
+    adjusted[order] = np.maximum.accumulate((1 + most[order[::-1]]) / (1 + count))[::-1]
+    return (1 + alone) / (1 + count), adjusted
 
 
 def _pair_variance(covariance: np.ndarray) -> np.ndarray:
