@@ -213,7 +213,7 @@ def test_noise_of_scores_comes_from_outcomes_intervals_or_test_sets():
     assert average_error(noise, [cars, few])["a"] == pytest.approx(np.sqrt(0.3 + (2 / 1.959964) ** 2) / 2)
     # The slope of the log-odds of 60 %, by a difference.
     slope = (logit(0.6001) - logit(0.5999)) / 0.02
-    scaled = on_analysis_scale({cars: noise[cars]}, scores_of, {cars: False})[cars]
+    scaled = on_analysis_scale({cars: noise[cars]}, scores_of)[cars]
     assert scaled.loc["a", "a"] == pytest.approx(0.3 * slope**2, rel=1e-4)
 
 

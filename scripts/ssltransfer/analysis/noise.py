@@ -62,13 +62,11 @@ def task_noise(
     return noise
 
 
-def on_analysis_scale(
-    noise: Mapping[Task, pd.DataFrame], matrix: pd.DataFrame, raw: Mapping[Task, bool]
-) -> dict[Task, pd.DataFrame]:
+def on_analysis_scale(noise: Mapping[Task, pd.DataFrame], matrix: pd.DataFrame) -> dict[Task, pd.DataFrame]:
     """Turn the covariances of `task_noise` into those on the analysis scale (delta method)."""
     found = {}
     for task, covariance in noise.items():
-        slopes = slope(matrix[task], task.metric, raw[task])
+        slopes = slope(matrix[task], task.metric)
         found[task] = covariance * np.outer(slopes, slopes)
     return found
 

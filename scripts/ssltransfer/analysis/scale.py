@@ -54,10 +54,10 @@ def to_analysis_scale(values, metric: str, raw: bool = False):
     return logit(np.minimum(values / METRICS[metric].scale, 1.0))
 
 
-def slope(values, metric: str, raw: bool = False):
+def slope(values, metric: str):
     """Derivative of `to_analysis_scale`, by which small errors of scores become errors on the analysis scale."""
     values = np.asarray(values, float)
-    if not is_logit(metric, raw):
+    if not is_logit(metric):
         return np.ones_like(values)
     scale = METRICS[metric].scale
     fraction = np.clip(values / scale, CLIP, 1 - CLIP)

@@ -144,9 +144,9 @@ class SuiteResults:
                     continue
                 shown = task._replace(dataset=AVERAGE)
             values = self.tasks.matrix.get(shown, pd.Series(dtype=float)).dropna() * METRICS[task.metric].better
-            if not values.any() or values.idxmax() not in {*pairs["model"], *pairs["other"]}:
+            best = values.idxmax() if len(values) and METRICS[task.metric].better else ""
+            if best not in {*pairs["model"], *pairs["other"]}:
                 continue
-            best = values.idxmax()
             own = pairs[pairs["model"].eq(best) | pairs["other"].eq(best)]
             tied = own[own["better"].eq("")]
             found[shown] = frozenset([best, *tied["model"], *tied["other"]])
@@ -179,8 +179,7 @@ class SuiteResults:
             for task, covariance in self.noise.items()
             if task in values and not pd.isna(covariance.loc[values.index, values.index].to_numpy().diagonal()).any()
         }
-        raw = dict.fromkeys(known, False)
-        return these_datasets(values, on_analysis_scale(known, self.tasks.matrix, raw)) if known else None
+        return these_datasets(values, on_analysis_scale(known, self.tasks.matrix))
 
     @cached_property
     def mean_ranks(self) -> pd.DataFrame:
