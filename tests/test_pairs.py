@@ -297,6 +297,15 @@ def test_different_units_are_refused(other):
         compare_models({"first": outcome([True] * 10), "second": other}, "linear cars")
 
 
+def test_outcomes_that_are_not_finite_are_not_compared():
+    good = outcome(np.arange(5.0), metric="psnr")
+    for numbers in ({"values": [np.inf, 1, 2, 3, 4]}, {"replicates": [np.nan, 1.0]}, {"replicates": []}):
+        bad = outcome(value=1.0, metric="psnr", **numbers)
+        with pytest.raises(InputError, match="inversion photographs: the outcomes of bad"):
+            compare_models({"good": good, "bad": bad}, "inversion photographs")
+        assert "bad" in compare_cells([(TASK, {"good": good, "bad": bad})]).missing[TASK]
+
+
 def test_a_cell_that_cannot_be_compared_costs_itself_alone():
     good = named(answers(3, 50))
     bad = good | {"m1": replace(good["m1"], identity="other")}

@@ -97,7 +97,7 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> 
             if isinstance(outcome, Outcome) and _form(outcome) != "nothing":
                 usable[model] = outcome
             else:
-                reason = outcome if isinstance(outcome, str) else outcome.note or "an outcome without data"
+                reason = outcome if isinstance(outcome, str) else outcome.note or "outcomes that are not finite"
                 without.setdefault(reason, []).append(model)
         reasons = [
             reason if len(models) == len(outcomes) else f"{', '.join(models)}: {reason}"
@@ -134,6 +134,8 @@ def compare_models(outcomes: Mapping[str, Outcome], cell: str = "") -> Compariso
     """
     models, found = tuple(outcomes), list(outcomes.values())
     for model, outcome in outcomes.items():
+        if _form(outcome) == "nothing":
+            raise InputError(f"{cell}: the outcomes of {model} are missing or not finite; measure it again")
         _check_same_units(cell, models[0], found[0], model, outcome)
     first = found[0]
     values = np.array([outcome.value for outcome in found])
@@ -192,18 +194,19 @@ def holm(p: np.ndarray) -> np.ndarray:
 
 
 def t_test(mean: np.ndarray, error: np.ndarray, freedom: float) -> np.ndarray:
-    """Two-sided p-value of means with standard errors; 1 for a mean of 0, 0 for another one without an error."""
+    """Two-sided p-value of means; 1 for a mean of 0 or an unknown error (NaN), 0 for others without an error."""
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(mean == 0, 0.0, np.abs(mean) / error)
-    return 2 * stdtr(freedom, -t)
+    return np.nan_to_num(2 * stdtr(freedom, -t), nan=1.0)
 
 
 def _form(outcome: Outcome) -> str:
-    """Which form of outcome it is: what there is to test."""
+    """Which form of outcome it is; ``nothing`` where there are no numbers to compare, or some are not finite."""
+    numbers = outcome.replicates if outcome.replicates.size else outcome.values
+    if not numbers.size or not np.isfinite(numbers).all():
+        return "nothing"
     if outcome.replicates.size:
         return "replicates"
-    if not outcome.values.size:
-        return "nothing"
     if outcome.strata.size:
         return "strata"
     return "right or wrong" if outcome.values.dtype == bool else "values"
@@ -350,10 +353,7 @@ def _paired_t(values: np.ndarray) -> tuple[dict, np.ndarray]:
         mean[part] = differences.mean(axis=1)
         if n > 1:
             error[part] = differences.std(axis=1, ddof=1) / np.sqrt(n)
-    if n == 1:
-        p, half = np.ones(len(i)), error
-    else:
-        p, half = t_test(mean, error, n - 1), stdtrit(n - 1, 1 - LEVEL / 2) * error
+    p, half = t_test(mean, error, n - 1), stdtrit(n - 1, 1 - LEVEL / 2) * error
     columns = {
         "difference": mean,
         "low": mean - half,
