@@ -1,7 +1,11 @@
 """The choice of a device, where there is no GPU, one, and one that torch cannot use."""
 
 import logging
+import platform
 import re
+import subprocess
+import sys
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -65,3 +69,33 @@ def test_a_gpu_that_does_not_compute_is_one_line(monkeypatch, error):
     monkeypatch.setattr(torch, "ones", refuse)
     with pytest.raises(InputError, match=re.escape(str(error).partition("\n")[0].rstrip("."))):
         device.choose_device()
+
+
+def test_large_blocks_of_memory_are_kept(monkeypatch):
+    calls = []
+    library = SimpleNamespace(mallopt=lambda *arguments: calls.append(arguments))
+    monkeypatch.setattr(device.ctypes, "CDLL", lambda name: library)
+    monkeypatch.setattr(device.sys, "platform", "linux")
+    device.keep_freed_memory()
+    assert calls == [(device.M_MMAP_MAX, 0), (device.M_TRIM_THRESHOLD, 2**31 - 1)]
+    for system, other in (("darwin", library), ("linux", SimpleNamespace())):
+        monkeypatch.setattr(device.sys, "platform", system)
+        monkeypatch.setattr(device.ctypes, "CDLL", lambda name, other=other: other)
+        device.keep_freed_memory()
+    assert len(calls) == 2
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="mallopt is glibc's")
+def test_freed_memory_is_not_handed_back():
+    code = (
+        "import resource, sys; from ssltransfer.device import keep_freed_memory\n"
+        "if sys.argv[1] == 'keep': keep_freed_memory()\n"
+        "before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt\n"
+        "for _ in range(10): bytearray(2**26)\n"
+        "print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before)"
+    )
+    kept, released = (
+        int(subprocess.run([sys.executable, "-c", code, word], capture_output=True, text=True, check=True).stdout)
+        for word in ("keep", "release")
+    )
+    assert 2 * kept < released

@@ -2,6 +2,7 @@
 
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -30,6 +31,18 @@ def test_generated_data_sets_may_have_any_name(tmp_path):
         table.write("scenes\tScenes\tsingle-label\ttop1\tgenerated:shapes\t10\t3000\t0\t1000\t\t\n")
     plan = succeed(folder, "results/datasets/scenes/normals.npy", "--dry-run")
     assert "rule generate_shapes:" in plan and "rule generate_dataset:" not in plan
+
+
+def test_the_features_of_a_single_model_are_extracted_on_all_cores(tmp_path):
+    folder = workspace(tmp_path / "toy")
+    rows = (folder / "config/models.tsv").read_text().splitlines()
+    target = f"results/features/{rows[1].split(chr(9))[0]}/digits/resize32.imagenet.npy"
+    several = succeed(folder, target, "--dry-run", "--cores", "4")
+    (folder / "config/models.tsv").write_text("\n".join(rows[:2]) + "\n")
+    alone = succeed(folder, target, "--dry-run", "--cores", "4")
+    block = re.compile(r"rule extract_features:.*?resources:", re.DOTALL)
+    threads = [re.findall(r"threads: (\d+)", block.search(plan)[0]) for plan in (several, alone)]
+    assert threads == [[], ["4"]]
 
 
 def test_folders_may_have_any_name(tmp_path):

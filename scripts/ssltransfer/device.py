@@ -4,8 +4,10 @@ torch is imported only where it is needed: on a machine without GPU, a job on ca
 without it. The workflow's rules ask for a GPU by `has_gpu`, so this module is light.
 """
 
+import ctypes
 import os
 import shutil
+import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -19,6 +21,8 @@ if TYPE_CHECKING:
 
 
 DRIVER = Path("/dev/nvidiactl")
+M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
+"""Parameters of mallopt (malloc.h)."""
 
 
 def has_gpu() -> bool:
@@ -58,9 +62,21 @@ def choose_device(threads: int = 1) -> "torch.device":
         return torch.device("cuda")
     if has_gpu():
         log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
+    keep_freed_memory()
     torch.set_num_threads(threads)
     log.info("on the CPU (threads: %d)", threads)
     return torch.device("cpu")
+
+
+def keep_freed_memory() -> None:
+    """Make glibc's malloc reuse large blocks instead of handing them back to the system; nothing on other systems.
+
+    By default every activation of a ResNet-50 is a new mapping, whose pages the kernel clears again for each batch:
+    about a quarter of the processor time of extracting features.
+    """
+    if sys.platform == "linux" and hasattr(libc := ctypes.CDLL(None), "mallopt"):
+        libc.mallopt(M_MMAP_MAX, 0)
+        libc.mallopt(M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def choose_arrays() -> "Arrays":

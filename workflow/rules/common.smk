@@ -291,6 +291,12 @@ def feature_input(wildcards):
     return {"index": f"{folder}/index.parquet"}
 
 
+def feature_threads(wildcards):
+    """The cores that each model of the suite can have; several images are decoded at a time where none are kept."""
+    cores = workflow.resource_settings.cores or 1
+    return max(1 if SUITE.config["keep_images"] else 4, cores // len(SUITE.models))
+
+
 def feature_params(wildcards):
     """What features depend on, beside their inputs."""
     params = {

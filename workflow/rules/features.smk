@@ -15,7 +15,7 @@ rule extract_features:
         "logs/extract_features/{model}/{dataset}/{transform}.{norm}.log",
     conda:
         "../../envs/torch.yaml"
-    threads: 1 if SUITE.config["keep_images"] else 4
+    threads: feature_threads
     resources:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
