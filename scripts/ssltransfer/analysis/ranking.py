@@ -6,9 +6,10 @@ import numpy as np
 import pandas as pd
 from scipy import stats
 
-from ssltransfer.analysis.correlation import RESAMPLES, SEED
 from ssltransfer.analysis.scale import higher_is_better
 from ssltransfer.errors import InputError
+
+RESAMPLES, SEED = 2000, 0
 
 
 def task_ranks(matrix: pd.DataFrame) -> pd.DataFrame:

@@ -85,7 +85,9 @@ class SuiteResults:
     @cached_property
     def correlations(self) -> pd.DataFrame:
         """Correlation of every task and panel average with source accuracy (see `correlation.correlations`)."""
-        return correlations(self.tasks) if self.saved_correlations is None else self.saved_correlations
+        if self.saved_correlations is not None:
+            return self.saved_correlations
+        return correlations(self.tasks, dict(zip(self.models["model"], self.models["family"], strict=True)))
 
     @cached_property
     def pair_correlations(self) -> dict[str, pd.DataFrame]:

@@ -92,7 +92,17 @@ def _note(row: pd.Series | None) -> str:
     """Text below the menu: the coefficients, or why there are none."""
     if row is None:
         return ""
-    return row["note"] or f"Pearson {row['pearson']:.2f}, Spearman {row['spearman']:.2f}, {row['n']} models"
+    if pd.isna(row["pearson"]):
+        return row["note"]
+    coefficients = [_coefficient(row, name) for name in ("pearson", "spearman")]
+    return "; ".join(text for text in (*coefficients, f"{row['n']} models", row["note"]) if text)
+
+
+def _coefficient(row: pd.Series, name: str) -> str:
+    """Name and value of a coefficient, with its interval where there is one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = f" ({low:.2f} to {high:.2f})" if pd.notna(low) else ""
+    return f"{name.capitalize()} {row[name]:.2f}{interval}"
 
 
 def _score_ticks(scores: pd.Series, metric: str) -> list:
