@@ -11,7 +11,14 @@ from ssltransfer.analysis.correlation import correlations, pair_correlations
 from ssltransfer.analysis.domain import domain_scores
 from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.ranking import mean_ranks
-from ssltransfer.analysis.tasks import CONVENTIONS, Conventions, TaskScores, protocol_suffixes, task_matrix
+from ssltransfer.analysis.tasks import (
+    CONVENTIONS,
+    Conventions,
+    TaskScores,
+    interval_ends,
+    protocol_suffixes,
+    task_matrix,
+)
 from ssltransfer.results.scores import source_accuracy, source_datasets
 
 
@@ -75,7 +82,8 @@ class SuiteResults:
         source = self.models.set_index("model")["source_accuracy"].astype(float)
         analysed = self.cells.assign(value=self.cells["value"].mask(left_out(self.cells)))
         matrix = task_matrix(analysed, list(source.index))
-        return TaskScores(matrix, source, self.conventions, self.leave_out)
+        ends = interval_ends(analysed, list(source.index))
+        return TaskScores(matrix, source, self.conventions, self.leave_out, ends)
 
     @cached_property
     def suffixes(self) -> dict[str, str]:
@@ -103,6 +111,14 @@ class SuiteResults:
     def domain_scores(self) -> pd.DataFrame:
         """Linear scores on the datasets that models were pretrained on (see `domain.domain_scores`)."""
         return domain_scores(self.analysed, self.pretrained_on)
+
+    @cached_property
+    def domain_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `domain_scores`, NaN where there is none."""
+        low, high = (
+            domain_scores(self.analysed.assign(value=self.analysed[end]), self.pretrained_on) for end in ("low", "high")
+        )
+        return low.reindex_like(self.domain_scores), high.reindex_like(self.domain_scores)
 
 
 def suite_results(

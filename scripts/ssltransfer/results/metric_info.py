@@ -85,12 +85,15 @@ class Kind:
         The metric that represents the kind in Fig. 1 (v2); None where every dataset has its own metric.
     performance : bool
         True for transfer tasks (panels of Fig. 1), False for properties of the features.
+    units : str
+        What its intervals are over: the units that another sample would have others of.
     """
 
     label: str
     short: str
     headline: str | None = None
     performance: bool = True
+    units: str = "test images"
 
     @property
     def own_metric(self) -> bool:
@@ -101,12 +104,12 @@ class Kind:
 KINDS = {
     "linear": Kind("Many-shot linear", "Linear"),
     "finetune": Kind("Many-shot finetune", "Finetune"),
-    "fewshot": Kind("Few-shot", "Few-shot"),
+    "fewshot": Kind("Few-shot", "Few-shot", units="episodes"),
     "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50"),
     "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50"),
     "normals": Kind("Surface normals", "Normals", "within-11.25"),
     "segmentation": Kind("Segmentation", "Segm.", "mean-iou"),
     "calibration": Kind("Calibration", "Calibration", performance=False),
-    "inversion": Kind("Feature inversion", "Inversion", performance=False),
-    "attention": Kind("Occlusion attention", "Attention", performance=False),
+    "inversion": Kind("Feature inversion", "Inversion", performance=False, units="images"),
+    "attention": Kind("Occlusion attention", "Attention", performance=False, units="images"),
 }
