@@ -77,6 +77,11 @@ class SuiteResults:
         return task_matrix(self.cells, list(self.models["model"]))
 
     @cached_property
+    def shown_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `shown` (see `tasks.interval_ends`)."""
+        return interval_ends(self.cells, list(self.models["model"]))
+
+    @cached_property
     def tasks(self) -> TaskScores:
         """The analysed cells as models x tasks, with panels, averages and values on the analysis scale."""
         source = self.models.set_index("model")["source_accuracy"].astype(float)

@@ -15,6 +15,8 @@ from ssltransfer.files import atomic_write
 MISSING = "–"
 #: Flag -> sign printed behind the number.
 SIGNS = {"own": "†", "partial": "‡", "shortened": "§", "partial shortened": "‡§"}
+#: Half width of an interval at the end of a cell's text, which is printed smaller.
+_HALF_WIDTH = re.compile(r"( ± [\d.]+)$")
 #: Text that a spreadsheet would compute, maybe behind the apostrophe that keeps it from that.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -168,7 +170,9 @@ def to_html(table: Table) -> str:
         row = f'<tr><th scope="row"{long}>{html.escape(label)}</th>'
         for column, (text, mark, flag) in zip(table.columns, cells, strict=True):
             names = [name for name in (mark, *flag.split(), _layout(column, text)) if name]
-            text = html.escape(text) + (f"<sup>{SIGNS[flag]}</sup>" if flag in SIGNS else "")
+            text = _HALF_WIDTH.sub(r"<small>\1</small>", html.escape(text)) + (
+                f"<sup>{SIGNS[flag]}</sup>" if flag in SIGNS else ""
+            )
             row += f'<td class="{" ".join(names)}">{text}</td>' if names else f"<td>{text}</td>"
         lines.append(f"{row}</tr>")
     lines.append("</tbody>")
@@ -222,6 +226,13 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in str(text))
 
 
+def _latex_cell(text: str) -> str:
+    """Escape the text of a cell, its half width smaller."""
+    number, *half_width = _HALF_WIDTH.split(text)
+    small = rf"{{\scriptsize {latex_text(half_width[0])}}}" if half_width else ""
+    return latex_text(number) + small
+
+
 def to_latex(table: Table) -> str:
     """Render a booktabs tabular (packages booktabs and, for wide tables, graphicx are the reader's)."""
     style = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
@@ -235,7 +246,7 @@ def to_latex(table: Table) -> str:
     for label, cells in _rows(table):
         line = [latex_text(label)]
         for text, mark, flag in cells:
-            cell = style[mark] % latex_text(text)
+            cell = style[mark] % _latex_cell(text)
             cell = rf"\textit{{{cell}}}" if flag == "published" else cell
             line.append(cell + _LATEX_SIGNS.get(flag, ""))
         lines.append(" & ".join(line) + r" \\")

@@ -101,14 +101,17 @@ class Kind:
         return self.headline is not None or not self.performance
 
 
+ONE_TRAINING = "test images, for one training run"
+"""Units of the protocols that train a network: another seed would move their scores, which no interval holds."""
+
 KINDS = {
     "linear": Kind("Many-shot linear", "Linear"),
-    "finetune": Kind("Many-shot finetune", "Finetune"),
+    "finetune": Kind("Many-shot finetune", "Finetune", units=ONE_TRAINING),
     "fewshot": Kind("Few-shot", "Few-shot", units="episodes"),
-    "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50"),
-    "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50"),
-    "normals": Kind("Surface normals", "Normals", "within-11.25"),
-    "segmentation": Kind("Segmentation", "Segm.", "mean-iou"),
+    "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50", units=ONE_TRAINING),
+    "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50", units=ONE_TRAINING),
+    "normals": Kind("Surface normals", "Normals", "within-11.25", units=ONE_TRAINING),
+    "segmentation": Kind("Segmentation", "Segm.", "mean-iou", units=ONE_TRAINING),
     "calibration": Kind("Calibration", "Calibration", performance=False),
     "inversion": Kind("Feature inversion", "Inversion", performance=False, units="images"),
     "attention": Kind("Occlusion attention", "Attention", performance=False, units="images"),

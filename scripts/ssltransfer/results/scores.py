@@ -162,6 +162,12 @@ def describe_interval(value: Mapping) -> str:
     return method if level == LEVEL else f"{method}; {level:g}"
 
 
+def interval_level(text: str) -> float:
+    """Return the level of an interval that `describe_interval` describes."""
+    _, separator, level = text.rpartition("; ")
+    return float(level) if separator else LEVEL
+
+
 def read_episodes(paths: Iterable[str | Path]) -> list[dict]:
     """Read the few-shot episodes out of checked score files.
 
