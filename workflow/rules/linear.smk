@@ -2,10 +2,9 @@
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol, and the decision values.
 
 
-def linear_minutes(wildcards, input, attempt):
-    """Time limit of a linear job; each draw of the validation part fits the whole path."""
-    once = attempt_times(30, per_mb=1 / 2)(wildcards, input, attempt)
-    return once * SUITE.job_settings(wildcards.protocol).get("validation_draws", 1)
+def validation_draws(wildcards):
+    """How often a linear job fits the whole path: for each draw of the validation part."""
+    return SUITE.job_settings(wildcards.protocol).get("validation_draws", 1)
 
 
 rule evaluate_linear:
@@ -25,7 +24,7 @@ rule evaluate_linear:
     resources:
         gpu=GPU_HERE,
         mem_mb=attempt_times(4000, per_mb=6),
-        runtime=linear_minutes,
+        runtime=attempt_times(30, per_mb=1 / 2, repeats=validation_draws),
     params:
         settings=protocol_settings,
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],

@@ -81,7 +81,8 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
     pd.DataFrame
         The columns that name a measured cell, ``published``, ``measured``, ``difference`` (measured - published),
         ``half_width`` of the interval of the difference (published and measured ones combined in quadrature; NaN
-        where the paper states none, because then half of the noise is unknown), ``verdict`` (agrees, differs, not stated without an interval, or not judged),
+        where the paper states none, because then half of the noise is unknown), ``verdict`` (agrees, differs, not
+        stated without an interval, or not judged),
         ``rerun`` (of linear scores, what the authors' own changed on the dataset, see `published.rerun_changes`),
         ``partial`` and ``shortened`` (see `results.marks`) and ``note`` (why else a cell is not judged).
     """
