@@ -66,7 +66,7 @@ def test_torch_formats(tmp_path, state, format, old):
 
 
 def test_every_format_is_tested():
-    assert set(FORMATS) == {*torch_file.FORMATS, "simclr", "simclr-ema", "byol"}
+    assert set(FORMATS) == {"auto", *torch_file.FORMATS, "simclr", "simclr-ema", "byol"}
 
 
 def test_dropped_entries_are_logged_by_group(tmp_path, state, caplog):
