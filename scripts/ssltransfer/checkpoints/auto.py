@@ -21,6 +21,7 @@ from ssltransfer.checkpoints.recognition import NUMBERED, Network, prefixes, rec
 from ssltransfer.checkpoints.torch_file import load_content
 from ssltransfer.checkpoints.torch_reader import foreign_names
 from ssltransfer.errors import InputError
+from ssltransfer.models.architecture import backbone_shapes
 from ssltransfer.safe_pickle import shown
 
 log = logging.getLogger(__name__)
@@ -32,30 +33,6 @@ _OWN = re.compile(r"(layer|conv|bn)\d*\..*")
 """Names beside the backbone's, which a deeper network of the same kind would have; heads are called otherwise."""
 
 _COUNTER = "num_batches_tracked"
-
-
-@dataclass
-class Content:
-    """What a file holds.
-
-    Attributes
-    ----------
-    tensors : dict of str to Tensor
-        By full name.
-    beside : list of str
-        Full names of everything else, not deeper than the first such value.
-    modules : dict of str to str
-        Entry -> class, for objects (as whole pickled modules) at the top of the file or one level below.
-    """
-
-    tensors: dict[str, Tensor] = field(default_factory=dict)
-    beside: list[str] = field(default_factory=list)
-    modules: Mapping[str, str] = field(default_factory=dict)
-
-    @property
-    def shapes(self) -> dict[str, tuple[int, ...]]:
-        """Shape of every tensor by its full name."""
-        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
 
 
 @dataclass(frozen=True)
@@ -91,6 +68,34 @@ class Place:
     def cell(self) -> str:
         """Value of the column `format` that chooses this place."""
         return f"auto:{self.prefix or '.'}"
+
+
+@dataclass
+class Content:
+    """What a file holds.
+
+    Attributes
+    ----------
+    tensors : dict of str to Tensor
+        By full name.
+    beside : list of str
+        Full names of everything else, not deeper than the first such value.
+    modules : dict of str to str
+        Entry -> class, for objects (as whole pickled modules) at the top of the file or one level below.
+    """
+
+    tensors: dict[str, Tensor] = field(default_factory=dict)
+    beside: list[str] = field(default_factory=list)
+    modules: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def shapes(self) -> dict[str, tuple[int, ...]]:
+        """Shape of every tensor by its full name."""
+        return {name: tuple(tensor.shape) for name, tensor in self.tensors.items()}
+
+    def has_values(self, place: Place) -> bool:
+        """Whether all tensors of a place hold plain values."""
+        return all(_has_values(self.tensors[full]) for full in place.names.values())
 
 
 def flatten(content: Any, path: Path) -> Content:
@@ -176,7 +181,7 @@ def _place(
     )
 
 
-def read_auto(path: Path, choice: str, arch: str, expected: Mapping[str, Tensor]) -> ReadCheckpoint:
+def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
     """Find and read the backbone in a file.
 
     Parameters
@@ -185,9 +190,7 @@ def read_auto(path: Path, choice: str, arch: str, expected: Mapping[str, Tensor]
     choice : str
         Beginning of the prefix to read (what follows ``auto:``); ``.`` for the empty prefix, empty for any.
     arch : str
-        For messages.
-    expected : mapping of str to Tensor
-        Tensors of the network by torchvision's name, of which the shapes count.
+        See `resnet.build_backbone`.
 
     Raises
     ------
@@ -195,8 +198,7 @@ def read_auto(path: Path, choice: str, arch: str, expected: Mapping[str, Tensor]
         If the backbone is nowhere, or in several places with different values; and see `load_content`.
     """
     content = flatten(load_content(path), path)
-    wanted = {name: tuple(tensor.shape) for name, tensor in expected.items()}
-    places = find_places(content.shapes, wanted)
+    places = find_places(content.shapes, backbone_shapes(arch))
     place = _choose(path, [place for place in places if place.fits], choice, arch, content)
     if place is None:
         raise InputError(f"{path}: {explain_misfit(content, places, arch)}")

@@ -100,7 +100,7 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
             raise InputError(f"{files[0].parent}: found {len(files)} files, format {format!r} is one file")
         kind, _, choice = format.partition(":")
         if kind == "auto":
-            published = read_auto(files[0], choice, arch, backbone.state_dict())
+            published = read_auto(files[0], choice, arch)
         elif format == "byol":
             published = read_byol(files[0], expected)
         else:

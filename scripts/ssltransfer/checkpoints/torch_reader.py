@@ -5,6 +5,7 @@ scripts store beside them, or else runs whatever the file asks for. This reader 
 zip archive, and the five pickles with the raw values behind them that it wrote before release 1.6.
 """
 
+import math
 import pickle
 import struct
 import zipfile
@@ -65,9 +66,14 @@ class _StorageType(Foreign):
 
 
 def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) -> Tensor:
-    """Return the view that a pickled tensor is of its storage, a tensor of one dimension; torch checks the bounds."""
+    """Return the view that a pickled tensor is of its storage, a tensor of one dimension; torch checks the bounds.
+
+    A tensor that repeats values of a smaller storage has its shape only, as a small file could stand for terabytes.
+    """
     if not isinstance(storage, Tensor):
         raise pickle.UnpicklingError("a tensor has no storage")
+    if math.prod(size) > len(storage):
+        return torch.empty(tuple(size), device="meta")
     return torch.as_strided(storage, tuple(size), tuple(stride), offset)
 
 
