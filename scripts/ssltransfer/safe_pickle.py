@@ -125,7 +125,7 @@ _STANDARD = re.compile(
     r"(pathlib(\._local)?|datetime|decimal|fractions|uuid|enum|typing|zoneinfo|ipaddress)\.[A-Z]\w*"
     r"|datetime\.\w+|argparse\.Namespace|types\.SimpleNamespace|functools\.partial|zoneinfo\.ZoneInfo\._unpickle"
     r"|collections\.(defaultdict|Counter|deque)|(copyreg|copy_reg)\._reconstructor"
-    r"|(builtins|__builtin__)\.(object|set|frozenset|complex|slice|range|list|dict|tuple|int|float|str|bool|bytes|type)"
+    r"|(builtins|__builtin__)\.(object|set|frozenset|complex|slice|range|list|dict|tuple|int|long|float|str|unicode|bool|bytes|type)"
 )
 """Names of the standard library that plain data and configurations hold."""
 
@@ -328,8 +328,12 @@ def load_inert(path: Path, is_record: Callable[[str], object], encoding: str = "
                 stream = cast("BinaryIO", content)  # the types of `gzip` do not say so
                 check_pickle(stream)
                 stream.seek(0)
-                return InertUnpickler(stream, lambda name: Record if is_record(name) else None, encoding=encoding).load()
+                return InertUnpickler(
+                    stream, lambda name: Record if is_record(name) else None, encoding=encoding
+                ).load()
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged or hostile pickle can raise nearly anything
-        raise InputError(f"{path} cannot be read as a pickle of plain data: {first_line(error)}") from None
+        raise InputError(
+            f"{path} cannot be read as a pickle of plain data: {first_line(error)}; fetch it again"
+        ) from None

@@ -208,7 +208,12 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
         raise InputError(f"{path}: {shown(wrong[:1])} holds no values in plain memory; save the weights themselves")
     weight, bias = (tensors.get(f"{place.prefix}fc.{entry}") for entry in ("weight", "bias"))
     head = None
-    if weight is not None and bias is not None and weight.ndim == 2 and weight.shape[1] == len(state["layer4.0.bn3.bias"]):
+    if (
+        weight is not None
+        and bias is not None
+        and weight.ndim == 2
+        and weight.shape[1] == len(state["layer4.0.bn3.bias"])
+    ):
         head = (weight, bias)
     taken = set(place.names.values())
     dropped = [name for name in tensors if name not in taken]

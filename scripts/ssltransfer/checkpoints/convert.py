@@ -97,7 +97,9 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
         published = read_simclr(files, backbone, scope)
     else:
         if len(files) != 1:
-            raise InputError(f"{files[0].parent}: found {len(files)} files, format {format!r} is one file")
+            raise InputError(
+                f"{files[0].parent}: found {len(files)} files, format {format!r} is one file; write one file as the source"
+            )
         kind, _, choice = format.partition(":")
         if kind == "auto":
             published = read_auto(files[0], choice, arch)
@@ -135,7 +137,9 @@ def check_head(head: tuple[Tensor, Tensor], backbone: ResNet, name: str) -> None
     if weight.ndim != 2 or weight.shape[1] != backbone.num_features or bias.shape != weight.shape[:1]:
         raise InputError(
             f"{name}: classifier has shapes {tuple(weight.shape)} and {tuple(bias.shape)}, "
-            f"expected (classes, {backbone.num_features}) and (classes,)"
+            f"expected (classes, {backbone.num_features}) and (classes,); write the arch that it was trained with"
         )
     if weight.dtype != torch.float32 or bias.dtype != torch.float32:
-        raise InputError(f"{name}: classifier is {weight.dtype} and {bias.dtype}, expected {torch.float32}")
+        raise InputError(
+            f"{name}: classifier is {weight.dtype} and {bias.dtype}, expected {torch.float32}; use full precision"
+        )

@@ -51,7 +51,9 @@ def refuse_pages(path: Path) -> None:
     if text.startswith(b"<?xml") or re.match(rb"<\w+>", text):
         code = re.search(rb"<Code>(\w{1,40})</Code>", start)
         reason = f" ({code[1].decode()})" if code else ""
-        raise InputError(f"{path} is an XML page{reason}, not weights; delete it and write the address of the file itself")
+        raise InputError(
+            f"{path} is an XML page{reason}, not weights; delete it and write the address of the file itself"
+        )
     if text[:1] in (b"{", b"[") and _is_json(path, size):
         raise InputError(
             f"{path} is JSON text, {shown([text[:60].decode(errors='replace')])}, not weights; delete it and write the "
@@ -128,7 +130,9 @@ def refuse_other_files(path: Path) -> None:
     refuse_pages(path)
     kind = file_kind(path)
     if kind == "a cut zip archive":
-        raise InputError(f"{path} cannot be read as a torch file: it is cut ({path.stat().st_size:,} bytes); fetch it again")
+        raise InputError(
+            f"{path} cannot be read as a torch file: it is cut ({path.stat().st_size:,} bytes); fetch it again"
+        )
     if kind == "a TorchScript archive":
         raise InputError(
             f"{path} is {kind}, which holds code; save its weights where it can be loaded: "

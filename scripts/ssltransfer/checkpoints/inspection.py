@@ -13,7 +13,11 @@ from ssltransfer.models.architecture import ARCH_PATTERN, backbone_shapes
 from ssltransfer.models.backbone_file import forward_check
 from ssltransfer.safe_pickle import shown
 
-_KINDS = {"torch": "a torch file", "old torch": "a torch file of before release 1.6", "safetensors": "a safetensors file"}
+_KINDS = {
+    "torch": "a torch file",
+    "old torch": "a torch file of before release 1.6",
+    "safetensors": "a safetensors file",
+}
 
 
 @dataclass(frozen=True)
@@ -125,7 +129,9 @@ def _read_auto(found: Inspection, content: Content, arch: str, format: str) -> I
         if any(place.fits and content.has_values(place) for place in find_places(shapes, backbone_shapes(name))):
             return _read(found, name, format)
     arch = next(iter(known), "resnet50")
-    return replace(found, problem=f"{found.path}: {explain_misfit(content, find_places(shapes, backbone_shapes(arch)), arch)}")
+    return replace(
+        found, problem=f"{found.path}: {explain_misfit(content, find_places(shapes, backbone_shapes(arch)), arch)}"
+    )
 
 
 def _read(found: Inspection, arch: str, format: str) -> Inspection:

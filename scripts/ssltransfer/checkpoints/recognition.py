@@ -39,7 +39,12 @@ _VIT_PATCHES = (
     ("conv1.weight", "transformer.resblocks."),
 )
 _STAGED = {
-    "ConvNeXt": {((3, 3, 9, 3), 96): "T", ((3, 3, 27, 3), 96): "S", ((3, 3, 27, 3), 128): "B", ((3, 3, 27, 3), 192): "L"},
+    "ConvNeXt": {
+        ((3, 3, 9, 3), 96): "T",
+        ((3, 3, 27, 3), 96): "S",
+        ((3, 3, 27, 3), 128): "B",
+        ((3, 3, 27, 3), 192): "L",
+    },
     "Swin": {((2, 2, 6, 2), 96): "T", ((2, 2, 18, 2), 96): "S", ((2, 2, 18, 2), 128): "B", ((2, 2, 18, 2), 192): "L"},
 }
 """Depths and width -> size, by family."""
@@ -150,7 +155,9 @@ def _staged(shapes: Shapes) -> Iterator[Network]:
             depths = tuple(_count(shapes, prefix + stage.format(number)) for number in range(4))
             if all(depths) and shapes[prefix + first]:
                 size = _STAGED[family].get((depths, shapes[prefix + first][0]), "")
-                yield Network(prefix, f"{family}-{size}" if size else f"{family} of blocks {'x'.join(map(str, depths))}")
+                yield Network(
+                    prefix, f"{family}-{size}" if size else f"{family} of blocks {'x'.join(map(str, depths))}"
+                )
 
 
 def _others(shapes: Shapes) -> Iterator[Network]:

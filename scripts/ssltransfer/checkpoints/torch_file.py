@@ -18,6 +18,9 @@ from ssltransfer.safe_pickle import shown
 
 log = logging.getLogger(__name__)
 
+_FIND = "leave the format empty to have the weights found"
+
+
 @dataclass(frozen=True)
 class TorchFormat:
     """How a project writes its checkpoints.
@@ -96,19 +99,22 @@ def load_tensors(path: Path, entries: tuple[str, ...]) -> dict[str, Tensor]:
     for entry in entries:
         if not isinstance(content, dict) or entry not in content:
             found = shown(content) if isinstance(content, dict) else type(content).__name__
-            raise InputError(f"{path}: entry {entry!r} is missing; found {found}")
+            raise InputError(f"{path}: entry {entry!r} is missing; found {found}; {_FIND}")
         if beside := [key for key in content if key != entry]:
             log.info("left out: %s, beside %r", shown(beside, 20), entry)
         content = content[entry]
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found a {type(content).__name__}, expected a dict of tensors")
+        raise InputError(f"{path}: found a {type(content).__name__}, expected a dict of tensors; {_FIND}")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(
-                f"{path}: found {shown([name])}, expected a dict of tensors; does another format fit this file?"
+                f"{path}: found {shown([name])}, expected a dict of tensors; write another format, or {_FIND}"
             )
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise InputError(f"{path}: {shown([name])} is a {tensor.layout} {tensor.device} tensor, expected values")
+            raise InputError(
+                f"{path}: {shown([name])} is a {tensor.layout} {tensor.device} tensor, expected values; save the weights "
+                "themselves"
+            )
     return {name: tensor.detach() for name, tensor in content.items()}
 
 
@@ -146,7 +152,9 @@ def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> ReadCheckpo
         raise InputError(f"{path}: {_explain(list(tensors), unexplained, form, expected)}")
     log_dropped(dropped, group=lambda name: next(start for start in form.drop if name.startswith(start)))
     if head and set(head) != {"weight", "bias"}:
-        raise InputError(f"{path}: the classifier {form.head!r} has entries {shown(head)}, expected weight and bias")
+        raise InputError(
+            f"{path}: the classifier {form.head!r} has entries {shown(head)}, expected weight and bias; {_FIND}"
+        )
     classifier = (head["weight"], head["bias"]) if head else None
     return ReadCheckpoint(state, classifier, dropped)
 
@@ -157,12 +165,12 @@ def _explain(names: list[str], unexplained: list[str], form: TorchFormat, expect
     prefix = min(prefixes, key=len, default=None)
     if prefix is not None and prefix != form.prefix:
         found = shown([prefix])
-        return f"the backbone's names begin with {found}, this format expects {form.prefix!r}; use another format"
+        return f"the backbone's names begin with {found}, this format expects {form.prefix!r}; use another format, or {_FIND}"
     first = unexplained[0] if unexplained else "nothing"
     near = difflib.get_close_matches(first.removeprefix(form.prefix)[:200], expected, n=3, cutoff=0.3)
     return (
         f"{len(unexplained)} entries belong neither to the backbone nor to what this format leaves out, first "
-        f"{shown([first])}; nearest names of the backbone: {', '.join(near) or 'none'}"
+        f"{shown([first])}; nearest names of the backbone: {', '.join(near) or 'none'}; use another format, or {_FIND}"
     )
 
 
@@ -193,5 +201,7 @@ def read_classifier(path: Path) -> tuple[Tensor, Tensor]:
         if tensor.ndim == 2 and (bias := name.removesuffix("weight") + "bias") in content
     ]
     if len(pairs) != 1:
-        raise InputError(f"{path}: found {len(pairs)} pairs of weight and bias, expected one linear classifier")
+        raise InputError(
+            f"{path}: found {len(pairs)} pairs of weight and bias, expected one linear classifier; save it alone"
+        )
     return pairs[0]
