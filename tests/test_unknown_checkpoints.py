@@ -311,7 +311,7 @@ FOREIGN_FILES = {
         ["TorchScript", "jit.load"],
     ),
     "pictures": (lambda p: archive(p, ["a.jpg"]), ["zip", "unpack"]),
-    "pickle": (lambda p: p.write_bytes(pickle.dumps({"w": 3})), ["torch file"]),
+    "pickle": (lambda p: p.write_bytes(pickle.dumps({"w": 3})), ["torch file", "byol", "state_dict()"]),
     "text": (lambda p: p.write_bytes(b"Hello, these are my weights"), ["torch file"]),
 }
 

@@ -140,8 +140,8 @@ def _read_text(path: Path) -> str:
     except UnicodeDecodeError as error:
         line = content[: error.start].count(b"\n") + 1
         raise InputError(
-            f"{path}, line {line}: found the byte {content[error.start]:#x}, which is not {encoding.upper()[:6].strip('-')}; "
-            "save the table as text with tabs in the encoding UTF-8"
+            f"{path}, line {line}: found the byte {content[error.start]:#x}, which is not of {encoding}; save the "
+            "table as text with tabs in the encoding UTF-8"
         ) from None
 
 
@@ -384,14 +384,14 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
         kind, _, recipe = row["source"].partition(":")
         if kind == "pretrain" and row["format"]:
             raise InputError(
-                f"{path}, row {name!r}: format is {row['format']!r}, but source pretrain: has no file to read; leave the "
-                "cell empty"
+                f"{path}, row {name!r}: format is {row['format']!r}, but source pretrain: has no file to read; leave "
+                "the cell empty"
             )
         for column in ("pool", "size"):
             if row[column]:
                 raise InputError(
-                    f"{path}, row {name!r}: {column} is {row[column]!r}, which {row['arch']} does not take (only for timm "
-                    "networks); leave the cell empty"
+                    f"{path}, row {name!r}: {column} is {row[column]!r}, which {row['arch']} does not take (only for "
+                    "timm networks); leave the cell empty"
                 )
         if row["epoch"] and not row["run"]:
             raise InputError(

@@ -1,8 +1,8 @@
 """Format ``auto``: find the backbone in a torch or safetensors file of unknown layout, strictly.
 
-A file is a tree of mappings with tensors at its ends. Each tensor has one full name: the keys that lead to it, joined by
-dots. The backbone is where **all** tensors of the architecture stand behind one beginning of these names (the prefix),
-whatever wraps or surrounds it, for example ``state_dict.module.encoder_q.``.
+A file is a tree of mappings with tensors at its ends. Each tensor has one full name: the keys that lead to it, joined
+by dots. The backbone is where **all** tensors of the architecture stand behind one beginning of these names (the
+prefix), whatever wraps or surrounds it, for example ``state_dict.module.encoder_q.``.
 """
 
 import logging
@@ -276,32 +276,31 @@ def explain_misfit(content: Content, places: list[Place], arch: str) -> str:
     """Say why no place of a file fits an architecture, and what to do."""
     if not content.tensors:
         return no_tensors(content)
-    plain = arch.removesuffix("-same").removesuffix("-samepool")
     networks = recognise(content.shapes)
-    if others := [network for network in networks if network.arch != plain]:
-        if len(others) == len(networks):
-            return f"{_describe(others)}, not those of {arch}; {_advice(others)}"
+    others = [network for network in networks if not network.has_arch(arch)]
+    if others and len(others) == len(networks):
+        return f"{_describe(others)}, not those of {arch}; {_advice(others)}"
     if not places:
         return (
-            f"no tensors look like {arch}; found {shown(content.tensors)}; write the arch that the weights were trained "
-            "with, or save the backbone alone in torchvision's names"
+            f"no tensors look like {arch}; found {shown(content.tensors)}; write the arch that the weights were "
+            "trained with, or save the backbone alone in torchvision's names"
         )
     place = places[0]
     where = f"behind {place.prefix!r} " if place.prefix else ""
     if place.missing:
         return (
-            f"{where}{len(place.missing)} tensors of {arch} are missing, first {place.missing[0]}; save the whole state "
-            f"dict: {SAVE_STATE_DICT}"
+            f"{where}{len(place.missing)} tensors of {arch} are missing, first {place.missing[0]}; save the whole "
+            f"state dict: {SAVE_STATE_DICT}"
         )
     if place.misshapen:
         full = place.names[place.misshapen[0]]
         return (
-            f"{where}{place.misshapen[0]} has shape {tuple(content.tensors[full].shape)}, which {arch} does not; write the "
-            "arch that the weights were trained with"
+            f"{where}{place.misshapen[0]} has shape {tuple(content.tensors[full].shape)}, which {arch} does not; write "
+            "the arch that the weights were trained with"
         )
     return (
-        f"{where}{len(place.extra)} tensors do not belong to {arch}, first {shown(place.extra[:1])}; write the arch that "
-        "the weights were trained with"
+        f"{where}{len(place.extra)} tensors do not belong to {arch}, first {shown(place.extra[:1])}; write the arch "
+        "that the weights were trained with"
     )
 
 
@@ -311,8 +310,8 @@ def no_tensors(content: Content) -> str:
         entry, name = next(iter(content.modules.items()))
         place = f"in {entry!r} " if entry else ""
         return (
-            f"found {place}a whole pickled object ({name}), which needs its code; load it where it was trained and save "
-            f"its state dict: {SAVE_STATE_DICT}"
+            f"found {place}a whole pickled object ({name}), which needs its code; load it where it was trained and "
+            f"save its state dict: {SAVE_STATE_DICT}"
         )
     found = shown(_tops(content.beside)) or "nothing"
     return f"found no tensors, but {found}; name a file that holds a state dict: {SAVE_STATE_DICT}"

@@ -58,11 +58,12 @@ def read_byol(path: Path, expected: set[str]) -> ReadCheckpoint:
                 dropped.append(f"{part}/{module}/{entry}")
             elif name not in expected:
                 raise InputError(
-                    f"{path}: {part} has {shown([f'{module}/{entry}'])}, which does not belong to this network; write its arch"
+                    f"{path}: {part} has {shown([f'{module}/{entry}'])}, which does not belong to this "
+                    "network; write its arch"
                 )
             elif name in tensors:
                 raise InputError(
-                    f"{path}: {part} has {shown([f'{module}/{entry}'])}, which sets {name} a second time; fetch the file again"
+                    f"{path}: {part} has {shown([f'{module}/{entry}'])}, which sets {name} twice; fetch it again"
                 )
             else:
                 tensors[name] = _tensor(value, path)
@@ -87,7 +88,8 @@ def _experiment_state(content: Any, name: str) -> dict[str, Any]:
         fields = getattr(record, "fields", _FIELDS)
         if len(record.arguments) != len(fields):
             raise InputError(
-                f"{name}: experiment_state has {len(record.arguments)} values, expected {len(fields)}; write another format"
+                f"{name}: experiment_state has {len(record.arguments)} values, expected {len(fields)}; use another "
+                "format"
             )
         record = dict(zip(fields, record.arguments, strict=True))
     if not isinstance(record, Mapping) or (foreign := [field for field in record if field not in _FIELDS]):
@@ -106,7 +108,7 @@ def _entries(modules: Any, where: str) -> Iterator[tuple[str, str, Any]]:
         for entry, value in entries.items():
             if not isinstance(entry, str):
                 raise InputError(
-                    f"{where} has {shown([module])} with {shown([entry])}, expected an entry's name; write another format"
+                    f"{where} has {shown([module])} with {shown([entry])}, expected an entry's name; use another format"
                 )
             yield module, entry, value
 
@@ -114,9 +116,7 @@ def _entries(modules: Any, where: str) -> Iterator[tuple[str, str, Any]]:
 def _tensor(value: Any, path: Path) -> torch.Tensor:
     """Float array in torch's layout: HWIO kernels become OIHW, singleton axes of batch norms go."""
     if not isinstance(value, PickledArray) or value.array is None or value.array.dtype.kind != "f":
-        raise InputError(
-            f"{path}: found {type(value).__name__} where an array of floats is expected; write another format"
-        )
+        raise InputError(f"{path}: found {type(value).__name__} where floats should be; use another format")
     array = value.array
     if array.ndim == 4:
         batch_norm = array.shape[:3] == (1, 1, 1)

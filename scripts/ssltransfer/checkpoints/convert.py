@@ -98,7 +98,8 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
     else:
         if len(files) != 1:
             raise InputError(
-                f"{files[0].parent}: found {len(files)} files, format {format!r} is one file; write one file as the source"
+                f"{files[0].parent}: found {len(files)} files, format {format!r} is one file; name one as the source, "
+                "or write format simclr for the files of a TensorFlow checkpoint"
             )
         kind, _, choice = format.partition(":")
         if kind == "auto":
@@ -119,7 +120,7 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
 def _refuse_other_network(state: Mapping[str, Tensor], name: str, arch: str) -> None:
     """Name the network whose tensors these are, if it is known and another; InputError with its `arch`."""
     found = next(iter(recognise({key: tuple(tensor.shape) for key, tensor in state.items()})), None)
-    if found is not None and found.arch != arch.removesuffix("-same").removesuffix("-samepool"):
+    if found is not None and not found.has_arch(arch):
         advice = f"write arch {found.arch}" if found.arch else "this release evaluates ResNets of bottleneck blocks"
         raise InputError(f"{name}: the tensors are those of {found.title}, not those of {arch}; {advice}")
 

@@ -1,8 +1,8 @@
 """Fetch the published files of a model into one folder and verify them.
 
-A file whose checksum nobody published is trusted on first use: once it has been read as what it is meant to be, its hash
-is written to a pin, a small file for the user to commit, and a later difference is an error. Files on this machine are
-the user's own to replace: they are pinned only where the row has a checksum.
+A file whose checksum nobody published is trusted on first use: once it has been read as what it is meant to be,
+its hash is written to a pin, a small file for the user to commit, and a later difference is an error. Files on this
+machine are the user's own to replace: they are pinned only where the row has a checksum.
 """
 
 import logging
@@ -40,8 +40,8 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     -------
     dict
         ``files``: for each its ``name``, ``sha256``, ``size`` and ``source``. ``local``, where the source names files
-        on this machine: their size and time before they were copied. ``pin``, where there is none yet: the path to which
-        `write_pin` writes one.
+        on this machine: their size and time before they were copied. ``pin``, where there is none yet: the path to
+        which `write_pin` writes one.
 
     Raises
     ------

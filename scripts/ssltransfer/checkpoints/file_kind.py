@@ -45,8 +45,8 @@ def refuse_pages(path: Path) -> None:
         )
     if re.match(rb"<(!doctype html|html|head|body)", text, re.IGNORECASE):
         raise InputError(
-            f"{path} is a web page (a login form or an error?), not weights; delete it and write the address of the file "
-            "itself"
+            f"{path} is a web page (a login form or an error?), not weights; delete it and write the address of the "
+            "file itself"
         )
     if text.startswith(b"<?xml") or re.match(rb"<\w+>", text):
         code = re.search(rb"<Code>(\w{1,40})</Code>", start)
@@ -138,11 +138,16 @@ def refuse_other_files(path: Path) -> None:
             f"{path} is {kind}, which holds code; save its weights where it can be loaded: "
             "torch.save(torch.jit.load('file').state_dict(), 'weights.pth')"
         )
+    if kind == "pickle":
+        raise InputError(
+            f"{path} cannot be read as a torch file: it is a pickle that torch did not write; write format byol, if "
+            f"it is BYOL's, or load it where it was made and save its tensors: {SAVE_STATE_DICT}"
+        )
     if kind.startswith(("a ", "an ")):
         advice = (
             "unpack it and name the file of weights in it"
             if any(word in kind for word in (*_UNPACKED, "a zip"))
-            else "name format simclr, if it is SimCLR's"
+            else "write format simclr, if it is SimCLR's"
             if "TensorFlow" in kind
             else f"load it where it was made and save its tensors, as {SAVE_STATE_DICT} does"
         )

@@ -4,6 +4,8 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
+from ssltransfer.models.architecture import parse_arch
+
 Shapes = Mapping[str, tuple[int, ...]]
 
 
@@ -24,6 +26,10 @@ class Network(NamedTuple):
     title: str
     arch: str = ""
 
+    def has_arch(self, arch: str) -> bool:
+        """Whether this is the network of an `arch`, whose padding leaves no trace in the tensors."""
+        return bool(self.arch) and parse_arch(self.arch)[:2] == parse_arch(arch)[:2]
+
 
 NUMBERED = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
 """Module of a ResNet -> its number where the network was saved as an `nn.Sequential` of its children."""
@@ -32,7 +38,7 @@ _BASIC = {(2, 2, 2, 2): "ResNet-18", (3, 4, 6, 3): "ResNet-34"}
 _BOTTLENECK = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200}
 _VIT_SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H", 1408: "g", 1536: "g", 1664: "G", 4096: "7B"}
 _VIT_PATCHES = (
-    # Embedding of the patches and the numbered blocks, as timm, DINO, MAE / torchvision / transformers / CLIP name them.
+    # Embedding of patches and numbered blocks, as timm, DINO, MAE / torchvision / transformers / CLIP name them.
     ("patch_embed.proj.weight", "blocks."),
     ("conv_proj.weight", "encoder.layers.encoder_layer_"),
     ("embeddings.patch_embeddings.projection.weight", "encoder.layer."),
@@ -108,6 +114,8 @@ def _residual_network(
         notes.append("with a stem of three convolutions")
     elif stem[2:] != (7, 7):
         notes.append(f"with a stem of {'x'.join(map(str, stem[2:]))}, as for small images")
+    if f"{prefix}attnpool.k_proj.weight" in shapes:
+        notes.append("of CLIP, which pools by attention")
     if any(name.startswith(block) and ".se." in name for name in shapes):
         notes.append("with squeeze and excitation")
     width = stem[0] if stem else 0

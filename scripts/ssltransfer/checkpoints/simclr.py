@@ -69,7 +69,8 @@ def read_simclr(files: list[Path], backbone: ResNet, scope: str = "base_model/")
     index = [path for path in files if path.suffix == ".index"]
     if len(index) != 1:
         raise InputError(
-            f"{files[0].parent}: found {len(index)} index files, expected one TensorFlow checkpoint; write its files as the source"
+            f"{files[0].parent}: found {len(index)} index files, expected one TensorFlow checkpoint; name its "
+            "files as the source"
         )
     return _convert(read_bundle(index[0].with_suffix("")), backbone, scope, str(index[0]))
 
@@ -92,7 +93,7 @@ def _unzip(archive: Path, folder: Path) -> Path:
         raise InputError(f"{archive} is not a whole zip archive: {first_line(error)}; fetch it again") from None
     if "index" not in dict(members).values():
         raise InputError(
-            f"{archive}: found no index file, expected one TensorFlow checkpoint; write its files as the source"
+            f"{archive}: found no index file, expected one TensorFlow checkpoint; name its files as the source"
         )
     return prefix
 
@@ -117,7 +118,7 @@ def _convert(variables: dict[str, np.ndarray], backbone: ResNet, scope: str, nam
                 f"{name}: variable {shown([variable])} is unexplained; is this a SimCLR checkpoint? Write its format"
             )
     if not state:
-        raise InputError(f"{name}: no variable begins with {scope!r}; found {shown(variables)}; write another format")
+        raise InputError(f"{name}: no variable begins with {scope!r}; found {shown(variables)}; use another format")
     log_dropped(
         dropped, group=lambda variable: "momentum" if variable.endswith("/Momentum") else variable.split("/")[0]
     )

@@ -104,5 +104,5 @@ def _torchvision_url(name: str, text: str) -> str:
         return get_weight(name).url
     except (ValueError, AttributeError, KeyError):
         raise InputError(
-            f"source {text!r}: torchvision has no weights of that name; write one such as ResNet50_Weights.IMAGENET1K_V1"
+            f"source {text!r}: torchvision has no weights of that name; write one like ResNet50_Weights.IMAGENET1K_V1"
         ) from None

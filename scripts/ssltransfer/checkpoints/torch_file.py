@@ -82,8 +82,8 @@ def load_content(path: Path) -> Any:
     except Exception as error:  # a damaged or hostile file can raise nearly anything
         reason = first_line(error)
         raise InputError(
-            f"{path} cannot be read as a torch file of tensors and plain data: {reason}; fetch it again, or load it where "
-            "it was made and save its state dict alone"
+            f"{path} cannot be read as a torch file of tensors and plain data: {reason}; fetch it again, or load it "
+            "where it was made and save its state dict alone"
         ) from None
 
 
@@ -112,8 +112,8 @@ def load_tensors(path: Path, entries: tuple[str, ...]) -> dict[str, Tensor]:
             )
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
             raise InputError(
-                f"{path}: {shown([name])} is a {tensor.layout} {tensor.device} tensor, expected values; save the weights "
-                "themselves"
+                f"{path}: {shown([name])} is a {tensor.layout} {tensor.device} tensor, expected values; save the "
+                "weights themselves"
             )
     return {name: tensor.detach() for name, tensor in content.items()}
 
@@ -165,7 +165,8 @@ def _explain(names: list[str], unexplained: list[str], form: TorchFormat, expect
     prefix = min(prefixes, key=len, default=None)
     if prefix is not None and prefix != form.prefix:
         found = shown([prefix])
-        return f"the backbone's names begin with {found}, this format expects {form.prefix!r}; use another format, or {_FIND}"
+        expected_prefix = f"this format expects {form.prefix!r}"
+        return f"the backbone's names begin with {found}, {expected_prefix}; use another format, or {_FIND}"
     first = unexplained[0] if unexplained else "nothing"
     near = difflib.get_close_matches(first.removeprefix(form.prefix)[:200], expected, n=3, cutoff=0.3)
     return (

@@ -1,8 +1,8 @@
 """Read files of ``torch.save``: the saved object with its tensors, and inert stand-ins for all other objects.
 
-`torch.load` reads tensors alone (``weights_only``), and refuses the paths, arrays, dates and configurations that training
-scripts store beside them, or else runs whatever the file asks for. This reader takes both serialisations of torch: the
-zip archive, and the five pickles with the raw values behind them that it wrote before release 1.6.
+`torch.load` reads tensors alone (``weights_only``), and refuses the paths, arrays, dates and configurations that
+training scripts store beside them, or else runs whatever the file asks for. This reader takes both serialisations of
+torch: the zip archive, and the five pickles with the raw values behind them that it wrote before release 1.6.
 """
 
 import math

@@ -47,8 +47,8 @@ def check_state(state: dict[str, torch.Tensor], backbone: ResNet, name: str, arc
             )
         if not torch.isfinite(tensor).all():
             raise InputError(
-                f"{name}: {key} holds values that are not finite; take a checkpoint from before the training diverged, or "
-                "fetch the file again"
+                f"{name}: {key} holds values that are not finite; take a checkpoint from before the training diverged, "
+                "or fetch the file again"
             )
 
 
