@@ -24,7 +24,7 @@ from ssltransfer.protocols.linear.outcomes import classification_outcomes, mean_
 from ssltransfer.protocols.stored_outcomes import derive_outcomes
 from ssltransfer.results import score_file
 from ssltransfer.results.outcome_file import Outcome, assign_values, load_outcomes, save_outcomes
-from ssltransfer.results.outcome_header import has_outcomes, list_missing, outcome_file, read_intervals
+from ssltransfer.results.outcome_header import has_outcomes, list_missing, outcome_path, read_intervals
 from ssltransfer.results.prediction_file import Predictions, save_predictions
 from ssltransfer.results.scores import collect_scores
 
@@ -343,12 +343,12 @@ def tree(tmp_path):
 
 
 def test_derived_outcomes_are_those_of_the_job(tree, tmp_path):
-    written = {path: load_outcomes(outcome_file(path)) for path in tree}
+    written = {path: load_outcomes(outcome_path(path)) for path in tree}
     shutil.rmtree(tmp_path / "results/outcomes")
     derive_outcomes(tmp_path / "derived.json", tree)
     assert json.loads((tmp_path / "derived.json").read_text())["without"] == {}
     for path, expected in written.items():
-        found = load_outcomes(outcome_file(path))
+        found = load_outcomes(outcome_path(path))
         assert found.keys() == expected.keys()
         for name, outcome in expected.items():
             assert found[name].interval == outcome.interval and found[name].identity == outcome.identity
@@ -380,7 +380,7 @@ def test_a_damaged_score_is_left_to_the_summary(tree, tmp_path):
     shutil.rmtree(tmp_path / "results/outcomes")
     tree[0].write_text("{")
     derive_outcomes(tmp_path / "derived.json", tree)
-    assert [outcome_file(path).is_file() for path in tree] == [False, True, True, True]
+    assert [outcome_path(path).is_file() for path in tree] == [False, True, True, True]
     with pytest.raises(InputError, match=r"digits\.json"):
         collect_scores(tree)
 
@@ -388,13 +388,13 @@ def test_a_damaged_score_is_left_to_the_summary(tree, tmp_path):
 def test_outcomes_belong_to_one_score(tree):
     path = tree[0]
     assert has_outcomes(path)
-    os.utime(outcome_file(path), (1, 1))
+    os.utime(outcome_path(path), (1, 1))
     assert has_outcomes(path), "older, as after a copy, but of the same value"
     score = json.loads(path.read_text())
     score.pop("crc32")
     score["values"][0] = score["values"][0] | {"value": 1.0, "low": 0.5, "high": 2.0}
     path.write_text(json.dumps(score))
-    os.utime(outcome_file(path), (1, 1))
+    os.utime(outcome_path(path), (1, 1))
     assert not has_outcomes(path)
     (row,) = collect_scores([path]).to_dict("records")
     assert (row["low"], row["high"]) == (0.5, 2.0), "of the score itself"
@@ -402,7 +402,7 @@ def test_outcomes_belong_to_one_score(tree):
 
 def test_intervals_of_outcomes_come_into_the_table(tree):
     scores = collect_scores(tree).set_index("kind")
-    outcome = read_intervals(outcome_file(tree[0]))["", "top1"]["interval"]
+    outcome = read_intervals(outcome_path(tree[0]))["", "top1"]["interval"]
     assert (scores.loc["linear", "low"], scores.loc["linear", "high"]) == (outcome["low"], outcome["high"])
     assert scores.loc["linear", "interval"] == "Wilson, over test images"
     assert json.loads(tree[0].read_text())["values"][0]["method"] == "Wilson, over test images"
@@ -411,7 +411,7 @@ def test_intervals_of_outcomes_come_into_the_table(tree):
 def test_missing_outcomes_are_listed_once(tree, tmp_path):
     missing, derived = tmp_path / "missing.json", tmp_path / "derived.json"
     assert not list_missing(missing, tree, derived) and not missing.exists()
-    outcome_file(tree[2]).unlink()
+    outcome_path(tree[2]).unlink()
     assert list_missing(missing, tree, derived)
     assert json.loads(missing.read_text())["scores"] == [str(tree[2])]
     os.utime(missing, (1, 1))

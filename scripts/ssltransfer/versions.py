@@ -61,8 +61,8 @@ COMPONENTS = {
     "detector": Component(1, "train_detector.py"),
     "detection": Component(1, "evaluate_detection.py"),
     "summary": Component(6, "make_tables.py"),
-    "figures": Component(9, "plot_figures.py"),
-    "report": Component(4, "write_report.py"),
+    "figures": Component(10, "plot_figures.py"),
+    "report": Component(5, "write_report.py"),
 }
 
 

@@ -24,6 +24,8 @@ FEW_IMAGES, FEW_IMAGES_LEVEL = 30, 0.91
 """Below this number of values Student's t covers less than the nominal level if they are skewed, at least this much."""
 SINGLE_IMAGES_LEVEL = 0.92
 """Coverage of means over classes some of which have a single image, and are much harder than the others."""
+CALIBRATED = "not distinguishable from calibrated"
+"""Remark in the method of an interval of a calibration error that sampling noise explains."""
 EPISODES_QUANTILE = 1.96
 """Normal quantile of few-shot intervals, as the paper rounds it."""
 
@@ -195,7 +197,8 @@ def calibration_interval(value: float, debiased: float, replicates: np.ndarray, 
     """
     half = float(ndtri((1 + LEVEL) / 2)) * float(np.std(replicates, dtype=np.float64))
     low = 0.0 if value <= floor else min(debiased, value) - half
-    return _interval(low, value + half, value, (0.0, 100.0), "debiased bootstrap, over test images")
+    method = "debiased bootstrap, over test images" + (f" ({CALIBRATED})" if value <= floor else "")
+    return _interval(low, value + half, value, (0.0, 100.0), method)
 
 
 def _t_quantile(units: int) -> float:

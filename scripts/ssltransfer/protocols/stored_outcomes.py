@@ -21,7 +21,7 @@ from ssltransfer.protocols.fewshot import FewShotSettings, episode_outcome
 from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
-from ssltransfer.results.outcome_header import has_outcomes, outcome_file
+from ssltransfer.results.outcome_header import has_outcomes, outcome_path
 from ssltransfer.results.prediction_file import load_predictions
 from ssltransfer.results.scores import read_score
 from ssltransfer.settings import read_settings
@@ -86,7 +86,7 @@ def derive_outcomes(
             log.warning("%s: %s", path, reason)
             names = ((value["metric"], value["setting"], value["value"]) for value in stored.score["values"])
             outcomes = [Outcome(*name, units="", identity="", note=reason) for name in names]
-        save_outcomes(outcome_file(path), outcomes)
+        save_outcomes(outcome_path(path), outcomes)
     write_json(list_file, {"scores": [str(path) for path in score_files], "without": without})
 
 

@@ -13,7 +13,7 @@ HEADER = "header"
 """Name of the array of bytes that holds everything but the arrays, as JSON text."""
 
 
-def outcome_file(score_file: str | Path) -> Path:
+def outcome_path(score_file: str | Path) -> Path:
     """Return the path of the outcomes of a score file ``.../scores/{protocol}/{model}/{dataset}.json``."""
     path = Path(score_file).absolute()
     return path.parents[3] / "outcomes" / Path(*path.parts[-3:]).with_suffix(".npz")
@@ -57,7 +57,7 @@ def has_outcomes(score_file: str | Path) -> bool:
 
     Outcomes that are not older than the score are its own; of others (of copied files) the values are compared.
     """
-    outcomes = outcome_file(score_file)
+    outcomes = outcome_path(score_file)
     try:
         if outcomes.stat().st_mtime >= Path(score_file).stat().st_mtime:
             return True

@@ -10,7 +10,7 @@ from pathlib import Path
 from ssltransfer.files import write_json
 from ssltransfer.jobs import RUN, log
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
-from ssltransfer.results.outcome_header import outcome_file
+from ssltransfer.results.outcome_header import outcome_path
 
 SCHEMA_VERSION = 2
 """Version of the form of score files; those of version 1 do not name it, and have neither coverage nor run."""
@@ -73,7 +73,7 @@ def write(
 ) -> None:
     """Write a score file with its intervals, the outcomes that belong to it, and its warnings to the log.
 
-    The outcomes (see `outcome_header.outcome_file`) are no declared output of a rule: Snakemake compares the settings
+    The outcomes (see `outcome_header.outcome_path`) are no declared output of a rule: Snakemake compares the settings
     of a finished job only if it has a record of every output, which jobs of before there were outcomes do not have.
 
     Parameters
@@ -112,7 +112,7 @@ def write(
     }
     write_json(path, dict(cell.items()) | entries | measurement.more)
     if outcomes:  # after the score, so that they are never older
-        save_outcomes(outcome_file(path), outcomes)
+        save_outcomes(outcome_path(path), outcomes)
 
 
 def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:
