@@ -22,7 +22,7 @@ SECTIONS = {
     "missing": ("Scores that are missing", [], ["missing"]),
     "left-out": ("Scores that were left out", [], ["left-out"]),
     "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
-    "models": ("Which model?", ["mean-ranks", "radar"], ["mean-ranks", "fewshot-pairs"]),
+    "models": ("Which model?", ["mean-ranks", "model-pairs", "radar"], ["mean-ranks"]),
     "domain": ("Domain or transfer?", ["domain-vs-transfer"], ["domain-vs-transfer"]),
     "comparison": ("Measured and published", [], ["comparison"]),
     "claims": ("Claims", [], ["claims"]),
