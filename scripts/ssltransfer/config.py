@@ -6,7 +6,7 @@ Only the standard library, PyYAML and jsonschema are imported, because every job
 import codecs
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -159,6 +159,12 @@ def _cell(text: str) -> str:
     text = text.strip()
     quoted = len(text) > 1 and text[0] == text[-1] == '"'
     return text[1:-1].replace('""', '"').strip() if quoted else text
+
+
+def repeated_option(words: Sequence[str], *options: str) -> str | None:
+    """Return the first of some options that a command line gives more than once; None if it gives none so."""
+    given = [word.partition("=")[0] for word in words]
+    return next((option for option in options if given.count(option) > 1), None)
 
 
 def read_table(path: Path, *, short_rows: bool = False) -> list[dict[str, str]]:
@@ -447,7 +453,8 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
     if not suite.models:
         known = sorted({suite for row in all_models.values() for suite in row["suites"]})
         raise InputError(
-            f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; add it to the column suites of a row"
+            f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; "
+            "add it to the column suites of a row"
         )
     linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():

@@ -13,7 +13,7 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import NORMS, PUBLISHED, Cell, load_suite, read_table
+from ssltransfer.config import NORMS, PUBLISHED, Cell, load_suite, read_table, repeated_option
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
@@ -29,6 +29,11 @@ from ssltransfer.versions import version
 if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     raise WorkflowError(
         "--sdm conda needs a clone: a remote module's jobs import the library installed beside Snakemake"
+    )
+
+if workflow.is_main_process and (repeated := repeated_option(sys.argv[1:], "--config", "--configfile")):
+    raise WorkflowError(
+        f"{repeated} is given twice, and Snakemake reads the last one only; write everything behind one {repeated}"
     )
 
 try:
