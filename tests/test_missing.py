@@ -174,7 +174,7 @@ def test_a_failed_run_ends_with_its_failures(failed):
     _, output = failed
     last = output.rstrip().splitlines()[-4:]
     assert last[0].endswith("2 jobs")
-    assert {line.split(":")[0].strip() for line in last[1:3]} == {"convert_checkpoint, net", "index_dataset, birds"}
+    assert {line.split(":")[0].strip() for line in last[1:3]} == {"fetch_checkpoint, net", "index_dataset, birds"}
     assert "(logs/index_dataset/birds.log)" in "".join(last)
     # The report of before is named as such, not left in place without a word.
     assert "older" in last[3] and "--configfile config/config.yaml --config available=true" in last[3]
@@ -190,10 +190,10 @@ def test_a_report_is_made_of_the_scores_that_exist(failed):
     table = pd.read_csv(folder / "results/toy/tables/missing.csv", keep_default_na=False)
     assert set(zip(table["model"], table["dataset"], strict=True)) == missing and len(table) == 8
     of_net = table[(table["model"] == "net") & (table["dataset"] != "birds")]
-    assert of_net["log"].eq("logs/convert_checkpoint/net.log").all()
+    assert of_net["log"].eq("logs/fetch_checkpoint/net.log").all()
     assert (
         table.loc[table["dataset"] == "birds", "log"]
-        .isin(["logs/index_dataset/birds.log", "logs/convert_checkpoint/net.log"])
+        .isin(["logs/index_dataset/birds.log", "logs/fetch_checkpoint/net.log"])
         .all()
     )
     assert table["command"].str.endswith("--configfile config/config.yaml").all()
