@@ -24,6 +24,7 @@ from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.file_kind import file_kind
 from ssltransfer.checkpoints.inspection import inspect_checkpoint
 from ssltransfer.checkpoints.recognition import NUMBERED, recognise
+from ssltransfer.checkpoints.torch_file import load_content
 from ssltransfer.checkpoints.torch_reader import read_torch_file
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes
@@ -409,7 +410,8 @@ def test_damaged_torch_files_are_read_alike_or_refused(tmp_path_factory, data):
     old = data.draw(st.booleans())
     torch.save({"w": torch.arange(4.0), "n": 3}, path, _use_new_zipfile_serialization=not old)
     content = bytearray(path.read_bytes())
-    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    position = data.draw(st.integers(0, 9999))  # not up to the length, which differs: old files hold addresses
+    content[position % len(content)] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
         found = flatten(read_torch_file(path), path).tensors
@@ -421,6 +423,35 @@ def test_damaged_torch_files_are_read_alike_or_refused(tmp_path_factory, data):
         return
     if isinstance(expected, dict) and "w" in expected and "w" in found and isinstance(expected["w"], torch.Tensor):
         assert torch.equal(found["w"], expected["w"])
+
+
+OPCODES = [
+    b"c__builtin__\neval\n", b"cos\nsystem\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cargparse\nNamespace\n",
+    b"cx\nY\n", b"ctorch\nSize\n", b"ccollections\nOrderedDict\n", b"ctorch.nn.parameter\nParameter\n",
+    b"I999999999\n", b"R", b"b", b"o",
+    b"\x81", b"\x92", b"Q", b"s", b"u", b"e", b"a", b"(", b"\x85", b"\x87", b"2", b"0", b"}", b"]", b")", b"N",
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(changes=st.lists(st.tuples(st.integers(0, 9999), st.sampled_from(OPCODES)), min_size=1, max_size=6))
+def test_pickles_with_other_instructions_end_in_one_line(tmp_path_factory, changes):
+    """Calls, states and items where none belong build nothing that matters, and run nothing."""
+    path = tmp_path_factory.getbasetemp() / "instructions.pth"
+    torch.save({"w": torch.ones(3), "args": argparse.Namespace(lr=1), "m": np.zeros(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            if name.endswith("data.pkl"):
+                for position, opcode in changes:
+                    position %= len(content)
+                    content = content[:position] + opcode + content[position:]
+            archive.writestr(name, content)
+    try:
+        load_content(path)
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 WORDS = st.text("abcdefghij_.", min_size=1, max_size=8).filter(
