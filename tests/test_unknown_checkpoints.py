@@ -29,7 +29,7 @@ from ssltransfer.checkpoints.torch_reader import read_torch_file
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.safe_pickle import is_foreign
+from ssltransfer.safe_pickle import Foreign, InertUnpickler, is_foreign
 
 ARCH, FEATURES = "resnet-1x2x1x1-w4", 128
 STATE = build_backbone(ARCH, seed=0).state_dict()
@@ -400,6 +400,24 @@ def test_tensors_are_those_that_torch_reads(tmp_path, old):
         assert found[name].stride() == expected[name].stride()
     assert found["view"].untyped_storage().data_ptr() == found["whole"].untyped_storage().data_ptr()
     assert torch.equal(found["nested"][0][0], SPECIMENS["int8"])
+
+
+def test_an_old_file_lacks_no_values(tmp_path):
+    """A list of storages that is shorter than what the tensors refer to would leave memory that was never written."""
+    path = tmp_path / "f.pt"
+    torch.save({"a": torch.ones(2), "b": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    with path.open("rb") as file:
+        for _ in range(4):
+            InertUnpickler(file, lambda name: Foreign, lambda identifier: None).load()
+        start = file.tell()
+        keys = pickle.load(file)  # written by ourselves, lines above
+        end = file.tell()
+    assert len(keys) == 2
+    values = content[end : end + 8 + 8] if content[end] == 2 else content[end : end + 8 + 12]
+    path.write_bytes(content[:start] + pickle.dumps(keys[:1], protocol=2) + values)
+    with pytest.raises(InputError, match="1 storages"):
+        load_content(path)
 
 
 @settings(max_examples=200, deadline=None)
