@@ -140,6 +140,7 @@ PLAIN = {
         "",
     ),
     "without step counters": (lambda: {name: t for name, t in STATE.items() if "num_batches" not in name}, ""),
+    "a norm of features beside": (lambda: STATE | {"bn.running_mean": torch.zeros(FEATURES)}, ""),
     "momentum of an optimizer beside": (
         lambda: {"model": STATE, "optimizer": {"state": {i: {"exp_avg": torch.zeros(3)} for i in range(9)}}},
         "model.",
@@ -199,6 +200,14 @@ def test_left_out_tensors_are_logged_by_group(tmp_path, caplog):
         read_published([tmp_path / "f.pth"], "auto", ARCH)
     assert "'state_dict.net.'" in caplog.text and "'epoch'" in caplog.text
     assert "state_dict.head (2 entries)" in caplog.text
+
+
+def test_a_normalisation_in_the_file_is_a_warning(tmp_path, caplog):
+    own = {"normalize.mean": torch.tensor([0.5, 0.25, 0.5]).reshape(1, 3, 1, 1), "head.bias": torch.zeros(3)}
+    torch.save(P(STATE, "net.") | own, tmp_path / "f.pth")
+    read_published([tmp_path / "f.pth"], "auto", ARCH)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "normalize.mean" in warning and "0.5, 0.25, 0.5" in warning
 
 
 TWO = {
