@@ -6,7 +6,7 @@
   const plot = root.querySelector("svg");
   const note = root.querySelector(".note");
   const tip = root.querySelector(".tip");
-  const legend = root.querySelector(".legend");
+  const legend = document.querySelectorAll(".legend li");
   const directions = { "1": "higher is better", "-1": "lower is better", "0": "no better direction" };
   const gap = 12;
 
@@ -49,7 +49,7 @@
 
   function hide() {
     tip.hidden = true;
-    root.querySelectorAll(".active").forEach((element) => element.classList.remove("active"));
+    document.querySelectorAll("#explorer .active, .legend .active").forEach((element) => element.classList.remove("active"));
   }
 
   // Names stand where they cover no point and no other name, or are left to the legend and the tip.
@@ -75,10 +75,9 @@
 
   function draw(view) {
     plot.replaceChildren();
-    legend.replaceChildren();
     hide();
     note.textContent = [directions[view.better], view.note].filter(Boolean).join("; ");
-    const width = Math.max(280, plot.parentElement.clientWidth), height = Math.round(Math.min(470, Math.max(300, width * 0.55)));
+    const width = Math.max(280, root.clientWidth), height = Math.round(Math.min(470, Math.max(300, width * 0.55)));
     plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const area = { left: 58, top: 10, right: width - 10, bottom: height - 46 };
     const ends = view.points.flatMap((p) => [p[2], p[2], p[3] ?? p[2], p[4] ?? p[2]]);
@@ -121,11 +120,7 @@
       if (model.highlight) add(group, "circle", { r: 12, class: "ring" });
       add(group, "circle", { r: 11, class: "target" });
       add(group, "path", { d: model.path, fill: model.color });
-      const item = document.createElement("li");
-      const icon = add(item, "svg", { viewBox: "-8 -8 16 16", "aria-hidden": "true" });
-      add(icon, "path", { d: model.path, fill: model.color });
-      item.append(model.label + (model.highlight ? " (ringed)" : ""));
-      legend.appendChild(item);
+      const item = legend[number];
       const activate = () => {
         hide();
         group.classList.add("active");
@@ -133,8 +128,6 @@
       };
       for (const event of ["pointerenter", "focus"]) group.addEventListener(event, () => { activate(); show(group, text); });
       for (const event of ["pointerleave", "blur"]) group.addEventListener(event, hide);
-      item.addEventListener("pointerenter", activate);
-      item.addEventListener("pointerleave", hide);
     }
   }
 

@@ -11,6 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ssltransfer.files import atomic_write, package_data, read_json
+from ssltransfer.report.drawing import MODEL_LEGEND
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.provenance import report_lines
 from ssltransfer.report.table_folder import read_results
@@ -18,6 +19,8 @@ from ssltransfer.report.table_folder import read_results
 TEMPLATES = package_data("workflow/report")
 SCALE = 1.75
 """Pixels of the report for a point of a figure."""
+SYMBOL = 8.0
+"""Points from the middle of a legend's symbols to its left edge."""
 
 
 class Section(NamedTuple):
@@ -111,9 +114,33 @@ def _named(folder: Path, name: str) -> list[str]:
     return sorted(path.stem for pattern in (f"{name}.svg", f"{name}-*.svg") for path in folder.glob(pattern))
 
 
+def without_legend(svg: str) -> str:
+    """Cut the legend of models off the right side of a figure; other figures stay as they are.
+
+    Parameters
+    ----------
+    svg : str
+        A file that `drawing.save_figure` wrote.
+    """
+    start = svg.find(f'<g id="{MODEL_LEGEND}">')
+    if start < 0:
+        return svg
+    end, depth = start, 0
+    for tag in re.finditer(r"<g\b|</g>", svg[start:]):
+        depth += 1 if tag[0] == "<g" else -1
+        end = start + tag.end()
+        if depth == 0:
+            break
+    # The symbols are the leftmost parts of the legend.
+    left = min(float(x) for x in re.findall(r'<use\b[^>]*? x="([\d.]+)"', svg[start:end])) - SYMBOL
+    svg = svg[:start] + svg[end:]
+    svg = re.sub(r'width="[\d.]+pt"', f'width="{left:.6g}pt"', svg, count=1)
+    return re.sub(r'viewBox="0 0 [\d.]+ ', f'viewBox="0 0 {left:.6g} ', svg, count=1)
+
+
 def _figure(folder: Path, name: str, suite: str) -> dict:
     """Read a figure for inlining, as an image, so that its ids cannot clash with those of another."""
-    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    svg = without_legend((folder / f"{name}.svg").read_text(encoding="utf-8"))
     points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     general = caption(name, suite)
@@ -222,6 +249,7 @@ def render_report(
         glossary=GLOSSARY,
         docs=docs,
         provenance={"suite": suite, "conventions": results.conventions_name, **provenance},
+        legend=read_json(data)["models"] if data.exists() else [],
         explorer=_inline_json(data) if data.exists() else "",
         explorer_section=next(
             (s["id"] for s in sections if s["id"] == "transfer"), sections[-1]["id"] if sections else ""

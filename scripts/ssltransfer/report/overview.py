@@ -115,6 +115,7 @@ def _told_apart(order: Order | None, labels: Labels, model: str) -> str:
     worse = [name for name, told in zip(order.models, order.better[:, number], strict=True) if told]
     tied = [name for name in order.models if name not in {model, *better, *worse}]
     parts = [f"rank {low}" if low == high else f"rank {low} to {high}"]
+    parts[0] += " by mean log-odds"
     for text, names in (("better than", better), ("not separable from", tied), ("worse than", worse)):
         parts += [f"{text} {_names(names, labels)}"] if names else []
     return "; ".join(parts) + "."
