@@ -24,9 +24,9 @@ def scatter_data(context: FigureContext) -> dict:
     dict
         ``source`` (label of x), ``models`` (label, colour, svg path of the marker, highlight) and ``views``, panels
         first: ``label``, ``axis``, ``note``, ``better`` (1, -1 or 0), ``line`` (x, y of both ends of the regression
-        line, or empty), ``xticks`` and ``yticks`` ([position, text]) and ``points`` ([model number, x, y, low, high, lines
-        of text], low and high None without an interval). Positions are on the analysis scale. Empty without source
-        accuracies.
+        line, or empty), ``xticks`` and ``yticks`` ([position, text]) and ``points`` ([model number, x, y, low, high,
+        lines of text], low and high None without an interval). Positions are on the analysis scale. Empty without
+        source accuracies.
     """
     results, tasks = context.results, context.results.tasks
     if tasks.source.notna().sum() == 0:

@@ -46,8 +46,8 @@ def model_table(
     shown = shown.loc[:, shown.ne("").any()]
     caption = (
         "The model table of the suite. Width: elements of the feature that linear and few-shot classification see; "
-        "compare models of other widths or architectures with care. Checksum: first digits of the SHA-256, where known; "
-        "the csv has all."
+        "compare models of other widths or architectures with care. Checksum: first digits of the SHA-256, where "
+        "known; the csv has all."
     )
     labels = suite_labels(results)
     data = frame.rename_axis("model").reset_index()

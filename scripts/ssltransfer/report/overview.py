@@ -9,7 +9,7 @@ from ssltransfer.report.table import Table, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import AVERAGE
 
-NAMED = 8
+NAMED = 20
 """Most models that a finding lists by name."""
 
 
@@ -32,11 +32,15 @@ def overview_table(results: SuiteResults, labels: Labels) -> Table:
     frame = pd.DataFrame.from_dict(records, orient="index")
     frame.index = pd.Index(list(records), tupleize_cols=False)
     shown = frame.drop(columns=[name for name in ("Of these published", "Settings") if not any(frame[name])])
+    if published.all():
+        shown = shown.drop(columns="Of these published")
     data = frame.rename(columns=lambda name: name.lower().replace(" ", "_")).reset_index(drop=True)
     data.insert(0, "kind", [kind for _, kind in records])
-    caption = "Each row is a way to measure transfer; its settings block has all settings under the name given."
+    caption = "One row per way to measure transfer; all its settings are in the settings block of this name."
+    if published.all():
+        caption = "Scores that the paper published, one row per way to measure transfer."
     more = {"row_labels": names, "data": data, "section": "overview"}
-    return records_table("overview", "What was measured", caption, shown, **more)
+    return records_table("overview", "Measurements", caption, shown, **more)
 
 
 def findings(results: SuiteResults, labels: Labels) -> list[dict]:
@@ -117,7 +121,8 @@ def _told_apart(order: Order | None, labels: Labels, model: str) -> str:
     parts = [f"rank {low}" if low == high else f"rank {low} to {high}"]
     parts[0] += " by mean log-odds"
     for text, names in (("better than", better), ("not separable from", tied), ("worse than", worse)):
-        parts += [f"{text} {_names(names, labels)}"] if names else []
+        every = len(names) == len(order.models) - 1 > 1
+        parts += [f"{text} {'all others' if every else _names(names, labels)}"] if names else []
     return "; ".join(parts) + "."
 
 
