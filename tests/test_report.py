@@ -18,8 +18,11 @@ from ssltransfer.report.epoch_figure import epoch_figure, training_runs
 from ssltransfer.report.figures import suite_figures
 from ssltransfer.report.html import SECTIONS, caption, render_report, without_legend
 from ssltransfer.report.interactive_scatter import marker_path, regression_ends, scatter_data
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.overview import findings, overview_table
 from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
+from ssltransfer.results.scores import tidy
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -164,6 +167,52 @@ def test_checkpoints_of_one_run_are_drawn_in_the_order_of_their_epochs(report_fi
 def test_no_epochs_without_two_checkpoints_of_one_run():
     runs = {"simclr": ("run-1", 100.0), "swav": ("run-2", 200.0)}
     assert epoch_figure(FigureContext(replace(suite(), training_runs=runs))) is None
+
+
+def finding(models, values, noise, own):
+    """Finding on one model with one score per dataset, top-1 with the same error everywhere; None for no intervals."""
+    rows = [{"model": m, "label": m.upper(), "family": "a", "source_accuracy": ""} for m in models]
+    cells = tidy(
+        {"protocol": "linear-r32", "kind": "linear", "setting": "", "metric": "top1", "source": "measured"}
+        | {"model": m, "dataset": f"d{i}", "value": value}
+        | ({} if noise is None else {"low": value - noise, "high": value + noise})
+        for m, row in zip(models, values, strict=True)
+        for i, value in enumerate(row)
+    )
+    results = suite_results(cells, rows, {}, {}, "v2", own={own})
+    (found,) = findings(results, suite_labels(results))
+    return found["rank"], [each["text"] for each in found["statements"]]
+
+
+def test_findings_say_who_is_told_apart():
+    # Errors of 0.5 points: 70 and 70.1 are alike, 60 is far below.
+    rank, (these, others) = finding(["a", "b", "c"], [[70.0], [70.1], [60.0]], 1.0, "a")
+    assert rank.startswith("rank 2 of 3;")
+    assert these == "rank 1 to 2 by mean log-odds; better than C; not separable from B."
+    assert "fewer than 5" in others
+
+
+def test_findings_on_datasets_like_these():
+    low, high = [40.0, 50.0, 60.0, 70.0, 80.0, 85.0], [50.1, 59.9, 69.0, 78.0, 86.0, 89.5]
+    rank, (these, others) = finding(["a", "b", "c"], [low, high, low], None, "b")
+    assert rank.startswith("rank 1 of 3;")
+    assert these.startswith("unknown")
+    assert others == "rank 1 by mean log-odds; better than all others."
+
+
+def test_a_shared_rank_is_said_and_no_finding_without_scores():
+    rank, _ = finding(["a", "b"], [[70.0], [70.0]], 1.0, "b")
+    assert rank.startswith("rank 1 of 2, shared;")
+
+
+def test_overview_counts_what_was_measured():
+    results = suite()
+    table = overview_table(results, suite_labels(results))
+    assert list(table.data["settings_block"]) == ["linear-r32", "fewshot-r32"]
+    assert list(table.data["models"]) == [5, 5]
+    assert list(table.data["scores"]) == [15, 30]
+    assert table.data["settings"][1] == "5-shot, 20-shot"
+    assert "Of these published" not in table.cells
 
 
 def test_own_weights_are_highlighted_where_nothing_is_published():
