@@ -45,8 +45,8 @@ class SuiteResults:
     scores : pd.DataFrame
         The tidy table as collected (see `results.scores`).
     models : pd.DataFrame
-        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether only
-        the user has the model), in the order of the model table.
+        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether it is
+        the user's own, see `suite_results`), in the order of the model table.
     datasets : dict
         Dataset -> label.
     pretrained_on : dict
@@ -63,6 +63,8 @@ class SuiteResults:
         Pairs of models on the cells of the suite (see `analysis.pairs`).
     saved_ranks : pd.DataFrame or None
         Mean ranks that were computed before, None to compute them.
+    training_runs : dict
+        Model -> the training run that its weights were saved in, and the epoch; models without both are left out.
     """
 
     scores: pd.DataFrame
@@ -75,6 +77,7 @@ class SuiteResults:
     saved_correlations: pd.DataFrame | None = None
     compared: SuitePairs = field(default_factory=SuitePairs)
     saved_ranks: pd.DataFrame | None = None
+    training_runs: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     @property
     def conventions(self) -> Conventions:
@@ -255,6 +258,7 @@ def suite_results(
     conventions: str,
     relabelled: dict[str, str] | None = None,
     linear: Collection[str] = (),
+    own: Collection[str] = (),
 ) -> SuiteResults:
     """Join scores and model table.
 
@@ -275,6 +279,9 @@ def suite_results(
         transfer target either.
     linear : collection of str
         See `source_accuracy`.
+    own : collection of str
+        Models to highlight where no published scores are shown. Beside published scores, all models without one are
+        highlighted instead.
 
     Raises
     ------
@@ -291,7 +298,7 @@ def suite_results(
             "label": [row["label"] for row in models],
             "family": [row["family"] for row in models],
             "source_accuracy": x.to_list(),
-            "highlight": [bool(published) and row["model"] not in published for row in models],
+            "highlight": [row["model"] not in published if published else row["model"] in own for row in models],
         }
     )
     if sources:

@@ -104,6 +104,7 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         caption += f" Not counted, because only some models have them: {len(left_out)} tasks ({', '.join(kinds)})."
     data = ranks.rename_axis("model").reset_index()
     records = pd.DataFrame(columns, index=ranks.index)
+    records = records.loc[:, records.ne(MISSING).any()]
     more = {"row_labels": labels.models, "data": data}
     return [records_table("mean-ranks", "Mean ranks", caption, records, {"Mean rank": 1}, **more)]
 

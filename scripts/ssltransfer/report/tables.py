@@ -11,6 +11,7 @@ from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks
 from ssltransfer.report.intervals import calibration_note, interval_note
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
+from ssltransfer.report.overview import overview_table
 from ssltransfer.report.paper_tables import paper_tables
 from ssltransfer.report.statistics_tables import (
     correlation_table,
@@ -42,6 +43,7 @@ UNITS = {"similarity": "at most 1", "distance": "from 0 on"}
 def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
     """Make every table that the scores of a suite allow; `with_paper` says whether it is compared with the paper."""
     labels = suite_labels(results)
+    overview = overview_table(results, labels)
     domain = domain_table(results, labels)
     tables = [] if domain is None else [domain]
     tables.append(correlation_table(results, labels))
@@ -54,7 +56,7 @@ def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
     for table in tables:
         if not table.name.startswith("comparison"):  # which shows marked scores too, and says of each
             table.caption = joined(table.caption, analysis_note(results))
-    return score_tables(results, labels) + tables
+    return [overview, *score_tables(results, labels), *tables]
 
 
 def left_out_table(differences: Sequence[tuple]) -> Table:
