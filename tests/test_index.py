@@ -209,7 +209,7 @@ def index_params(**changes):
 
 
 def test_a_source_is_indexed_with_its_checks(tmp_path):
-    with pytest.raises(InputError, match=r"birds: .*birds is missing; correct the source"):
+    with pytest.raises(InputError, match=r"birds: .*birds is missing; .*; correct the source"):
         index_source(index_params(), tmp_path, "index.parquet")
     for name in ("robin/1.png", "robin/2.png", "wren/1.png"):
         (tmp_path / "birds/train" / name).parent.mkdir(parents=True, exist_ok=True)

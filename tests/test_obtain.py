@@ -80,7 +80,7 @@ def test_a_failed_download_leaves_no_folder(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name, download in DOWNLOADS.items() if not download.files])
 def test_what_cannot_be_downloaded_is_placed_by_hand(tmp_path, name):
-    with pytest.raises(InputError, match="cannot be downloaded .*; place there .*; official page: https://") as error:
+    with pytest.raises(InputError, match="cannot be downloaded .*; the folder .* must hold .*; official page: https://") as error:
         obtain(name, tmp_path / name, Path("/data") / name)
     assert str(error.value).startswith(f"{name}: /data/{name} is missing and")
     assert "\n" not in str(error.value)

@@ -72,7 +72,7 @@ def test_columns_in_any_order(tmp_path):
     ("content", "message"),
     [
         ("", "column 'image' is missing; the first line must be image,label,split"),
-        ("image;label;split\n", "column 'image' is missing"),
+        ("image;label;split\n", "own.csv has a header and no rows"),
         ("image,label\na.jpg,cat\n", "column 'split' is missing"),
         ("image,label,split\na.jpg,cat,train\nb.jpg,cat\n", "own.csv, line 3: 2 cells, the header has 3"),
         ("image,label,split\na.jpg,cat,exam\n", "line 2: found 'a.jpg', 'cat', 'exam'; write an image, a label, train"),

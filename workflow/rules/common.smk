@@ -9,8 +9,8 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
+from ssltransfer.config import COUNTS, NORMS, PUBLISHED, load_suite, read_table
+from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data
@@ -26,6 +26,8 @@ if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settin
 
 try:
     SUITE = load_suite(config, package_data("workflow/schemas"), package_data("."))
+    if workflow.is_main_process:
+        SUITE.check_data_root()
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -166,9 +168,9 @@ def present_files(source):
 
 
 def expected_counts(wildcards):
-    """Expected counts from the table of datasets."""
+    """Expected counts from the table of datasets, without empty cells."""
     row = SUITE.datasets[wildcards.dataset]
-    return {count: row[count] for count in ("classes", "train", "val", "test")}
+    return {count: row[count] for count in COUNTS if row[count] is not None}
 
 
 def index_params(wildcards):
@@ -191,7 +193,7 @@ def table_state(wildcards):
     Left out where the index is of release 0.1.0, which left no record that its params held them.
     """
     source, folder = source_of(wildcards), Path(f"results/datasets/{wildcards.dataset}")
-    table = Path(SUITE.config["data_root"]) / source.name
+    table = location(source, SUITE.config["data_root"])
     known = (folder / "table.json").exists() or not (folder / "index.parquet").exists()
     return {"table": file_state(table)} if source.kind == "csv" and table.is_file() and known else {}
 
@@ -201,7 +203,7 @@ def index_input(wildcards):
     source = source_of(wildcards)
     if source.kind == "original":
         return f"results/originals/{source.name}.json"
-    table = Path(SUITE.config["data_root"]) / source.name
+    table = location(source, SUITE.config["data_root"])
     return str(table) if source.kind == "csv" and table.exists() else []
 
 

@@ -168,7 +168,8 @@ def measure_linear(
             "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
             "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
         },
-        warnings=bias_warnings(settings.normalisation)
+        warnings=index.warnings
+        + bias_warnings(settings.normalisation)
         + [f"not converged under input normalisation {name}: {fits}" for name, fits in missed.items()]
         + class_warnings(index, metric, trained, tested)
         + selection_warnings(result, len(split.val)),
