@@ -31,9 +31,9 @@ def expand_path(text: str) -> str:
 
     A path that is there as it is written stays. Unknown variables stay, too.
     """
-    if not (text.startswith("~") or "$" in text) or os.path.exists(text):
+    if not (text.startswith("~") or "$" in text) or Path(text).exists():
         return text
-    return os.path.expanduser(os.path.expandvars(text))
+    return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111 - Path raises an error for unknown users
 
 
 @contextmanager

@@ -6,12 +6,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
 from ssltransfer.config import COUNTS, NORMS, PUBLISHED, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
-from ssltransfer.device import has_gpu
+from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
@@ -50,6 +51,8 @@ SUITE_REPORT = f"results/{SUITE.name}/report.html"
 # A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
 GPU_HERE = int(has_gpu())
+if workflow.is_main_process and not workflow.non_local_exec and driver_problem():
+    logger.warning(f"The GPU is not used, jobs run on the processor: {driver_problem()}")
 
 # Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
 KINDS_WITH_PICTURES = ("detection", "normals", "inversion", "attention")

@@ -2,8 +2,8 @@
 
 The test labels are in ``cars_test_annos_withlabels.mat``, published apart from the devkit: it is read from
 ``devkit/`` (as by the official code) or beside it (as by torchvision). Kaggle's copies are read too: folders that are
-there twice (``cars_train/cars_train``), images in class folders (``car_data/car_data/{train,test}/CLASS/*.jpg``), and the
-file name ``cars_test_annos_withlabels (1).mat``. They need the devkit as well.
+there twice (``cars_train/cars_train``), images in class folders (``car_data/car_data/{train,test}/CLASS/*.jpg``), and
+the file name ``cars_test_annos_withlabels (1).mat``. They need the devkit as well.
 """
 
 from pathlib import Path

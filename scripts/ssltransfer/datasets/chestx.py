@@ -30,5 +30,7 @@ def index(root: Path) -> Index:
     images = find_images(root, root / "images", [name for name, _ in kept])
     index = concatenate({"train": (images, [label for _, label in kept])}, CLASSES)
     if path.name == LATER_TABLE:
-        index.warnings.append(f"chestx: the labels are those of {LATER_TABLE}; the paper used {TABLE}, where some differ")
+        index.warnings.append(
+            f"chestx: the labels are those of {LATER_TABLE}; the paper used {TABLE}, where some differ"
+        )
     return index

@@ -21,6 +21,6 @@ def index(root: Path) -> Index:
     index = folder_pool(root, folder)
     if folder in whole:
         index.warnings.append(
-            f"cropdiseases: {folder.relative_to(root)} is the whole of PlantVillage; the paper used a part of 43,456 images"
+            f"cropdiseases: {folder.relative_to(root)} is all of PlantVillage; the paper used a part of 43,456 images"
         )
     return index

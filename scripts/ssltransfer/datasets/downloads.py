@@ -210,10 +210,11 @@ DOWNLOADS: dict[str, Download] = {
     ),
     "nyuv2": Download(
         "https://github.com/linusericsson/ssl-transfer/tree/main/surface-normal-estimation",
-        "all_images/NNNNNN_rgb.jpg (the frames of nyu_depth_v2_labeled.mat), surfacenormal_metadata/ (unpacked from "
+        "nyu_depth_v2_labeled.mat (http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat; or "
+        "its frames as all_images/NNNNNN_rgb.jpg), surfacenormal_metadata/ (unpacked from "
         "https://dl.fbaipublicfiles.com/fair_self_supervision_benchmark/nyuv2_surfacenormal_metadata.zip); for variant "
         "labelled nyu_depth_v2_labeled.mat, splits.mat and nyu_normals_gt/{train,test}/NNNNN.png",
-        reason="its frames are published as one MATLAB array, not as images",
+        reason="it is put together from two files whose hosts are often away",
     ),
     "pets": Download(
         f"{VGG}/pets/",

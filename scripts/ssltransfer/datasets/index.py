@@ -184,9 +184,7 @@ def check_files(index: Index, name: str, root: Path) -> None:
         path = root / absent[0]
         similar = [other for other in listings[path.parent] if _folded(other) == _folded(path.name)]
         hint = f"; {similar[0]!r} is there, with other letters or another Unicode form" if similar else ""
-        raise MissingError(
-            f"{name}: {path} is not a file ({len(absent)} of {len(index)} images are missing){hint}"
-        )
+        raise MissingError(f"{name}: {path} is not a file ({len(absent)} of {len(index)} images are missing){hint}")
 
 
 def _files(folder: Path) -> set[str]:
@@ -327,10 +325,8 @@ def _duplicates_text(groups: list[dict[str, list[str]]], part: str, others: tupl
     ]
     if not pairs:
         return ""
-    return (
-        f"{len(pairs)} {part} images are, byte for byte, images of {' or '.join(others)} too, such as "
-        f"{pairs[0][0]} = {pairs[0][1]}"
-    )
+    subject = f"{len(pairs)} {part} images are" if len(pairs) > 1 else f"1 {part} image is"
+    return f"{subject}, byte for byte, in {' or '.join(others)} too, such as {pairs[0][0]} = {pairs[0][1]}"
 
 
 def select(index: Index, rows: Sequence[int]) -> Index:
