@@ -242,8 +242,10 @@ def _class_sizes(index: Index, part: str) -> str:
     """Say how many images the smallest and the largest class of a split have."""
     counts = _class_counts(index, part)
     small, large = (choose(range(len(index.classes)), key=counts.__getitem__) for choose in (min, max))
+    if counts[small] == counts[large]:
+        return f"each class has {counts[small]} images in {part}"
     return (
-        f"a class has {counts[small]} ({index.classes[small]!r}) to {counts[large]} ({index.classes[large]!r}) images "
+        f"classes have {counts[small]} ({index.classes[small]!r}) to {counts[large]} ({index.classes[large]!r}) images "
         f"in {part}"
     )
 
@@ -255,15 +257,20 @@ def untrained_classes(index: Index) -> str:
         return ""
     missing = [k for k in range(len(index.classes)) if not counts["train"][k]]
     trained = {_folded(c): c for k, c in enumerate(index.classes) if counts["train"][k]}
-    texts = []
+    names = []
     for k in missing[:MAX_NAMED]:
-        where = [f"{counts[part][k]} in {part}" for part in SPLITS if counts[part][k]]
-        similar = trained.get(_folded(index.classes[k]))
-        hint = f"; train has {similar!r}, is it the same class?" if similar else ""
-        texts.append(f"class {index.classes[k]!r} has no training image ({', '.join(where) or 'nor any other'}{hint})")
-    if len(missing) > 1:
-        texts.append(f"{len(missing)} such classes")
-    return ", ".join(texts)
+        notes = [f"{counts[part][k]} in {part}" for part in SPLITS if counts[part][k]]
+        if similar := trained.get(_folded(index.classes[k])):
+            notes.append(f"train has {similar!r}, is it the same class?")
+        names.append(f"{index.classes[k]!r} ({', '.join(notes)})" if notes else f"{index.classes[k]!r}")
+    if not names:
+        return ""
+    first, *others = names
+    return (
+        f"class {first} has no training image"
+        + (f", nor have {', '.join(others)}" if others else "")
+        + (f" ({len(missing)} such classes)" if len(missing) > 1 else "")
+    )
 
 
 def _folded(name: str) -> str:

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ssltransfer.checkpoints.sources import parse_checkpoint_source
 from ssltransfer.config import Cell, Suite
 from ssltransfer.files import read_json, write_json
+from ssltransfer.results.marks import total_images
 from ssltransfer.settings import defaults
 from ssltransfer.versions import version
 
@@ -156,20 +157,14 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     if kind == "linear":
         entries["values.metric"] = [row["metric"]]
     whole = kind in ("fewshot", "inversion", "attention")
-    images = {"test": _total(row, ("train", "val", "test") if whole else ("test",))}
+    images = {"test": total_images(row, ("train", "val", "test") if whole else ("test",))}
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
-        images["train"] = _total(row, ("train", "val") if kind == "linear" else ("train",))
+        images["train"] = total_images(row, ("train", "val") if kind == "linear" else ("train",))
         entries |= {f"images.{part}": count for part, count in images.items()}
     counted = ("coverage.", "images.")
     return {key: value for key, value in entries.items() if value is not None or not key.startswith(counted)}
-
-
-def _total(row: dict, parts: tuple[str, ...]) -> int | None:
-    """Number of images that a row of `datasets.tsv` has in these parts; None if it leaves one of them to the index."""
-    counts = [row[part] for part in parts]
-    return None if None in counts else sum(counts)
 
 
 def found_entries(score: dict, kind: str) -> dict[str, Any]:

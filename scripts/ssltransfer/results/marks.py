@@ -1,6 +1,6 @@
 """Marks of a score that is not a full measurement: measured on part of the data, or after a shortened training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 MARKS = ("partial", "shortened")
 """Columns of the tidy table that say in words what is missing; empty for a full measurement."""
@@ -53,11 +53,16 @@ def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int | None]
         used[own] = counted
     elif isinstance(counted, Mapping) and isinstance(counted.get("test"), int):
         used = {own: counted["test"], "training images": counted["train"] + counted.get("val", 0)}
-    known = [part for part in ("train", "val", "test") if promised.get(part) is not None]
-    totals = {name: sum(promised[p] for p in PARTS[name]) if {*PARTS[name]} <= {*known} else None for name in used}
+    totals = {name: total_images(promised, PARTS[name]) for name in used}
     if covered.get("promised") is not None:
         used[own], totals[own] = covered["used"], covered["promised"]
     return {name: (count, totals[name]) for name, count in used.items()}
+
+
+def total_images(counts: Mapping[str, int | None], parts: Iterable[str]) -> int | None:
+    """Return the number of images of a dataset in these parts; None if one of them is unknown."""
+    known = [counts.get(part) for part in parts]
+    return None if None in known else sum(filter(None, known))
 
 
 def shortened(score: Mapping) -> str:
