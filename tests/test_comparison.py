@@ -39,7 +39,7 @@ def suite():
 
 @pytest.fixture(scope="module")
 def tables(suite):
-    return {table.name: table for table in all_tables(suite, [], with_paper=True)}
+    return {table.name: table for table in all_tables(suite, with_paper=True)}
 
 
 def test_properties_of_a_few_images_stand_beside_the_papers_averages():
@@ -52,7 +52,7 @@ def test_properties_of_a_few_images_stand_beside_the_papers_averages():
     assert len(found) == 7 and set(found["verdict"]) == {"not stated"}
     np.testing.assert_allclose(found["difference"], 0.01)
     suite = suite_results(scores, published_models(), LABELS, {}, "v2")
-    table = next(t for t in all_tables(suite, [], with_paper=True) if t.name == "properties")
+    table = next(t for t in all_tables(suite, with_paper=True) if t.name == "properties")
     assert (table.cells.shape[0], len(table.footer.columns)) == (14, table.cells.shape[1])
     assert table.flags["insdis", table.cells.columns[-1]] == "published"
     assert ("byol", table.cells.columns[-1]) not in table.flags
@@ -100,7 +100,7 @@ def test_properties_of_other_data_sets_stand_alone(kind, datasets):
     suite = suite_results(pd.concat([byol, rows]), published_models(), LABELS, {}, "v2")
     assert suite.tasks.matrix.xs(kind, axis=1, level="kind").dropna(how="all").index.tolist() == ["byol"]
     assert compare(suite.scores).empty
-    assert "comparison" in {table.name for table in all_tables(suite, [], with_paper=True)}
+    assert "comparison" in {table.name for table in all_tables(suite, with_paper=True)}
     claims = check_claims(own)
     assert set(claims["measured_verdict"]) == {""}
     paper = [rows.assign(dataset=d, source="measured") for d in PROPERTY_DATASETS[kind]]
@@ -137,6 +137,17 @@ def test_counts(suite):
     counts = agreement(compare(suite.scores))
     assert counts.loc["fewshot-again"].to_dict() == dict(CELLS, cells=39, agrees=39)
     assert counts.loc["linear-again"].to_dict() == dict(CELLS, cells=11) | {"not judged": 11}
+
+
+def test_a_measured_interval_alone_gives_no_verdict():
+    """The paper states none for detection, so the noise of its own number is unknown."""
+    published = published_scores("v2")
+    row = published[(published["kind"] == "detection-frozen") & (published["metric"] == "ap50")].iloc[:1]
+    value = row["value"].iloc[0] + 5
+    ours = row.assign(source="measured", protocol="frozen", value=value, low=value - 1, high=value + 1)
+    compared = compare(pd.concat([published, ours], ignore_index=True)).iloc[0]
+    assert compared["difference"] == pytest.approx(5)
+    assert compared["verdict"] == "not stated" and np.isnan(compared["half_width"])
 
 
 def test_tables_show_both_and_colour_the_difference(tables):
@@ -181,7 +192,7 @@ def test_detection_stands_next_to_the_published_tables():
         own = rows.assign(source="measured", protocol=rows["kind"] + "-torchvision", value=rows["value"] + 1)
         scores = pd.concat([own, own.assign(model="mine"), published], ignore_index=True)
         found = suite_results(scores, merge_models([OWN]), LABELS, {}, version)
-        tables = {table.name: table for table in all_tables(found, [], with_paper=True)}
+        tables = {table.name: table for table in all_tables(found, with_paper=True)}
         table = tables["detection"].labelled(tables["detection"].cells)
         assert list(table.columns) == [
             (f"Detection ({trained})", metric)

@@ -1,13 +1,18 @@
+from dataclasses import replace
+
 import numpy as np
 import pandas as pd
 import pytest
 from synthetic_suite import MODELS, scores, suite
 
+from ssltransfer.analysis.pairs import COLUMNS, SuitePairs
+from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.drawing import FigureContext, model_styles, save_figure
 from ssltransfer.report.figures import suite_figures
 from ssltransfer.report.interactive_scatter import scatter_data
+from ssltransfer.report.model_figures import model_pairs_figure, rank_figure
 from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
 from ssltransfer.results.scores import tidy
@@ -83,7 +88,7 @@ def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, cd_fsl)
     models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
     few = scores().replace({"protocol": {"fewshot-r32": protocol}, "dataset": datasets})
     results = suite_results(few, models, {}, {}, "v2")
-    tables = {table.name: table for table in all_tables(results, [], with_paper=False)}
+    tables = {table.name: table for table in all_tables(results, with_paper=False)}
     write_results(results, list(tables.values()), tmp_path)
     drawn = figures(read_results(tmp_path))
     bars = {ax.get_title(loc="left") for ax in drawn["correlations"].axes}
@@ -141,5 +146,43 @@ def test_explorer_shows_raw_what_is_correlated_raw():
     view = next(view for view in views if view["label"].startswith("Calibration"))
     x, y = ([point[i] for point in view["points"]] for i in (1, 2))
     assert x == pytest.approx(list(results.tasks.source), abs=1e-4)
-    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f}," in view["note"]
+    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f} (" in view["note"]
     assert all(float(text) == pytest.approx(place) for place, text in view["xticks"] + view["yticks"])
+
+
+def with_pairs(*better):
+    """The small suite with pairs of which the better models are given: (dataset, model, other, better)."""
+    head = {"protocol": "linear-r32", "kind": "linear", "setting": "", "metric": "top1"}
+    rows = [head | dict(zip(("dataset", "model", "other", "better"), row, strict=True)) for row in better]
+    return replace(suite(), compared=SuitePairs(pd.DataFrame(rows, columns=COLUMNS)))
+
+
+def test_the_matrix_counts_who_is_better_than_whom():
+    results = with_pairs(
+        ("digits", "random", "swav", "swav"), ("textures", "random", "swav", "swav"),
+        ("digits", "simclr", "swav", ""), ("shapes", "simclr", "swav", "simclr"),
+    )  # fmt: skip
+    figure = model_pairs_figure(FigureContext(results))
+    ax = figure.axes[0]
+    names = [text.get_text() for text in ax.get_yticklabels()]
+    assert sorted(names) == ["Random", "SimCLR", "SwAV_2"]
+    cells = {(names[int(t.get_position()[1])], names[int(t.get_position()[0])]): t.get_text() for t in ax.texts}
+    # Shapes are the source; random and simclr were not compared.
+    assert cells == {
+        ("Random", "SwAV_2"): "0/2", ("SwAV_2", "Random"): "2/2", ("SimCLR", "SwAV_2"): "0/1",
+        ("SwAV_2", "SimCLR"): "0/1",
+    }  # fmt: skip
+    same = model_pairs_figure(FigureContext(with_pairs(("digits", "random", "swav", "swav"))))
+    assert sorted(text.get_text() for text in same.axes[0].texts) == ["0", "1"]
+    assert model_pairs_figure(FigureContext(suite())) is None
+
+
+def test_bars_join_models_that_are_not_told_apart():
+    published = suite_results(published_scores("v2"), published_models(), LABELS, {}, "v2")
+    order, ranks = published.order_like_these, published.mean_ranks
+    bars = [line for line in rank_figure(FigureContext(published)).axes[0].lines if not line.get_clip_on()]
+    cliques = order.cliques(list(ranks.index))
+    assert [(round(a + 0.25), round(b - 0.25)) for a, b in (bar.get_ydata() for bar in bars)] == cliques
+    assert 3 < len(cliques) < 14
+    few = rank_figure(FigureContext(suite())).axes[0].lines
+    assert all(line.get_clip_on() and np.isnan(line.get_xdata()).all() for line in few)

@@ -89,7 +89,7 @@ def marked_suite(mark="partial", which="dataset == 'digits' and kind == 'linear'
 
 
 def made(results, with_paper=False):
-    return {table.name: table for table in all_tables(results, [], with_paper)}
+    return {table.name: table for table in all_tables(results, with_paper)}
 
 
 def test_a_partial_score_is_shown_with_a_sign_and_enters_nothing():

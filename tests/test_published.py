@@ -44,7 +44,7 @@ def analysed(version, conventions):
 @pytest.fixture(scope="module", params=["v1", "v2"])
 def published(request):
     results = analysed(request.param, request.param)
-    return results, {table.name: table for table in all_tables(results, [], with_paper=True)}
+    return results, {table.name: table for table in all_tables(results, with_paper=True)}
 
 
 def test_grids_are_complete(published):
@@ -208,3 +208,13 @@ def test_training_details_have_a_row_for_each_model():
     details = training_details()
     assert details.shape == (14, 14)
     assert details.loc["Supervised", "Colour jitter"] == "PCA"
+
+
+def test_captions_say_how_many_published_ranks_are_separated(published):
+    results, tables = published
+    caption = tables["mean-ranks"].caption
+    pairs, neighbours = {"v1": ("59 of 91", "1 of 13"), "v2": ("59 of 91", "0 of 13")}[results.conventions_name]
+    assert f"{pairs} pairs and {neighbours} neighbouring" in caption
+    assert "without VOC2007, VOC detection" in caption  # no test-image noise is known for them
+    linear = tables["linear"]
+    assert linear.half_widths is None and not linear.tied

@@ -20,7 +20,7 @@ def report_file(tmp_path_factory):
     folder = tmp_path_factory.mktemp("report")
     results = suite()
     context = FigureContext(results)
-    write_results(results, all_tables(results, [], with_paper=False), folder / "tables")
+    write_results(results, all_tables(results, with_paper=False), folder / "tables")
     for name, figure in suite_figures(context):
         save_figure(figure, folder / "figures", name)
     write_json(folder / "figures" / "captions.json", {"transfer": "With <notes>."})

@@ -1,4 +1,5 @@
 import io
+import json
 import re
 from dataclasses import replace
 
@@ -7,20 +8,49 @@ import pandas as pd
 import pytest
 from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
+from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.table import Column, Table, latex_text, marks, to_csv, to_html, to_latex
-from ssltransfer.report.table_folder import read_results, write_results
+from ssltransfer.report.table_folder import make_tables, read_results, write_results
 from ssltransfer.report.tables import all_tables, domain_table, score_tables
+from ssltransfer.results.metric_info import METRICS
+from ssltransfer.results.outcome_file import Outcome, save_outcomes
+from ssltransfer.results.outcome_header import outcome_path
+from ssltransfer.results.scores import AVERAGE, Task
 
-EPISODES = [
-    {"model": model, "protocol": "few", "dataset": "digits", "setting": "5-shot", "queries": 75, "correct": correct}
-    for model, correct in (("random", [30, 31, 29]), ("simclr", [60, 62, 59]), ("swav", [60, 61, 60]))
-]
+FEW = Task("fewshot-r32", "fewshot", "digits", "5-shot", "accuracy")
+LINEAR = Task("linear-r32", "linear", "digits", "", "top1")
 
 
-def made(results, episodes=()):
-    return {table.name: table for table in all_tables(results, list(episodes), with_paper=False)}
+def compared(tasks=(FEW, LINEAR), models=("random", "supervised", "simclr", "swav")):
+    """Outcomes of some models: supervised and swav are nearly equal on all tasks, the others are told apart."""
+    rates = {"random": 0.2, "supervised": 0.7, "simclr": 0.5, "swav": 0.7}
+    positions = np.random.default_rng(0).permutation(400) / 400  # so that the shares are exact
+    cells = []
+    for task in tasks:
+        values = {m: np.roll(positions, m == "swav") < rates[m] for m in models}
+        own = {"metric": task.metric, "setting": task.setting, "units": "images", "identity": "a", "scale": 100.0}
+        cells.append((task, {m: Outcome(**own, value=float(100 * v.mean()), values=v) for m, v in values.items()}))
+    return compare_cells(cells)
+
+
+def compared_suite(**more):
+    """The small suite with scores that are those of its outcomes."""
+    results, found = suite(), compared(**more)
+    values = {("random", 0): 20.0, ("supervised", 0): 70.0, ("simclr", 0): 50.0, ("swav", 0): 70.0}
+    scores = results.scores.copy()
+    for (model, _), value in values.items():
+        scores.loc[(scores["model"] == model) & (scores["dataset"] == "digits"), ["value", "low", "high"]] = [
+            value, np.nan, np.nan,
+        ]  # fmt: skip
+    scores.loc[(scores["model"] == "simclr-textures") & (scores["dataset"] == "digits"), "value"] = 10.0
+    scores.loc[scores["dataset"] == "digits", ["low", "high"]] = np.nan
+    return replace(results, scores=scores, compared=found)
+
+
+def made(results):
+    return {table.name: table for table in all_tables(results, with_paper=False)}
 
 
 def write(results, folder):
@@ -34,7 +64,7 @@ def table(values: dict, better=1):
 
 @pytest.fixture
 def tables():
-    return made(suite(), EPISODES)
+    return made(suite())
 
 
 def test_ties_after_rounding_share_a_mark():
@@ -58,7 +88,7 @@ def test_a_table_without_rows_has_no_marks():
 def test_one_table_for_each_protocol_and_shot(tables):
     assert list(tables) == [
         "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations", "mean-ranks",
-        "pairs-pearson", "pairs-spearman", "fewshot-pairs",
+        "pairs-pearson", "pairs-spearman",
     ]  # fmt: skip
 
 
@@ -72,7 +102,8 @@ def test_intervals_are_printed_and_in_the_csv(tables):
     assert "± 0.50" in to_html(tables["fewshot-r32-5-shot"])
     csv = pd.read_csv(io.StringIO(to_csv(tables["fewshot-r32-5-shot"])), index_col=0)
     assert np.allclose(csv["Digits ci95"], 0.5)
-    assert "Avg. ci95" not in csv
+    assert np.allclose(csv["Avg. ci95"], np.sqrt(2) * 0.5 / 2)
+    assert "ci95" not in to_csv(tables["linear-r32"])
 
 
 def test_missing_cell_leaves_its_average_empty():
@@ -124,7 +155,7 @@ def test_without_a_score_of_a_pretrained_model_no_domain_is_compared():
 def test_models_with_one_label_are_told_apart():
     """By the same names in all tables, also in tables of some models only."""
     models = [row | {"label": "Random" if row["model"] == "random" else "Twin"} for row in MODELS]
-    texts = [to_html(table) for table in made(suite(models), EPISODES).values()]
+    texts = [to_html(table) for table in made(suite(models)).values()]
     found = {text for html in texts for text in re.findall(r"\b(?:Random|Twin)\b(?: \([\w-]+\))?", html)}
     assert found == {"Random", *(f"Twin ({row['model']})" for row in MODELS[1:])}
     assert sum("without Twin (" in html for html in texts) == 1
@@ -182,3 +213,90 @@ def test_a_protocol_has_the_same_suffix_in_all_tables():
     assert {label for label in labels if label.startswith("Many-shot")} == {
         f"Many-shot linear [r32] · {name}" for name in ("Digits", "Textures", "average")
     }
+
+
+def test_models_that_are_not_told_from_the_best_have_a_sign():
+    results = compared_suite()
+    assert results.not_separable == {FEW: {"supervised", "swav"}, LINEAR: {"supervised", "swav"}}
+    table = made(results)["linear-r32"]
+    best = table.cells[LINEAR].idxmax()
+    assert table.tied == {({"supervised", "swav"} - {best}).pop(): LINEAR}.items()
+    html, latex, csv = to_html(table), to_latex(table), to_csv(table)
+    assert html.count("<sup>≈</sup>") == 1 and latex.count(r"$^\approx$") == 1 and "≈" not in csv
+    assert "≈" in table.caption and "No such test: Shapes, Textures" in table.caption
+    assert "≈" not in made(suite())["linear-r32"].caption
+
+
+def test_it_is_unknown_who_is_not_told_from_a_best_model_without_outcomes():
+    results = compared_suite()
+    results.scores.loc[results.scores["model"] == "simclr-textures", "value"] = 99.0
+    assert results.not_separable == {}
+
+
+def test_the_average_of_a_table_has_the_noise_of_these_data_sets():
+    tasks = (LINEAR, LINEAR._replace(dataset="textures"))
+    table = made(compared_suite(tasks=tasks))["linear-r32"]
+    halves = table.half_widths.iloc[:, -1]
+    assert halves.notna().to_dict() == {
+        "random": True, "supervised": True, "simclr": True, "simclr-textures": False, "swav": True,
+    }  # fmt: skip
+    share = 0.7
+    assert halves["swav"] == pytest.approx(1.96 * 100 * np.sqrt(2 * share * (1 - share) / 400) / 2, rel=0.01)
+
+
+def test_pairs_are_counted_for_each_model_and_written_in_full(tmp_path):
+    results = compared_suite()
+    tables = made(results)
+    table = tables["pairs"]
+    assert table.cells.sum().to_dict() == {"Comparisons": 12, "Better": 5, "Worse": 5, "Undecided": 2}
+    assert table.cells.loc["random"].tolist() == [3, 0, 3, 0]
+    assert len(tables["fewshot-pairs"].data) == 6
+    assert list(tables["fewshot-pairs"].data) == [
+        "protocol", "dataset", "setting", "model", "other", "difference", "low", "high", "p", "survives",
+        "survives_all",
+    ]  # fmt: skip
+    write(results, tmp_path)
+    again = read_results(tmp_path)
+    pd.testing.assert_frame_equal(again.pairs, results.pairs, check_dtype=False)
+    pd.testing.assert_frame_equal(again.mean_ranks, results.mean_ranks, check_dtype=False)
+    assert again.wins[0].equals(results.wins[0]) and again.not_separable == results.not_separable
+
+
+def test_cells_without_pairs_are_named_with_the_reason():
+    found = replace(compared(), missing={LINEAR: "a and b have 3 and 4 images", FEW: "no outcomes"})
+    caption = made(replace(suite(), compared=found))["pairs"].caption
+    assert "Many-shot linear on Digits (a and b have 3 and 4 images)" in caption
+    assert "Few-shot on Digits (no outcomes)" in caption
+    only = made(replace(suite(), compared=SuitePairs(missing={LINEAR: "no outcomes"})))
+    assert "pairs" not in only
+
+
+def test_a_property_measured_on_several_data_sets_has_no_best():
+    task = Task("cal", "calibration", "digits", "linear", "ece")
+    frame = scores().iloc[:5].assign(value=range(1, 6), low=np.nan, high=np.nan, **task._asdict())
+    one = replace(suite(), scores=pd.concat([scores(), frame]), compared=compared((task,)))
+    assert METRICS["ece"].better < 0
+    assert one.not_separable == {task._replace(dataset=AVERAGE): {"random"}}
+    several = replace(one, scores=pd.concat([scores(), frame, frame.assign(dataset="textures")]))
+    assert several.not_separable == {}
+
+
+def test_outcomes_beside_scores_reach_the_tables(tmp_path):
+    right = {"a": np.arange(200) < 150, "b": np.arange(200) < 120}
+    paths = []
+    for model, own in right.items():
+        value = {"metric": "top1", "setting": "", "value": 100 * own.mean(), "unit": "percent"}
+        paths.append(tmp_path / "scores/linear-r32" / model / "digits.json")
+        paths[-1].parent.mkdir(parents=True)
+        head = {"model": model, "protocol": "linear-r32", "kind": "linear", "dataset": "digits"}
+        paths[-1].write_text(json.dumps(head | {"values": [value], "details": {}}))
+        units = {"units": "test images", "identity": "i", "values": own, "scale": 100.0}
+        save_outcomes(outcome_path(paths[-1]), [Outcome("top1", "", value["value"], **units)])
+    models = [{"model": model, "label": model, "family": "", "source_accuracy": ""} for model in right]
+    make_tables(tmp_path / "tables", paths, models, DATASETS, {}, "v2", {}, "")
+    (row,) = read_results(tmp_path / "tables").pairs.to_dict("records")
+    assert (row["model"], row["other"], row["better"]) == ("a", "b", "a")
+    assert row["difference"] == pytest.approx(15)
+    outcome_path(paths[1]).unlink()
+    make_tables(tmp_path / "again", paths, models, DATASETS, {}, "v2", {}, "")
+    assert read_results(tmp_path / "again").pairs.empty

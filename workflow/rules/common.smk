@@ -14,9 +14,10 @@ from ssltransfer.config import COUNTS, NORMS, PUBLISHED, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
 from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_state, package_data
+from ssltransfer.files import file_state, package_data, read_json
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.report.score_check import list_differences
+from ssltransfer.results.outcome_header import list_missing
 from ssltransfer.settings import job_recipe
 from ssltransfer.versions import version
 
@@ -106,12 +107,15 @@ wildcard_constraints:
 # Resources
 
 
-def attempt_times(base, per_mb=0, most=None):
-    """A resource that grows with each attempt, and by `per_mb` with each megabyte of a job's input, up to `most`."""
+def attempt_times(base, per_mb=0, most=None, repeats=lambda wildcards: 1):
+    """A resource that grows with each attempt, and by `per_mb` with each megabyte of a job's input, up to `most`.
+
+    `repeats` is a function of wildcards that says how often the job does the same work.
+    """
 
     def amount(wildcards, input, attempt):
         needed = base + int(per_mb * input.size_mb) if per_mb else base
-        return attempt * (needed if most is None else min(needed, most))
+        return attempt * repeats(wildcards) * (needed if most is None else min(needed, most))
 
     return amount
 
@@ -382,6 +386,28 @@ def unrecorded_differences(wildcards):
     unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
     listed = f"results/differing/{wildcards.suite}.json"
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
+
+
+def derived_outcomes(wildcards):
+    """A list of the scores whose outcomes were derived from what their jobs stored, if any were or have to be.
+
+    Nothing asks for the outcomes themselves, so that scores which were measured without them are not measured again.
+    Once it exists the list stays an input of the summary, which therefore is not made again for its absence.
+    """
+    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    derived = f"results/outcomes/{wildcards.suite}.json"
+    return [derived] if list_missing(missing_outcomes(wildcards), scores, derived) or Path(derived).is_file() else []
+
+
+def missing_outcomes(wildcards):
+    return f"results/missing-outcomes/{wildcards.suite}.json"
+
+
+def scores_without_outcomes(wildcards):
+    """The listed scores that are still part of the suite."""
+    scores = set(suite_scores(wildcards))
+    listed = Path(missing_outcomes(wildcards))
+    return [path for path in read_json(listed)["scores"] if path in scores] if listed.is_file() else []
 
 
 def suite_pictures(wildcards):

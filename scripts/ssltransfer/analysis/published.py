@@ -113,6 +113,14 @@ def printed_correlations() -> dict[tuple[str, str, str], float]:
     return {TABLE9[m]: r for m, r in zip(frame["measure"], frame["pearson_to_imagenet"], strict=True)}
 
 
+def sizes_of_test_parts() -> dict[str, int]:
+    """Dataset -> images of its test part in the paper, for datasets that have one."""
+    frame = pd.read_csv(package_data("config/datasets.tsv"), sep="\t").set_index("dataset")
+    names = [name for name, _ in DATASETS.values()]
+    counts = frame.loc[frame.index.isin([*names, *PAPER_SPLITS]), "test"].astype(int)
+    return {name: count for name, count in counts.to_dict().items() if count}
+
+
 def rerun_changes() -> dict[str, float]:
     """95th percentile over models of what linear scores changed between v1 and v2: dataset -> percentage points.
 

@@ -1,14 +1,27 @@
-"""Model rankings: mean ranks over tasks and paired comparisons over few-shot episodes, with confidence intervals."""
+"""Model rankings over datasets: mean ranks, and which models are told apart, in two statements that are never mixed.
 
-from itertools import combinations
+*These datasets*: would the order hold on other test images of the same datasets? The noise is that of the test images
+within each dataset. *Datasets like these*: would it hold on other datasets? The noise is the scatter between datasets,
+which contains the noise of test images already, so that nothing is added to it.
+"""
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
-from scipy import stats
+from scipy.special import stdtrit
 
-from ssltransfer.analysis.correlation import RESAMPLES, SEED
+from ssltransfer.analysis.pairs import LEVEL, holm, t_test
 from ssltransfer.analysis.scale import higher_is_better
-from ssltransfer.errors import InputError
+from ssltransfer.results.scores import TASK, Task
+
+MIN_DATASETS = 5
+"""Fewest datasets for a statement on datasets like these; with four, an interval is 3 standard deviations wide."""
+MOST_DATASETS = 1000
+"""Largest number of datasets that `datasets_needed` looks at."""
+RANK_COLUMNS = ["tasks", "mean_rank", "low", "high", "best_on", "datasets"]
 
 
 def task_ranks(matrix: pd.DataFrame) -> pd.DataFrame:
@@ -25,98 +38,188 @@ def shared_tasks(matrix: pd.DataFrame) -> pd.DataFrame:
     return scored.loc[:, scored.notna().all()]
 
 
-def mean_ranks(matrix: pd.DataFrame, resamples: int = RESAMPLES, seed: int = SEED) -> pd.DataFrame:
-    """Mean rank of each model over the tasks that all models have, with a bootstrap interval over tasks.
+def by_dataset(values: pd.DataFrame) -> pd.DataFrame:
+    """Average models x tasks over the tasks of each dataset, which are no independent sample: models x datasets."""
+    return values.T.groupby(level=TASK.index("dataset"), sort=False).mean().T
+
+
+def mean_ranks(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Mean rank of each model over the datasets of the tasks that all models have.
 
     Parameters
     ----------
     matrix : pd.DataFrame
-        Models x tasks.
-    resamples, seed : int
-        Number and seed of the resamples; tasks are drawn with replacement.
+        Models x tasks, in the unit of each metric.
 
     Returns
     -------
     pd.DataFrame
-        Indexed by model, best first: ``tasks`` (their number), ``mean_rank``, ``low``, ``high`` (95 %),
-        ``best_on`` (tasks on which no model is better). Models without a score are left out; without a task that
-        all others have, nothing is ranked.
+        Indexed by model, best first: ``tasks`` (their number), ``mean_rank`` (mean over datasets of the mean rank
+        over their tasks), ``low``, ``high`` (95 % for datasets like these: Student's t over datasets, clipped to the
+        possible ranks; NaN below `MIN_DATASETS`), ``best_on`` (tasks on which no model is better) and ``datasets``
+        (their number). Models without a score are left out; without a task that all others have, nothing is ranked.
     """
     matrix = shared_tasks(matrix)
-    columns = ["tasks", "mean_rank", "low", "high", "best_on"]
     if matrix.empty:
-        return pd.DataFrame(columns=columns)
-    values = task_ranks(matrix).to_numpy()
-    tasks = values.shape[1]
-    drawn = np.random.default_rng([seed, 2]).integers(0, tasks, (resamples, tasks))
-    rows = {}
-    for model, own in zip(matrix.index, values, strict=True):
-        low, high = np.percentile(own[drawn].mean(1), [2.5, 97.5])
-        best = int((own == values.min(axis=0)).sum())
-        rows[model] = (tasks, float(own.mean()), low, high, best)
-    return pd.DataFrame.from_dict(rows, orient="index", columns=columns).sort_values("mean_rank", kind="stable")
+        return pd.DataFrame(columns=RANK_COLUMNS)
+    ranks = task_ranks(matrix)
+    values = by_dataset(ranks)
+    models, count = values.shape
+    mean = values.mean(axis=1)
+    if count < MIN_DATASETS:
+        half = pd.Series(np.nan, mean.index)
+    else:
+        half = values.std(axis=1, ddof=1) * stdtrit(count - 1, 1 - LEVEL / 2) / np.sqrt(count)
+    frame = pd.DataFrame(
+        {
+            "tasks": matrix.shape[1],
+            "mean_rank": mean,
+            "low": (mean - half).clip(1, models),
+            "high": (mean + half).clip(1, models),
+            "best_on": ranks.eq(ranks.min()).sum(axis=1),
+            "datasets": count,
+        }
+    )
+    return frame.sort_values("mean_rank", kind="stable")
 
 
-def paired_differences(episodes: list[dict]) -> pd.DataFrame:
-    """Compare models pair by pair on the same few-shot episodes.
+@dataclass(frozen=True)
+class Order:
+    """Which models are told apart over several datasets, at a family-wise error of 5 % over all pairs (Holm).
+
+    Attributes
+    ----------
+    models : tuple of str
+    datasets : tuple of str
+        Those that the statement is about.
+    better : ndarray of bool, shape (models, models)
+        Whether the model of the row is better than that of the column.
+    """
+
+    models: tuple[str, ...]
+    datasets: tuple[str, ...]
+    better: np.ndarray
+
+    @property
+    def separated(self) -> int:
+        """Number of pairs that are told apart."""
+        return int(self.better.sum())
+
+    def rank_sets(self) -> pd.DataFrame:
+        """Ranks that each model can have: ``low``, ``high``, simultaneous for all models (95 %).
+
+        A model stands behind every one that is better and before every one that is worse (Mogstad, Romano, Shaikh and
+        Wilhelm 2023), so that these sets hold whenever all pairs that are told apart are in the right order.
+        """
+        low, high = 1 + self.better.sum(axis=0), len(self.models) - self.better.sum(axis=1)
+        return pd.DataFrame({"low": low, "high": high}, index=list(self.models))
+
+    def neighbours(self, models: Sequence[str]) -> int:
+        """Number of neighbours in a list of models that are told apart."""
+        return sum(self._apart(a, b) for a, b in pairwise(models))
+
+    def cliques(self, models: Sequence[str]) -> list[tuple[int, int]]:
+        """Longest stretches (first and last position, at least two models) of a list without a pair told apart."""
+        found: list[tuple[int, int]] = []
+        for first in range(len(models)):
+            last = first
+            while last + 1 < len(models) and not any(
+                self._apart(other, models[last + 1]) for other in models[first : last + 1]
+            ):
+                last += 1
+            if last > first and (not found or last > found[-1][1]):
+                found.append((first, last))
+        return found
+
+    def _apart(self, model: str, other: str) -> bool:
+        i, j = self.models.index(model), self.models.index(other)
+        return bool(self.better[i, j] or self.better[j, i])
+
+
+def datasets_like_these(values: pd.DataFrame) -> Order | None:
+    """Order of the models on datasets like these: paired t tests over datasets.
 
     Parameters
     ----------
-    episodes : list of dict
-        ``model``, ``protocol``, ``dataset``, ``setting``, ``queries`` and ``correct`` (correct answers per
-        episode). Within one protocol, dataset and setting, all models saw the same episodes.
+    values : pd.DataFrame
+        Models x tasks that all have, on the analysis scale, higher is better. Tasks of one dataset are averaged.
 
     Returns
     -------
-    pd.DataFrame
-        One row per pair and cell: ``protocol, dataset, setting, model, other, difference`` (percentage points, mean
-        over episodes), ``low, high`` (95 % interval, Student's t on the paired differences), ``p``,
-        ``survives`` (the interval excludes 0) and ``survives_all`` (also at 95 % for all pairs of the cell together,
-        Bonferroni).
-
-    Raises
-    ------
-    InputError
-        Two models of a cell have different numbers of episodes.
+    Order or None
+        None below `MIN_DATASETS` datasets.
     """
-    cells: dict[tuple, dict[str, np.ndarray]] = {}
-    for entry in episodes:
-        key = (entry["protocol"], entry["dataset"], entry["setting"])
-        cells.setdefault(key, {})[entry["model"]] = 100.0 * np.array(entry["correct"]) / entry["queries"]
-    rows = []
-    for key, models in cells.items():
-        lengths = {len(correct) for correct in models.values()}
-        if len(lengths) > 1:
-            raise InputError(f"{' '.join(key)}: models have {sorted(lengths)} episodes; they must be the same ones")
-        pairs = list(combinations(models, 2))
-        for model, other in pairs:
-            rows.append([*key, model, other, *_paired(models[model] - models[other], len(pairs))])
-    names = ["protocol", "dataset", "setting", "model", "other"]
-    return pd.DataFrame(rows, columns=[*names, "difference", "low", "high", "p", "survives", "survives_all"])
+    means = by_dataset(values)
+    if means.shape[1] < MIN_DATASETS:
+        return None
+    data = means.to_numpy(float)
+    i, j = np.triu_indices(len(data), 1)
+    differences = data[i] - data[j]
+    error = differences.std(axis=1, ddof=1) / np.sqrt(data.shape[1])
+    return _order(means, differences.mean(axis=1), t_test(differences.mean(axis=1), error, data.shape[1] - 1))
 
 
-def _paired(differences: np.ndarray, pairs: int) -> tuple:
-    n, mean = len(differences), float(differences.mean())
-    error = float(differences.std(ddof=1)) / np.sqrt(n)
-    half = float(stats.t.ppf(0.975, n - 1)) * error
-    if error == 0:
-        p = 0.0 if mean else 1.0
-    else:
-        p = float(2 * stats.t.sf(abs(mean) / error, n - 1))
-    return mean, mean - half, mean + half, p, p < 0.05, p * pairs < 0.05
+def these_datasets(values: pd.DataFrame, noise: Mapping[Task, pd.DataFrame]) -> Order | None:
+    """Order of the models on these very datasets, with the noise of their test images.
 
-
-def survivors(pairs: pd.DataFrame) -> pd.DataFrame:
-    """Count the cells in which one model of a pair is better and the paired interval excludes 0.
+    Parameters
+    ----------
+    values : pd.DataFrame
+        Models x tasks that all have, on the analysis scale, higher is better. Tasks of one dataset are averaged.
+    noise : mapping of Task to pd.DataFrame
+        Covariance of the values of all models (models x models) on the analysis scale; tasks that it lacks are left
+        out. Tasks of one dataset may share their images, so their errors are added up as if fully correlated.
 
     Returns
     -------
-    pd.DataFrame
-        ``model``, ``other``, ``cells``, ``model_better``, ``other_better``, ``undecided``.
+    Order or None
+        None without a task whose noise is known.
     """
-    rows = []
-    for (model, other), found in pairs.groupby(["model", "other"], sort=False):
-        sure = found[found["survives"]]
-        won = int((sure["difference"] > 0).sum())
-        rows.append((model, other, len(found), won, len(sure) - won, len(found) - len(sure)))
-    return pd.DataFrame(rows, columns=["model", "other", "cells", "model_better", "other_better", "undecided"])
+    known = [column for column in values if Task(*column) in noise]
+    if not known:
+        return None
+    means = by_dataset(values[known])
+    i, j = np.triu_indices(len(means), 1)
+    errors: dict[str, list[np.ndarray]] = {}
+    for task in (Task(*column) for column in known):
+        c = noise[task].loc[means.index, means.index].to_numpy(float)
+        errors.setdefault(task.dataset, []).append(np.sqrt(np.maximum(c[i, i] + c[j, j] - 2 * c[i, j], 0)))
+    variances = [np.mean(own, axis=0) ** 2 for own in errors.values()]
+    difference = means.to_numpy(float).mean(axis=1)
+    difference = difference[i] - difference[j]
+    return _order(means, difference, t_test(difference, np.sqrt(np.sum(variances, axis=0)) / len(errors), np.inf))
+
+
+def _order(means: pd.DataFrame, difference: np.ndarray, p: np.ndarray) -> Order:
+    i, j = np.triu_indices(len(means), 1)
+    told = holm(p) < LEVEL
+    better = np.zeros((len(means),) * 2, bool)
+    better[i, j], better[j, i] = told & (difference > 0), told & (difference < 0)
+    return Order(tuple(means.index), tuple(means.columns), better)
+
+
+def datasets_needed(values: pd.DataFrame) -> pd.Series:
+    """Fewest datasets by which each model could be told from the next, were their differences as they are here.
+
+    The observed differences stand for the true ones, so with so many datasets the two are told apart in half of all
+    cases.
+
+    Parameters
+    ----------
+    values : pd.DataFrame
+        Models x datasets, best model first: ranks, or scores on the analysis scale.
+
+    Returns
+    -------
+    pd.Series
+        Per model the smallest T at which the half width t(T - 1) s / sqrt(T) is below the mean difference; NaN above
+        `MOST_DATASETS`, where the two do not differ, and for the last model.
+    """
+    count = np.arange(2, MOST_DATASETS + 1)
+    half = stdtrit(count - 1, 1 - LEVEL / 2) / np.sqrt(count)
+    needed = {}
+    for model, other in pairwise(values.index):
+        differences = values.loc[model] - values.loc[other]
+        enough = half * differences.std(ddof=1) < abs(differences.mean())
+        needed[model] = float(count[enough][0]) if enough.any() else np.nan
+    return pd.Series(needed, dtype=float).reindex(values.index)

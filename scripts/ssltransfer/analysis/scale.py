@@ -54,6 +54,16 @@ def to_analysis_scale(values, metric: str, raw: bool = False):
     return logit(np.minimum(values / METRICS[metric].scale, 1.0))
 
 
+def slope(values, metric: str):
+    """Derivative of `to_analysis_scale`, by which small errors of scores become errors on the analysis scale."""
+    values = np.asarray(values, float)
+    if not is_logit(metric):
+        return np.ones_like(values)
+    scale = METRICS[metric].scale
+    fraction = np.clip(values / scale, CLIP, 1 - CLIP)
+    return 1 / (scale * fraction * (1 - fraction))
+
+
 def is_clipped(values: pd.Series, metric: str) -> pd.Series:
     """Mark scores whose logit would be infinite or lie outside that of `CLIP`."""
     fraction = values / METRICS[metric].scale

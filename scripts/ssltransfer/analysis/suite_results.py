@@ -1,7 +1,7 @@
 """The results of a suite: its scores and models, and everything that tables and figures derive from them."""
 
 from collections.abc import Collection
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import cached_property
 
 import pandas as pd
@@ -10,9 +10,30 @@ from ssltransfer.analysis.comparison import measured_or_published
 from ssltransfer.analysis.correlation import correlations, pair_correlations
 from ssltransfer.analysis.domain import domain_scores
 from ssltransfer.analysis.marks import left_out
-from ssltransfer.analysis.ranking import mean_ranks
-from ssltransfer.analysis.tasks import CONVENTIONS, Conventions, TaskScores, protocol_suffixes, task_matrix
-from ssltransfer.results.scores import source_accuracy, source_datasets
+from ssltransfer.analysis.noise import on_analysis_scale, task_noise
+from ssltransfer.analysis.pairs import SuitePairs, count_wins
+from ssltransfer.analysis.ranking import (
+    Order,
+    by_dataset,
+    datasets_like_these,
+    datasets_needed,
+    mean_ranks,
+    shared_tasks,
+    task_ranks,
+    these_datasets,
+)
+from ssltransfer.analysis.scale import higher_is_better, is_logit
+from ssltransfer.analysis.tasks import (
+    CONVENTIONS,
+    Conventions,
+    TaskScores,
+    interval_ends,
+    protocol_suffixes,
+    task_matrix,
+    tasks_of,
+)
+from ssltransfer.results.metric_info import KINDS, METRICS
+from ssltransfer.results.scores import AVERAGE, TASK, Task, source_accuracy, source_datasets
 
 
 @dataclass(frozen=True)
@@ -38,6 +59,10 @@ class SuiteResults:
         Label of the source accuracy.
     saved_correlations : pd.DataFrame or None
         Correlations that were computed before, None to compute them.
+    compared : SuitePairs
+        Pairs of models on the cells of the suite (see `analysis.pairs`).
+    saved_ranks : pd.DataFrame or None
+        Mean ranks that were computed before, None to compute them.
     """
 
     scores: pd.DataFrame
@@ -48,6 +73,8 @@ class SuiteResults:
     leave_out: tuple[str, ...]
     source_label: str
     saved_correlations: pd.DataFrame | None = None
+    compared: SuitePairs = field(default_factory=SuitePairs)
+    saved_ranks: pd.DataFrame | None = None
 
     @property
     def conventions(self) -> Conventions:
@@ -70,12 +97,18 @@ class SuiteResults:
         return task_matrix(self.cells, list(self.models["model"]))
 
     @cached_property
+    def shown_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `shown` (see `tasks.interval_ends`)."""
+        return interval_ends(self.cells, list(self.models["model"]))
+
+    @cached_property
     def tasks(self) -> TaskScores:
         """The analysed cells as models x tasks, with panels, averages and values on the analysis scale."""
         source = self.models.set_index("model")["source_accuracy"].astype(float)
         analysed = self.cells.assign(value=self.cells["value"].mask(left_out(self.cells)))
         matrix = task_matrix(analysed, list(source.index))
-        return TaskScores(matrix, source, self.conventions, self.leave_out)
+        ends = interval_ends(analysed, list(source.index))
+        return TaskScores(matrix, source, self.conventions, self.leave_out, ends)
 
     @cached_property
     def suffixes(self) -> dict[str, str]:
@@ -85,22 +118,118 @@ class SuiteResults:
     @cached_property
     def correlations(self) -> pd.DataFrame:
         """Correlation of every task and panel average with source accuracy (see `correlation.correlations`)."""
-        return correlations(self.tasks) if self.saved_correlations is None else self.saved_correlations
+        if self.saved_correlations is not None:
+            return self.saved_correlations
+        return correlations(self.tasks, dict(zip(self.models["model"], self.models["family"], strict=True)))
 
     @cached_property
     def pair_correlations(self) -> dict[str, pd.DataFrame]:
         """Correlations between all pairs of tasks, by coefficient (see `correlation.pair_correlations`)."""
         return {name: pair_correlations(self.tasks, name) for name in ("pearson", "spearman")}
 
+    @property
+    def pairs(self) -> pd.DataFrame:
+        """All pairs of models on each cell whose outcomes are known (columns: `pairs.COLUMNS`)."""
+        return self.compared.pairs
+
+    @cached_property
+    def wins(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Wins of each model over each other one, and comparisons, on the tasks that the paper counts.
+
+        Models that were compared with no other are left out; the others are in the order of their mean ranks, those
+        without one behind (see `pairs.count_wins`).
+        """
+        counted = self.pairs[pd.MultiIndex.from_frame(self.pairs[TASK]).isin(self.tasks.counted)]
+        seen = {*counted["model"], *counted["other"]}
+        models = [model for model in dict.fromkeys([*self.mean_ranks.index, *self.models["model"]]) if model in seen]
+        return count_wins(counted, models)
+
+    @cached_property
+    def not_separable(self) -> dict[Task, frozenset[str]]:
+        """`Task` -> the models that are not told apart from the best one, and that one.
+
+        Tasks where this is unknown are left out: those without pairs, without a better direction, whose best model has
+        no outcomes, or which are means over several datasets.
+        """
+        found = {}
+        for key, pairs in self.pairs.groupby(TASK, sort=False):
+            task = shown = Task(*key)
+            if not KINDS[task.kind].performance:
+                cells = self.cells[(self.cells[["protocol", "setting", "metric"]] == [key[0], *key[3:]]).all(axis=1)]
+                if cells["dataset"].nunique() > 1:
+                    continue
+                shown = task._replace(dataset=AVERAGE)
+            values = self.tasks.matrix.get(shown, pd.Series(dtype=float)).dropna() * METRICS[task.metric].better
+            best = values.idxmax() if len(values) and METRICS[task.metric].better else ""
+            if best not in {*pairs["model"], *pairs["other"]}:
+                continue
+            own = pairs[pairs["model"].eq(best) | pairs["other"].eq(best)]
+            tied = own[own["better"].eq("")]
+            found[shown] = frozenset([best, *tied["model"], *tied["other"]])
+        return found
+
+    @cached_property
+    def noise(self) -> dict[Task, pd.DataFrame]:
+        """Covariance of the models for each task with known noise of the test images (see `noise.task_noise`)."""
+        return task_noise(self.analysed, self.tasks.matrix, self.compared.covariances)
+
+    @cached_property
+    def ranked_values(self) -> pd.DataFrame:
+        """Log-odds of the counted tasks that all models have, higher is better; tasks without log-odds are left out."""
+        matrix = shared_tasks(self.tasks.matrix[self.tasks.counted])
+        bounded = [task for task in tasks_of(matrix.columns) if is_logit(task.metric)]
+        return higher_is_better(self.tasks.values.loc[matrix.index, bounded])
+
+    @cached_property
+    def order_like_these(self) -> Order | None:
+        """Order of the models on datasets like those of the counted tasks (see `ranking.datasets_like_these`)."""
+        values = self.ranked_values
+        return datasets_like_these(values) if values.size else None
+
+    @cached_property
+    def order_of_these(self) -> Order | None:
+        """Order of the models on the very datasets of the counted tasks whose noise is known for all models."""
+        values = self.ranked_values
+        known = {
+            task: covariance
+            for task, covariance in self.noise.items()
+            if task in values and not pd.isna(covariance.loc[values.index, values.index].to_numpy().diagonal()).any()
+        }
+        return these_datasets(values, on_analysis_scale(known, self.tasks.matrix))
+
     @cached_property
     def mean_ranks(self) -> pd.DataFrame:
-        """Mean rank of each model over the counted tasks (see `ranking.mean_ranks`); empty without such a task."""
-        return mean_ranks(self.tasks.matrix[self.tasks.counted]) if self.tasks.counted else pd.DataFrame()
+        """Mean rank of each model over the counted tasks (see `ranking.mean_ranks`); empty without such a task.
+
+        Further columns: ``rank_low``, ``rank_high`` (ranks that it can have on datasets like these), ``these_low``,
+        ``these_high`` (the same on these datasets, see `ranking.Order.rank_sets`; NaN where unknown), and
+        ``datasets_needed`` to tell it from the next model (see `ranking.datasets_needed`).
+        """
+        if self.saved_ranks is not None:
+            return self.saved_ranks
+        if not self.tasks.counted:
+            return pd.DataFrame()
+        matrix = self.tasks.matrix[self.tasks.counted]
+        ranks = mean_ranks(matrix)
+        for name, order in (("rank", self.order_like_these), ("these", self.order_of_these)):
+            sets = order.rank_sets() if order else pd.DataFrame(columns=["low", "high"])
+            ranks = ranks.join(sets.astype(float).add_prefix(f"{name}_"))
+        if len(ranks):
+            ranks["datasets_needed"] = datasets_needed(by_dataset(task_ranks(shared_tasks(matrix))).loc[ranks.index])
+        return ranks
 
     @cached_property
     def domain_scores(self) -> pd.DataFrame:
         """Linear scores on the datasets that models were pretrained on (see `domain.domain_scores`)."""
         return domain_scores(self.analysed, self.pretrained_on)
+
+    @cached_property
+    def domain_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `domain_scores`, NaN where there is none."""
+        low, high = (
+            domain_scores(self.analysed.assign(value=self.analysed[end]), self.pretrained_on) for end in ("low", "high")
+        )
+        return low.reindex_like(self.domain_scores), high.reindex_like(self.domain_scores)
 
 
 def suite_results(

@@ -11,14 +11,16 @@ from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
 from ssltransfer.report.drawing import FigureContext, save_figure
 from ssltransfer.report.interactive_scatter import scatter_data
+from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.labels import joined
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
-from ssltransfer.report.model_figures import domain_figure, radar_figure, rank_figure
+from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.property_figure import properties_figure
 from ssltransfer.report.scatter_figures import scatter_figure, transfer_figure
 from ssltransfer.report.table_folder import read_results
+from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.picture_file import load_pictures
 
 #: Figures of one scatter per task: name -> the kinds of protocols that they show.
@@ -32,12 +34,15 @@ SCATTERS = {
     "scatter-segmentation": ("segmentation",),
 }
 
+PANEL_KINDS = tuple(name for name, kind in KINDS.items() if kind.performance)
+
 FIGURES = {
     "transfer": transfer_figure,
     "correlations": correlation_figure,
     "domain-vs-transfer": domain_figure,
     "radar": radar_figure,
     "mean-ranks": rank_figure,
+    "model-pairs": model_pairs_figure,
     "pairs": pairs_figure,
     "properties": properties_figure,
 } | {name: partial(scatter_figure, kinds=kinds) for name, kinds in SCATTERS.items()}
@@ -45,6 +50,9 @@ FIGURES = {
 
 KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention")}
 """Figure -> the kinds whose warnings its caption repeats, for the figures that do not show all kinds."""
+
+WITH_INTERVALS = KINDS_SHOWN | {"transfer": PANEL_KINDS, "domain-vs-transfer": ("linear",)}
+"""Figure -> the kinds whose intervals it shows."""
 
 
 def suite_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
@@ -83,6 +91,9 @@ def plot_figures(
     for name, figure in suite_figures(context):
         save_figure(figure, folder, name)
     captions = _warnings(tables)
+    for name, kinds_shown in WITH_INTERVALS.items():
+        cells = results.analysed[results.analysed["kind"].isin(kinds_shown)]
+        captions[name] = joined(interval_note(cells, "Thin lines:"), captions.get(name, ""))
     if note := analysis_note(results):
         captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():

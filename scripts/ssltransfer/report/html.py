@@ -21,7 +21,7 @@ TEMPLATES = package_data("workflow/report")
 SECTIONS = {
     "left-out": ("Scores that were left out", [], ["left-out"]),
     "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
-    "models": ("Which model?", ["mean-ranks", "radar"], ["mean-ranks", "fewshot-pairs"]),
+    "models": ("Which model?", ["mean-ranks", "model-pairs", "radar"], ["mean-ranks"]),
     "domain": ("Domain or transfer?", ["domain-vs-transfer"], ["domain-vs-transfer"]),
     "comparison": ("Measured and published", [], ["comparison"]),
     "claims": ("Claims", [], ["claims"]),

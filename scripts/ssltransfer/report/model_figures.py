@@ -1,4 +1,4 @@
-"""Figures that compare models: domains of pretraining, mean ranks, and a radar chart per model."""
+"""Figures that compare models: domains of pretraining, mean ranks, pairs, and a radar chart per model."""
 
 import math
 from collections.abc import Iterable
@@ -10,18 +10,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ssltransfer.analysis.scale import higher_is_better
-from ssltransfer.report.drawing import STYLE, FigureContext
+from ssltransfer.report.drawing import STYLE, WHISKER, FigureContext
 from ssltransfer.report.labels import joined
 from ssltransfer.results.metric_info import KINDS
 
 SOURCE_AXIS = ""
 """Axis of the source accuracy in the radar chart; the others are named by their panels."""
+SMALL_MATRIX = 20
+"""Largest number of models whose pairs are drawn in large print."""
 
 
 def domain_figure(context: FigureContext) -> Figure | None:
     """Linear scores on each pretraining dataset, filled for models pretrained on it; None without such scores."""
     pretrained_on = context.results.pretrained_on
-    values = context.results.domain_scores
+    values, (low, high) = context.results.domain_scores, context.results.domain_ends
     if values.empty:
         return None
     domains, models = list(values.columns), [m for m in context.models if m in values.index]
@@ -33,6 +35,8 @@ def domain_figure(context: FigureContext) -> Figure | None:
                 style, own = context.styles[model], pretrained_on[model] == domain
                 face = style["color"] if own else "white"
                 ax.axhline(i, color="#E5E5E5", linewidth=0.5, zorder=0)
+                ends = [low.loc[model, domain], high.loc[model, domain]]
+                ax.plot(ends, [i, i], color=style["color"], linewidth=WHISKER, zorder=2)
                 ax.scatter(
                     values.loc[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
                     s=34, linewidth=1.1, zorder=3,
@@ -47,21 +51,67 @@ def domain_figure(context: FigureContext) -> Figure | None:
 
 
 def rank_figure(context: FigureContext) -> Figure | None:
-    """Mean rank of each model over the tasks that the paper counts, with bootstrap intervals over tasks."""
+    """Mean rank of each model over datasets, with t intervals and bars beside models that are not told apart."""
     ranks = context.results.mean_ranks
     if ranks.empty:
         return None
+    order = context.results.order_like_these
+    cliques = order.cliques(list(ranks.index)) if order else []
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(4.6, 0.2 * len(ranks) + 0.7))
+        figure = Figure(figsize=(4.8, 0.2 * len(ranks) + 0.7))
         ax = figure.subplots()
         for i, row in enumerate(ranks.itertuples()):
             style = context.styles[row.Index]
             ax.plot([row.low, row.high], [i, i], color="#777777", linewidth=1, zorder=1)
             ax.scatter(row.mean_rank, i, s=34, **style, edgecolor="white", linewidth=0.4, zorder=2)
+        taken: list[int] = []  # last position of the bars in each column
+        for first, last in cliques:
+            column = next((number for number, end in enumerate(taken) if end < first), len(taken))
+            taken[column : column + 1] = [last]
+            x, ends = 1.03 + 0.025 * column, [first - 0.25, last + 0.25]
+            ax.plot([x, x], ends, color="#333333", lw=2, transform=ax.get_yaxis_transform(), clip_on=False)
         ax.set_yticks(range(len(ranks)), [context.labels.model(m) for m in ranks.index])
         ax.invert_yaxis()
-        ax.set_xlabel(f"Mean rank over {ranks['tasks'].iloc[0]} tasks (1 is best)")
+        datasets, tasks = ranks[["datasets", "tasks"]].iloc[0].astype(int)
+        ax.set_xlabel(f"Mean rank over {datasets} data sets, {tasks} tasks (1 is best)")
         ax.grid(axis="x", linewidth=0.3, color="#DDDDDD", zorder=0)
+    return figure
+
+
+def model_pairs_figure(context: FigureContext) -> Figure | None:
+    """Matrix of the cells in which the model of a row is better than that of a column; None without pairs."""
+    wins, compared = context.results.wins
+    if len(wins) < 2:
+        return None
+    names = [context.labels.model(model) for model in wins.index]
+    counts = set(compared.to_numpy()[~np.eye(len(wins), dtype=bool)]) - {0}
+    share = np.ma.masked_invalid(wins / compared.where(compared > 0))
+    small = len(wins) > SMALL_MATRIX
+    side = 0.17 if small else 0.26 if len(counts) == 1 else 0.34
+    with mpl.rc_context(STYLE):
+        size = side * len(wins)
+        margin = 0.075 * max(map(len, names)) + 0.3
+        figure = Figure(figsize=(size + margin + 0.9, size + margin + 0.4))
+        ax = figure.subplots()
+        ax.set_facecolor("#DDDDDD")
+        image = ax.imshow(share, cmap="Blues", vmin=0, vmax=1)
+        for i, j in zip(*np.nonzero(compared.to_numpy()), strict=True):
+            won, total = wins.iat[i, j], compared.iat[i, j]
+            text = f"{won}" if small or len(counts) == 1 else f"{won}/{total}"
+            color = "white" if share[i, j] > 0.6 else "#222222" if won else "#999999"
+            ax.text(j, i, text, ha="center", va="center", color=color, fontsize=5.5 if small else 7)
+        ax.set_xticks(range(len(names)), names, rotation=90)
+        ax.set_yticks(range(len(names)), names)
+        ax.xaxis.tick_top()
+        ax.xaxis.set_label_position("top")
+        ax.set_xlabel("than this one")
+        ax.set_ylabel("This model is better")
+        ax.tick_params(length=0)
+        ax.spines[:].set_visible(False)
+        bar = figure.colorbar(image, ax=ax, shrink=min(1, 1.6 / size), aspect=16, pad=0.02)
+        bar.outline.set_visible(False)
+        of = f"of {counts.pop()} cells" if len(counts) == 1 else "of the cells compared"
+        bar.set_label(f"Share {of}")
     return figure
 
 

@@ -1,15 +1,30 @@
-"""Tables of statistics: correlations with source accuracy, mean ranks, pairs of tasks, paired differences of models."""
+"""Tables of statistics: correlations with source accuracy, mean ranks, pairs of tasks, pairs of models."""
 
+import math
+from collections.abc import Callable
+
+import numpy as np
 import pandas as pd
+from scipy.stats import studentized_range
 
-from ssltransfer.analysis.correlation import COEFFICIENTS, PAIR_MODELS
-from ssltransfer.analysis.ranking import shared_tasks, survivors
+from ssltransfer.analysis.correlation import COEFFICIENTS, INTERVAL_MODELS, PAIR_MODELS
+from ssltransfer.analysis.pairs import LEVEL, count_wins
+from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
-from ssltransfer.report.labels import Labels
+from ssltransfer.report.labels import Labels, joined
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.scores import TASK
+
+INTERVALS = (
+    "Intervals: 95 % by Fisher's z (Pearson), Bonett and Wright (Spearman) and Fieller (Kendall), for a random sample "
+    f"of models whose scores are normal on this scale; from {INTERVAL_MODELS} models on."
+)
+NOT_INDEPENDENT = (
+    "Models of one family share methods and code, so they are no independent sample and the intervals are too short "
+    "for them; the range over leaving one family out says how much depends on one."
+)
 
 
 def correlation_table(results: SuiteResults, labels: Labels) -> Table:
@@ -25,14 +40,15 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
             r, low, high, p = (row[name + end] for end in ("", "_low", "_high", "_p"))
             entry += [number(r, 2), f"{low:.2f} to {high:.2f}" if pd.notna(low) else MISSING]
             entry.append("< 0.001" if p < 0.001 else number(p, 3))
-        cells.append([*entry, _leave_one_out_range(row, labels), row["note"]])
+        ranges = [_range_without(row, "loo", labels.model), _range_without(row, "lofo", labels.family)]
+        cells.append([*entry, *ranges, row["note"]])
     columns = [("", "n")]
     columns += [(group, head) for group in ("Pearson", "Spearman", "Kendall τ") for head in ("r", "95 % interval", "p")]
-    columns += [("Pearson", "leaving one model out"), ("", "note")]
+    columns += [("Pearson", "leaving one model out"), ("Pearson", "leaving one family out"), ("", "note")]
     caption = (
         f"Correlation of each task with source accuracy. Bounded scores as logits{but}; averages are averages of "
-        "these. Intervals: percentile bootstrap over models, from five on. p: two-sided permutation test, not "
-        "corrected for the number of tasks. Data sets that are the source of models are no targets."
+        f"these. {INTERVALS} p: two-sided permutation test, not corrected for the number of tasks. {NOT_INDEPENDENT} "
+        "Data sets that are the source of models are no targets."
     )
     tasks = tasks_of(found[TASK].itertuples(index=False))
     return Table(
@@ -46,13 +62,14 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
     )
 
 
-def _leave_one_out_range(row: dict, labels: Labels) -> str:
+def _range_without(row: dict, part: str, label: Callable[[str], str]) -> str:
+    """Range of Pearson's r when one model (`part` loo) or one family (lofo) is left out."""
     ends = []
     for end in ("low", "high"):
-        value, without = row[f"pearson_loo_{end}"], row[f"pearson_loo_{end}_without"]
+        value, without = row[f"pearson_{part}_{end}"], row[f"pearson_{part}_{end}_without"]
         if pd.isna(value):
             return MISSING
-        ends.append(f"{value:.2f} (without {labels.model(without)})")
+        ends.append(f"{value:.2f} (without {label(without)})")
     return " to ".join(ends)
 
 
@@ -62,23 +79,78 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     ranks = results.mean_ranks
     if ranks.empty:
         return []
-    interval = [f"{low:.1f} to {high:.1f}" for low, high in zip(ranks["low"], ranks["high"], strict=True)]
-    records = pd.DataFrame(
-        {
-            "Mean rank": ranks["mean_rank"],
-            "95 % interval": interval,
-            "Best on": ranks["best_on"],
-            "Tasks": ranks["tasks"],
-        }
+    columns = {
+        "Mean rank": ranks["mean_rank"],
+        "95 % interval": _ranges(ranks["low"], ranks["high"], 1),
+        "Ranks, data sets like these": _ranges(ranks["rank_low"], ranks["rank_high"], 0),
+        "Ranks, these data sets": _ranges(ranks["these_low"], ranks["these_high"], 0),
+        "Best on": ranks["best_on"],
+        "Tasks": ranks["tasks"],
+        "Data sets": ranks["datasets"],
+        "Needed to tell from next": [number(needed, 0) for needed in ranks["datasets_needed"]],
+    }
+    caption = (
+        "Rank of each model on the tasks that the paper counts, averaged over data sets (the tasks of one data set are "
+        f"averaged first); 1 is best. {_rank_statements(results, labels)} Needed: number of data sets with which a "
+        "difference of ranks as large as the one found would exclude 0 in half of all cases."
     )
-    caption = "Rank of each model, averaged over the tasks that the paper counts; 1 is best. Interval: tasks resampled."
     left_out = tasks_of(matrix.columns.difference(shared_tasks(matrix).columns, sort=False))
     if left_out:
         kinds = dict.fromkeys(KINDS[task.kind].label for task in left_out)
         caption += f" Not counted, because only some models have them: {len(left_out)} tasks ({', '.join(kinds)})."
     data = ranks.rename_axis("model").reset_index()
+    records = pd.DataFrame(columns, index=ranks.index)
     more = {"row_labels": labels.models, "data": data}
     return [records_table("mean-ranks", "Mean ranks", caption, records, {"Mean rank": 1}, **more)]
+
+
+def _ranges(low: pd.Series, high: pd.Series, decimals: int) -> list[str]:
+    ends = zip(low, high, strict=True)
+    return [MISSING if pd.isna(a) else f"{a:.{decimals}f} to {b:.{decimals}f}" for a, b in ends]
+
+
+def _rank_statements(results: SuiteResults, labels: Labels) -> str:
+    """Say what intervals and sets of ranks hold, and which pairs and neighbours are told apart."""
+    models, found = list(results.mean_ranks.index), []
+    like, these = results.order_like_these, results.order_of_these
+    if like is None:
+        found.append(f"Below {MIN_DATASETS} data sets nothing is said about data sets like these.")
+    else:
+        found.append(
+            "Data sets like these: intervals are Student's t over data sets; ranks follow from paired t tests of "
+            f"log-odds over data sets, adjusted for all pairs by Holm. {_other_tests(like)} {_separated(like, models)}"
+        )
+    if these is not None:
+        missing = [labels.dataset(name) for name in results.ranked_values.columns.unique("dataset")]
+        missing = [name for name in missing if name not in {labels.dataset(name) for name in these.datasets}]
+        known = f"{len(these.datasets)} data sets" + (f", without {', '.join(missing)}" if missing else "")
+        found.append(
+            f"These data sets ({known}): ranks follow from the noise of their test images (few-shot: of the episodes) "
+            f"alone. {_separated(these, models)}"
+        )
+        if results.cells["source"].ne("measured").any():
+            found.append(
+                "Published accuracies are taken for independent binomials of the test images, which is conservative."
+            )
+    return " ".join(found)
+
+
+def _other_tests(order: Order) -> str:
+    """Say why two tests that are often used for such rankings are not made."""
+    models, datasets = len(order.models), len(order.datasets)
+    gap = studentized_range.ppf(1 - LEVEL, models, np.inf) * math.sqrt(models * (models + 1) / (12 * datasets))
+    text = f"Not by Nemenyi's test, which needs a gap of {gap:.1f} mean ranks"
+    if 2.0 ** (1 - datasets) * models * (models - 1) / 2 > LEVEL:
+        text += ", nor by signed-rank tests with Holm, which cannot reject anything with so few data sets"
+    return f"{text}."
+
+
+def _separated(order: Order, models: list[str]) -> str:
+    pairs = len(models) * (len(models) - 1) // 2
+    return (
+        f"{order.separated} of {pairs} pairs and {order.neighbours(models)} of {len(models) - 1} neighbouring ranks "
+        "are separated."
+    )
 
 
 def pair_tables(results: SuiteResults, labels: Labels) -> list[Table]:
@@ -96,23 +168,49 @@ def pair_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     return tables
 
 
-def fewshot_pair_table(pairs: pd.DataFrame, labels: Labels) -> Table:
-    """Differences between models that survive the paired intervals of the few-shot episodes."""
-    counts = survivors(pairs).set_index("model")
-    headings = {
-        "other": "against",
-        "cells": "Cells",
-        "model_better": "Better",
-        "other_better": "Worse",
-        "undecided": "Undecided",
-    }
-    sure = f"{pairs['survives'].sum()} of {len(pairs)} differences"
-    strict = f"{pairs['survives_all'].sum()} if all pairs of a cell are to hold together"
+def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
+    """Who is better than whom: cells in which each model is better or worse than another; None without pairs."""
+    pairs = results.pairs
+    if pairs.empty:
+        return None
+    records = _win_records(*results.wins)
+    decided = int(pairs["better"].ne("").sum())
     caption = (
-        f"All models saw the same episodes, so differences are paired: {sure} exclude zero at 95 % ({strict}). A cell "
-        "is a data set and a number of shots. The csv has every difference with its interval."
+        "Every model against every other one on the tasks that the paper counts; a model is better where the paired "
+        f"test says so after adjustment for all pairs of the cell ({100 * LEVEL:.0f} %). The csv has the pairs of all "
+        f"cells ({decided} of {len(pairs)} are decided) with difference, 95 % interval, p-values and method. Intervals "
+        "and tests hold the noise of the test images (few-shot: of the episodes), not that of training again."
     )
-    title = "Paired differences over episodes"
-    counts = counts.assign(other=counts["other"].map(labels.model))
-    more = {"headings": headings, "row_labels": labels.models, "data": pairs}
-    return records_table("fewshot-pairs", title, caption, counts, **more)
+    reasons: dict[str, dict[str, None]] = {}
+    for task, reason in results.compared.missing.items():
+        name = joined(KINDS[task.kind].label, labels.suffixes[task.protocol], "on", labels.dataset(task.dataset))
+        reasons.setdefault(reason, {})[name] = None
+    texts = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    caption += f" Without pairs, or without those of some models: {'; '.join(texts)}." if texts else ""
+    more = {"row_labels": labels.models, "data": pairs, "section": "models"}
+    return records_table("pairs", "Pairs of models", caption, records, **more)
+
+
+def _win_records(wins: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """Sums over the other models of the counts of `pairs.count_wins`; models that were never compared are left out."""
+    won, lost, total = wins.sum(axis=1), wins.sum(axis=0), compared.sum(axis=1)
+    records = pd.DataFrame({"Comparisons": total, "Better": won, "Worse": lost, "Undecided": total - won - lost})
+    return records[total > 0]
+
+
+def fewshot_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
+    """Pairs of the few-shot cells under the columns of earlier releases; a file only, because `pairs` shows them."""
+    pairs = results.pairs[results.pairs["kind"].eq("fewshot")]
+    if pairs.empty:
+        return None
+    kept = ["protocol", "dataset", "setting", "model", "other", "difference", "low", "high", "p"]
+    data = pairs[kept].assign(
+        survives=pairs["low"].gt(0) | pairs["high"].lt(0), survives_all=pairs["p_adjusted"].lt(LEVEL)
+    )
+    caption = (
+        "All models saw the same episodes, so differences are paired. survives: the interval excludes 0; survives_all: "
+        "also after adjustment for all pairs of the cell (Holm)."
+    )
+    records = _win_records(*count_wins(pairs, list(results.models["model"])))
+    more = {"row_labels": labels.models, "data": data}
+    return records_table("fewshot-pairs", "Paired differences over episodes", caption, records, **more)

@@ -15,6 +15,10 @@ from ssltransfer.files import atomic_write
 MISSING = "–"
 #: Flag -> sign printed behind the number.
 SIGNS = {"own": "†", "partial": "‡", "shortened": "§", "partial shortened": "‡§"}
+#: Sign of a number that cannot be told from the best one of its column.
+TIED = "≈"
+#: Half width of an interval at the end of a cell's text, which is printed smaller.
+_HALF_WIDTH = re.compile(r"( ± [\d.]+)$")
 #: Text that a spreadsheet would compute, maybe behind the apostrophe that keeps it from that.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -63,6 +67,8 @@ class Table:
         (row id, column id) -> text about one number, written beside it in the csv.
     unranked : set
         (row id, column id) of numbers that are neither best nor second best.
+    tied : set
+        (row id, column id) of numbers that cannot be told from the best one; they get the sign `TIED`.
     footer : pd.DataFrame or None
         Rows below a line, not ranked; labels x the columns of `cells`.
     data : pd.DataFrame or None
@@ -83,6 +89,7 @@ class Table:
     flags: dict = field(default_factory=dict)
     remarks: dict = field(default_factory=dict)
     unranked: set = field(default_factory=set)
+    tied: set = field(default_factory=set)
     footer: pd.DataFrame | None = None
     data: pd.DataFrame | None = None
     section: str = ""
@@ -143,12 +150,13 @@ def _header_runs(columns: list[Column]) -> list[tuple[str, int]]:
     return runs if any(group for group, _ in runs) else []
 
 
-def _rows(table: Table) -> Iterator[tuple[str, list[tuple[str, str, str]]]]:
-    """Label of each row, and text, mark and flag of its cells."""
+def _rows(table: Table) -> Iterator[tuple[str, list[tuple[str, str, str, bool]]]]:
+    """Label of each row, and of its cells the text, the mark, the flag and whether they are tied with the best."""
     marked = marks(table)
     for i, (row, texts) in enumerate(zip(table.cells.index, _texts(table), strict=True)):
-        flags = (table.flags.get((row, column), "") for column in table.cells.columns)
-        yield str(table.row_labels.get(row, row)), list(zip(texts, marked.iloc[i], flags, strict=True))
+        flags = [table.flags.get((row, column), "") for column in table.cells.columns]
+        tied = [(row, column) in table.tied for column in table.cells.columns]
+        yield str(table.row_labels.get(row, row)), list(zip(texts, marked.iloc[i], flags, tied, strict=True))
 
 
 def to_html(table: Table) -> str:
@@ -166,9 +174,10 @@ def to_html(table: Table) -> str:
     for label, cells in _rows(table):
         long = ' class="long"' if len(label) > 40 else ""
         row = f'<tr><th scope="row"{long}>{html.escape(label)}</th>'
-        for column, (text, mark, flag) in zip(table.columns, cells, strict=True):
+        for column, (text, mark, flag, tied) in zip(table.columns, cells, strict=True):
             names = [name for name in (mark, *flag.split(), _layout(column, text)) if name]
-            text = html.escape(text) + (f"<sup>{SIGNS[flag]}</sup>" if flag in SIGNS else "")
+            signs = SIGNS.get(flag, "") + TIED * tied
+            text = _HALF_WIDTH.sub(r"<small>\1</small>", html.escape(text)) + (f"<sup>{signs}</sup>" if signs else "")
             row += f'<td class="{" ".join(names)}">{text}</td>' if names else f"<td>{text}</td>"
         lines.append(f"{row}</tr>")
     lines.append("</tbody>")
@@ -204,6 +213,7 @@ _LATEX = {
     "‡": r"$\ddagger$",
     "§": r"\S{}",
     "×": r"$\times$",
+    "≈": r"$\approx$",
     "ρ": r"$\rho$",
     "τ": r"$\tau$",
 } | {c: f"\\{c}" for c in "&%$#_{}"}
@@ -222,6 +232,13 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in str(text))
 
 
+def _latex_cell(text: str) -> str:
+    """Escape the text of a cell, its half width smaller."""
+    number, *half_width = _HALF_WIDTH.split(text)
+    small = rf"{{\scriptsize {latex_text(half_width[0])}}}" if half_width else ""
+    return latex_text(number) + small
+
+
 def to_latex(table: Table) -> str:
     """Render a booktabs tabular (packages booktabs and, for wide tables, graphicx are the reader's)."""
     style = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
@@ -234,10 +251,10 @@ def to_latex(table: Table) -> str:
     lines += [" & ".join(["", *(latex_text(column.heading) for column in table.columns)]) + r" \\", r"\midrule"]
     for label, cells in _rows(table):
         line = [latex_text(label)]
-        for text, mark, flag in cells:
-            cell = style[mark] % latex_text(text)
+        for text, mark, flag, tied in cells:
+            cell = style[mark] % _latex_cell(text)
             cell = rf"\textit{{{cell}}}" if flag == "published" else cell
-            line.append(cell + _LATEX_SIGNS.get(flag, ""))
+            line.append(cell + _LATEX_SIGNS.get(flag, "") + r"$^\approx$" * tied)
         lines.append(" & ".join(line) + r" \\")
     if table.footer is not None:
         lines.append(r"\midrule")

@@ -2,10 +2,13 @@
 
 import logging
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 
 import pandas as pd
 
+from ssltransfer.analysis.cell_outcomes import cell_outcomes
+from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config import Suite
@@ -19,10 +22,9 @@ from ssltransfer.results.scores import (
     TASK,
     collect_scores,
     read_checkpoints,
-    read_episodes,
     read_notes,
     read_scores,
-    without_empty_marks,
+    without_empty_columns,
 )
 
 log = logging.getLogger(__name__)
@@ -74,7 +76,8 @@ def make_tables(
         scores = pd.concat([scores, published_scores(published)], ignore_index=True)
         models, datasets = merge_models(models), LABELS | datasets
     results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear)
-    tables = all_tables(results, read_episodes(check.shown), with_paper=bool(published))
+    results = replace(results, compared=compare_cells(cell_outcomes(results.analysed, check.shown)))
+    tables = all_tables(results, with_paper=bool(published))
     if check.differences:
         tables.append(left_out_table(check.differences))
     if suite is not None:
@@ -90,7 +93,7 @@ def make_tables(
 def write_results(results: SuiteResults, tables: list[Table], folder: str | Path) -> None:
     """Write `tables`, and the scores, models and names that `read_results` needs, into `folder`."""
     folder = Path(folder)
-    _write_csv(without_empty_marks(results.scores), folder / "scores.csv")
+    _write_csv(without_empty_columns(results.scores), folder / "scores.csv")
     _write_csv(results.models, folder / "models.csv")
     for table in tables:
         write_table(folder, table)
@@ -108,7 +111,7 @@ def write_results(results: SuiteResults, tables: list[Table], folder: str | Path
 
 
 def read_results(folder: str | Path) -> SuiteResults:
-    """Read the results that `write_results` wrote, with their correlations."""
+    """Read the results that `write_results` wrote, with their correlations, pairs of models and mean ranks."""
     folder = Path(folder)
     suite = read_json(folder / "suite.json")
     models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
@@ -123,6 +126,8 @@ def read_results(folder: str | Path) -> SuiteResults:
         tuple(suite["leave_out"]),
         suite["source_label"],
         _read_correlations(folder / "correlations.csv"),
+        SuitePairs(_read_pairs(folder / "pairs.csv")),
+        _read_ranks(folder / "mean-ranks.csv"),
     )
 
 
@@ -132,6 +137,26 @@ def _read_correlations(path: Path) -> pd.DataFrame:
     texts = ["panel", *TASK, "note", *(name for name in frame if name.endswith("_without"))]
     frame[texts] = frame[texts].astype(object).fillna("")
     return frame
+
+
+def _read_pairs(path: Path) -> pd.DataFrame:
+    """Read pairs.csv as it was written; there is none without pairs."""
+    numbers = ["difference", "low", "high", "p", "p_adjusted"]
+    if not path.exists():
+        return SuitePairs().pairs
+    frame = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
+    for name in frame.columns.difference(numbers):
+        texts = frame[name].astype(str)
+        frame[name] = texts.map({text: read_text(text) for text in texts.unique()})
+    return frame
+
+
+def _read_ranks(path: Path) -> pd.DataFrame:
+    """Read mean-ranks.csv as `SuiteResults.mean_ranks` has it; there is none without a counted task."""
+    if not path.exists():
+        return pd.DataFrame()
+    frame = pd.read_csv(path, keep_default_na=False, na_values=[""], dtype={"model": str})
+    return frame.set_index("model")
 
 
 def _write_csv(frame: pd.DataFrame, path: Path) -> None:

@@ -5,15 +5,21 @@ from collections.abc import Sequence
 
 import pandas as pd
 
-from ssltransfer.analysis.marks import left_out
-from ssltransfer.analysis.ranking import paired_differences
+from ssltransfer.analysis.noise import NORMAL, average_error
 from ssltransfer.analysis.suite_results import SuiteResults
-from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, transfer_targets
+from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks_of, transfer_targets
+from ssltransfer.report.intervals import calibration_note, interval_note
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.paper_tables import paper_tables
-from ssltransfer.report.statistics_tables import correlation_table, fewshot_pair_table, pair_tables, rank_tables
-from ssltransfer.report.table import Column, Table, records_table
+from ssltransfer.report.statistics_tables import (
+    correlation_table,
+    fewshot_pair_table,
+    model_pair_table,
+    pair_tables,
+    rank_tables,
+)
+from ssltransfer.report.table import TIED, Column, Table, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import CELL, TASK, Task
 
@@ -28,22 +34,13 @@ MULTI_KIND_TABLES = {
     ),
 }
 
+HALF_WIDTHS = "±: half the width of"
 #: Text for the units that have no name.
 UNITS = {"similarity": "at most 1", "distance": "from 0 on"}
 
 
-def all_tables(results: SuiteResults, episodes: list[dict], with_paper: bool) -> list[Table]:
-    """Make every table that the scores of a suite allow.
-
-    Parameters
-    ----------
-    results : SuiteResults
-        The suite.
-    episodes : list of dict
-        Few-shot episodes of measured models (see `ranking.paired_differences`).
-    with_paper : bool
-        Whether the suite is compared with the paper.
-    """
+def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
+    """Make every table that the scores of a suite allow; `with_paper` says whether it is compared with the paper."""
     labels = suite_labels(results)
     domain = domain_table(results, labels)
     tables = [] if domain is None else [domain]
@@ -51,22 +48,13 @@ def all_tables(results: SuiteResults, episodes: list[dict], with_paper: bool) ->
     if results.tasks.counted:
         tables += rank_tables(results, labels)
         tables += pair_tables(results, labels)
-    pairs = paired_differences(_analysed_episodes(episodes, results))
-    if len(pairs):
-        tables.append(fewshot_pair_table(pairs, labels))
+    tables += [table for table in (model_pair_table(results, labels), fewshot_pair_table(results, labels)) if table]
     if with_paper:
         tables += paper_tables(results, labels)
     for table in tables:
         if not table.name.startswith("comparison"):  # which shows marked scores too, and says of each
             table.caption = joined(table.caption, analysis_note(results))
     return score_tables(results, labels) + tables
-
-
-def _analysed_episodes(episodes: list[dict], results: SuiteResults) -> list[dict]:
-    """Episodes of the scores that the analysis does not leave out."""
-    cells = results.cells[left_out(results.cells)]
-    out = set(cells[["model", "protocol", "dataset"]].itertuples(index=False, name=None))
-    return [entry for entry in episodes if (entry["model"], entry["protocol"], entry["dataset"]) not in out]
 
 
 def left_out_table(differences: Sequence[tuple]) -> Table:
@@ -108,8 +96,25 @@ def score_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         table.flags = {(model, task): "published" for model, task in cells if (model, *task) in published}
         if table.flags:
             table.caption += " Italic: published, not measured here."
+    for table in tables:
+        _mark_ties(table, results, labels)
     sign_scores(tables, results, labels)
     return tables
+
+
+def _mark_ties(table: Table, results: SuiteResults, labels: Labels) -> None:
+    """Mark the numbers that are not told from the best of their column, and say of which columns this is unknown."""
+    tasks = [task for task in tasks_of(table.cells.columns) if task in results.shown and METRICS[task.metric].better]
+    known = {task: models for task in tasks if (models := results.not_separable.get(task))}
+    if not known:
+        return
+    for task, models in known.items():
+        values = results.tasks.matrix[task] * METRICS[task.metric].better
+        best = values[values.index.isin(models)].idxmax()
+        table.tied |= {(model, task) for model in models - {best}}
+    unknown = dict.fromkeys(labels.subject(task) for task in tasks if task not in known)
+    table.caption += f" {TIED} not told from the best by a paired test, adjusted for all pairs of the column (5 %)."
+    table.caption += f" No such test: {', '.join(unknown)}." if unknown else ""
 
 
 def _published_cells(cells: pd.DataFrame) -> set[tuple]:
@@ -137,11 +142,17 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     if panel.kind == "linear" and not leave_out and source.notna().any():
         cells.insert(0, SOURCE, source)
         columns.insert(0, Column("ImageNet", "Source", better=1))
-    halves = _half_widths(results.cells, cells)
+    halves = _half_widths(results, cells)
+    error = average_error(results.noise, targets) if targets else None
+    if error is not None and error[cells.index].notna().any():
+        halves = pd.DataFrame(math.nan, cells.index, cells.columns) if halves is None else halves
+        halves[panel.average] = NORMAL * error[cells.index].where(cells[panel.average].notna())
     metrics = sorted({METRICS[task.metric].label for task in tasks})
     caption = f"{' / '.join(metrics)}, percent. Best bold, second best underlined."
-    if halves is not None:
-        caption += " ± 95 % confidence interval over episodes."
+    caption = joined(caption, interval_note(_rows_of(results.cells, cells), HALF_WIDTHS))
+    if halves is not None and panel.average in halves and halves[panel.average].notna().any():
+        units = KINDS[panel.kind].units
+        caption += f" ± of the average: 95 % interval over {units}, for these data sets alone."
     if leave_out:
         caption += " Source data sets are not part of the average."
     if "Other split" in groups.values():
@@ -152,12 +163,17 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     return Table(panel.name, title, caption, cells, columns, labels.models, halves, **where)
 
 
-def _half_widths(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame | None:
+def _rows_of(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the tidy table that a table of models x tasks shows, but for means over datasets."""
+    shown = pd.MultiIndex.from_frame(scores[TASK]).isin(list(cells.columns))
+    return scores[shown & scores["model"].isin(cells.index)]
+
+
+def _half_widths(results: SuiteResults, cells: pd.DataFrame) -> pd.DataFrame | None:
     """Half widths of the intervals of models x tasks, NaN where none was stated; None without any."""
-    half = (scores.set_index(CELL)[["low", "high"]].diff(axis=1)["high"] / 2).dropna()
-    halves = [[half.get((model, *task), math.nan) for task in cells.columns] for model in cells.index]
-    frame = pd.DataFrame(halves, index=cells.index, columns=cells.columns, dtype=float)
-    return frame if frame.notna().any(axis=None) else None
+    low, high = results.shown_ends
+    halves = ((high - low) / 2).reindex(index=cells.index, columns=cells.columns)
+    return halves if halves.notna().any(axis=None) else None
 
 
 def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResults, labels: Labels) -> Table:
@@ -176,7 +192,11 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
     caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
     cells = matrix[matrix.notna().any(axis=1)]
     footer = _correlation_row(tasks, cells.columns, results) if name == "properties" else None
-    return Table(name, title, caption, cells, columns, labels.models, footer=footer)
+    kinds = {task.kind for task in tasks}
+    own = results.cells[results.cells["kind"].isin(kinds)]
+    caption = joined(caption, interval_note(own, HALF_WIDTHS), calibration_note(own))
+    halves = _half_widths(results, cells)
+    return Table(name, title, caption, cells, columns, labels.models, halves, footer=footer)
 
 
 def _correlation_row(tasks: list[Task], columns: pd.Index, results: SuiteResults) -> pd.DataFrame:
