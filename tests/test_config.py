@@ -575,6 +575,7 @@ def normals(dataset, **values):
             "r.augmentation: unknown key 'blur'; known are crop",
         ),
         (lambda p: p["config"].update(models="none.tsv"), "none.tsv is missing"),
+        (lambda p: p["config"].update(data_root=None), "config: data_root: found None, .*~"),
         (lambda p: p["datasets"]["digits"].update(test=""), "datasets.tsv, row 'digits': test is empty; write the num"),
         (lambda p: p["datasets"]["digits"].update(test="many"), "row 'digits': test: found 'many'"),
         (lambda p: p["config"].update(suite="published-v1"), "config: suite: 'published-v1'"),

@@ -241,7 +241,9 @@ TYPES = {
 
 
 def _reason(found: object, kind: str) -> str:
-    """Hint for a number that YAML parsed as text (1e-1)."""
+    """Hint for a number that YAML parsed as text (1e-1), and for a path that it parsed as nothing (~)."""
+    if found is None and kind == "string":
+        return " (YAML reads a bare ~ as nothing; write '~' in quotes)"
     if kind not in ("number", "integer") or not isinstance(found, str):
         return ""
     try:
