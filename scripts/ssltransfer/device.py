@@ -7,7 +7,9 @@ without it. The workflow's rules ask for a GPU by `has_gpu`, so this module is l
 import ctypes
 import os
 import shutil
+import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -21,6 +23,7 @@ if TYPE_CHECKING:
 
 
 DRIVER = Path("/dev/nvidiactl")
+DRIVER_SECONDS = 30
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
 
@@ -28,7 +31,25 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def has_gpu() -> bool:
     """Whether this machine has a GPU that jobs may use, asked without torch; CUDA_VISIBLE_DEVICES= forbids it."""
     driver = shutil.which("nvidia-smi") is not None or DRIVER.exists()
-    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1") and not driver_problem()
+
+
+@lru_cache(maxsize=1)
+def driver_problem() -> str:
+    """Return the reason why the NVIDIA driver does not answer; empty if it does, or without a program to ask it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"nvidia-smi does not answer within {DRIVER_SECONDS} seconds"
+    except OSError as error:
+        return f"nvidia-smi cannot be run: {first_line(error)}"
+    if done.returncode == 0 and "GPU" in done.stdout:
+        return ""
+    said = (done.stdout + done.stderr).strip().splitlines()
+    return f"nvidia-smi says: {said[0]}" if said else f"nvidia-smi ends with exit code {done.returncode}"
 
 
 def choose_device(threads: int = 1) -> "torch.device":
@@ -60,7 +81,9 @@ def choose_device(threads: int = 1) -> "torch.device":
         torch.backends.cuda.matmul.allow_tf32 = False
         log.info("on the GPU (%s)", torch.cuda.get_device_name())
         return torch.device("cuda")
-    if has_gpu():
+    if problem := driver_problem():
+        log.warning("the GPU is not used: %s", problem)
+    elif has_gpu():
         log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
     keep_freed_memory()
     torch.set_num_threads(threads)

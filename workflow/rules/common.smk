@@ -6,12 +6,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
-from ssltransfer.device import has_gpu
+from ssltransfer.config import COUNTS, NORMS, PUBLISHED, load_suite, read_table
+from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
+from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data, read_json
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
@@ -27,6 +28,8 @@ if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settin
 
 try:
     SUITE = load_suite(config, package_data("workflow/schemas"), package_data("."))
+    if workflow.is_main_process:
+        SUITE.check_data_root()
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -49,6 +52,8 @@ SUITE_REPORT = f"results/{SUITE.name}/report.html"
 # A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
 GPU_HERE = int(has_gpu())
+if workflow.is_main_process and not workflow.non_local_exec and driver_problem():
+    logger.warning(f"The GPU is not used, jobs run on the processor: {driver_problem()}")
 
 # Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
 KINDS_WITH_PICTURES = ("detection", "normals", "inversion", "attention")
@@ -170,9 +175,9 @@ def present_files(source):
 
 
 def expected_counts(wildcards):
-    """Expected counts from the table of datasets."""
+    """Expected counts from the table of datasets, without empty cells."""
     row = SUITE.datasets[wildcards.dataset]
-    return {count: row[count] for count in ("classes", "train", "val", "test")}
+    return {count: row[count] for count in COUNTS if row[count] is not None}
 
 
 def index_params(wildcards):
@@ -195,7 +200,7 @@ def table_state(wildcards):
     Left out where the index is of release 0.1.0, which left no record that its params held them.
     """
     source, folder = source_of(wildcards), Path(f"results/datasets/{wildcards.dataset}")
-    table = Path(SUITE.config["data_root"]) / source.name
+    table = location(source, SUITE.config["data_root"])
     known = (folder / "table.json").exists() or not (folder / "index.parquet").exists()
     return {"table": file_state(table)} if source.kind == "csv" and table.is_file() and known else {}
 
@@ -205,7 +210,7 @@ def index_input(wildcards):
     source = source_of(wildcards)
     if source.kind == "original":
         return f"results/originals/{source.name}.json"
-    table = Path(SUITE.config["data_root"]) / source.name
+    table = location(source, SUITE.config["data_root"])
     return str(table) if source.kind == "csv" and table.exists() else []
 
 

@@ -127,7 +127,7 @@ def _check_value(where: str, value: dict) -> None:
 
 
 def collect_scores(
-    paths: Iterable[str | Path], promised: Mapping[str, Mapping[str, int]] | None = None
+    paths: Iterable[str | Path], promised: Mapping[str, Mapping[str, int | None]] | None = None
 ) -> pd.DataFrame:
     """Collect score files into the tidy table, in the order given.
 
