@@ -6,6 +6,7 @@ import shutil
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 import torch
 import yaml
@@ -102,17 +103,15 @@ def test_my_model_stands_beside_the_published_ones_on_the_datasets_that_i_have(t
     torch.save(build_backbone("resnet-1x1x1x1-w4").state_dict(), folder / "my-net.pth")
     with (folder / "config/models.tsv").open("a") as rows:
         rows.write("my-net\tMy net\tcontrastive\tresnet-1x1x1x1-w4\tfile:my-net.pth\t\t\t\t74.3\tmine\n")
-    with (folder / "config/datasets.tsv").open("a") as rows:
-        for name, metric, train, test in (
-            ("dtd", "top1", 4, 3),
-            ("flowers", "mean-per-class", 4, 3),
-            ("eurosat", "top1", 36, 0),
-        ):
-            rows.write(f"{name}\t{name}\tsingle-label\t{metric}\tfolder:{name}\t5\t{5 * train}\t0\t{5 * test}\t\t\n")
-            for number in range(5):
-                for i in range(train + test):
-                    part = "train" if i < train else "test"
-                    picture(folder / f"data/{name}/{part}/{number}/{i}.png", seed=1000 * number + i)
+    own = {"dtd": ("top1", 4, 3), "flowers": ("mean-per-class", 4, 3), "eurosat": ("top1", 36, 0)}
+    lines = (folder / "config/datasets.tsv").read_text().splitlines()
+    rows = [line for line in lines if line.partition("\t")[0] not in own]
+    for name, (metric, train, test) in own.items():
+        rows.append(f"{name}\t{name}\tsingle-label\t{metric}\tfolder:{name}\t5\t{5 * train}\t0\t{5 * test}\t\t")
+        for number, i in np.ndindex(5, train + test):
+            part = "train" if i < train else "test"
+            picture(folder / f"data/{name}/{part}/{number}/{i}.png", seed=1000 * number + i)
+    (folder / "config/datasets.tsv").write_text("\n".join(rows) + "\n")
     command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config/mine.yaml"]
     done = subprocess.run(
         [*command, "--config", "data_root=data"],
