@@ -194,7 +194,7 @@ def test_folders_without_parts_are_one_line(tmp_path):
 def test_two_unicode_forms_of_a_class_are_one_class(tmp_path):
     composed, decomposed = unicodedata.normalize("NFC", "Café"), unicodedata.normalize("NFD", "Café")
     pictures(tmp_path, f"train/{decomposed}/1.jpg", "train/Bar/2.jpg", f"test/{composed}/3.jpg")
-    if len({path.name for path in tmp_path.glob("*/Caf*")}) < 2:
+    if len({path.name for path in tmp_path.glob("*/C*")}) < 2:
         pytest.skip("this file system keeps one Unicode form")
     index = folder.index(tmp_path)
     assert (index.classes, index.label) == (["Bar", decomposed], [0, 1, 1])
