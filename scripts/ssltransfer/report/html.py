@@ -20,7 +20,7 @@ TEMPLATES = package_data("workflow/report")
 SCALE = 1.75
 """Pixels of the report for a point of a figure."""
 WIDE = 900
-"""Pixels above which a figure is scrolled on a phone, because its text would be too small at the width of the screen."""
+"""Pixels above which a figure is scrolled on a phone, because its text would be too small on the screen."""
 SYMBOL = 8.0
 """Points from the middle of a legend's symbols to its left edge."""
 
