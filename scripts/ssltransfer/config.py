@@ -6,8 +6,8 @@ Only the standard library, PyYAML and jsonschema are imported, because every job
 import codecs
 import csv
 import re
-from collections.abc import Iterator
-from dataclasses import dataclass
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -100,6 +100,15 @@ class Suite:
                 for model in models:
                     yield Cell(protocol, model, dataset)
 
+    def shown_instead(self, cell: Cell) -> Cell | None:
+        """The cell whose score may be shown in place of this one: detectron2's of a task of the torchvision backend.
+
+        detectron2 is what the paper used, and a detector takes hours; so its score is shown where it is there and the
+        other one is not.
+        """
+        other = other_backend(self.config["protocols"], cell.protocol, "detectron2")
+        return replace(cell, protocol=other) if other not in (None, cell.protocol) else None
+
     def check_data_root(self, indexes: Path = Path("results/datasets")) -> None:
         """Require the folder of the data, if datasets of the tasks are still to be read from it.
 
@@ -184,6 +193,12 @@ def _cell(text: str) -> str:
     text = text.strip()
     quoted = len(text) > 1 and text[0] == text[-1] == '"'
     return text[1:-1].replace('""', '"').strip() if quoted else text
+
+
+def repeated_option(words: Sequence[str], *options: str) -> str | None:
+    """Return the first of some options that a command line gives more than once; None if it gives none so."""
+    given = [word.partition("=")[0] for word in words]
+    return next((option for option in options if given.count(option) > 1), None)
 
 
 def read_table(path: Path, *, short_rows: bool = False) -> list[dict[str, str]]:
@@ -343,6 +358,8 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         return path if path.exists() or path.is_absolute() else base / path
 
     config["protocols"] = _named_blocks(config, located("blocks"), schema)
+    if config["detection"]:
+        config |= _with_backend(config)
     models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
     datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
     for row in models.values():
@@ -389,6 +406,33 @@ def _named_blocks(config: dict, path: Path, schema: dict) -> dict[str, dict]:
             )
         blocks[name] = own
     return blocks
+
+
+def other_backend(blocks: dict[str, dict], protocol: str, backend: str) -> str | None:
+    """Return the block of this detection backend that is otherwise equal to a protocol's; None if there is none.
+
+    A protocol whose own block has the backend, or is not one of detection, is returned as it is.
+    """
+    block = blocks.get(protocol, {})
+    if block.get("kind") != "detection" or block["backend"] == backend:
+        return protocol
+    return next((name for name, other in blocks.items() if other == block | {"backend": backend}), None)
+
+
+def _with_backend(config: dict) -> dict:
+    """Return tasks and models_of with every detection block replaced by its equal of the backend `detection`."""
+    backend, blocks = config["detection"], config["protocols"]
+    changed: dict[str, dict] = {"tasks": {}, "models_of": {}}
+    for key, values in changed.items():
+        for protocol, names in config[key].items():
+            name = other_backend(blocks, protocol, backend)
+            if name is None:
+                raise InputError(
+                    f"config: detection: found {backend!r}, but no settings block is equal to {protocol!r} of "
+                    f"{key} with backend: {backend}; add one to protocols"
+                )
+            values[name] = list(dict.fromkeys([*values.get(name, []), *names]))
+    return changed
 
 
 def _cross_check_datasets(suite: Suite, path: Path) -> None:
@@ -453,7 +497,10 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
             raise InputError(f"{suite.config['pretraining']}, recipe {recipe!r}: dataset {dataset!r} has no row")
     if not suite.models:
         known = sorted({suite for row in all_models.values() for suite in row["suites"]})
-        raise InputError(f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}")
+        raise InputError(
+            f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; "
+            "add it to the column suites of a row"
+        )
     linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():
         kind, _, dataset = row["source_accuracy"].partition(":")

@@ -48,6 +48,7 @@ class Section(NamedTuple):
 
 #: Sections in reading order.
 SECTIONS = {
+    "missing": Section("Scores that are missing", (), ("missing",), "interruptions.md#jobs-that-fail"),
     "left-out": Section(
         "Scores that were left out", (), ("left-out",), "analysis.md#scores-that-are-not-full-measurements"
     ),
