@@ -256,13 +256,19 @@ def test_detectron2_is_asked_for_while_jobs_are_planned(detection):
 
 @pytest.mark.slow
 def test_a_finished_score_of_detectron2_is_shown_and_not_measured_again(detection):
-    for model in ("toy-random", "toy-simclr"):
-        path = detection / f"results/scores/toy-det/{model}/boxes.json"
-        path.parent.mkdir(parents=True)
+    names = [f"datasets/{of}/{name}" for of in ("digits", "boxes") for name in ("index.parquet", "originals.npy")]
+    names += [
+        "datasets/digits/resize16.npy",
+        *(f"checkpoints/{model}.safetensors" for model in ("toy-random", "toy-simclr")),
+    ]
+    for cell in ("toy-det/toy-random/boxes", "toy-det/toy-simclr/boxes"):
+        names += [f"trained/{cell}.safetensors", f"predictions/{cell}.npz", f"curves/{cell}.json"]
+        names += [f"pictures/{cell}.npz", f"scores/{cell}.json"]
+    for age, name in enumerate(names):
+        path = detection / "results" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
         path.write_text("{}")
-        for name in (f"pictures/toy-det/{model}/boxes.npz", f"curves/toy-det/{model}/boxes.json"):
-            (detection / "results" / name).parent.mkdir(parents=True)
-            (detection / "results" / name).touch()
+        os.utime(path, (1e9 + age, 1e9 + age))
     jobs = planned(detection)
     assert {model for rule, model in jobs if rule in ("train_detector", "train_detectron2")} == {"toy-supervised"}
 
