@@ -3,6 +3,7 @@
 from pathlib import Path
 
 from ssltransfer.checkpoints.convert import convert
+from ssltransfer.checkpoints.fetch import write_pin
 from ssltransfer.files import read_json
 from ssltransfer.jobs import job
 from ssltransfer.results.tensor_file import save_tensors
@@ -12,3 +13,4 @@ with job(snakemake.log[0]):
     manifest = read_json(snakemake.input.manifest)
     state, provenance = convert(manifest, Path(params.folder), params.checkpoint, snakemake.wildcards.model)
     save_tensors(state, snakemake.output.checkpoint, provenance)
+    write_pin(manifest)

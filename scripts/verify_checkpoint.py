@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.checkpoints.fetch import manifest_files, write_pin
 from ssltransfer.checkpoints.imagenet_head import read_head, verify
 from ssltransfer.device import choose_device
 from ssltransfer.files import read_json, write_json
@@ -10,7 +10,8 @@ from ssltransfer.jobs import job, progress
 
 with job(snakemake.log[0]):
     params, model = snakemake.params, snakemake.wildcards.model
-    files = manifest_files(read_json(snakemake.input.manifest), Path(params.folder))
+    manifest = read_json(snakemake.input.manifest)
+    files = manifest_files(manifest, Path(params.folder))
     result = verify(
         model,
         snakemake.input.checkpoint,
@@ -24,3 +25,4 @@ with job(snakemake.log[0]):
         progress=lambda batches: progress(batches, "batches"),
     )
     write_json(snakemake.output.verification, result)
+    write_pin(manifest)

@@ -1,6 +1,7 @@
 """Suites and tables: what ships is consistent, and what is wrong is said in one line."""
 
 import copy
+import re
 
 import pytest
 import yaml
@@ -10,7 +11,7 @@ from ssltransfer.datasets import ORIGINAL, parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
-from ssltransfer.settings import job_settings
+from ssltransfer.settings import job_settings, read_schema
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
 
@@ -199,6 +200,16 @@ SIMCLR = {
 }  # fmt: skip
 
 
+def columns(**cells):
+    """Add columns to the table of models, with these cells in the row of model a."""
+
+    def change(parts):
+        for name, row in parts["models"].items():
+            row.update({column: cell if name == "a" else "" for column, cell in cells.items()})
+
+    return change
+
+
 def load(tmp_path, change=lambda parts: None):
     parts = copy.deepcopy({"config": CONFIG, "models": MODELS, "datasets": DATASETS, "recipes": RECIPES})
     change(parts)
@@ -221,6 +232,61 @@ def test_a_valid_suite(tmp_path):
     assert suite.recipe("a") is None
     assert suite.norms("lin", "b") == ["none"]
     assert suite.config["allow_subset"] is False
+
+
+def test_a_model_needs_an_id_an_architecture_and_a_source(tmp_path):
+    def shorten(parts):
+        parts["models"] = {"a": {"model": "a", "arch": "resnet50", "source": "file:a.pth"}}
+
+    assert load(tmp_path, shorten).models["a"] == {
+        "model": "a", "label": "a", "family": "other", "arch": "resnet50", "source": "file:a.pth", "format": "auto",
+        "sha256": "", "norm": "imagenet", "source_accuracy": "", "suites": ["s"], "licence": "", "reference": "",
+        "pool": "", "size": "", "run": "", "epoch": "",
+    }  # fmt: skip
+
+
+def test_rows_may_end_early(tmp_path):
+    load(tmp_path)
+    table = tmp_path / "models.tsv"
+    table.write_text(table.read_text() + "c\t\t\tresnet50\tfile:c.pth\n" + "d\tD\tx\tresnet50\tpretrain:r\t\t\tnone\n")
+    models = load(tmp_path, lambda parts: parts.update(models=None)).models
+    assert (models["c"]["format"], models["c"]["suites"], models["c"]["norm"]) == ("auto", ["s"], "imagenet")
+    assert (models["d"]["format"], models["d"]["norm"], models["d"]["label"]) == ("", "none", "D")
+    with pytest.raises(InputError, match="1 cells, the header has 2 columns"):
+        (tmp_path / "other.tsv").write_text("x\ty\n1\n")
+        read_table(tmp_path / "other.tsv")
+
+
+def test_a_run_and_its_epochs(tmp_path):
+    models = load(tmp_path, columns(run="first", epoch="100")).models
+    assert (models["a"]["run"], models["a"]["epoch"], models["b"]["run"]) == ("first", "100", "")
+
+
+def test_every_format_is_a_value_of_its_column():
+    from ssltransfer.checkpoints.convert import FORMATS
+
+    pattern = read_schema("models")["properties"]["format"]["pattern"]
+    assert all(re.search(pattern, format) for format in (*FORMATS, "auto:teacher.backbone.", "auto:."))
+    assert not any(re.search(pattern, format) for format in ("moco:x", "auto:", "auto:a b", "autos"))
+
+
+@pytest.mark.parametrize(
+    ("encoding", "message"),
+    [("utf-8", ""), ("utf-8-sig", ""), ("utf-16", ""), ("cp1252", r"models\.tsv, line 2.*UTF-8")],
+)
+@pytest.mark.parametrize("newline", ["\n", "\r\n"])
+def test_encodings_of_spreadsheets(tmp_path, encoding, message, newline):
+    load(tmp_path, lambda parts: parts["models"]["a"].update(label="Größe, neu"))
+    table = tmp_path / "models.tsv"
+    text = table.read_text().replace("Größe, neu", '"Größe, ""neu"""').replace("s, t", '"s, t"')
+    table.write_bytes(newline.join(text.splitlines()).encode(encoding))
+    if message:
+        with pytest.raises(InputError, match=message) as error:
+            load(tmp_path, lambda parts: parts.update(models=None))
+        assert "\n" not in str(error.value)
+    else:
+        row = load(tmp_path, lambda parts: parts.update(models=None)).models["a"]
+        assert (row["label"], row["suites"]) == ('Größe, "neu"', ["s", "t"])
 
 
 def test_input_of_normals_is_per_model_or_the_same_for_all(tmp_path):
@@ -405,7 +471,14 @@ def normals(dataset, **values):
         (row("models", "a", model="b"), "model 'b' has two rows; ids must be unique"),
         (row("models", "a", model="A"), "row 'A': model: found 'A', expected text like"),
         (row("models", "a", norm="vgg"), "row 'a': norm: found 'vgg', expected one of 'imagenet', 'none'"),
-        (row("models", "a", format=""), "row 'a': format must be empty for source pretrain:, and only there"),
+        (row("models", "b", format="auto"), "row 'b': format is 'auto', but source pretrain: has no file"),
+        (row("models", "a", format="mocco"), "row 'a': format: found 'mocco', expected text like"),
+        (row("models", "a", arch=""), "row 'a': top level: key 'arch' is missing"),
+        (columns(pool="cls"), "row 'a': pool is 'cls', which resnet50 does not take"),
+        (columns(size="384"), "row 'a': size is '384', which resnet50 does not take"),
+        (columns(run="", epoch="10"), "row 'a': epoch is 10, but run is empty"),
+        (columns(run="first", epoch="ten"), "row 'a': epoch: found 'ten', expected text like"),
+        (columns(colour="red"), "unknown key 'colour'; known are model, label"),
         (row("models", "b", source="pretrain:x"), "row 'b': recipe 'x' is not in pretraining.yaml; known are r"),
         (row("models", "b", source_accuracy="0.74"), "row 'b': source_accuracy is 0.74; write a percentage from 1"),
         (row("models", "b", source_accuracy="100"), "row 'b': source_accuracy is 100; write a percentage from 1"),

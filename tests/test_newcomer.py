@@ -178,4 +178,9 @@ def test_printed_commands_name_targets_before_options(page):
 @pytest.mark.parametrize("page", PAGES)
 def test_printed_rows_have_the_columns_of_their_table(page):
     for row, table in re.findall(r"printf '(.*?)\\n' >> (\S+)", (REPOSITORY / page).read_text()):
-        assert row.count("\\t") == (REPOSITORY / table).read_text().partition("\n")[0].count("\t")
+        columns = (REPOSITORY / table).read_text().partition("\n")[0].split("\t")
+        cells = row.split("\\t")
+        if table.endswith("models.tsv"):  # whose rows may end early
+            cells += [""] * (len(columns) - len(cells))
+            assert all(dict(zip(columns, cells, strict=True))[name] for name in ("model", "arch", "source"))
+        assert len(cells) == len(columns)

@@ -142,4 +142,4 @@ def test_the_checkpoints_target_lists_what_was_converted(folder):
     cells = dict(zip(header.split("\t"), row.split("\t"), strict=True))
     assert cells["tensors"] == "318"
     assert cells["left out"] == "0"
-    assert (folder / "resources/checkpoint-pins/r50.json").is_file()
+    assert not (folder / "resources/checkpoint-pins").exists()  # the file is on this machine, without a checksum

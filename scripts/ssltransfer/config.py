@@ -3,10 +3,12 @@
 Only the standard library, PyYAML and jsonschema are imported, because every job of a cluster run imports this module.
 """
 
+import codecs
 import csv
 import re
 from collections.abc import Iterator
 from dataclasses import dataclass
+from itertools import zip_longest
 from pathlib import Path
 from typing import Any
 
@@ -68,7 +70,7 @@ class Suite:
     config : dict
         The suite's keys and settings blocks with defaults filled in.
     models : dict of str to dict
-        Rows of `models.tsv` that list this suite, by id; `suites` split into a list.
+        Rows of `models.tsv` that list this suite, by id, with defaults filled in; `suites` split into a list.
     datasets : dict of str to dict
         All rows of `datasets.tsv` by id; counts as int.
     recipes : dict of str to dict
@@ -123,18 +125,48 @@ class Suite:
         return self.recipes[name] if kind == "pretrain" else None
 
 
-def read_table(path: Path) -> list[dict[str, str]]:
+def _read_text(path: Path) -> str:
+    """Return the text of a table: UTF-8, or UTF-16 with its byte order mark (a spreadsheet's "Unicode text")."""
+    try:
+        content = path.read_bytes()
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing; copy it from the repository's config folder") from None
+    if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):
+        encoding = "utf-16"
+    else:
+        encoding = "utf-8-sig"
+    try:
+        return content.decode(encoding)
+    except UnicodeDecodeError as error:
+        line = content[: error.start].count(b"\n") + 1
+        raise InputError(
+            f"{path}, line {line}: found the byte {content[error.start]:#x}, which is not of {encoding}; save the "
+            "table as text with tabs in the encoding UTF-8"
+        ) from None
+
+
+def _cell(text: str) -> str:
+    """Return a cell without blanks around it, and without the quotation marks that spreadsheets put around commas."""
+    text = text.strip()
+    quoted = len(text) > 1 and text[0] == text[-1] == '"'
+    return text[1:-1].replace('""', '"').strip() if quoted else text
+
+
+def read_table(path: Path, *, short_rows: bool = False) -> list[dict[str, str]]:
     """Read a tab-separated table: one header line, then one row per line, all cells as text.
+
+    Parameters
+    ----------
+    path : Path
+    short_rows : bool
+        Whether a row may end early; the cells that it lacks are empty.
 
     Raises
     ------
     InputError
-        If the file is missing or a row has another number of cells than the header.
+        If the file is missing or in another encoding, or a row has another number of cells than the header.
     """
-    try:
-        text = path.read_text(encoding="utf-8-sig")
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing; copy it from the repository's config folder") from None
+    text = _read_text(path)
     lines = [(i, line) for i, line in enumerate(text.splitlines(), start=1) if line.strip()]
     if not lines:
         raise InputError(f"{path} is empty; the first line names the columns")
@@ -142,13 +174,16 @@ def read_table(path: Path) -> list[dict[str, str]]:
         if wrong := re.search(r"[\x00-\x08\x0e-\x1f\x7f]", line):
             raise InputError(f"{path}, line {number}: control character {wrong[0]!r} found; take it out")
     rows = list(csv.reader((line for _, line in lines), delimiter="\t", quoting=csv.QUOTE_NONE))
-    header = rows[0]
+    header = [_cell(name) for name in rows[0]]
+    if twice := [name for name in header if header.count(name) > 1]:
+        raise InputError(f"{path}: the header names column {twice[0]!r} twice; take one out")
     for (number, _), row in zip(lines, rows, strict=True):
-        if len(row) != len(header):
+        if len(row) > len(header) or (len(row) < len(header) and not short_rows):
             raise InputError(
-                f"{path}, line {number} ({row[0]}): {len(row)} cells, the header has {len(header)} columns"
+                f"{path}, line {number} ({row[0]}): {len(row)} cells, the header has {len(header)} columns; separate "
+                "cells by one tab each"
             )
-    return [dict(zip(header, map(str.strip, row), strict=True)) for row in rows[1:]]
+    return [dict(zip_longest(header, map(_cell, row), fillvalue="")) for row in rows[1:]]
 
 
 def read_yaml(path: Path) -> Any:
@@ -228,9 +263,14 @@ def _with_booleans(config: dict, schema: dict) -> dict:
 
 
 def _rows_by_id(path: Path, schema: dict, key: str) -> dict[str, dict]:
+    """Rows by id; columns with a default in the schema may be missing or empty."""
+    defaults = {name: spec["default"] for name, spec in schema["properties"].items() if "default" in spec}
     rows: dict[str, dict] = {}
-    for row in read_table(path):
+    for row in read_table(path, short_rows=bool(defaults)):
+        if defaults:
+            row = {name: cell for name, cell in row.items() if cell}
         _check(row, schema, f"{path}, row {row.get(key, '?')!r}")
+        row = defaults | row
         if row[key] in rows:
             raise InputError(f"{path}: {key} {row[key]!r} has two rows; ids must be unique")
         rows[row[key]] = row
@@ -267,7 +307,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
     datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
     for row in models.values():
-        row["suites"] = [suite.strip() for suite in row["suites"].split(",")]
+        _fill_model(row, config["suite"])
     for row in datasets.values():
         row |= {count: int(row[count]) for count in ("classes", "train", "val", "test")}
     recipes = read_yaml(located("pretraining")) or {}
@@ -285,6 +325,14 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     _cross_check_models(suite, models, located("models"))
     _cross_check_models_of(suite)
     return suite
+
+
+def _fill_model(row: dict, suite: str) -> None:
+    """Fill the cells of a model's row whose default is none of a fixed text; its suites become a list."""
+    row["label"] = row["label"] or row["model"]
+    row["suites"] = [name.strip() for name in (row["suites"] or suite).split(",")]
+    if not row["format"] and not row["source"].startswith("pretrain:"):
+        row["format"] = "auto"
 
 
 def _named_blocks(config: dict, path: Path, schema: dict) -> dict[str, dict]:
@@ -334,8 +382,22 @@ def _check_members(suite: Suite, text: str, where: str) -> None:
 def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -> None:
     for name, row in all_models.items():
         kind, _, recipe = row["source"].partition(":")
-        if (kind == "pretrain") != (row["format"] == ""):
-            raise InputError(f"{path}, row {name!r}: format must be empty for source pretrain:, and only there")
+        if kind == "pretrain" and row["format"]:
+            raise InputError(
+                f"{path}, row {name!r}: format is {row['format']!r}, but source pretrain: has no file to read; leave "
+                "the cell empty"
+            )
+        for column in ("pool", "size"):
+            if row[column]:
+                raise InputError(
+                    f"{path}, row {name!r}: {column} is {row[column]!r}, which {row['arch']} does not take (only for "
+                    "timm networks); leave the cell empty"
+                )
+        if row["epoch"] and not row["run"]:
+            raise InputError(
+                f"{path}, row {name!r}: epoch is {row['epoch']}, but run is empty; write the name of the training that "
+                "the epoch belongs to"
+            )
         if kind == "pretrain" and recipe not in suite.recipes:
             raise InputError(
                 f"{path}, row {name!r}: recipe {recipe!r} is not in {suite.config['pretraining']}; "

@@ -10,6 +10,7 @@ import math
 import pickle
 import pickletools
 import re
+import sys
 import zipfile
 from collections.abc import Callable, Iterable, Mapping
 from contextlib import nullcontext
@@ -88,6 +89,79 @@ class Record:
 
     def __setstate__(self, state: Any) -> None:
         pass
+
+
+class Foreign(dict):
+    """Stand-in for any class, function or value of a package that is not read: does nothing, whatever is done to it.
+
+    It takes items, as configurations do that derive from `dict`. `path` is the full name in the file.
+    """
+
+    path = ""
+
+    def __new__(cls, *_: Any, **__: Any) -> "Foreign":
+        """Ignore the arguments of the call that it stands for."""
+        return super().__new__(cls)
+
+    def __init__(self, *_: Any, **__: Any) -> None:
+        super().__init__()
+
+    def __setstate__(self, state: Any) -> None:
+        pass
+
+    def append(self, item: Any) -> None:
+        """Ignore an element of a class that derives from `list`."""
+
+    __hash__ = object.__hash__  # type: ignore[assignment]
+    __eq__ = object.__eq__
+
+
+def foreign(path: str) -> type[Foreign]:
+    """Return the stand-in of a full name."""
+    return type("Foreign", (Foreign,), {"path": path})
+
+
+_STANDARD = re.compile(
+    r"(pathlib(\._local)?|datetime|decimal|fractions|uuid|enum|typing|zoneinfo|ipaddress)\.[A-Z]\w*"
+    r"|datetime\.\w+|argparse\.Namespace|types\.SimpleNamespace|functools\.partial|zoneinfo\.ZoneInfo\._unpickle"
+    r"|collections\.(defaultdict|Counter|deque)|(copyreg|copy_reg)\._reconstructor"
+    r"|(builtins|__builtin__)\.(object|set|frozenset|complex|slice|range|list|dict|tuple|int|long|float|str|unicode|bool|bytes|type)"
+)
+"""Names of the standard library that plain data and configurations hold."""
+
+_LIBRARIES = re.compile(r"(torch|numpy|dill|cloudpickle|joblib|jax|jaxlib|haiku)(\.\w+)*\.(?P<name>\w+)")
+_LIBRARY_NAMES = re.compile(r"[A-Z]\w*|device|(u?int|float|complex)\d+\w*|bfloat16|bool_?|str_")
+"""Classes of the libraries by which files are written; a function of theirs in a file is not plain data."""
+
+
+def is_foreign(path: str) -> bool:
+    """Whether a full name may stand in a file of weights, and becomes a `Foreign`.
+
+    These are the classes and functions of any project, as no code of theirs runs; of Python itself and of the libraries
+    that write files, those that plain data holds. Any other name is that of an attack, or of a file that needs code.
+    """
+    if _STANDARD.fullmatch(path):
+        return True
+    if match := _LIBRARIES.fullmatch(path):
+        return _LIBRARY_NAMES.fullmatch(match["name"]) is not None
+    top = path.partition(".")[0]
+    return top not in sys.stdlib_module_names and top not in ("__builtin__", "copy_reg", "posix", "nt")
+
+
+class Call:
+    """A function that a pickle may call and not change, as it could with the attributes of a function."""
+
+    __slots__ = ("_function",)
+
+    def __init__(self, function: Callable) -> None:
+        self._function = function
+
+    def __call__(self, *arguments: Any) -> Any:
+        """Call the function."""
+        return self._function(*arguments)
+
+    def __setstate__(self, state: Any) -> None:
+        raise pickle.UnpicklingError("a function is changed")
 
 
 class _FrozenDict(dict):
@@ -187,21 +261,46 @@ INERT: dict[str, Any] = {
 """Stand-ins by the names that pickles of numpy, dill, haiku and jax hold."""
 
 
-class _InertUnpickler(pickle.Unpickler):
-    def __init__(self, file: BinaryIO, is_record: Callable[[str], object], encoding: str) -> None:
+class InertUnpickler(pickle.Unpickler):
+    """Unpickler that builds plain values and stand-ins only.
+
+    Parameters
+    ----------
+    file : file
+        Checked with `check_pickle` before.
+    stand_in : callable
+        Full name -> stand-in for a name beside those in `INERT`, or None if it is refused.
+    external : callable, optional
+        Persistent id -> object; without it, external objects are refused.
+    encoding : str
+        Of the strings of Python 2; ``bytes`` leaves them as they are.
+    """
+
+    def __init__(
+        self,
+        file: BinaryIO,
+        stand_in: Callable[[str], Any],
+        external: Callable[[Any], Any] | None = None,
+        encoding: str = "ascii",
+    ) -> None:
         super().__init__(file, encoding=encoding)
-        self._is_record = is_record
+        self._stand_in = stand_in
+        self._external = external
 
     def find_class(self, module: str, name: str) -> Any:
+        """Return the stand-in of a name; UnpicklingError if there is none."""
         path = f"{module}.{name}"
+        if (found := self._stand_in(path)) is not None:
+            return found
         if path in INERT:
             return INERT[path]
-        if self._is_record(path):
-            return Record
         raise pickle.UnpicklingError(f"{_REPR.repr(path)} is not on the list of harmless names")
 
     def persistent_load(self, identifier: Any) -> Any:
-        raise pickle.UnpicklingError("external objects are refused")
+        """Return an external object; UnpicklingError if none are expected."""
+        if self._external is None:
+            raise pickle.UnpicklingError("external objects are refused")
+        return self._external(identifier)
 
 
 def load_inert(path: Path, is_record: Callable[[str], object], encoding: str = "ascii") -> Any:
@@ -229,8 +328,12 @@ def load_inert(path: Path, is_record: Callable[[str], object], encoding: str = "
                 stream = cast("BinaryIO", content)  # the types of `gzip` do not say so
                 check_pickle(stream)
                 stream.seek(0)
-                return _InertUnpickler(stream, is_record, encoding).load()
+                return InertUnpickler(
+                    stream, lambda name: Record if is_record(name) else None, encoding=encoding
+                ).load()
     except FileNotFoundError:
         raise
     except Exception as error:  # a damaged or hostile pickle can raise nearly anything
-        raise InputError(f"{path} cannot be read as a pickle of plain data: {first_line(error)}") from None
+        raise InputError(
+            f"{path} cannot be read as a pickle of plain data: {first_line(error)}; fetch it again"
+        ) from None

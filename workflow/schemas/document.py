@@ -23,7 +23,8 @@ def describe(spec: dict, definitions: dict) -> str:
     if values:
         text += f" ({', '.join(values)})"
     if "default" in spec:
-        text += f"; default `{str(spec['default']).lower() if isinstance(spec['default'], bool) else spec['default']}`"
+        default = str(spec["default"]).lower() if isinstance(spec["default"], bool) else spec["default"]
+        text += f"; default `{default}`" if default != "" else "; default empty"
     return text.strip()
 
 

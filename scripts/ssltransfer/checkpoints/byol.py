@@ -58,14 +58,17 @@ def read_byol(path: Path, expected: set[str]) -> ReadCheckpoint:
                 dropped.append(f"{part}/{module}/{entry}")
             elif name not in expected:
                 raise InputError(
-                    f"{path}: {part} has {shown([f'{module}/{entry}'])}, which does not belong to this network"
+                    f"{path}: {part} has {shown([f'{module}/{entry}'])}, which does not belong to this "
+                    "network; write its arch"
                 )
             elif name in tensors:
-                raise InputError(f"{path}: {part} has {shown([f'{module}/{entry}'])}, which sets {name} a second time")
+                raise InputError(
+                    f"{path}: {part} has {shown([f'{module}/{entry}'])}, which sets {name} twice; fetch it again"
+                )
             else:
                 tensors[name] = _tensor(value, path)
     if not tensors:
-        raise InputError(f"{path}: online_params holds no backbone")
+        raise InputError(f"{path}: online_params holds no backbone; write another format")
     log_dropped(dropped, group=lambda name: "/".join(name.split("/")[:2]) if _is_head(name) else name.split("/")[0])
     head = (classifier["w"].T.contiguous(), classifier["b"]) if set(classifier) == {"w", "b"} else None
     return ReadCheckpoint(tensors, head, dropped)
@@ -79,36 +82,41 @@ def _experiment_state(content: Any, name: str) -> dict[str, Any]:
     """Fields of the experiment's named tuple, however it was rebuilt."""
     if not isinstance(content, Mapping) or "experiment_state" not in content:
         found = shown(content) if isinstance(content, Mapping) else type(content).__name__
-        raise InputError(f"{name}: entry 'experiment_state' is missing; found {found}")
+        raise InputError(f"{name}: entry 'experiment_state' is missing; found {found}; write another format")
     record = content["experiment_state"]
     if isinstance(record, Record):
         fields = getattr(record, "fields", _FIELDS)
         if len(record.arguments) != len(fields):
-            raise InputError(f"{name}: experiment_state has {len(record.arguments)} values, expected {len(fields)}")
+            raise InputError(
+                f"{name}: experiment_state has {len(record.arguments)} values, expected {len(fields)}; use another "
+                "format"
+            )
         record = dict(zip(fields, record.arguments, strict=True))
     if not isinstance(record, Mapping) or (foreign := [field for field in record if field not in _FIELDS]):
         found = shown(foreign) if isinstance(record, Mapping) else type(record).__name__
-        raise InputError(f"{name}: experiment_state holds {found}, expected {', '.join(_FIELDS)}")
+        raise InputError(f"{name}: experiment_state holds {found}, expected {', '.join(_FIELDS)}; write another format")
     return dict(record)
 
 
 def _entries(modules: Any, where: str) -> Iterator[tuple[str, str, Any]]:
     """Modules, entries and values of haiku's two-level mapping."""
     if not isinstance(modules, Mapping):
-        raise InputError(f"{where} is missing; expected the state of a BYOL experiment")
+        raise InputError(f"{where} is missing; expected the state of a BYOL experiment; write another format")
     for module, entries in modules.items():
         if not isinstance(module, str) or not isinstance(entries, Mapping):
-            raise InputError(f"{where} has {shown([module])}, expected modules with entries")
+            raise InputError(f"{where} has {shown([module])}, expected modules with entries; write another format")
         for entry, value in entries.items():
             if not isinstance(entry, str):
-                raise InputError(f"{where} has {shown([module])} with {shown([entry])}, expected an entry's name")
+                raise InputError(
+                    f"{where} has {shown([module])} with {shown([entry])}, expected an entry's name; use another format"
+                )
             yield module, entry, value
 
 
 def _tensor(value: Any, path: Path) -> torch.Tensor:
     """Float array in torch's layout: HWIO kernels become OIHW, singleton axes of batch norms go."""
     if not isinstance(value, PickledArray) or value.array is None or value.array.dtype.kind != "f":
-        raise InputError(f"{path}: found {type(value).__name__} where an array of floats is expected")
+        raise InputError(f"{path}: found {type(value).__name__} where floats should be; use another format")
     array = value.array
     if array.ndim == 4:
         batch_norm = array.shape[:3] == (1, 1, 1)

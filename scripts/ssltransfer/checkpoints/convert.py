@@ -9,9 +9,11 @@ import torch
 from torch import Tensor
 
 from ssltransfer.checkpoints import torch_file
+from ssltransfer.checkpoints.auto import read_auto
 from ssltransfer.checkpoints.byol import read_byol
 from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint
+from ssltransfer.checkpoints.recognition import recognise
 from ssltransfer.checkpoints.simclr import read_simclr
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import check_state, forward_check
@@ -19,8 +21,8 @@ from ssltransfer.models.resnet import ResNet, build_backbone
 
 log = logging.getLogger(__name__)
 
-FORMATS = (*torch_file.FORMATS, "simclr", "simclr-ema", "byol")
-"""Values of the `format` column of `models.tsv`."""
+FORMATS = ("auto", *torch_file.FORMATS, "simclr", "simclr-ema", "byol")
+"""Values of the `format` column of `models.tsv`; a prefix may follow ``auto:``."""
 
 
 def convert(
@@ -44,7 +46,8 @@ def convert(
     state : dict of str to Tensor
         The tensors of the backbone, float32, in torchvision's names.
     provenance : dict of str to str
-        Header of the converted file: source, SHA-256 of the files, converter, and the result of `forward_check`.
+        Header of the converted file: source, SHA-256 of the files, converter, where format ``auto`` found the backbone,
+        and the result of `forward_check`.
 
     Raises
     ------
@@ -52,12 +55,14 @@ def convert(
         If a file has changed since it was fetched, or see `read_published` and `forward_check`.
     """
     published = read_published(manifest_files(manifest, folder), params["format"], params["arch"])
+    prefix = {"prefix": published.prefix} if params["format"].startswith("auto") else {}
     log.info("%d tensors set, %d entries left out", len(published.state), len(published.dropped))
     return published.state, {
         "source": " ".join(file["source"] for file in manifest["files"]),
         "files": json.dumps({file["name"]: file["sha256"] for file in manifest["files"]}),
         "arch": params["arch"],
         "converter": f"{params['format']} {params['version']}",
+        **prefix,
         "left_out": str(len(published.dropped)),
         "forward": json.dumps(forward_check(published.state, params["arch"], model)),
     }
@@ -71,7 +76,7 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
     files : list of Path
         All files of the source.
     format : str
-        One of `FORMATS`.
+        One of `FORMATS`, or ``auto:`` with the prefix to read (see `auto.read_auto`).
     arch : str
         See `resnet.build_backbone`.
 
@@ -92,17 +97,32 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
         published = read_simclr(files, backbone, scope)
     else:
         if len(files) != 1:
-            raise InputError(f"{files[0].parent}: found {len(files)} files, format {format!r} is one file")
-        if format == "byol":
+            raise InputError(
+                f"{files[0].parent}: found {len(files)} files, format {format!r} is one file; name one as the source, "
+                "or write format simclr for the files of a TensorFlow checkpoint"
+            )
+        kind, _, choice = format.partition(":")
+        if kind == "auto":
+            published = read_auto(files[0], choice, arch)
+        elif format == "byol":
             published = read_byol(files[0], expected)
         else:
             published = torch_file.read_torch(files[0], torch_file.FORMATS[format], expected)
     _add_counters(published.state, expected)
     name = str(files[0])
+    _refuse_other_network(published.state, name, arch)
     check_state(published.state, backbone, name, arch)
     if published.head is not None:
         check_head(published.head, backbone, name)
     return published
+
+
+def _refuse_other_network(state: Mapping[str, Tensor], name: str, arch: str) -> None:
+    """Name the network whose tensors these are, if it is known and another; InputError with its `arch`."""
+    found = next(iter(recognise({key: tuple(tensor.shape) for key, tensor in state.items()})), None)
+    if found is not None and not found.has_arch(arch):
+        advice = f"write arch {found.arch}" if found.arch else "this release evaluates ResNets of bottleneck blocks"
+        raise InputError(f"{name}: the tensors are those of {found.title}, not those of {arch}; {advice}")
 
 
 def _add_counters(state: dict[str, Tensor], expected: set[str]) -> None:
@@ -118,7 +138,9 @@ def check_head(head: tuple[Tensor, Tensor], backbone: ResNet, name: str) -> None
     if weight.ndim != 2 or weight.shape[1] != backbone.num_features or bias.shape != weight.shape[:1]:
         raise InputError(
             f"{name}: classifier has shapes {tuple(weight.shape)} and {tuple(bias.shape)}, "
-            f"expected (classes, {backbone.num_features}) and (classes,)"
+            f"expected (classes, {backbone.num_features}) and (classes,); write the arch that it was trained with"
         )
     if weight.dtype != torch.float32 or bias.dtype != torch.float32:
-        raise InputError(f"{name}: classifier is {weight.dtype} and {bias.dtype}, expected {torch.float32}")
+        raise InputError(
+            f"{name}: classifier is {weight.dtype} and {bias.dtype}, expected {torch.float32}; use full precision"
+        )

@@ -1,7 +1,8 @@
 """Fetch the published files of a model into one folder and verify them.
 
-A file whose checksum nobody published is trusted on first use: its hash is written to a pin, a small file for the user
-to commit, and a later difference is an error.
+A file whose checksum nobody published is trusted on first use: once it has been read as what it is meant to be,
+its hash is written to a pin, a small file for the user to commit, and a later difference is an error. Files on this
+machine are the user's own to replace: they are pinned only where the row has a checksum.
 """
 
 import logging
@@ -11,6 +12,7 @@ import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
 
+from ssltransfer.checkpoints.file_kind import refuse_pages
 from ssltransfer.checkpoints.sources import Location, local_state, parse_checkpoint_source
 from ssltransfer.download import check_file, download
 from ssltransfer.errors import InputError, first_line
@@ -32,19 +34,20 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     folder : Path
         Where the files go. Files already there are verified and kept, so that they can be placed by hand.
     pin : Path
-        The pin; written if it does not exist.
+        The pin; its hashes hold if it exists.
 
     Returns
     -------
     dict
         ``files``: for each its ``name``, ``sha256``, ``size`` and ``source``. ``local``, where the source names files
-        on this machine: their size and time before they were copied.
+        on this machine: their size and time before they were copied. ``pin``, where there is none yet: the path to
+        which `write_pin` writes one.
 
     Raises
     ------
     InputError
-        If no alternative is available (with what to place where), or a file differs from its checksum or pin, or is
-        an archive (such as a torch file) that differs from the checksums within it.
+        If no alternative is available (with what to place where), or a file differs from its checksum or pin, stands
+        for another (`file_kind.refuse_pages`), or is an archive that differs from the checksums within it.
     """
     pins = _read_pins(pin)
     state = local_state(source)
@@ -58,13 +61,22 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
         except InputError as error:
             failures.append(str(error))
             continue
-        manifest = {"files": files}
-        if not pins:
-            write_json(pin, manifest)
-            log.info("first use: hashes written to %s; commit it to notice any later change", pin)
-        return manifest | {"local": state} if state else manifest
+        own = all(location.address.startswith("file:") for location in locations)
+        return (
+            {"files": files}
+            | ({"local": state} if state else {})
+            | ({"pin": str(pin)} if not pins and (checksum or not own) else {})
+        )
     hint = f"; if another file is meant, delete {pin} and the file in {folder}" if pins else ""
     raise InputError(" | ".join(failures) + hint)
+
+
+def write_pin(manifest: dict) -> None:
+    """Write the pin of a manifest, if it names one that does not exist: its files have been read as they should be."""
+    pin = Path(manifest.get("pin", ""))
+    if "pin" in manifest and not pin.exists():
+        write_json(pin, {"files": manifest["files"]})
+        log.info("first use: hashes written to %s; commit it to notice any later change", pin)
 
 
 def fetch_if_possible(source: str, checksum: str, folder: Path, pin: Path) -> dict:
@@ -101,6 +113,7 @@ def _fetch_file(location: Location, checksum: str, folder: Path, pin: dict | Non
     else:
         address = download([location.address], target, **known | pinned) or "placed by hand"
     check_file(target, **known)
+    refuse_pages(target)
     _check_archive(target)
     if pin is not None:
         return pin  # with the address and date of the first fetch, also if the file was brought again
@@ -125,8 +138,10 @@ def _copy(original: Path, target: Path, known: dict[str, str]) -> None:
     """Copy a file once it is the right one; a copy whose original is gone is checked and kept."""
     if not original.is_file():
         if not target.is_file():
-            raise InputError(f"source file:{original}: there is no such file, nor {target}")
+            kind = "it is a folder" if original.is_dir() else f"there is no such file, nor {target}"
+            raise InputError(f"source file:{original}: {kind}; write the path of the file of weights")
         original = target
+    refuse_pages(original)
     check_file(original, **known)
     if original != target:
         with atomic_write(target) as temporary:

@@ -22,11 +22,14 @@ class ReadCheckpoint:
         Weight (classes, features) and bias (classes,) of a linear ImageNet classifier in the same file.
     dropped : list of str
         Original names of everything that was left out on purpose.
+    prefix : str
+        Beginning of the names of the backbone, where format ``auto`` found it.
     """
 
     state: dict[str, Tensor]
     head: tuple[Tensor, Tensor] | None
     dropped: list[str]
+    prefix: str = ""
 
 
 def log_dropped(names: Iterable[str], group: Callable[[str], str]) -> None:

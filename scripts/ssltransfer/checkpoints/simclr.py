@@ -68,7 +68,10 @@ def read_simclr(files: list[Path], backbone: ResNet, scope: str = "base_model/")
             return _convert(variables, backbone, scope, str(files[0]))
     index = [path for path in files if path.suffix == ".index"]
     if len(index) != 1:
-        raise InputError(f"{files[0].parent}: found {len(index)} index files, expected one TensorFlow checkpoint")
+        raise InputError(
+            f"{files[0].parent}: found {len(index)} index files, expected one TensorFlow checkpoint; name its "
+            "files as the source"
+        )
     return _convert(read_bundle(index[0].with_suffix("")), backbone, scope, str(index[0]))
 
 
@@ -83,11 +86,15 @@ def _unzip(archive: Path, folder: Path) -> Path:
                 with content.open(info) as packed, (folder / f"checkpoint.{suffix}").open("xb") as file:
                     shutil.copyfileobj(packed, file)
     except FileExistsError:
-        raise InputError(f"{archive} holds more than one TensorFlow checkpoint") from None
+        raise InputError(
+            f"{archive} holds more than one TensorFlow checkpoint; unpack it and name the files of one"
+        ) from None
     except Exception as error:  # a damaged or hostile archive can raise nearly anything
-        raise InputError(f"{archive} is not a whole zip archive: {first_line(error)}") from None
+        raise InputError(f"{archive} is not a whole zip archive: {first_line(error)}; fetch it again") from None
     if "index" not in dict(members).values():
-        raise InputError(f"{archive}: found no index file, expected one TensorFlow checkpoint")
+        raise InputError(
+            f"{archive}: found no index file, expected one TensorFlow checkpoint; name its files as the source"
+        )
     return prefix
 
 
@@ -99,15 +106,19 @@ def _convert(variables: dict[str, np.ndarray], backbone: ResNet, scope: str, nam
         if variable.startswith(scope) and not variable.endswith("/Momentum"):
             key = _torchvision_name(variable.removeprefix(scope), layers)
             if key is None:
-                raise InputError(f"{name}: variable {shown([variable])} does not belong to this network")
+                raise InputError(
+                    f"{name}: variable {shown([variable])} does not belong to this network; write its arch"
+                )
             array = value.transpose(3, 2, 0, 1) if value.ndim == 4 else value
             state[key] = torch.from_numpy(np.array(array, order="C"))
         elif _LEFT_OUT.match(variable):
             dropped.append(variable)
         else:
-            raise InputError(f"{name}: variable {shown([variable])} is unexplained; is this a SimCLR checkpoint?")
+            raise InputError(
+                f"{name}: variable {shown([variable])} is unexplained; is this a SimCLR checkpoint? Write its format"
+            )
     if not state:
-        raise InputError(f"{name}: no variable begins with {scope!r}; found {shown(variables)}")
+        raise InputError(f"{name}: no variable begins with {scope!r}; found {shown(variables)}; use another format")
     log_dropped(
         dropped, group=lambda variable: "momentum" if variable.endswith("/Momentum") else variable.split("/")[0]
     )

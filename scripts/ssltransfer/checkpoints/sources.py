@@ -33,7 +33,9 @@ def parse_checkpoint_source(source: str) -> list[list[Location]]:
     for locations in alternatives:
         names = [location.name for location in locations]
         if wrong := [name for name in names if name in ("", "..") or not name.isprintable() or names.count(name) > 1]:
-            raise InputError(f"source {source!r}: the file name {wrong[0]!r} is invalid or occurs twice")
+            raise InputError(
+                f"source {source!r}: the file name {wrong[0]!r} is invalid or occurs twice; name another file"
+            )
     return alternatives
 
 
@@ -91,7 +93,7 @@ def _locate(text: str) -> Location:
     except ValueError as error:
         raise InputError(f"source {text!r}: {error}") from None
     if not name:
-        raise InputError(f"source {text!r}: the address ends in no file name")
+        raise InputError(f"source {text!r}: the address ends in no file name; write that of a file")
     return Location(text, name)
 
 
@@ -101,4 +103,6 @@ def _torchvision_url(name: str, text: str) -> str:
     try:
         return get_weight(name).url
     except (ValueError, AttributeError, KeyError):
-        raise InputError(f"source {text!r}: torchvision has no weights of that name") from None
+        raise InputError(
+            f"source {text!r}: torchvision has no weights of that name; write one like ResNet50_Weights.IMAGENET1K_V1"
+        ) from None

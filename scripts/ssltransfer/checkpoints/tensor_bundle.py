@@ -61,7 +61,9 @@ def read_bundle(prefix: Path) -> dict[str, np.ndarray]:
     except (IndexError, struct.error, OverflowError, ValueError) as error:
         if isinstance(error, InputError):
             raise
-        raise InputError(f"{index} is not the index of a TensorFlow checkpoint, or is damaged ({error})") from None
+        raise InputError(
+            f"{index} is not the index of a TensorFlow checkpoint, or is damaged ({error}); fetch it again"
+        ) from None
 
 
 def _data_file(prefix: Path, shard: int, shards: int) -> Path:
@@ -78,7 +80,9 @@ def _read_tensor(prefix: Path, shards: int, name: str, entry: bytes) -> np.ndarr
     shape = tuple(_first(axis, 1, default=0) for axis in axes)
     shard, offset, size = (_first(entry, field, default=0) for field in (3, 4, 5))
     if size != dtype.itemsize * math.prod(shape):
-        raise InputError(f"{prefix}: variable {name!r} has {size} bytes, its shape {shape} needs another number")
+        raise InputError(
+            f"{prefix}: variable {name!r} has {size} bytes, its shape {shape} needs another number; fetch it again"
+        )
     data = _data_file(prefix, shard, shards)
     content = b""
     if offset + size <= data.stat().st_size:  # an index could ask for more than there is memory
@@ -86,7 +90,7 @@ def _read_tensor(prefix: Path, shards: int, name: str, entry: bytes) -> np.ndarr
             file.seek(offset)
             content = file.read(size)
     if len(content) != size or _masked_crc(content) != _first(entry, 6, default=0):
-        raise InputError(f"{data}: variable {name!r} fails its checksum; the file is damaged or cut")
+        raise InputError(f"{data}: variable {name!r} fails its checksum; the file is damaged or cut; fetch it again")
     return np.frombuffer(content, dtype).reshape(shape)
 
 

@@ -2,7 +2,6 @@
 
 import difflib
 import logging
-import zipfile
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,24 +10,15 @@ import torch
 from safetensors.torch import load_file
 from torch import Tensor
 
+from ssltransfer.checkpoints.file_kind import is_safetensors, refuse_other_files
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint, log_dropped
+from ssltransfer.checkpoints.torch_reader import read_torch_file
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.safe_pickle import Record, check_archive, check_pickle, shown
+from ssltransfer.safe_pickle import shown
 
 log = logging.getLogger(__name__)
 
-# Plain data that trainers store beside the weights, rebuilt as inert stand-ins.
-_INERT_GLOBALS = [
-    (Record, name)
-    for name in (
-        "argparse.Namespace",
-        "numpy.dtype",
-        "numpy.core.multiarray.scalar",
-        "numpy._core.multiarray.scalar",
-    )
-]
-_PICKLES_OF_OLD_FILES = 5
-"""Before torch 1.6, torch.save wrote five pickles and then the raw values."""
+_FIND = "leave the format empty to have the weights found"
 
 
 @dataclass(frozen=True)
@@ -78,52 +68,54 @@ FORMATS = {
 """Values of the `format` column of `models.tsv`, for files written by torch."""
 
 
-def load_tensors(path: Path, entries: tuple[str, ...]) -> dict[str, Tensor]:
-    """Load a torch file (old or new serialisation) or safetensors without running code, and follow `entries`.
+def load_content(path: Path) -> Any:
+    """Read the object in a torch file (either serialisation), or the tensors of a safetensors file; no code runs.
 
     Raises
     ------
     InputError
-        If the file is damaged or names anything but tensors and plain data, or the entries lead to no state dict.
+        If the file is something else (`file_kind.refuse_other_files`), damaged, or names what no weights hold.
     """
+    refuse_other_files(path)
     try:
-        content = load_file(path) if path.suffix == ".safetensors" else _load(path)
+        return load_file(path) if is_safetensors(path) else read_torch_file(path)
     except Exception as error:  # a damaged or hostile file can raise nearly anything
         reason = first_line(error)
-        raise InputError(f"{path} cannot be read as a torch file of tensors and plain data: {reason}") from None
+        raise InputError(
+            f"{path} cannot be read as a torch file of tensors and plain data: {reason}; fetch it again, or load it "
+            "where it was made and save its state dict alone"
+        ) from None
+
+
+def load_tensors(path: Path, entries: tuple[str, ...]) -> dict[str, Tensor]:
+    """Load a torch or safetensors file (see `load_content`) and follow `entries` to its state dict.
+
+    Raises
+    ------
+    InputError
+        As `load_content`, and if the entries lead to no state dict.
+    """
+    content = load_content(path)
     for entry in entries:
         if not isinstance(content, dict) or entry not in content:
             found = shown(content) if isinstance(content, dict) else type(content).__name__
-            raise InputError(f"{path}: entry {entry!r} is missing; found {found}")
+            raise InputError(f"{path}: entry {entry!r} is missing; found {found}; {_FIND}")
         if beside := [key for key in content if key != entry]:
             log.info("left out: %s, beside %r", shown(beside, 20), entry)
         content = content[entry]
     if not isinstance(content, dict):
-        raise InputError(f"{path}: found a {type(content).__name__}, expected a dict of tensors")
+        raise InputError(f"{path}: found a {type(content).__name__}, expected a dict of tensors; {_FIND}")
     for name, tensor in content.items():
         if not isinstance(name, str) or not isinstance(tensor, Tensor):
             raise InputError(
-                f"{path}: found {shown([name])}, expected a dict of tensors; does another format fit this file?"
+                f"{path}: found {shown([name])}, expected a dict of tensors; write another format, or {_FIND}"
             )
         if tensor.layout != torch.strided or tensor.device.type != "cpu":
-            raise InputError(f"{path}: {shown([name])} is a {tensor.layout} {tensor.device} tensor, expected values")
+            raise InputError(
+                f"{path}: {shown([name])} is a {tensor.layout} {tensor.device} tensor, expected values; save the "
+                "weights themselves"
+            )
     return {name: tensor.detach() for name, tensor in content.items()}
-
-
-def _load(path: Path) -> Any:
-    with path.open("rb") as file:
-        if file.read(4) == b"PK\x03\x04":
-            with zipfile.ZipFile(path) as archive:
-                check_archive(archive)
-                for info in archive.infolist():
-                    if info.filename.endswith(".pkl"):
-                        check_pickle(archive.open(info))
-        else:
-            file.seek(0)
-            for _ in range(_PICKLES_OF_OLD_FILES):
-                check_pickle(file)
-    with torch.serialization.safe_globals(_INERT_GLOBALS):
-        return torch.load(path, map_location="cpu", weights_only=True)
 
 
 def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> ReadCheckpoint:
@@ -160,7 +152,9 @@ def read_torch(path: Path, form: TorchFormat, expected: set[str]) -> ReadCheckpo
         raise InputError(f"{path}: {_explain(list(tensors), unexplained, form, expected)}")
     log_dropped(dropped, group=lambda name: next(start for start in form.drop if name.startswith(start)))
     if head and set(head) != {"weight", "bias"}:
-        raise InputError(f"{path}: the classifier {form.head!r} has entries {shown(head)}, expected weight and bias")
+        raise InputError(
+            f"{path}: the classifier {form.head!r} has entries {shown(head)}, expected weight and bias; {_FIND}"
+        )
     classifier = (head["weight"], head["bias"]) if head else None
     return ReadCheckpoint(state, classifier, dropped)
 
@@ -171,12 +165,13 @@ def _explain(names: list[str], unexplained: list[str], form: TorchFormat, expect
     prefix = min(prefixes, key=len, default=None)
     if prefix is not None and prefix != form.prefix:
         found = shown([prefix])
-        return f"the backbone's names begin with {found}, this format expects {form.prefix!r}; use another format"
+        expected_prefix = f"this format expects {form.prefix!r}"
+        return f"the backbone's names begin with {found}, {expected_prefix}; use another format, or {_FIND}"
     first = unexplained[0] if unexplained else "nothing"
     near = difflib.get_close_matches(first.removeprefix(form.prefix)[:200], expected, n=3, cutoff=0.3)
     return (
         f"{len(unexplained)} entries belong neither to the backbone nor to what this format leaves out, first "
-        f"{shown([first])}; nearest names of the backbone: {', '.join(near) or 'none'}"
+        f"{shown([first])}; nearest names of the backbone: {', '.join(near) or 'none'}; use another format, or {_FIND}"
     )
 
 
@@ -207,5 +202,7 @@ def read_classifier(path: Path) -> tuple[Tensor, Tensor]:
         if tensor.ndim == 2 and (bias := name.removesuffix("weight") + "bias") in content
     ]
     if len(pairs) != 1:
-        raise InputError(f"{path}: found {len(pairs)} pairs of weight and bias, expected one linear classifier")
+        raise InputError(
+            f"{path}: found {len(pairs)} pairs of weight and bias, expected one linear classifier; save it alone"
+        )
     return pairs[0]

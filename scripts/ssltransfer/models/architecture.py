@@ -27,3 +27,33 @@ def feature_width(arch: str) -> int | None:
         return None
     _, width, _ = parse_arch(arch)
     return 32 * width
+
+
+def backbone_shapes(arch: str) -> dict[str, tuple[int, ...]]:
+    """Name and shape of every tensor of the network that `resnet.build_backbone` builds, in its order.
+
+    Raises
+    ------
+    ValueError
+        If `arch` has another form.
+    """
+    blocks, width, _ = parse_arch(arch)
+    shapes = {"conv1.weight": (width, 3, 7, 7), **_norm_shapes("bn1", width)}
+    inputs = width
+    for stage, count in enumerate(blocks):
+        inner, outer = width * 2**stage, 4 * width * 2**stage
+        for block in range(count):
+            name = f"layer{stage + 1}.{block}"
+            for number, conv in enumerate(((inner, inputs, 1, 1), (inner, inner, 3, 3), (outer, inner, 1, 1)), start=1):
+                shapes |= {f"{name}.conv{number}.weight": conv, **_norm_shapes(f"{name}.bn{number}", conv[0])}
+            if block == 0:
+                shapes[f"{name}.downsample.0.weight"] = (outer, inputs, 1, 1)
+                shapes |= _norm_shapes(f"{name}.downsample.1", outer)
+            inputs = outer
+    return shapes
+
+
+def _norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:
+    """Tensors of a batch norm."""
+    entries = ("weight", "bias", "running_mean", "running_var")
+    return {f"{name}.{entry}": (channels,) for entry in entries} | {f"{name}.num_batches_tracked": ()}

@@ -24,18 +24,21 @@ def load_backbone(path: str | Path, arch: str) -> ResNet:
     return backbone.eval()
 
 
+_NEXT = "; write the arch that the weights were trained with, or fetch the file again"
+
+
 def check_state(state: dict[str, torch.Tensor], backbone: ResNet, name: str, arch: str) -> None:
     """Require exactly the tensors of the backbone, of its shapes and types, finite; InputError otherwise."""
     expected = backbone.state_dict()
     if missing := sorted(set(expected) - set(state)):
         hint = "" if any("conv3" in key for key in state) else "; blocks without conv3 are those of ResNet-18 and -34"
-        raise InputError(f"{name}: {len(missing)} tensors of {arch} are missing, first {missing[0]}{hint}")
+        raise InputError(f"{name}: {len(missing)} tensors of {arch} are missing, first {missing[0]}{hint}{_NEXT}")
     if extra := sorted(set(state) - set(expected)):
-        raise InputError(f"{name}: {len(extra)} tensors do not belong to {arch}, first {extra[0]}")
+        raise InputError(f"{name}: {len(extra)} tensors do not belong to {arch}, first {extra[0]}{_NEXT}")
     for key, tensor in state.items():
         if tensor.shape != expected[key].shape:
             raise InputError(
-                f"{name}: {key} has shape {tuple(tensor.shape)}, {arch} needs {tuple(expected[key].shape)}"
+                f"{name}: {key} has shape {tuple(tensor.shape)}, {arch} needs {tuple(expected[key].shape)}{_NEXT}"
             )
         if tensor.dtype != expected[key].dtype:
             raise InputError(
@@ -43,7 +46,10 @@ def check_state(state: dict[str, torch.Tensor], backbone: ResNet, name: str, arc
                 "rounded weights would change every number, use the checkpoint in full precision"
             )
         if not torch.isfinite(tensor).all():
-            raise InputError(f"{name}: {key} holds values that are not finite")
+            raise InputError(
+                f"{name}: {key} holds values that are not finite; take a checkpoint from before the training diverged, "
+                "or fetch the file again"
+            )
 
 
 @torch.inference_mode()

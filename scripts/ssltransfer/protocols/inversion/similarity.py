@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import torch
 
-from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.checkpoints.fetch import manifest_files, write_pin
 from ssltransfer.checkpoints.torch_file import load_tensors
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import read_json
@@ -59,6 +59,7 @@ def load_distances(
         else:
             (weights,) = manifest_files(manifest, Path(f"resources/lpips/{network}"))
             distances[network] = LpipsDistance(network, weights, device)
+            write_pin(manifest)
     return distances, missing
 
 

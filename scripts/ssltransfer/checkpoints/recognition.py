@@ -1,0 +1,184 @@
+"""Recognise networks by the names and shapes of their tensors, for messages about weights of another architecture."""
+
+import re
+from collections.abc import Iterator, Mapping
+from typing import NamedTuple
+
+from ssltransfer.models.architecture import parse_arch
+
+Shapes = Mapping[str, tuple[int, ...]]
+
+
+class Network(NamedTuple):
+    """A network that a file holds.
+
+    Attributes
+    ----------
+    prefix : str
+        Beginning of the names of its tensors.
+    title : str
+        What it is, such as ``ResNet-18 (basic blocks, without conv3)``.
+    arch : str
+        Its value of the column `arch`, empty if this workflow cannot build it.
+    """
+
+    prefix: str
+    title: str
+    arch: str = ""
+
+    def has_arch(self, arch: str) -> bool:
+        """Whether this is the network of an `arch`, whose padding leaves no trace in the tensors."""
+        return bool(self.arch) and parse_arch(self.arch)[:2] == parse_arch(arch)[:2]
+
+
+NUMBERED = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}
+"""Module of a ResNet -> its number where the network was saved as an `nn.Sequential` of its children."""
+
+_BASIC = {(2, 2, 2, 2): "ResNet-18", (3, 4, 6, 3): "ResNet-34"}
+_BOTTLENECK = {(3, 4, 6, 3): 50, (3, 4, 23, 3): 101, (3, 8, 36, 3): 152, (3, 24, 36, 3): 200}
+_VIT_SIZES = {192: "Ti", 384: "S", 768: "B", 1024: "L", 1280: "H", 1408: "g", 1536: "g", 1664: "G", 4096: "7B"}
+_VIT_PATCHES = (
+    # Embedding of patches and numbered blocks, as timm, DINO, MAE / torchvision / transformers / CLIP name them.
+    ("patch_embed.proj.weight", "blocks."),
+    ("conv_proj.weight", "encoder.layers.encoder_layer_"),
+    ("embeddings.patch_embeddings.projection.weight", "encoder.layer."),
+    ("conv1.weight", "transformer.resblocks."),
+)
+_STAGED = {
+    "ConvNeXt": {
+        ((3, 3, 9, 3), 96): "T",
+        ((3, 3, 27, 3), 96): "S",
+        ((3, 3, 27, 3), 128): "B",
+        ((3, 3, 27, 3), 192): "L",
+    },
+    "Swin": {((2, 2, 6, 2), 96): "T", ((2, 2, 18, 2), 96): "S", ((2, 2, 18, 2), 128): "B", ((2, 2, 18, 2), 192): "L"},
+}
+"""Depths and width -> size, by family."""
+
+_OTHERS = (
+    ("features.denseblock1.denselayer1.conv1.weight", "DenseNet"),
+    ("features.conv0.weight", "DenseNet"),
+    ("conv_stem.weight", "EfficientNet or MobileNet"),
+    ("Mixed_5b.branch1x1.conv.weight", "Inception-v3"),
+    ("trunk_output.block1.block1-0.f.a.0.weight", "RegNet"),
+    ("stem.conv1.weight", "ResNet in detectron2's names"),
+    ("embedder.embedder.convolution.weight", "ResNet in the names of transformers"),
+)
+"""Name that ends the first tensor of a network -> its family."""
+
+
+def prefixes(names: Mapping[str, object], ending: str) -> Iterator[str]:
+    """Beginnings of the names that end in `ending`, a whole name or one behind a dot."""
+    for name in names:
+        if name == ending or name.endswith(f".{ending}"):
+            yield name.removesuffix(ending)
+
+
+def recognise(shapes: Shapes) -> list[Network]:
+    """List the networks that a file holds, in the order of their names; those that nothing is known of are left out.
+
+    Parameters
+    ----------
+    shapes : mapping of str to tuple of int
+        Shape of every tensor by its full name (`auto.flatten`).
+    """
+    found: dict[str, Network] = {}
+    for network in (*_vision_transformers(shapes), *_residual(shapes), *_staged(shapes), *_others(shapes)):
+        found.setdefault(network.prefix, network)
+    return [found[prefix] for prefix in sorted(found)]
+
+
+def _count(shapes: Shapes, start: str) -> int:
+    """Number of different numbers that follow a beginning of names."""
+    digits = re.compile(rf"{re.escape(start)}(\d{{1,4}})\.")
+    return len({match[1] for name in shapes if (match := digits.match(name))})
+
+
+def _residual(shapes: Shapes) -> Iterator[Network]:
+    for names, first in (({}, "conv1.weight"), (NUMBERED, "0.weight"), ({}, "conv1.0.weight")):
+        layers = [names.get(f"layer{stage}", f"layer{stage}") for stage in (1, 2, 3, 4)]
+        for prefix in prefixes(shapes, first):
+            block = f"{prefix}{layers[0]}.0."
+            if f"{block}conv1.weight" not in shapes or len(shapes[f"{block}conv1.weight"]) != 4:
+                continue
+            counts = tuple(_count(shapes, f"{prefix}{layer}.") for layer in layers)
+            yield _residual_network(shapes, prefix, block, shapes[prefix + first], counts, first == "conv1.0.weight")
+
+
+def _residual_network(
+    shapes: Shapes, prefix: str, block: str, stem: tuple[int, ...], counts: tuple[int, ...], deep: bool
+) -> Network:
+    blocks = "x".join(map(str, counts))
+    notes = []
+    if deep:
+        notes.append("with a stem of three convolutions")
+    elif stem[2:] != (7, 7):
+        notes.append(f"with a stem of {'x'.join(map(str, stem[2:]))}, as for small images")
+    if f"{prefix}attnpool.k_proj.weight" in shapes:
+        notes.append("of CLIP, which pools by attention")
+    if any(name.startswith(block) and ".se." in name for name in shapes):
+        notes.append("with squeeze and excitation")
+    width = stem[0] if stem else 0
+    if f"{block}conv3.weight" not in shapes:
+        title = _BASIC.get(counts, f"ResNet of basic blocks {blocks}")
+        return Network(prefix, ", ".join([f"{title} (basic blocks, without conv3)", *notes]))
+    inner, grouped = shapes[f"{block}conv1.weight"][0], (*shapes.get(f"{block}conv2.weight", ()), 0, 0)[1]
+    outer = shapes[f"{block}conv3.weight"][0]
+    depth = _BOTTLENECK.get(counts)
+    title = f"ResNet-{depth}" if depth else f"ResNet of bottleneck blocks {blocks}"
+    if grouped and grouped != inner:
+        title = f"ResNeXt{title.removeprefix('ResNet')} {inner // grouped}x{grouped}d"
+    elif inner * 4 == outer and inner == width:
+        arch = "" if notes else "resnet50" if (depth, width) == (50, 64) else f"resnet-{blocks}-w{width}"
+        if width != 64:
+            title += f" of width {width}"
+        return Network(prefix, ", ".join([title, *notes]), arch)
+    elif inner * 2 == outer:
+        title = f"Wide {title}-2"
+    else:
+        notes.append(f"with blocks of {inner} and {outer} channels behind a stem of {width}")
+    return Network(prefix, ", ".join([title, *notes]))
+
+
+def _vision_transformers(shapes: Shapes) -> Iterator[Network]:
+    for embedding, blocks in _VIT_PATCHES:
+        for prefix in prefixes(shapes, embedding):
+            shape = shapes[prefix + embedding]
+            depth = _count(shapes, prefix + blocks)
+            if len(shape) == 4 and depth:
+                width, patch = shape[0], shape[2]
+                size = _VIT_SIZES.get(width)
+                name = f"ViT-{size}/{patch}" if size else f"vision transformer of width {width}, patch {patch}"
+                usual = {"Ti": 12, "S": 12, "B": 12, "L": 24, "H": 32}.get(size or "", depth)
+                yield Network(prefix, name if depth == usual else f"{name} of {depth} blocks")
+
+
+def _staged(shapes: Shapes) -> Iterator[Network]:
+    for family, first, stage in (
+        ("ConvNeXt", "downsample_layers.0.0.weight", "stages.{}."),
+        ("ConvNeXt", "stem.0.weight", "stages.{}.blocks."),
+        ("Swin", "patch_embed.proj.weight", "layers.{}.blocks."),
+    ):
+        for prefix in prefixes(shapes, first):
+            depths = tuple(_count(shapes, prefix + stage.format(number)) for number in range(4))
+            if all(depths) and shapes[prefix + first]:
+                size = _STAGED[family].get((depths, shapes[prefix + first][0]), "")
+                yield Network(
+                    prefix, f"{family}-{size}" if size else f"{family} of blocks {'x'.join(map(str, depths))}"
+                )
+
+
+def _others(shapes: Shapes) -> Iterator[Network]:
+    for ending, title in _OTHERS:
+        for prefix in prefixes(shapes, ending):
+            yield Network(prefix, title)
+    for prefix in prefixes(shapes, "features.0.0.weight"):  # as torchvision names them
+        patches = shapes[f"{prefix}features.0.0.weight"][2:] == (4, 4)
+        attention = any(name.startswith(f"{prefix}features.1.0.attn.") for name in shapes)
+        yield Network(prefix, ("Swin" if attention else "ConvNeXt") if patches else "EfficientNet or MobileNet")
+    for prefix in prefixes(shapes, "features.0.weight"):
+        shape = shapes[f"{prefix}features.0.weight"]
+        if shape == (64, 3, 3, 3):
+            yield Network(prefix, "VGG")
+        elif shape[:2] == (64, 3):
+            yield Network(prefix, "AlexNet")
