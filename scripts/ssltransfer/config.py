@@ -6,7 +6,7 @@ Only the standard library, PyYAML and jsonschema are imported, because every job
 import codecs
 import csv
 import re
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 from itertools import zip_longest
 from pathlib import Path
@@ -18,7 +18,8 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
-from ssltransfer.settings import complete, fill_defaults, job_settings, parse_yaml, read_schema
+from ssltransfer.files import package_data
+from ssltransfer.settings import complete, config_schema, fill_defaults, job_settings, parse_yaml, read_schema
 
 METRICS_OF_TASK = {
     "single-label": ("top1", "mean-per-class"),
@@ -114,15 +115,19 @@ class Suite:
 
     def norms(self, protocol: str, model: str) -> list[str]:
         """Input normalisations under which a model is evaluated."""
-        normalisation = self.settings(protocol).get("normalisation", "")
-        if normalisation in NORMS:
-            return [normalisation]
-        return list(NORMS) if normalisation in BOTH_NORMS else [self.models[model]["norm"]]
+        return evaluated_norms(self.settings(protocol).get("normalisation", ""), self.models[model]["norm"])
 
     def recipe(self, model: str) -> dict | None:
         """The pretraining recipe of a model, or None if its weights are published ones."""
         kind, _, name = self.models[model]["source"].partition(":")
         return self.recipes[name] if kind == "pretrain" else None
+
+
+def evaluated_norms(normalisation: str, own: str) -> list[str]:
+    """Input normalisations that a value of `normalisation` in a settings block asks for; `own` is the model's."""
+    if normalisation in NORMS:
+        return [normalisation]
+    return list(NORMS) if normalisation in BOTH_NORMS else [own]
 
 
 def _read_text(path: Path) -> str:
@@ -350,6 +355,15 @@ def _named_blocks(config: dict, path: Path, schema: dict) -> dict[str, dict]:
             )
         blocks[name] = own
     return blocks
+
+
+def read_blocks(own: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Return the library's shared settings blocks and `own` ones, complete; InputError if one is not valid."""
+    schema = config_schema()
+    blocks = {name: dict(block) for name, block in own.items()}
+    part = {"properties": {"protocols": schema["properties"]["protocols"]}, "$defs": schema["$defs"]}
+    _check({"protocols": blocks}, part, "config")
+    return _named_blocks({"protocols": blocks}, package_data("config/protocols.yaml"), schema)
 
 
 def _cross_check_datasets(suite: Suite, path: Path) -> None:
