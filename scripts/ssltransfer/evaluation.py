@@ -55,8 +55,8 @@ class Evaluation:
     Attributes
     ----------
     table : DataFrame
-        One row per score: ``protocol``, ``dataset``, ``setting``, ``metric``, ``value`` in percent, and the ends ``low``
-        and ``high`` of its confidence interval (NaN where there is none).
+        One row per score: ``protocol``, ``dataset``, ``setting``, ``metric``, ``value`` in percent, and the ends
+        ``low`` and ``high`` of its confidence interval (NaN where there is none).
     warnings : tuple of str
         Caveats of the scores, and the reasons for which a protocol was not measured, each with its protocol.
     measurements : dict of str to Measurement
@@ -112,7 +112,8 @@ def evaluate(
     size : int, optional
         Side of the images in pixels; by default that of the settings block (224).
     metric : {'top1', 'mean-per-class', 'map11'}, optional
-        Metric of linear protocols; top1 by default. With map11, a cell ``label`` of a csv file may hold several classes.
+        Metric of linear protocols; top1 by default. With map11, a cell ``label`` of a csv file may hold several
+        classes.
     dataset : str
         Id of the dataset, which few-shot episodes are drawn by; by default the name of the folder or file.
     data_root : path
@@ -329,14 +330,14 @@ def _extract(
     from ssltransfer.models.resnet import ResNet, normalise
 
     name = type(module).__name__
-    rows = []
     with torch.inference_mode(), _computing(device):
-        check_features(module, normalise(torch.from_numpy(images[:CHECKED]).to(device), norm))
+        width = check_features(module, normalise(torch.from_numpy(images[:CHECKED]).to(device), norm))
+        values = np.empty((len(images), width), np.float32)
         network = optimise_for_inference(module, device) if isinstance(module, ResNet) else module
         bar = partial(tqdm, desc="features, batches", delay=2, leave=False)
         for start, features in feature_batches(network, images, norm, device, batch_size, bar):
-            rows.append(finite_features(features, start, name))
-    return np.concatenate(rows)
+            values[start : start + batch_size] = finite_features(features, start, name)
+    return values
 
 
 @contextmanager

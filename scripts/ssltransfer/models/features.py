@@ -16,7 +16,6 @@ from ssltransfer.models.resnet import ResNet, normalise
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import ArrayFile
 
-
 BATCH = 64
 """Number of images that a network sees at a time."""
 

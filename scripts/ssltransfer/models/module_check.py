@@ -33,8 +33,8 @@ def check_state(module: object) -> None:
 
 
 @torch.inference_mode()
-def check_features(module: nn.Module, images: Tensor) -> None:
-    """Require that a module maps each image to one vector, the same one in every pass.
+def check_features(module: nn.Module, images: Tensor) -> int:
+    """Require that a module maps each image to one vector, the same one in every pass; return the length of the vector.
 
     Parameters
     ----------
@@ -67,6 +67,7 @@ def check_features(module: nn.Module, images: Tensor) -> None:
             f"{name}: the features of an image depend on the other images of its batch; let batch normalisation use "
             "its running statistics"
         )
+    return first.shape[1]
 
 
 def _check_output(features: object, name: str, images: int) -> None:
