@@ -139,6 +139,17 @@ def test_counts(suite):
     assert counts.loc["linear-again"].to_dict() == dict(CELLS, cells=11) | {"not judged": 11}
 
 
+def test_a_measured_interval_alone_gives_no_verdict():
+    """The paper states none for detection, so the noise of its own number is unknown."""
+    published = published_scores("v2")
+    row = published[(published["kind"] == "detection-frozen") & (published["metric"] == "ap50")].iloc[:1]
+    value = row["value"].iloc[0] + 5
+    ours = row.assign(source="measured", protocol="frozen", value=value, low=value - 1, high=value + 1)
+    compared = compare(pd.concat([published, ours], ignore_index=True)).iloc[0]
+    assert compared["difference"] == pytest.approx(5)
+    assert compared["verdict"] == "not stated" and np.isnan(compared["half_width"])
+
+
 def test_tables_show_both_and_colour_the_difference(tables):
     names = [name for name in tables if name.startswith("comparison")]
     assert names == [

@@ -1,3 +1,4 @@
+import itertools
 import math
 from dataclasses import replace
 
@@ -10,12 +11,15 @@ from scipy import stats
 from synthetic_suite import MODELS, suite
 
 from ssltransfer.analysis.correlation import (
-    bootstrap_indices,
+    COEFFICIENTS,
+    EXACT_MODELS,
     correlate,
+    correlation_interval,
     correlations,
     kendall,
     pearson,
     permutation_indices,
+    permutation_p_value,
     spearman,
 )
 from ssltransfer.analysis.scale import CLIP, logit, to_analysis_scale
@@ -99,7 +103,6 @@ def test_leave_one_out_names_the_model():
 def test_few_models_have_exact_permutation_p_values():
     result = correlate([1, 2, 3, 4], [1, 2, 3, 4])
     assert result["pearson_p"] == pytest.approx(2 / 24)
-    assert len(permutation_indices(5)) == 120
     assert sorted(permutation_indices(14)[7]) == list(range(14))
 
 
@@ -110,22 +113,110 @@ def test_p_value_agrees_with_scipy():
     assert correlate(x, y)["pearson_p"] == pytest.approx(stats.pearsonr(x, y).pvalue, abs=0.02)
 
 
-def test_bootstrap_interval_agrees_with_scipy():
+def test_pearson_interval_agrees_with_scipy():
     rng = np.random.default_rng(4)
     x = rng.normal(size=14)
     y = x + rng.normal(size=14)
-    result = correlate(x, y, resamples=5000)
-    theirs = stats.bootstrap(
-        (x, y),
-        lambda x, y, axis: pearson(x, y),
-        paired=True,
-        vectorized=True,
-        method="percentile",
-        n_resamples=5000,
-        rng=0,
-    ).confidence_interval
-    assert (result["pearson_low"], result["pearson_high"]) == pytest.approx(theirs, abs=0.03)
-    assert bootstrap_indices(14).shape == (2000, 14)
+    result = correlate(x, y)
+    theirs = stats.pearsonr(x, y).confidence_interval(0.95)
+    assert (result["pearson_low"], result["pearson_high"]) == pytest.approx(theirs, abs=1e-12)
+
+
+def test_rank_intervals_by_hand():
+    low, high = correlation_interval("spearman", 0.5, 10)
+    below, above = 0.5 - 12 / 990, 0.5 + 12 / 990
+    assert low == pytest.approx(np.tanh(np.arctanh(below) - 1.959964 * np.sqrt((1 + below**2 / 2) / 7)))
+    assert high == pytest.approx(np.tanh(np.arctanh(above) + 1.959964 * np.sqrt((1 + above**2 / 2) / 7)))
+    low, high = correlation_interval("kendall", -0.2, 10)
+    assert low == pytest.approx(np.tanh(np.arctanh(-0.2 - 4 / 90) - 1.959964 * np.sqrt(0.437 / 6)))
+    assert high == pytest.approx(np.tanh(np.arctanh(-0.2 + 4 / 90) + 1.959964 * np.sqrt(0.437 / 6)))
+
+
+@given(st.sampled_from(sorted(COEFFICIENTS)), st.floats(-1, 1), st.integers(5, 200))
+def test_intervals_contain_the_coefficient_and_are_symmetric(name, r, n):
+    low, high = correlation_interval(name, r, n)
+    assert -1 <= low <= r + 1e-9
+    assert r - 1e-9 <= high <= 1
+    assert correlation_interval(name, -r, n) == pytest.approx((-high, -low))
+
+
+@pytest.mark.parametrize("name", ["spearman", "kendall"])
+def test_a_perfect_rank_correlation_of_few_models_is_not_certain(name):
+    low, high = correlation_interval(name, 1.0, 5)
+    assert low < 0.1
+    assert high == 1
+
+
+def test_models_on_a_line_have_a_point_as_interval_and_a_note():
+    result = correlate([1, 2, 3, 4, 6], [3, 5, 7, 9, 13])
+    assert (result["pearson_low"], result["pearson_high"]) == pytest.approx((1, 1))
+    assert "point" in result["note"]
+    assert result["spearman_low"] < result["spearman_high"] == 1
+
+
+@pytest.mark.parametrize("name", sorted(COEFFICIENTS))
+@pytest.mark.parametrize("n", [5, 11])
+def test_intervals_cover(name, n):
+    rng = np.random.default_rng(0)
+    rho = 0.8
+    x, noise = rng.normal(size=(2, 4000, n))
+    truth = {"pearson": rho, "spearman": 6 / np.pi * np.arcsin(rho / 2), "kendall": 2 / np.pi * np.arcsin(rho)}[name]
+    low, high = correlation_interval(name, COEFFICIENTS[name](x, rho * x + np.sqrt(1 - rho**2) * noise), n)
+    assert ((low <= truth) & (truth <= high)).mean() > 0.94
+
+
+def test_all_permutations_are_enumerated_up_to_nine_models():
+    x, y = np.array([1.0, 2, 2, 4, 7, 5]), np.array([2.0, 1, 3, 3, 6, 9])
+    for name, theirs in (
+        ("pearson", lambda a, b: stats.pearsonr(a, b).statistic),
+        ("spearman", lambda a, b: stats.spearmanr(a, b).statistic),
+        ("kendall", lambda a, b: stats.kendalltau(a, b).statistic),
+    ):
+        rs = np.abs([theirs(list(order), y) for order in itertools.permutations(x)])
+        assert permutation_p_value(name, x, y) == pytest.approx((rs >= abs(theirs(x, y)) - 1e-9).mean())
+    assert len(permutation_indices(EXACT_MODELS)) == math.factorial(EXACT_MODELS)
+
+
+def test_random_permutations_never_give_zero():
+    x = np.arange(30.0)
+    p = permutation_p_value("pearson", x, x)
+    assert p == 1 / (1 + len(permutation_indices(30)))
+
+
+def test_p_values_are_uniform_without_correlation():
+    rng = np.random.default_rng(5)
+    x = rng.normal(size=7)
+    p = np.array([permutation_p_value("spearman", x, rng.normal(size=7)) for _ in range(2000)])
+    assert (p <= 0.05).mean() <= 0.05 + 3 * np.sqrt(0.05 * 0.95 / 2000)
+    assert (p <= 0.5).mean() == pytest.approx(0.5, abs=0.04)
+
+
+def test_leave_one_family_out_names_the_family():
+    x = np.array([0, 1, 2, 3, 10, 11.0])
+    y = np.array([1, 0, 1, 0, 10, 12.0])
+    families = ["a", "a", "b", "c", "large", "large"]
+    result = correlate(x, y, families)
+    assert result["families"] == 4
+    assert result["pearson_lofo_low_without"] == "large"
+    assert result["pearson_lofo_low"] == pytest.approx(stats.pearsonr(x[:4], y[:4]).statistic)
+    assert result["pearson_loo_low"] > result["pearson_lofo_low"]
+
+
+def test_a_family_of_all_models_but_two_is_not_left_out():
+    x, y = np.arange(6.0), np.array([1, 0, 3, 2, 5, 4.0])
+    result = correlate(x, y, ["a", "a", "a", "a", "b", "c"])
+    assert {result["pearson_lofo_low_without"], result["pearson_lofo_high_without"]} <= {"b", "c"}
+    assert "pearson_lofo_low" not in correlate(x, y, ["a"] * 6)
+
+
+def test_models_without_a_family_are_their_own():
+    results = suite()
+    families = {"supervised": "", "simclr": "contrastive", "simclr-textures": "contrastive"}
+    row = correlations(results.tasks, families).iloc[0]
+    assert row["families"] == 4
+    named = {row[f"pearson_lofo_{end}_without"] for end in ("low", "high")}
+    assert named <= {"random", "supervised", "contrastive", "swav"}
+    assert results.correlations["families"].eq(4).all()
 
 
 @pytest.mark.parametrize(

@@ -146,7 +146,7 @@ def test_explorer_shows_raw_what_is_correlated_raw():
     view = next(view for view in views if view["label"].startswith("Calibration"))
     x, y = ([point[i] for point in view["points"]] for i in (1, 2))
     assert x == pytest.approx(list(results.tasks.source), abs=1e-4)
-    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f}," in view["note"]
+    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f} (" in view["note"]
     assert all(float(text) == pytest.approx(place) for place, text in view["xticks"] + view["yticks"])
 
 

@@ -6,6 +6,7 @@ from dataclasses import replace
 import numpy as np
 import pytest
 import torch
+from scipy import stats
 from scipy.optimize import brentq
 from sklearn.linear_model import LogisticRegression
 from threadpoolctl import threadpool_limits
@@ -348,6 +349,63 @@ def test_doubtful_penalties_are_named():
     for penalty, expected in ((10.0, ["largest"]), (1.0, []), (0.1, ["smallest"])):
         lines = evaluation.selection_warnings(replace(result, penalty=penalty, curve=curve), 100)
         assert [line.split(" of the grid")[0].split()[-1] for line in lines] == expected
+
+
+@pytest.mark.parametrize("normalisation", ["per-model", "validation-max"])
+def test_draws_of_the_validation_part_are_runs_with_further_seeds(normalisation):
+    features, labels = sample(160)
+    index = Index(["x"] * 160, ["train"] * 100 + ["test"] * 60, labels.tolist(), list("abcd"))
+    weak, noise = np.random.default_rng(1).normal(size=(2, *features.shape)).astype(np.float32)
+    both = {"imagenet": Features(features + 3 * weak, {}), "none": Features(features + 3 * noise, {})}
+    found = both if normalisation == "validation-max" else {"none": both["none"]}
+    changes = {"normalisation": normalisation, "lambdas": {"first": 1e-4, "last": 1e4, "count": 17}}
+
+    def measure(**more):
+        return evaluation.measure_linear(found, index, "d", "top1", linear_settings(**changes, **more))
+
+    drawn, predictions = measure(validation_draws=3, seed=4)
+    runs = [measure(seed=seed) for seed in (4, 5, 6)]
+    values = [measurement.values[0]["value"] for measurement, _ in runs]
+    details = dict(drawn.details)
+    draws = details.pop("validation_draws")
+    assert draws["values"] == values
+    assert len(set(values)) > 1
+    assert draws["mean"] == pytest.approx(np.mean(values))
+    assert draws["standard_deviation"] == pytest.approx(stats.tstd(values))
+    assert draws["seeds"] == [4, 5, 6]
+    assert draws["lambdas"] == [run.more["selected"]["lambda"] for run, _ in runs]
+    assert draws["validation"] == [run.more["selected"]["validation"] for run, _ in runs]
+    assert draws["norms"] == [run.preprocessing["norm"] for run, _ in runs]
+    warnings = [text for text in drawn.warnings if "3 draws" not in text]
+    assert replace(drawn, details=details, warnings=warnings) == runs[0][0]
+    assert len(warnings) == len(drawn.warnings) - 1
+    for name, array in vars(runs[0][1]).items():
+        assert np.array_equal(getattr(predictions, name), array)
+
+
+def test_draws_share_the_final_fit_of_a_penalty(monkeypatch):
+    features, labels = sample(160)
+    index = Index(["x"] * 160, ["train"] * 100 + ["test"] * 60, labels.tolist(), list("abcd"))
+    fitted = []
+
+    def counted(features, labels, lambdas, *arguments):
+        fitted.append(len(features))
+        return logistic.fit_path(features, labels, lambdas, *arguments)
+
+    monkeypatch.setitem(evaluation.SOLVERS, "converged", counted)
+    found = warnings_of(features, index, validation_draws=8)
+    penalties = found.details["validation_draws"]["lambdas"]
+    assert fitted.count(80) == 8
+    assert fitted.count(100) == len(set(penalties)) < 8
+
+
+def test_draws_have_no_effect_beside_an_official_validation_part():
+    features, labels = sample(160)
+    index = Index(["x"] * 160, ["train"] * 60 + ["val"] * 40 + ["test"] * 60, labels.tolist(), list("abcd"))
+    once, drawn = (warnings_of(features, index, validation_draws=count) for count in (1, 5))
+    assert drawn.details == once.details
+    [added] = [text for text in drawn.warnings if text not in once.warnings]
+    assert "validation_draws" in added
 
 
 @pytest.mark.parametrize("normalisation", ["test-max", "validation-max"])

@@ -12,12 +12,14 @@ from ssltransfer.results import score_file
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 from ssltransfer.results.scores import (
     COLUMNS,
+    FIXED_COLUMNS,
     collect_scores,
     read_notes,
     read_score,
     read_scores,
     source_accuracy,
     tidy,
+    without_empty_columns,
 )
 
 VALUE = {"metric": "top1", "setting": "", "value": 71.5, "unit": "percent"}
@@ -47,10 +49,15 @@ def test_collected_in_the_order_given(tmp_path):
     assert set(frame["source"]) == {"measured"}
 
 
-def test_tidy_table_survives_the_csv(tmp_path):
-    frame = collect_scores([write(tmp_path)])
+@pytest.mark.parametrize("more", [{}, {"low": 61.0, "high": 63.0, "method": "Wilson", "level": 0.9}])
+def test_tidy_table_survives_the_csv(tmp_path, more):
+    value = {"metric": "top1", "setting": "", "value": 62.0, "unit": "percent"} | more
+    frame = collect_scores([write(tmp_path, values=[value])])
+    assert list(frame["interval"]) == ["Wilson; 0.9" if more else ""]
+    frame = without_empty_columns(frame)
+    assert list(frame.columns)[len(FIXED_COLUMNS) :] == (["interval"] if more else [])
     frame.to_csv(tmp_path / "scores.csv", index=False)
-    assert_frame_equal(read_scores(tmp_path / "scores.csv"), frame)
+    assert_frame_equal(without_empty_columns(read_scores(tmp_path / "scores.csv")), frame)
 
 
 @pytest.mark.parametrize(

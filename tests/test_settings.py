@@ -52,6 +52,7 @@ def test_blocks_that_leave_keys_out_have_the_papers_values():
         "seed": 0,
         "solver": "converged",
         "difficult": "negative",
+        "validation_draws": 1,
     }
     fewshot = complete({"kind": "fewshot"})
     assert [fewshot[key] for key in ("ways", "shots", "queries", "episodes")] == [5, [5, 20, 50], 15, 600]

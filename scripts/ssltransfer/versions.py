@@ -62,7 +62,7 @@ COMPONENTS = {
     "detection": Component(1, "evaluate_detection.py"),
     "summary": Component(6, "make_tables.py"),
     "figures": Component(10, "plot_figures.py"),
-    "report": Component(4, "write_report.py"),
+    "report": Component(5, "write_report.py"),
 }
 
 

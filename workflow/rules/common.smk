@@ -101,12 +101,15 @@ wildcard_constraints:
 # Resources
 
 
-def attempt_times(base, per_mb=0, most=None):
-    """A resource that grows with each attempt, and by `per_mb` with each megabyte of a job's input, up to `most`."""
+def attempt_times(base, per_mb=0, most=None, repeats=lambda wildcards: 1):
+    """A resource that grows with each attempt, and by `per_mb` with each megabyte of a job's input, up to `most`.
+
+    `repeats` is a function of wildcards that says how often the job does the same work.
+    """
 
     def amount(wildcards, input, attempt):
         needed = base + int(per_mb * input.size_mb) if per_mb else base
-        return attempt * (needed if most is None else min(needed, most))
+        return attempt * repeats(wildcards) * (needed if most is None else min(needed, most))
 
     return amount
 

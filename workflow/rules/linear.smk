@@ -2,6 +2,11 @@
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol, and the decision values.
 
 
+def validation_draws(wildcards):
+    """How often a linear job fits the whole path: for each draw of the validation part."""
+    return SUITE.job_settings(wildcards.protocol).get("validation_draws", 1)
+
+
 rule evaluate_linear:
     """Fit and test linear classifiers on the features of a model on a dataset."""
     input:
@@ -19,7 +24,7 @@ rule evaluate_linear:
     resources:
         gpu=GPU_HERE,
         mem_mb=attempt_times(4000, per_mb=6),
-        runtime=attempt_times(30, per_mb=1 / 2),
+        runtime=attempt_times(30, per_mb=1 / 2, repeats=validation_draws),
     params:
         settings=protocol_settings,
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],

@@ -81,7 +81,8 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
     pd.DataFrame
         The columns that name a measured cell, ``published``, ``measured``, ``difference`` (measured - published),
         ``half_width`` of the interval of the difference (published and measured ones combined in quadrature; NaN
-        where neither states one), ``verdict`` (agrees, differs, not stated without an interval, or not judged),
+        where the paper states none, because then half of the noise is unknown), ``verdict`` (agrees, differs, not
+        stated without an interval, or not judged),
         ``rerun`` (of linear scores, what the authors' own changed on the dataset, see `published.rerun_changes`),
         ``partial`` and ``shortened`` (see `results.marks`) and ``note`` (why else a cell is not judged).
     """
@@ -95,7 +96,7 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
     compared = compared.rename(columns={"value": "measured", "value_published": "published"})
     compared["difference"] = compared["measured"] - compared["published"]
     halves = compared[["half", "half_published"]].to_numpy(float)
-    stated = ~np.isnan(halves).all(axis=1)
+    stated = ~np.isnan(halves[:, 1])
     compared["half_width"] = np.where(stated, np.sqrt(np.nansum(halves**2, axis=1)), np.nan)
     compared["rerun"] = compared["paper"].map(rerun_changes()).where(compared["kind"] == "linear").astype(float)
     cells = [tuple(cell) for cell in compared[CELL].itertuples(index=False)]

@@ -23,7 +23,15 @@ from ssltransfer.analysis.ranking import (
     these_datasets,
 )
 from ssltransfer.analysis.scale import higher_is_better, is_logit
-from ssltransfer.analysis.tasks import CONVENTIONS, Conventions, TaskScores, protocol_suffixes, task_matrix, tasks_of
+from ssltransfer.analysis.tasks import (
+    CONVENTIONS,
+    Conventions,
+    TaskScores,
+    interval_ends,
+    protocol_suffixes,
+    task_matrix,
+    tasks_of,
+)
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import AVERAGE, TASK, Task, source_accuracy, source_datasets
 
@@ -89,12 +97,18 @@ class SuiteResults:
         return task_matrix(self.cells, list(self.models["model"]))
 
     @cached_property
+    def shown_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `shown` (see `tasks.interval_ends`)."""
+        return interval_ends(self.cells, list(self.models["model"]))
+
+    @cached_property
     def tasks(self) -> TaskScores:
         """The analysed cells as models x tasks, with panels, averages and values on the analysis scale."""
         source = self.models.set_index("model")["source_accuracy"].astype(float)
         analysed = self.cells.assign(value=self.cells["value"].mask(left_out(self.cells)))
         matrix = task_matrix(analysed, list(source.index))
-        return TaskScores(matrix, source, self.conventions, self.leave_out)
+        ends = interval_ends(analysed, list(source.index))
+        return TaskScores(matrix, source, self.conventions, self.leave_out, ends)
 
     @cached_property
     def suffixes(self) -> dict[str, str]:
@@ -104,7 +118,9 @@ class SuiteResults:
     @cached_property
     def correlations(self) -> pd.DataFrame:
         """Correlation of every task and panel average with source accuracy (see `correlation.correlations`)."""
-        return correlations(self.tasks) if self.saved_correlations is None else self.saved_correlations
+        if self.saved_correlations is not None:
+            return self.saved_correlations
+        return correlations(self.tasks, dict(zip(self.models["model"], self.models["family"], strict=True)))
 
     @cached_property
     def pair_correlations(self) -> dict[str, pd.DataFrame]:
@@ -206,6 +222,14 @@ class SuiteResults:
     def domain_scores(self) -> pd.DataFrame:
         """Linear scores on the datasets that models were pretrained on (see `domain.domain_scores`)."""
         return domain_scores(self.analysed, self.pretrained_on)
+
+    @cached_property
+    def domain_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `domain_scores`, NaN where there is none."""
+        low, high = (
+            domain_scores(self.analysed.assign(value=self.analysed[end]), self.pretrained_on) for end in ("low", "high")
+        )
+        return low.reindex_like(self.domain_scores), high.reindex_like(self.domain_scores)
 
 
 def suite_results(

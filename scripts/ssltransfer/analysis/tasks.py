@@ -4,12 +4,14 @@ The order of derivation is: score matrix -> panels -> counted tasks -> analysis 
 computes each step once, for tables, figures and correlations alike.
 """
 
+import math
 from collections.abc import Collection, Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
 import pandas as pd
 
+from ssltransfer.analysis.marks import as_tasks
 from ssltransfer.analysis.published import PAPER_SPLITS
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.results.metric_info import KINDS
@@ -122,6 +124,33 @@ def task_matrix(scores: pd.DataFrame, models: list[str]) -> pd.DataFrame:
     return wide.reindex(index=models, columns=order)
 
 
+def interval_ends(scores: pd.DataFrame, models: list[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+    """Arrange the ends of intervals as `task_matrix` arranges scores; NaN where there is none.
+
+    The interval of a mean over k datasets joins those of its datasets, whose images are independent: each end is as far
+    from the mean as the root of the sum of their squared distances, divided by k.
+
+    Parameters
+    ----------
+    scores, models
+        As for `task_matrix`.
+
+    Returns
+    -------
+    tuple of pd.DataFrame
+        Lower and upper ends, models x tasks, in the unit of each metric.
+    """
+    values = task_matrix(scores, models)
+    datasets = as_tasks(scores).groupby(CELL, sort=False)["value"].transform("size")
+
+    def end(name: str, sign: int) -> pd.DataFrame:
+        share = ((scores[name] - scores["value"]) ** 2 / datasets).fillna(math.inf)
+        distance = task_matrix(scores.assign(value=share), models) ** 0.5
+        return values + sign * distance.where(distance < math.inf)
+
+    return end("low", -1), end("high", 1)
+
+
 def tasks_of(columns: Iterable[tuple]) -> list[Task]:
     """Tasks of the columns of a score matrix, or of any other rows of task ids."""
     return [Task(*column) for column in columns]
@@ -192,12 +221,15 @@ class TaskScores:
         Those of v1 or v2.
     leave_out : tuple of str
         Datasets that are not transfer targets because they are the x axis.
+    ends : tuple of pd.DataFrame, optional
+        Lower and upper ends of the intervals of `matrix` (see `interval_ends`).
     """
 
     matrix: pd.DataFrame
     source: pd.Series
     conventions: Conventions
     leave_out: tuple[str, ...] = ()
+    ends: tuple[pd.DataFrame, pd.DataFrame] | None = None
 
     @cached_property
     def tasks(self) -> list[Task]:
@@ -238,15 +270,41 @@ class TaskScores:
     @cached_property
     def values(self) -> pd.DataFrame:
         """The matrix on the analysis scale."""
+        return self._on_analysis_scale(self.matrix)
+
+    def _on_analysis_scale(self, matrix: pd.DataFrame) -> pd.DataFrame:
         raw, columns = self.conventions.raw, self.matrix.columns
-        values = {task: to_analysis_scale(self.matrix[task], task.metric, raw(task.kind)) for task in self.tasks}
-        return pd.DataFrame(values, index=self.matrix.index, columns=columns)
+        values = {task: to_analysis_scale(matrix[task], task.metric, raw(task.kind)) for task in self.tasks}
+        return pd.DataFrame(values, index=matrix.index, columns=columns)
+
+    @cached_property
+    def value_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `values`, NaN where there is none."""
+        if self.ends is None:
+            none = pd.DataFrame(math.nan, self.matrix.index, self.matrix.columns)
+            return none, none
+        low, high = map(self._on_analysis_scale, self.ends)
+        return low, high
 
     @cached_property
     def panel_means(self) -> pd.DataFrame:
         """Mean of `values` over the tasks of each panel (columns: panel names); NaN where a model lacks one of them."""
         means = {panel.name: self.values[list(panel.tasks)].mean(axis=1, skipna=False) for panel in self.panels}
         return pd.DataFrame(means, index=self.matrix.index)
+
+    @cached_property
+    def panel_ends(self) -> tuple[pd.DataFrame, pd.DataFrame]:
+        """Lower and upper ends of the intervals of `panel_means` for these datasets, NaN where a task has none.
+
+        As in `interval_ends`, of independent test sets; tasks of one dataset and several metrics are none.
+        """
+        ends: tuple[dict, dict] = ({}, {})
+        for panel in self.panels:
+            tasks = list(panel.tasks)
+            for sign, values, found in zip((-1, 1), self.value_ends, ends, strict=True):
+                squares = ((values[tasks] - self.values[tasks]) ** 2).sum(axis=1, skipna=False)
+                found[panel.name] = self.panel_means[panel.name] + sign * squares**0.5 / len(tasks)
+        return pd.DataFrame(ends[0], index=self.matrix.index), pd.DataFrame(ends[1], index=self.matrix.index)
 
     def x(self, raw: bool = False) -> pd.Series:
         """Source accuracy on the analysis scale, or in percent where `raw`."""

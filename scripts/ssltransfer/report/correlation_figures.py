@@ -19,7 +19,7 @@ LINE_BARS = 15
 
 
 def correlation_figure(context: FigureContext) -> Figure | None:
-    """Fig. 2: bars of Pearson and Spearman for each task, whiskers = 95 % bootstrap interval.
+    """Fig. 2: bars of Pearson and Spearman for each task, whiskers = 95 % interval (see `correlation_interval`).
 
     Mean and median angular error are negated, as in the paper, so that higher is always better. None when no task
     has a correlation.

@@ -32,6 +32,9 @@ FIXED_SHADES = {"supervised": (BLACK, BLACK), "none": (GREY, GREY)}
 FIRST_MARKER = {"supervised": 13, "none": 6}
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
 
+#: Width of the lines of intervals.
+WHISKER = 0.7
+
 STYLE = {
     "text.parse_math": False,  # a dollar in a label or a file name does not begin a formula
     "font.family": "DejaVu Sans",
@@ -126,6 +129,13 @@ class FigureContext:
             ax.plot(x[model], y[model], **style, ls="", ms=wide * size, mec="white", mew=0.4, zorder=3)
             if model in self.highlighted:
                 ax.plot(x[model], y[model], "o", ms=2 * size, mfc="none", mec=PURPLE, mew=1.2, zorder=4)
+
+    def whiskers(self, ax, x: pd.Series, low: pd.Series, high: pd.Series) -> None:
+        """Draw the interval of each model as a thin vertical line in its colour, behind the points."""
+        for model in self.models:
+            if model in low.index and np.isfinite([x[model], low[model], high[model]]).all():
+                color = self.styles[model]["color"]
+                ax.plot([x[model]] * 2, [low[model], high[model]], color=color, lw=WHISKER, alpha=0.7, zorder=2.5)
 
     def ranks(self, x: pd.Series, y: pd.Series, better: int) -> str:
         """Line of a panel's title with the ranks of one or two highlighted models, else an empty string."""

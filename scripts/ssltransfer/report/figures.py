@@ -11,6 +11,7 @@ from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
 from ssltransfer.report.drawing import FigureContext, save_figure
 from ssltransfer.report.interactive_scatter import scatter_data
+from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.labels import joined
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
@@ -19,6 +20,7 @@ from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.property_figure import properties_figure
 from ssltransfer.report.scatter_figures import scatter_figure, transfer_figure
 from ssltransfer.report.table_folder import read_results
+from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.picture_file import load_pictures
 
 #: Figures of one scatter per task: name -> the kinds of protocols that they show.
@@ -31,6 +33,8 @@ SCATTERS = {
     "scatter-normals": ("normals",),
     "scatter-segmentation": ("segmentation",),
 }
+
+PANEL_KINDS = tuple(name for name, kind in KINDS.items() if kind.performance)
 
 FIGURES = {
     "transfer": transfer_figure,
@@ -46,6 +50,9 @@ FIGURES = {
 
 KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention")}
 """Figure -> the kinds whose warnings its caption repeats, for the figures that do not show all kinds."""
+
+WITH_INTERVALS = KINDS_SHOWN | {"transfer": PANEL_KINDS, "domain-vs-transfer": ("linear",)}
+"""Figure -> the kinds whose intervals it shows."""
 
 
 def suite_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
@@ -84,6 +91,9 @@ def plot_figures(
     for name, figure in suite_figures(context):
         save_figure(figure, folder, name)
     captions = _warnings(tables)
+    for name, kinds_shown in WITH_INTERVALS.items():
+        cells = results.analysed[results.analysed["kind"].isin(kinds_shown)]
+        captions[name] = joined(interval_note(cells, "Thin lines:"), captions.get(name, ""))
     if note := analysis_note(results):
         captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():

@@ -49,13 +49,14 @@ def _panel_view(context: FigureContext, panel: Panel) -> dict:
     tasks = context.results.tasks
     x, y = tasks.x(), tasks.panel_means[panel.name]
     kept = y.index[y.notna() & x.notna()]
+    low, high = (ends[panel.name] for ends in tasks.panel_ends)
     return {
         "label": context.labels.panel(panel),
         "axis": panel_axis(panel),
         "note": _note(average_row(context.results.correlations, panel)),
         "xticks": _score_ticks(tasks.source[kept], "top1"),
         "yticks": _plain_ticks(y[kept]),
-        "points": _points(context, x[kept], y[kept], panel_axis(panel), y.map("{:.2f}".format), 1),
+        "points": _points(context, x[kept], y[kept], panel_axis(panel), _with_interval(y, low, high, 2), 1),
     }
 
 
@@ -65,7 +66,8 @@ def _task_view(context: FigureContext, task: Task) -> dict:
     raw = tasks.conventions.raw(task.kind)
     x, y, scores = tasks.x(raw), tasks.values[task], tasks.matrix[task]
     kept = y.index[y.notna() & x.notna()]
-    texts = scores.map(f"{{:.{metric.decimals}f}}".format)
+    low, high = (ends[task] for ends in tasks.ends)
+    texts = _with_interval(scores, low, high, metric.decimals)
     return {
         "label": context.labels.task(task),
         "axis": metric.label,
@@ -74,6 +76,15 @@ def _task_view(context: FigureContext, task: Task) -> dict:
         "yticks": _score_ticks(scores[kept], task.metric) if is_logit(task.metric, raw) else _plain_ticks(y[kept]),
         "points": _points(context, x[kept], y[kept], metric.label, texts, metric.better),
     }
+
+
+def _with_interval(values: pd.Series, low: pd.Series, high: pd.Series, decimals: int) -> pd.Series:
+    """Text of each value, followed by its interval where there is one."""
+    ends = [
+        f" ({a:.{decimals}f} to {b:.{decimals}f})" if pd.notna(a) and pd.notna(b) else ""
+        for a, b in zip(low, high, strict=True)
+    ]
+    return values.map(f"{{:.{decimals}f}}".format) + ends
 
 
 def _points(context: FigureContext, x: pd.Series, y: pd.Series, axis: str, texts: pd.Series, better: int) -> list:
@@ -92,7 +103,17 @@ def _note(row: pd.Series | None) -> str:
     """Text below the menu: the coefficients, or why there are none."""
     if row is None:
         return ""
-    return row["note"] or f"Pearson {row['pearson']:.2f}, Spearman {row['spearman']:.2f}, {row['n']} models"
+    if pd.isna(row["pearson"]):
+        return row["note"]
+    coefficients = [_coefficient(row, name) for name in ("pearson", "spearman")]
+    return "; ".join(text for text in (*coefficients, f"{row['n']} models", row["note"]) if text)
+
+
+def _coefficient(row: pd.Series, name: str) -> str:
+    """Name and value of a coefficient, with its interval where there is one."""
+    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    interval = f" ({low:.2f} to {high:.2f})" if pd.notna(low) else ""
+    return f"{name.capitalize()} {row[name]:.2f}{interval}"
 
 
 def _score_ticks(scores: pd.Series, metric: str) -> list:

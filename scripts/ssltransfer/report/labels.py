@@ -48,6 +48,10 @@ class Labels:
         """Label of a model."""
         return self.models.get(model, model)
 
+    def family(self, family: str) -> str:
+        """Label of a family, or of the model that is its own."""
+        return self.models.get(family, family)
+
     def dataset(self, dataset: str) -> str:
         """Label of a dataset."""
         return self.datasets.get(dataset, dataset)

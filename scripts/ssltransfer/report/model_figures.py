@@ -10,7 +10,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ssltransfer.analysis.scale import higher_is_better
-from ssltransfer.report.drawing import STYLE, FigureContext
+from ssltransfer.report.drawing import STYLE, WHISKER, FigureContext
 from ssltransfer.report.labels import joined
 from ssltransfer.results.metric_info import KINDS
 
@@ -23,7 +23,7 @@ SMALL_MATRIX = 20
 def domain_figure(context: FigureContext) -> Figure | None:
     """Linear scores on each pretraining dataset, filled for models pretrained on it; None without such scores."""
     pretrained_on = context.results.pretrained_on
-    values = context.results.domain_scores
+    values, (low, high) = context.results.domain_scores, context.results.domain_ends
     if values.empty:
         return None
     domains, models = list(values.columns), [m for m in context.models if m in values.index]
@@ -35,6 +35,8 @@ def domain_figure(context: FigureContext) -> Figure | None:
                 style, own = context.styles[model], pretrained_on[model] == domain
                 face = style["color"] if own else "white"
                 ax.axhline(i, color="#E5E5E5", linewidth=0.5, zorder=0)
+                ends = [low.loc[model, domain], high.loc[model, domain]]
+                ax.plot(ends, [i, i], color=style["color"], linewidth=WHISKER, zorder=2)
                 ax.scatter(
                     values.loc[model, domain], i, marker=style["marker"], facecolor=face, edgecolor=style["color"],
                     s=34, linewidth=1.1, zorder=3,

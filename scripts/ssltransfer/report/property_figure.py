@@ -5,7 +5,7 @@ import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
-from ssltransfer.report.drawing import BLUE, FIXED_SHADES, GREEN, STYLE, VERMILLION, FigureContext
+from ssltransfer.report.drawing import BLUE, FIXED_SHADES, GREEN, STYLE, VERMILLION, WHISKER, FigureContext
 from ssltransfer.results.metric_info import METRICS
 
 #: Bars of the colour errors: label, colour, and a hatch that tells them apart in grey.
@@ -31,6 +31,8 @@ def properties_figure(context: FigureContext) -> Figure | None:
     """
     tasks = context.results.tasks
     tasks_drawn = [task for task in tasks.tasks if task.kind in ("inversion", "attention")]
+    low, high = tasks.ends
+    ends = {task.metric: (low[task], high[task]) for task in tasks_drawn}
     by_metric = {task.metric: tasks.matrix[task] for task in tasks_drawn if tasks.matrix[task].notna().any()}
     drawn = [(title, [m for m in metrics if m in by_metric], cut) for title, metrics, cut in GROUPS]
     drawn = [group for group in drawn if group[1]]
@@ -48,33 +50,38 @@ def properties_figure(context: FigureContext) -> Figure | None:
         for ax, bars, (title, metrics, cut) in zip(axes, colours, drawn, strict=True):
             ax.set_title(title)
             if bars:
-                _colour_bars(ax, {metric: by_metric[metric][shown] for metric in metrics}, context)
+                _colour_bars(ax, {metric: by_metric[metric][shown] for metric in metrics}, ends, context)
                 continue
             for i, metric in enumerate(metrics):
-                _box(ax, i, by_metric[metric][shown], context)
+                _box(ax, i, by_metric[metric][shown], ends[metric], context)
             ax.set_xticks(range(len(metrics)), [METRICS[m].label.removeprefix(cut) for m in metrics])
             ax.set_xlim(-0.6, len(metrics) - 0.4)
         context.legend(figure, shown)
     return figure
 
 
-def _colour_bars(ax, values: dict[str, pd.Series], context: FigureContext) -> None:
-    """Draw one bar per channel of each model."""
+def _colour_bars(
+    ax, values: dict[str, pd.Series], ends: dict[str, tuple[pd.Series, pd.Series]], context: FigureContext
+) -> None:
+    """Draw one bar per channel of each model, with its interval."""
     models = next(iter(values.values())).index
     for number, (metric, series) in enumerate(values.items()):
         name, colour, hatch = CHANNELS[metric]
         places = np.arange(len(models)) + 0.27 * (number - 1)
         ax.bar(places, series, 0.25, color=colour, hatch=hatch, edgecolor="white", linewidth=0, label=name, zorder=2)
+        low, high = (end[models] for end in ends[metric])
+        ax.vlines(places, low, high, color="#333333", linewidth=WHISKER, zorder=3)
     ax.set_xticks(range(len(models)), [context.labels.model(m) for m in models], rotation=60, ha="right", fontsize=6)
     ax.tick_params(axis="x", length=0, pad=1)
     ax.set_xlim(-0.6, len(models) - 0.4)
-    ax.set_ylim(0, 1.12 * max(series.max() for series in values.values()))
+    tops = [np.nanmax([*series, *ends[metric][1][models]]) for metric, series in values.items()]
+    ax.set_ylim(0, 1.12 * max(tops))
     ax.legend(loc="upper center", ncols=3, fontsize=6, handlelength=1, columnspacing=1)
     ax.grid(axis="y", linewidth=0.3, color="#DDDDDD", zorder=0)
 
 
-def _box(ax, position: int, values: pd.Series, context: FigureContext) -> None:
-    """Draw a box of the self-supervised models, from three on, and a marker for every model."""
+def _box(ax, position: int, values: pd.Series, ends: tuple[pd.Series, pd.Series], context: FigureContext) -> None:
+    """Draw a box of the self-supervised models, from three on, and a marker with its interval for every model."""
     learnt = [m for m in values.index if pd.notna(values[m]) and context.families[m] not in FIXED_SHADES]
     if len(learnt) > 2:
         ax.boxplot(
@@ -83,4 +90,5 @@ def _box(ax, position: int, values: pd.Series, context: FigureContext) -> None:
         )  # fmt: skip
     spread = np.linspace(-0.27, 0.27, max(len(values), 2))
     x = pd.Series(position + spread[: len(values)], values.index)
+    context.whiskers(ax, x, *(end[values.index] for end in ends))
     context.points(ax, x, values, 4.3)

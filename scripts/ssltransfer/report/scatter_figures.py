@@ -13,6 +13,9 @@ from ssltransfer.report.labels import joined, setting_label
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
 
+LONGEST = 1.5
+"""Room above and below the points for their intervals, in ranges of the points."""
+
 
 def transfer_figure(context: FigureContext) -> Figure | None:
     """Fig. 1: mean log-odds of each panel against source accuracy, regression line and 95 % band.
@@ -26,6 +29,7 @@ def transfer_figure(context: FigureContext) -> Figure | None:
     x = tasks.x()
     means = {panel: tasks.panel_means[panel.name] for panel in tasks.figure_panels}
     means = {panel: y for panel, y in means.items() if (y.notna() & x.notna()).any()}
+    lows, highs = tasks.panel_ends
     if not means:
         return None
     shown = [m for m in context.models if np.isfinite(x[m]) and any(pd.notna(y[m]) for y in means.values())]
@@ -33,8 +37,9 @@ def transfer_figure(context: FigureContext) -> Figure | None:
         figure, axes = panel_grid(len(means), 1.9, len(shown))
         for ax, (panel, y) in zip(axes, means.items(), strict=True):
             regression(ax, x, y)
+            context.whiskers(ax, x, lows[panel.name], highs[panel.name])
             context.points(ax, x, y)
-            limit_y(ax, y[x.notna()])
+            limit_y(ax, y[x.notna()], lows.loc[x.notna(), panel.name], highs.loc[x.notna(), panel.name])
             context.score_axis(ax.xaxis, x[y.notna()])
             ranks = context.ranks(x, y, METRICS[panel.tasks[0].metric].better)
             row = average_row(context.results.correlations, panel)
@@ -54,6 +59,7 @@ def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | N
     results, scores = context.results, context.results.tasks
     raw = results.conventions.raw(kinds[0])
     x, matrix = scores.x(raw), scores.matrix
+    lows, highs = scores.value_ends
     tasks = [task for task in scores.figure_tasks(kinds) if (matrix[task].notna() & x.notna()).any()]
     if not tasks:
         return None
@@ -63,8 +69,9 @@ def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | N
         for ax, task in zip(axes, tasks, strict=True):
             y = scores.values[task]
             regression(ax, x, y)
+            context.whiskers(ax, x, lows[task], highs[task])
             context.points(ax, x, y, 4.5)
-            limit_y(ax, y[x.notna()])
+            limit_y(ax, y[x.notna()], lows.loc[x.notna(), task], highs.loc[x.notna(), task])
             context.score_axis(ax.xaxis, x[y.notna()], raw=raw)
             context.score_axis(ax.yaxis, y, task.metric, raw)
             title = joined(_title(context, task, kinds), results.suffixes[task.protocol])
@@ -125,10 +132,16 @@ def regression(ax, x: pd.Series, y: pd.Series) -> None:
     ax.fill_between(grid, line - half, line + half, color="#BBBBBB", alpha=0.45, linewidth=0, zorder=1)
 
 
-def limit_y(ax, y: pd.Series) -> None:
-    """Limit the y axis to the points: with few of them, the confidence band is many times as high as their range."""
+def limit_y(ax, y: pd.Series, low: pd.Series, high: pd.Series) -> None:
+    """Limit the y axis to the points and their intervals.
+
+    With few points, the confidence band is many times as high as their range. An interval of more than `LONGEST` times
+    the range of the points, as one that reaches a score of 0, is cut.
+    """
     finite = y[np.isfinite(y)]
-    room = 0.6 * np.ptp(finite)
-    if room > 0:
+    spread = np.ptp(finite)
+    if spread > 0:
         bottom, top = ax.get_ylim()
-        ax.set_ylim(max(bottom, finite.min() - room), min(top, finite.max() + room))
+        first = max(np.nanmin([*(low - 0.05 * spread), finite.min() - 0.6 * spread]), finite.min() - LONGEST * spread)
+        last = min(np.nanmax([*(high + 0.05 * spread), finite.max() + 0.6 * spread]), finite.max() + LONGEST * spread)
+        ax.set_ylim(max(bottom, first), min(top, last))

@@ -1,12 +1,13 @@
 """Tables of statistics: correlations with source accuracy, mean ranks, pairs of tasks, pairs of models."""
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 import pandas as pd
 from scipy.stats import studentized_range
 
-from ssltransfer.analysis.correlation import COEFFICIENTS, PAIR_MODELS
+from ssltransfer.analysis.correlation import COEFFICIENTS, INTERVAL_MODELS, PAIR_MODELS
 from ssltransfer.analysis.pairs import LEVEL, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
@@ -15,6 +16,15 @@ from ssltransfer.report.labels import Labels, joined
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.scores import TASK
+
+INTERVALS = (
+    "Intervals: 95 % by Fisher's z (Pearson), Bonett and Wright (Spearman) and Fieller (Kendall), for a random sample "
+    f"of models whose scores are normal on this scale; from {INTERVAL_MODELS} models on."
+)
+NOT_INDEPENDENT = (
+    "Models of one family share methods and code, so they are no independent sample and the intervals are too short "
+    "for them; the range over leaving one family out says how much depends on one."
+)
 
 
 def correlation_table(results: SuiteResults, labels: Labels) -> Table:
@@ -30,14 +40,15 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
             r, low, high, p = (row[name + end] for end in ("", "_low", "_high", "_p"))
             entry += [number(r, 2), f"{low:.2f} to {high:.2f}" if pd.notna(low) else MISSING]
             entry.append("< 0.001" if p < 0.001 else number(p, 3))
-        cells.append([*entry, _leave_one_out_range(row, labels), row["note"]])
+        ranges = [_range_without(row, "loo", labels.model), _range_without(row, "lofo", labels.family)]
+        cells.append([*entry, *ranges, row["note"]])
     columns = [("", "n")]
     columns += [(group, head) for group in ("Pearson", "Spearman", "Kendall τ") for head in ("r", "95 % interval", "p")]
-    columns += [("Pearson", "leaving one model out"), ("", "note")]
+    columns += [("Pearson", "leaving one model out"), ("Pearson", "leaving one family out"), ("", "note")]
     caption = (
         f"Correlation of each task with source accuracy. Bounded scores as logits{but}; averages are averages of "
-        "these. Intervals: percentile bootstrap over models, from five on. p: two-sided permutation test, not "
-        "corrected for the number of tasks. Data sets that are the source of models are no targets."
+        f"these. {INTERVALS} p: two-sided permutation test, not corrected for the number of tasks. {NOT_INDEPENDENT} "
+        "Data sets that are the source of models are no targets."
     )
     tasks = tasks_of(found[TASK].itertuples(index=False))
     return Table(
@@ -51,13 +62,14 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
     )
 
 
-def _leave_one_out_range(row: dict, labels: Labels) -> str:
+def _range_without(row: dict, part: str, label: Callable[[str], str]) -> str:
+    """Range of Pearson's r when one model (`part` loo) or one family (lofo) is left out."""
     ends = []
     for end in ("low", "high"):
-        value, without = row[f"pearson_loo_{end}"], row[f"pearson_loo_{end}_without"]
+        value, without = row[f"pearson_{part}_{end}"], row[f"pearson_{part}_{end}_without"]
         if pd.isna(value):
             return MISSING
-        ends.append(f"{value:.2f} (without {labels.model(without)})")
+        ends.append(f"{value:.2f} (without {label(without)})")
     return " to ".join(ends)
 
 

@@ -17,6 +17,8 @@ MISSING = "–"
 SIGNS = {"own": "†", "partial": "‡", "shortened": "§", "partial shortened": "‡§"}
 #: Sign of a number that cannot be told from the best one of its column.
 TIED = "≈"
+#: Half width of an interval at the end of a cell's text, which is printed smaller.
+_HALF_WIDTH = re.compile(r"( ± [\d.]+)$")
 #: Text that a spreadsheet would compute, maybe behind the apostrophe that keeps it from that.
 _FORMULA = re.compile(r"'*[=+\-@\t\r]")
 
@@ -175,7 +177,7 @@ def to_html(table: Table) -> str:
         for column, (text, mark, flag, tied) in zip(table.columns, cells, strict=True):
             names = [name for name in (mark, *flag.split(), _layout(column, text)) if name]
             signs = SIGNS.get(flag, "") + TIED * tied
-            text = html.escape(text) + (f"<sup>{signs}</sup>" if signs else "")
+            text = _HALF_WIDTH.sub(r"<small>\1</small>", html.escape(text)) + (f"<sup>{signs}</sup>" if signs else "")
             row += f'<td class="{" ".join(names)}">{text}</td>' if names else f"<td>{text}</td>"
         lines.append(f"{row}</tr>")
     lines.append("</tbody>")
@@ -230,6 +232,13 @@ def latex_text(text: str) -> str:
     return "".join(_LATEX.get(c, c) for c in str(text))
 
 
+def _latex_cell(text: str) -> str:
+    """Escape the text of a cell, its half width smaller."""
+    number, *half_width = _HALF_WIDTH.split(text)
+    small = rf"{{\scriptsize {latex_text(half_width[0])}}}" if half_width else ""
+    return latex_text(number) + small
+
+
 def to_latex(table: Table) -> str:
     """Render a booktabs tabular (packages booktabs and, for wide tables, graphicx are the reader's)."""
     style = {"best": r"\textbf{%s}", "second": r"\underline{%s}", "": "%s"}
@@ -243,7 +252,7 @@ def to_latex(table: Table) -> str:
     for label, cells in _rows(table):
         line = [latex_text(label)]
         for text, mark, flag, tied in cells:
-            cell = style[mark] % latex_text(text)
+            cell = style[mark] % _latex_cell(text)
             cell = rf"\textit{{{cell}}}" if flag == "published" else cell
             line.append(cell + _LATEX_SIGNS.get(flag, "") + r"$^\approx$" * tied)
         lines.append(" & ".join(line) + r" \\")

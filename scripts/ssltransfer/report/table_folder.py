@@ -24,7 +24,7 @@ from ssltransfer.results.scores import (
     read_checkpoints,
     read_notes,
     read_scores,
-    without_empty_marks,
+    without_empty_columns,
 )
 
 log = logging.getLogger(__name__)
@@ -93,7 +93,7 @@ def make_tables(
 def write_results(results: SuiteResults, tables: list[Table], folder: str | Path) -> None:
     """Write `tables`, and the scores, models and names that `read_results` needs, into `folder`."""
     folder = Path(folder)
-    _write_csv(without_empty_marks(results.scores), folder / "scores.csv")
+    _write_csv(without_empty_columns(results.scores), folder / "scores.csv")
     _write_csv(results.models, folder / "models.csv")
     for table in tables:
         write_table(folder, table)

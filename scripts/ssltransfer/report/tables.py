@@ -8,6 +8,7 @@ import pandas as pd
 from ssltransfer.analysis.noise import NORMAL, average_error
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks_of, transfer_targets
+from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.paper_tables import paper_tables
@@ -33,6 +34,7 @@ MULTI_KIND_TABLES = {
     ),
 }
 
+HALF_WIDTHS = "±: half the width of"
 #: Text for the units that have no name.
 UNITS = {"similarity": "at most 1", "distance": "from 0 on"}
 
@@ -140,16 +142,17 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     if panel.kind == "linear" and not leave_out and source.notna().any():
         cells.insert(0, SOURCE, source)
         columns.insert(0, Column("ImageNet", "Source", better=1))
-    halves = _half_widths(results.cells, cells)
+    halves = _half_widths(results, cells)
     error = average_error(results.noise, targets) if targets else None
     if error is not None and error[cells.index].notna().any():
         halves = pd.DataFrame(math.nan, cells.index, cells.columns) if halves is None else halves
         halves[panel.average] = NORMAL * error[cells.index].where(cells[panel.average].notna())
     metrics = sorted({METRICS[task.metric].label for task in tasks})
     caption = f"{' / '.join(metrics)}, percent. Best bold, second best underlined."
-    if halves is not None:
-        units = "episodes" if panel.kind == "fewshot" else "test images"
-        caption += f" ± 95 % confidence interval over {units}; of the average: for these data sets alone."
+    caption = joined(caption, interval_note(_rows_of(results.cells, cells), HALF_WIDTHS))
+    if halves is not None and panel.average in halves and halves[panel.average].notna().any():
+        units = KINDS[panel.kind].units
+        caption += f" ± of the average: 95 % interval over {units}, for these data sets alone."
     if leave_out:
         caption += " Source data sets are not part of the average."
     if "Other split" in groups.values():
@@ -160,12 +163,17 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     return Table(panel.name, title, caption, cells, columns, labels.models, halves, **where)
 
 
-def _half_widths(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame | None:
+def _rows_of(scores: pd.DataFrame, cells: pd.DataFrame) -> pd.DataFrame:
+    """Rows of the tidy table that a table of models x tasks shows, but for means over datasets."""
+    shown = pd.MultiIndex.from_frame(scores[TASK]).isin(list(cells.columns))
+    return scores[shown & scores["model"].isin(cells.index)]
+
+
+def _half_widths(results: SuiteResults, cells: pd.DataFrame) -> pd.DataFrame | None:
     """Half widths of the intervals of models x tasks, NaN where none was stated; None without any."""
-    half = (scores.set_index(CELL)[["low", "high"]].diff(axis=1)["high"] / 2).dropna()
-    halves = [[half.get((model, *task), math.nan) for task in cells.columns] for model in cells.index]
-    frame = pd.DataFrame(halves, index=cells.index, columns=cells.columns, dtype=float)
-    return frame if frame.notna().any(axis=None) else None
+    low, high = results.shown_ends
+    halves = ((high - low) / 2).reindex(index=cells.index, columns=cells.columns)
+    return halves if halves.notna().any(axis=None) else None
 
 
 def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResults, labels: Labels) -> Table:
@@ -184,7 +192,10 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
     caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
     cells = matrix[matrix.notna().any(axis=1)]
     footer = _correlation_row(tasks, cells.columns, results) if name == "properties" else None
-    return Table(name, title, caption, cells, columns, labels.models, footer=footer)
+    kinds = {task.kind for task in tasks}
+    caption = joined(caption, interval_note(results.cells[results.cells["kind"].isin(kinds)], HALF_WIDTHS))
+    halves = _half_widths(results, cells)
+    return Table(name, title, caption, cells, columns, labels.models, halves, footer=footer)
 
 
 def _correlation_row(tasks: list[Task], columns: pd.Index, results: SuiteResults) -> pd.DataFrame:

@@ -85,12 +85,15 @@ class Kind:
         The metric that represents the kind in Fig. 1 (v2); None where every dataset has its own metric.
     performance : bool
         True for transfer tasks (panels of Fig. 1), False for properties of the features.
+    units : str
+        What its intervals are over: the units that another sample would have others of.
     """
 
     label: str
     short: str
     headline: str | None = None
     performance: bool = True
+    units: str = "test images"
 
     @property
     def own_metric(self) -> bool:
@@ -98,15 +101,18 @@ class Kind:
         return self.headline is not None or not self.performance
 
 
+ONE_TRAINING = "test images, for one training run"
+"""Units of the protocols that train a network: another seed would move their scores, which no interval holds."""
+
 KINDS = {
     "linear": Kind("Many-shot linear", "Linear"),
-    "finetune": Kind("Many-shot finetune", "Finetune"),
-    "fewshot": Kind("Few-shot", "Few-shot"),
-    "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50"),
-    "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50"),
-    "normals": Kind("Surface normals", "Normals", "within-11.25"),
-    "segmentation": Kind("Segmentation", "Segm.", "mean-iou"),
+    "finetune": Kind("Many-shot finetune", "Finetune", units=ONE_TRAINING),
+    "fewshot": Kind("Few-shot", "Few-shot", units="episodes"),
+    "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50", units=ONE_TRAINING),
+    "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50", units=ONE_TRAINING),
+    "normals": Kind("Surface normals", "Normals", "within-11.25", units=ONE_TRAINING),
+    "segmentation": Kind("Segmentation", "Segm.", "mean-iou", units=ONE_TRAINING),
     "calibration": Kind("Calibration", "Calibration", performance=False),
-    "inversion": Kind("Feature inversion", "Inversion", performance=False),
-    "attention": Kind("Occlusion attention", "Attention", performance=False),
+    "inversion": Kind("Feature inversion", "Inversion", performance=False, units="images"),
+    "attention": Kind("Occlusion attention", "Attention", performance=False, units="images"),
 }

@@ -15,6 +15,7 @@ high      upper end of the 95 % interval
 source    ``measured``, ``published-v1`` or ``published-v2``
 partial   the part of the data that the number was measured on, empty for all of it
 shortened how the training behind the number was shortened, empty where it was not
+interval  how the interval was computed, followed by its level where that is not 0.95, empty where that is unknown
 ========  ==================================================================================
 """
 
@@ -36,6 +37,8 @@ from ssltransfer.results.score_file import SCHEMA_VERSION
 AVERAGE = "average"
 SMALLEST_PERCENTAGE = 1
 """Smallest source accuracy that is taken for a percentage; smaller ones are most likely fractions."""
+LEVEL = 0.95
+"""Level of the intervals whose text names none."""
 MAX_WARNINGS = 3
 """Number of warnings per protocol that captions repeat."""
 
@@ -56,7 +59,10 @@ class Task(NamedTuple):
 TASK = list(Task._fields)
 CELL = ["model", *TASK]
 FIXED_COLUMNS = [*CELL, "value", "low", "high", "source"]
-COLUMNS = [*FIXED_COLUMNS, *MARKS]
+INTERVAL = "interval"
+OPTIONAL_COLUMNS = (*MARKS, INTERVAL)
+"""Columns of text that a written table lacks where they are empty for all scores."""
+COLUMNS = [*FIXED_COLUMNS, *OPTIONAL_COLUMNS]
 SCHEMA = package_data("workflow/schemas/score.schema.yaml")
 
 
@@ -146,8 +152,20 @@ def collect_scores(
         head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
         head |= {"source": "measured", "shortened": shortened(score)}
         head["partial"] = partial(score, (promised or {}).get(score["dataset"]))
-        rows += [head | value for value in score["values"]]
+        rows += [head | value | {INTERVAL: describe_interval(value)} for value in score["values"]]
     return tidy(rows)
+
+
+def describe_interval(value: Mapping) -> str:
+    """Say how the interval of a value was computed (``Wilson``), with a level other than 0.95 (``basic; 0.9``)."""
+    method, level = value.get("method", ""), value.get("level", LEVEL)
+    return method if level == LEVEL else f"{method}; {level:g}"
+
+
+def interval_level(text: str) -> float:
+    """Return the level of an interval that `describe_interval` describes."""
+    _, separator, level = text.rpartition("; ")
+    return float(level) if separator else LEVEL
 
 
 def read_checkpoints(paths: Iterable[str | Path]) -> dict[str, dict]:
@@ -203,24 +221,25 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:
-    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN, missing marks empty."""
+    """Make the tidy table of `rows`; missing ``low`` and ``high`` become NaN, missing optional columns empty."""
     frame = pd.DataFrame(rows, columns=COLUMNS)
-    frame[list(MARKS)] = frame[list(MARKS)].astype(object).fillna("")
+    texts = list(OPTIONAL_COLUMNS)
+    frame[texts] = frame[texts].astype(object).fillna("")
     return frame.astype({"value": float, "low": float, "high": float})
 
 
-def without_empty_marks(scores: pd.DataFrame) -> pd.DataFrame:
-    """Return the tidy table as it is written: without columns of marks that no score has."""
-    return scores.drop(columns=[mark for mark in MARKS if scores[mark].eq("").all()])
+def without_empty_columns(scores: pd.DataFrame) -> pd.DataFrame:
+    """Return the tidy table as it is written: without optional columns that are empty for all scores."""
+    return scores.drop(columns=[name for name in OPTIONAL_COLUMNS if scores[name].eq("").all()])
 
 
 def read_scores(path: str | Path) -> pd.DataFrame:
     """Read a tidy table written with ``to_csv(index=False)``; empty settings stay empty strings.
 
-    Columns of marks may be missing (see `without_empty_marks`).
+    Optional columns may be missing (see `without_empty_columns`).
     """
     frame = pd.read_csv(path, keep_default_na=False, na_values={"low": [""], "high": [""], "value": [""]})
-    if [name for name in frame.columns if name not in MARKS] != FIXED_COLUMNS:
+    if [name for name in frame.columns if name not in OPTIONAL_COLUMNS] != FIXED_COLUMNS:
         raise InputError(f"{path}: columns {', '.join(frame.columns)} found, expected {', '.join(FIXED_COLUMNS)}")
     bad = frame[frame["value"].isna() | ~frame["metric"].isin(list(METRICS)) | ~frame["kind"].isin(list(KINDS))]
     if len(bad):

@@ -1,6 +1,7 @@
 """Many-shot linear evaluation (paper section 4.1): the penalty chosen on validation, one test of the final fit."""
 
-from dataclasses import dataclass
+from collections.abc import Collection, Sequence
+from dataclasses import dataclass, replace
 
 import numpy as np
 
@@ -57,6 +58,10 @@ class LinearResult:
         path = "all" if count == len(self.curve) else "some"
         return [f"{path} of {len(self.curve)} penalties"] * bool(count) + ["the final fit"] * (not self.final.converged)
 
+    def without_scores(self) -> "LinearResult":
+        """The same without decision values, which are large: of further draws only the metrics count."""
+        return replace(self, test_scores=np.empty((0, 0)), validation_scores=np.empty((0, 0)))
+
 
 FEW_VALIDATION_IMAGES = 100
 """Below this number, one validation image moves the metric that selects the penalty by more than a percent point."""
@@ -74,6 +79,7 @@ def evaluate_linear(
     lambdas: np.ndarray,
     solver: str,
     arrays: Arrays = NUMPY,
+    earlier: Collection[LinearResult] = (),
 ) -> LinearResult:
     """Choose the penalty on the validation part, refit on training and validation, measure on the test part.
 
@@ -95,6 +101,9 @@ def evaluate_linear(
         A name of `SOLVERS`.
     arrays : Arrays
         Where to compute.
+    earlier : collection of LinearResult
+        Results for the same features, settings and test part with other draws of the validation part. The final fit of
+        one with the same penalty is taken over, because its training images are the same.
     """
     path = SOLVERS[solver]
     train, val, trainval, test = (Rows(features, r) for r in (split.train, split.val, split.trainval, split.test))
@@ -111,10 +120,13 @@ def evaluate_linear(
         curve.append(point)
         if chosen is None or point["validation"] >= chosen["validation"]:  # the path descends
             chosen, chosen_scores = point, scores
-    final = next(path(trainval, labels[split.trainval], np.array([chosen["lambda"]]), classes, arrays))
+    penalty = chosen["lambda"]
+    if same := next((result for result in earlier if result.penalty == penalty), None):
+        return replace(same, validation=chosen["validation"], curve=curve, validation_scores=chosen_scores)
+    final = next(path(trainval, labels[split.trainval], np.array([penalty]), classes, arrays))
     test_scores = final.scores(test)
     value = classification_metrics.evaluate(metric, labels[split.test], test_scores)
-    return LinearResult(chosen["lambda"], value, chosen["validation"], curve, final, test_scores, chosen_scores)
+    return LinearResult(penalty, value, chosen["validation"], curve, final, test_scores, chosen_scores)
 
 
 def measure_linear(
@@ -148,16 +160,25 @@ def measure_linear(
         Of the selected input normalisation.
     """
     labels = index.label_array(ignored="difficult" if settings.difficult == "ignore" else None)
-    split = make_split(index.split_array(), settings.validation_fraction, settings.seed, dataset)
+    parts = index.split_array()
+    official = bool((parts == "val").any())
+    seeds = range(settings.seed, settings.seed + (1 if official else settings.validation_draws))
+    splits = [make_split(parts, settings.validation_fraction, seed, dataset) for seed in seeds]
+    split = splits[0]
     grid = lambda_grid(settings.lambdas.first, settings.lambdas.last, settings.lambdas.count)
     trained, tested = (images_of_classes(labels[rows], len(index.classes)) for rows in (split.trainval, split.test))
-    results = {
-        norm: evaluate_linear(found.values, labels, split, len(index.classes), metric, grid, settings.solver, arrays)
-        for norm, found in features.items()
-    }
+    draws: list[dict[str, LinearResult]] = []
+    for drawn in splits:
+        draws.append({})
+        for norm, found in features.items():
+            arguments = (found.values, labels, drawn, len(index.classes), metric, grid, settings.solver, arrays)
+            earlier = [draw[norm] for draw in draws[:-1]]
+            result = evaluate_linear(*arguments, earlier)
+            draws[-1][norm] = result if drawn is split else result.without_scores()
     by_test = settings.normalisation == "test-max"
-    norm = max(results, key=lambda norm: results[norm].test if by_test else results[norm].validation)
-    result = results[norm]
+    norms = [max(draw, key=lambda norm: draw[norm].test if by_test else draw[norm].validation) for draw in draws]
+    selected = [draw[norm] for draw, norm in zip(draws, norms, strict=True)]
+    results, norm, result = draws[0], norms[0], selected[0]
     missed = {name: ", ".join(found.missed) for name, found in results.items() if found.missed}
     measurement = Measurement(
         kind="linear",
@@ -167,11 +188,13 @@ def measure_linear(
         details={
             "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
             "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
-        },
+        }
+        | ({"validation_draws": describe_draws(seeds, norms, selected)} if len(selected) > 1 else {}),
         warnings=bias_warnings(settings.normalisation)
         + [f"not converged under input normalisation {name}: {fits}" for name, fits in missed.items()]
         + class_warnings(index, metric, trained, tested)
-        + selection_warnings(result, len(split.val)),
+        + selection_warnings(result, len(split.val))
+        + draw_warnings(settings.validation_draws, official),
         more={
             "selected": {"lambda": result.penalty, "validation": result.validation},
             "curve": {name: found.curve for name, found in results.items()},
@@ -185,6 +208,44 @@ def measure_linear(
         validation_labels=labels[split.val],
     )
     return measurement, predictions
+
+
+def describe_draws(seeds: Sequence[int], norms: Sequence[str], results: Sequence[LinearResult]) -> dict:
+    """Return what each draw of the validation part selected and tested, and mean and spread of the test values.
+
+    Parameters
+    ----------
+    seeds : sequence of int
+        Seeds of the draws, at least two.
+    norms : sequence of str
+        Input normalisation that each draw selected.
+    results : sequence of LinearResult
+        Under that normalisation.
+    """
+    values = [result.test for result in results]
+    return {
+        "mean": float(np.mean(values)),
+        "standard_deviation": float(np.std(values, ddof=1)),
+        "values": values,
+        "seeds": list(seeds),
+        "norms": list(norms),
+        "lambdas": [result.penalty for result in results],
+        "validation": [result.validation for result in results],
+        "converged": all(not result.missed for result in results),
+    }
+
+
+def draw_warnings(draws: int, official: bool) -> list[str]:
+    """Say what the draws of the validation part are, or that there are none; no numbers, which differ by model."""
+    if draws == 1:
+        return []
+    if official:
+        return ["validation_draws has no effect: there is an official validation part"]
+    return [
+        f"the penalty was selected on {draws} draws of the validation part, of which the score is the first; their "
+        "standard deviation in the score file is the noise of this selection, while an interval holds that of the test "
+        "images alone"
+    ]
 
 
 def images_of_classes(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -21,5 +21,6 @@ class LinearSettings:
     lambdas: Penalties
     validation_fraction: float
     seed: int
+    validation_draws: int
     solver: str
     difficult: str

@@ -1,0 +1,38 @@
+"""Captions of intervals: which level they have, and what another sample would have others of."""
+
+import pandas as pd
+
+from ssltransfer.report.labels import joined
+from ssltransfer.results.metric_info import KINDS, METRICS
+from ssltransfer.results.scores import INTERVAL, LEVEL, interval_level
+
+
+def interval_note(cells: pd.DataFrame, subject: str) -> str:
+    """One sentence about the intervals of some scores, empty where none has one.
+
+    Parameters
+    ----------
+    cells : pd.DataFrame
+        Rows of the tidy table.
+    subject : str
+        What shows the intervals, such as ``±`` or ``Thin lines:``.
+
+    Returns
+    -------
+    str
+        The units that the intervals are over, by kind where they differ, and the metrics whose intervals have a level
+        below 95 %.
+    """
+    found = cells[cells["low"].notna()]
+    kinds: dict[str, list[str]] = {}
+    for kind in dict.fromkeys(found["kind"]):
+        kinds.setdefault(KINDS[kind].units, []).append(KINDS[kind].label)
+    if not kinds:
+        return ""
+    over = [f"over {units}" + (f" ({', '.join(names)})" if len(kinds) > 1 else "") for units, names in kinds.items()]
+    levels: dict[float, list[str]] = {}
+    for metric, text in found[["metric", INTERVAL]].drop_duplicates().itertuples(index=False):
+        if (level := interval_level(text)) != LEVEL:
+            levels.setdefault(level, []).append(METRICS[metric].label)
+    lower = "; ".join(f"{100 * level:.0f} % for {', '.join(dict.fromkeys(names))}" for level, names in levels.items())
+    return joined(subject, f"95 % intervals {', '.join(over)}", f"({lower})" if lower else "") + "."
