@@ -4,18 +4,13 @@ Data flows one way: checkpoints, datasets -> images -> pretraining -> features -
 tables -> figures -> report. No module imports one that stands later in that order, and none knows Snakemake.
 """
 
-from typing import TYPE_CHECKING, Any
-
-if TYPE_CHECKING:
-    from ssltransfer.evaluation import Evaluation, evaluate, evaluate_features
+from importlib import import_module
 
 __all__ = ["Evaluation", "evaluate", "evaluate_features"]
 
 
-def __getattr__(name: str) -> Any:
+def __getattr__(name: str) -> object:
     """Import the functions for notebooks when they are first used; jobs import their own modules alone."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    from ssltransfer import evaluation
-
-    return getattr(evaluation, name)
+    return getattr(import_module("ssltransfer.evaluation"), name)

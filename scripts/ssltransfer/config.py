@@ -380,6 +380,34 @@ def _cross_check_datasets(suite: Suite, path: Path) -> None:
             _check_members(suite, source.name, f"{path}, row {name!r}")
 
 
+def check_model_table(path: Path, model: str) -> None:
+    """Check a table of models and one row of it as reading a suite does, but for what the suite's tasks decide.
+
+    Raises
+    ------
+    InputError
+        See `load_suite`.
+    """
+    rows = _rows_by_id(path, read_schema("models"), "model")
+    for row in rows.values():
+        _fill_model(row, "")
+    file = Path("config/pretraining.yaml")
+    recipes = read_yaml(file if file.is_file() else package_data(str(file))) or {}
+    own = rows[model]
+    if own["source_accuracy"].startswith("measured:"):
+        own |= {"source_accuracy": ""}
+    config = {"suite": "", "tasks": {}, "pretraining": str(file)}
+    trained_on: dict[str, dict] = {recipe.get("dataset", ""): {} for recipe in recipes.values()}
+    _cross_check_models(Suite(config, {model: own}, trained_on, recipes), {model: own}, path)
+
+
+def check_dataset_table(path: Path, dataset: str) -> None:
+    """Check a table of datasets and one row of it as reading a suite does; InputError as `load_suite`."""
+    rows = _rows_by_id(path, read_schema("datasets"), "dataset")
+    others = {name: row for name, row in rows.items() if name != dataset}
+    _cross_check_datasets(Suite({}, {}, {dataset: rows[dataset], **others}, {}), path)
+
+
 def _check_members(suite: Suite, text: str, where: str) -> None:
     try:
         members, _ = dataset_sources.parse_members(text)
