@@ -190,6 +190,10 @@ def nyuv2_labelled(root):
     with h5py.File(root / "nyu_depth_v2_labeled.mat", "w") as file:
         file["images"] = frames.transpose(0, 3, 2, 1)
         file["rawDepths"] = depth.transpose(0, 2, 1)
+        names = ["study_0001", "study_0001", "bedroom_0002"]
+        letters = [np.array([[ord(letter)] for letter in name], np.uint16) for name in names]
+        texts = [file.create_dataset(f"#refs#/{number}", data=text) for number, text in enumerate(letters)]
+        file["scenes"] = np.array([[text.ref for text in texts]], h5py.ref_dtype)
     savemat(root / "splits.mat", {"trainNdxs": np.array([[2], [3]]), "testNdxs": np.array([[1]])})
     for split, number in (("train", 2), ("train", 3), ("test", 1)):
         path = root / "nyu_normals_gt" / split / f"{number:05d}.png"

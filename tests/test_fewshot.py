@@ -2,6 +2,7 @@ import numpy as np
 import pytest
 from sklearn.neighbors import NearestCentroid
 
+from ssltransfer.analysis.uncertainty import episode_interval
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
@@ -65,7 +66,8 @@ def test_accuracy_equals_scikit_learns_nearest_centroid(shot):
 def test_interval_by_hand():
     result = fewshot.FewShotResult(75, np.array([30, 45, 60]))
     assert result.accuracy == pytest.approx(60)
-    assert result.half_width == pytest.approx(1.96 * np.std([40, 60, 80]) / np.sqrt(3))
+    found, half = episode_interval(result.correct, 75), 1.96 * np.std([40, 60, 80]) / np.sqrt(3)
+    assert (found.low, found.high) == pytest.approx((60 - half, 60 + half))
 
 
 def test_shots_that_are_too_many_are_left_out_with_the_reason():

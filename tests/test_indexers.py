@@ -258,6 +258,7 @@ def test_normals_of_the_labelled_file(tmp_path):
     index = build("nyuv2", tmp_path, "labelled")
     assert index.image == [f"nyu_depth_v2_labeled.mat#{row}" for row in (1, 2, 0)]
     assert index.split == ["train", "train", "test"]
+    assert index.extra["scene"] == ["study_0001", "bedroom_0002", "study_0001"]
     frames = np.random.default_rng(0).integers(0, 256, (3, 4, 6, 3), dtype=np.uint8)
     assert np.array_equal(read_image(tmp_path, index.image[2]), frames[0])
     normals, valid = nyuv2.read_normals(tmp_path, index.extra["normals"][2])

@@ -20,7 +20,8 @@ from ssltransfer.analysis.pairs import (
     tango_lower,
 )
 from ssltransfer.errors import InputError
-from ssltransfer.results.outcome_file import Outcome, outcome_path, save_outcomes
+from ssltransfer.results.outcome_file import Outcome, save_outcomes
+from ssltransfer.results.outcome_header import outcome_path
 from ssltransfer.results.scores import Task, tidy
 
 TASK = Task("p", "linear", "d", "", "top1")

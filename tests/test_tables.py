@@ -15,7 +15,8 @@ from ssltransfer.report.table import Column, Table, latex_text, marks, to_csv, t
 from ssltransfer.report.table_folder import make_tables, read_results, write_results
 from ssltransfer.report.tables import all_tables, domain_table, score_tables
 from ssltransfer.results.metric_info import METRICS
-from ssltransfer.results.outcome_file import Outcome, outcome_path, save_outcomes
+from ssltransfer.results.outcome_file import Outcome, save_outcomes
+from ssltransfer.results.outcome_header import outcome_path
 from ssltransfer.results.scores import AVERAGE, Task
 
 FEW = Task("fewshot-r32", "fewshot", "digits", "5-shot", "accuracy")

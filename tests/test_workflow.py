@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ssltransfer.results.outcome_file import load_outcomes
 from workflow import REPOSITORY, command, numbers, planned, snakemake, succeed, workspace
 
 pytestmark = pytest.mark.slow
@@ -115,6 +116,21 @@ def test_a_changed_setting_plans_its_protocol_and_the_summary(copy):
     suite.write_text(suite.read_text().replace("episodes: 50", "episodes: 60"))
     models = ("toy-random", "toy-simclr", "toy-supervised")
     assert planned(copy) == {("evaluate_fewshot", model): 1 for model in models} | SUMMARY
+
+
+def test_scores_without_outcomes_are_not_measured_again(copy):
+    written = {path: load_outcomes(path) for path in (copy / "results/outcomes").rglob("*.npz")}
+    assert len(written) == len(list((copy / "results/scores").rglob("*.json")))
+    shutil.rmtree(copy / "results/outcomes")
+    assert planned(copy) == {("derive_outcomes", ""): 1} | SUMMARY
+    succeed(copy)
+    assert not planned(copy)
+    for path, outcomes in written.items():
+        assert [outcome.interval for outcome in load_outcomes(path).values()] == [
+            outcome.interval for outcome in outcomes.values()
+        ]
+    os.utime(next(iter(written)), (1, 1))  # as copies may leave them
+    assert not planned(copy)
 
 
 @pytest.fixture

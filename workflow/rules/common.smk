@@ -13,9 +13,10 @@ from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_state, package_data
+from ssltransfer.files import file_state, package_data, read_json
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.report.score_check import list_differences
+from ssltransfer.results.outcome_header import list_missing
 from ssltransfer.settings import job_recipe
 from ssltransfer.versions import version
 
@@ -380,6 +381,28 @@ def unrecorded_differences(wildcards):
     unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
     listed = f"results/differing/{wildcards.suite}.json"
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
+
+
+def derived_outcomes(wildcards):
+    """A list of the scores whose outcomes were derived from what their jobs stored, if any were or have to be.
+
+    Nothing asks for the outcomes themselves, so that scores which were measured without them are not measured again.
+    Once it exists the list stays an input of the summary, which therefore is not made again for its absence.
+    """
+    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    derived = f"results/outcomes/{wildcards.suite}.json"
+    return [derived] if list_missing(missing_outcomes(wildcards), scores, derived) or Path(derived).is_file() else []
+
+
+def missing_outcomes(wildcards):
+    return f"results/missing-outcomes/{wildcards.suite}.json"
+
+
+def scores_without_outcomes(wildcards):
+    """The listed scores that are still part of the suite."""
+    scores = set(suite_scores(wildcards))
+    listed = Path(missing_outcomes(wildcards))
+    return [path for path in read_json(listed)["scores"] if path in scores] if listed.is_file() else []
 
 
 def suite_pictures(wildcards):

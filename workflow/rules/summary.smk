@@ -9,11 +9,32 @@ TITLES = {
 }
 
 
+rule derive_outcomes:
+    """Derive what each test image contributes to scores that were measured without it; nothing is measured again."""
+    input:
+        missing=missing_outcomes,
+        scores=scores_without_outcomes,
+    output:
+        derived="results/outcomes/{suite}.json",
+    log:
+        "logs/derive_outcomes/{suite}.log",
+    wildcard_constraints:
+        suite=SUITE.name,
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=attempt_times(4000),
+        runtime=attempt_times(60),
+    script:
+        "../../scripts/derive_outcomes.py"
+
+
 rule make_tables:
     """Collect the scores of the suite and make its tables."""
     input:
         scores=suite_scores,
         differing=unrecorded_differences,
+        derived=derived_outcomes,
     output:
         # Folders, because the tables and figures of a suite follow from its scores, and none may be left over.
         tables=report(

@@ -7,7 +7,8 @@ from pathlib import Path
 import pandas as pd
 
 from ssltransfer.errors import InputError
-from ssltransfer.results.outcome_file import Outcome, load_outcomes, outcome_path
+from ssltransfer.results.outcome_file import Outcome, load_outcomes
+from ssltransfer.results.outcome_header import outcome_path
 from ssltransfer.results.scores import TASK, Task
 
 NO_OUTCOMES = "no outcomes"
@@ -27,7 +28,7 @@ def cell_outcomes(
         Tidy table with one row per cell; published ones have no outcomes and are left out.
     score_files : iterable of path
         Score files, ``.../scores/{protocol}/{model}/{dataset}.json``; the outcomes are beside them (see
-        `outcome_file.outcome_path`).
+        `outcome_header.outcome_path`).
 
     Yields
     ------

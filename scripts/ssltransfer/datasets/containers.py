@@ -130,6 +130,20 @@ def _matlab_rows(path: Path, name: str, process: int) -> MatlabRows:
     return MatlabRows(path, name)
 
 
+def matlab_texts(path: Path, name: str) -> list[str] | None:
+    """Read a cell array of texts of a MATLAB 7.3 file; None if the file has no such variable, or another kind."""
+    import h5py
+
+    with h5py.File(path, "r") as file:
+        cells = file[name] if isinstance(file.get(name, getlink=True), h5py.HardLink) else None
+        if not isinstance(cells, h5py.Dataset) or h5py.check_dtype(ref=cells.dtype) is not h5py.Reference:
+            return None
+        texts = [file[reference] for reference in np.ravel(cells[()])]
+        if not all(isinstance(text, h5py.Dataset) and text.dtype == np.uint16 and text.size < 1000 for text in texts):
+            return None
+        return ["".join(map(chr, np.ravel(text[()]))) for text in texts]
+
+
 def open_rows(path: Path) -> np.ndarray | MatlabRows:
     """Open a container as uint8 (n, h, w, 3), or (n, h, w) if grey.
 

@@ -23,7 +23,7 @@ from pathlib import Path
 import numpy as np
 from PIL import Image
 
-from ssltransfer.datasets.containers import matlab_rows, read_pickle
+from ssltransfer.datasets.containers import matlab_rows, matlab_texts, read_pickle
 from ssltransfer.datasets.index import Index, concatenate
 from ssltransfer.datasets.layout import missing, read_mat, read_text
 from ssltransfer.errors import InputError
@@ -42,7 +42,8 @@ def index(root: Path, variant: str = "") -> Index:
     """Index the official train and test lists.
 
     An image has no label. Extra columns: ``normals``, what `read_normals` reads, and ``codes``, the image of code
-    words ("" if there is none).
+    words ("" if there is none). With variant ``labelled`` also ``scene``, the scene that a frame was taken in, if the
+    file tells.
     """
     if variant == "labelled":
         return _index_labelled(root)
@@ -77,6 +78,9 @@ def _index_labelled(root: Path) -> Index:
         parts[split] = [f"{LABELLED}#{number - 1}" for number in numbers], [[] for _ in numbers]
     index = concatenate(parts, classes=[])
     index.extra |= {"normals": normals, "codes": [""] * len(normals)}
+    scenes = matlab_texts(root / LABELLED, "scenes")
+    if scenes is not None and len(scenes) == count:
+        index.extra["scene"] = [scenes[int(image.rpartition("#")[2])] for image in index.image]
     return index
 
 

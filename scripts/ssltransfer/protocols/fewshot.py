@@ -6,11 +6,13 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from ssltransfer.analysis.uncertainty import episode_interval
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import SPLITS, Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import bias_warnings, describe_input
+from ssltransfer.results.outcome_file import Outcome, identity
 from ssltransfer.results.score_file import Measurement, percent
 
 
@@ -29,7 +31,7 @@ class FewShotSettings:
 
 @dataclass(frozen=True)
 class FewShotResult:
-    """Outcome of one shot: correct queries of each episode, and their mean with its interval.
+    """Result for one number of shots: correct queries of each episode, and their mean.
 
     Attributes
     ----------
@@ -45,11 +47,6 @@ class FewShotResult:
     def accuracy(self) -> float:
         """Mean episode accuracy in percent."""
         return 100.0 * float(self.correct.mean()) / self.queries
-
-    @property
-    def half_width(self) -> float:
-        """Half-width of the 95 % interval, 1.96 s / sqrt(episodes), in percent points (population s)."""
-        return 100.0 * 1.96 * float(self.correct.std()) / self.queries / np.sqrt(len(self.correct))
 
 
 def possible_shots(labels: np.ndarray, shots: Sequence[int], queries: int, ways: int) -> tuple[list[int], list[str]]:
@@ -191,7 +188,7 @@ def measure_fewshot(
     only = set(norms.values())
     return Measurement(
         kind="fewshot",
-        values=[percent("accuracy", r.accuracy, setting, r.half_width) for setting, (_, r) in selected.items()],
+        values=[percent("accuracy", r.accuracy, setting) for setting, (_, r) in selected.items()],
         checkpoint=next(iter(features.values())).checkpoint,
         preprocessing=describe_input(
             settings.transform, settings.normalisation, features, norms if len(only) > 1 else only.pop()
@@ -205,4 +202,39 @@ def measure_fewshot(
             }
         },
         coverage=coverage(index, SPLITS, np.bincount(labels, minlength=len(index.classes)) >= smallest),
+        outcomes=[
+            episode_outcome(dataset, len(index), settings, setting, result.queries, result.correct)
+            for setting, (_, result) in selected.items()
+        ],
+    )
+
+
+def episode_outcome(
+    dataset: str, images: int, settings: FewShotSettings, setting: str, queries: int, correct: np.ndarray
+) -> Outcome:
+    """Return the outcome of one number of shots: correct queries of each episode.
+
+    Parameters
+    ----------
+    dataset : str
+        Id of the dataset.
+    images : int
+        Its number of images; with the dataset's id and the settings it identifies the episodes.
+    settings : FewShotSettings
+    setting : str
+        Such as ``5-shot``.
+    queries : int
+        Number of queries of an episode.
+    correct : ndarray of int, shape (episodes,)
+    """
+    drawn = f"{dataset} {images} {setting} {settings.ways} {settings.queries} {settings.episodes} {settings.seed}"
+    return Outcome(
+        metric="accuracy",
+        setting=setting,
+        value=100.0 * float(correct.mean()) / queries,
+        units="episodes",
+        identity=identity(np.frombuffer(drawn.encode(), np.uint8)),
+        values=np.asarray(correct, np.int64),
+        scale=100.0 / queries,
+        interval=episode_interval(correct, queries),
     )

@@ -2,6 +2,7 @@
 
 import pandas as pd
 
+from ssltransfer.analysis.uncertainty import CALIBRATED
 from ssltransfer.report.labels import joined
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import INTERVAL, LEVEL, interval_level
@@ -36,3 +37,10 @@ def interval_note(cells: pd.DataFrame, subject: str) -> str:
             levels.setdefault(level, []).append(METRICS[metric].label)
     lower = "; ".join(f"{100 * level:.0f} % for {', '.join(dict.fromkeys(names))}" for level, names in levels.items())
     return joined(subject, f"95 % intervals {', '.join(over)}", f"({lower})" if lower else "") + "."
+
+
+def calibration_note(cells: pd.DataFrame) -> str:
+    """Say how many calibration errors sampling noise explains; empty where none has an interval."""
+    texts = cells.loc[cells["metric"].eq("ece") & cells["low"].notna(), INTERVAL]
+    inside = sum(CALIBRATED in text for text in texts)
+    return f"{inside} of {len(texts)} calibration errors are {CALIBRATED} (see scores.csv)." if len(texts) else ""

@@ -8,7 +8,7 @@ import pandas as pd
 from ssltransfer.analysis.noise import NORMAL, average_error
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks_of, transfer_targets
-from ssltransfer.report.intervals import interval_note
+from ssltransfer.report.intervals import calibration_note, interval_note
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.paper_tables import paper_tables
@@ -193,7 +193,8 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
     cells = matrix[matrix.notna().any(axis=1)]
     footer = _correlation_row(tasks, cells.columns, results) if name == "properties" else None
     kinds = {task.kind for task in tasks}
-    caption = joined(caption, interval_note(results.cells[results.cells["kind"].isin(kinds)], HALF_WIDTHS))
+    own = results.cells[results.cells["kind"].isin(kinds)]
+    caption = joined(caption, interval_note(own, HALF_WIDTHS), calibration_note(own))
     halves = _half_widths(results, cells)
     return Table(name, title, caption, cells, columns, labels.models, halves, footer=footer)
 

@@ -6,19 +6,20 @@ small files. A unit is whatever is resampled: a test image, a scene of several i
 
 import json
 import zlib
-from collections.abc import Mapping
-from dataclasses import asdict, dataclass, field
+from collections.abc import Mapping, Sequence
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
+from ssltransfer.results.outcome_header import HEADER, SCHEMA_VERSION, parse_header
 from ssltransfer.row_file import load_arrays
 
-SCHEMA_VERSION = 1
-HEADER = "header"
-"""Name of the array that holds everything but the arrays, as JSON text."""
+TOLERANCE = 5e-4
+"""Largest relative difference of a value computed from stored files, which are rounded to float32, from its score."""
 ARRAYS = ("values", "strata", "replicates")
 """Names of the arrays of an outcome that have a meaning for every metric; any other is a part of its metric."""
 
@@ -92,6 +93,35 @@ class Outcome:
         return self.setting, self.metric
 
 
+def assign_values(values: Sequence[Mapping], outcomes: Sequence[Outcome]) -> list[Outcome]:
+    """Return outcomes with the values of the score file that they belong to.
+
+    Parameters
+    ----------
+    values : sequence of mapping
+        Entries ``values`` of a score file; each has its outcome.
+    outcomes : sequence of Outcome
+
+    Raises
+    ------
+    InputError
+        A value has no outcome, or another one than it by more than `TOLERANCE`.
+    """
+    by_name, found = {outcome.name: outcome for outcome in outcomes}, []
+    for entry in values:
+        name, value = (entry["setting"], entry["metric"]), entry["value"]
+        outcome = by_name.get(name)
+        if outcome is None:
+            raise InputError(f"no outcomes of {' '.join(filter(None, name))}")
+        if abs(outcome.value - value) > TOLERANCE * max(1.0, abs(value)):
+            raise InputError(f"{' '.join(filter(None, name))} is {outcome.value:.8g}, the score file says {value:.8g}")
+        interval = outcome.interval
+        if interval is not None:
+            interval = replace(interval, low=min(interval.low, value), high=max(interval.high, value))
+        found.append(replace(outcome, value=value, interval=interval))
+    return found
+
+
 def identity(*arrays: np.ndarray) -> str:
     """Fingerprint of the units of a test set, made of arrays that are the same for all models: labels, names."""
     checksum = 0
@@ -100,16 +130,10 @@ def identity(*arrays: np.ndarray) -> str:
     return f"{checksum:08x}"
 
 
-def outcome_path(score_path: str | Path) -> Path:
-    """Path of the outcome file that belongs to a score file."""
-    path = Path(score_path)
-    *_, protocol, model, _ = path.parts
-    return path.parents[3] / "outcomes" / protocol / model / f"{path.stem}.npz"
-
-
 def save_outcomes(path: str | Path, outcomes: list[Outcome]) -> None:
     """Write the outcomes of a cell as a compressed npz file."""
-    header, arrays = [], {}
+    header: list[dict] = []
+    arrays: dict[str, Any] = {}
     for number, outcome in enumerate(outcomes):
         own = {name: getattr(outcome, name) for name in ARRAYS} | outcome.parts
         arrays |= {f"{number}.{name}": array for name, array in own.items() if array.size}
@@ -117,15 +141,16 @@ def save_outcomes(path: str | Path, outcomes: list[Outcome]) -> None:
         interval = asdict(outcome.interval) if outcome.interval else None
         header.append({name: getattr(outcome, name) for name in texts} | {"interval": interval})
     content = json.dumps({"schema": SCHEMA_VERSION, "outcomes": header})
+    arrays[HEADER] = np.frombuffer(content.encode(), np.uint8)
     with atomic_write(path) as temporary:
-        np.savez_compressed(temporary, **{HEADER: np.array(content)}, **arrays)
+        np.savez_compressed(temporary, **arrays)
 
 
 def load_outcomes(path: str | Path) -> dict[tuple[str, str], Outcome]:
     """Read what `save_outcomes` wrote, by setting and metric; InputError if the file is something else."""
     arrays = load_arrays(path, "outcomes")
     found = {}
-    for number, entry in enumerate(_header(path, arrays)):
+    for number, entry in enumerate(parse_header(path, arrays.get(HEADER, np.empty(0, np.uint8)).tobytes())):
         prefix = f"{number}."
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
         parts = {name: array for name, array in own.items() if name not in ARRAYS}
@@ -134,25 +159,3 @@ def load_outcomes(path: str | Path) -> dict[tuple[str, str], Outcome]:
         outcome = Outcome(**entry | known | {"interval": interval, "parts": parts})
         found[outcome.name] = outcome
     return found
-
-
-def read_intervals(path: str | Path) -> dict[tuple[str, str], dict]:
-    """Read values, intervals and notes alone, by setting and metric; quick, because the arrays are left unread."""
-    try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            entries = _header(path, {HEADER: arrays[HEADER]})
-    except InputError:
-        raise
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"{path} holds no outcomes of this workflow ({error}); delete it") from None
-    return {(entry["setting"], entry["metric"]): entry for entry in entries}
-
-
-def _header(path: str | Path, arrays: Mapping[str, np.ndarray]) -> list[dict]:
-    try:
-        header = json.loads(str(arrays[HEADER]))
-        if header["schema"] == SCHEMA_VERSION:
-            return header["outcomes"]
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise InputError(f"{path} holds no outcomes of this version; delete it, and they are derived again")

@@ -4,11 +4,13 @@ Light on imports, because every protocol's job writes one; `scores` reads and ch
 """
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 
 from ssltransfer.files import write_json
 from ssltransfer.jobs import RUN, log
+from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
+from ssltransfer.results.outcome_header import outcome_path
 
 SCHEMA_VERSION = 2
 """Version of the form of score files; those of version 1 do not name it, and have neither coverage nor run."""
@@ -25,7 +27,7 @@ class Measurement:
     kind : str
         What was measured, a key of `metric_info.KINDS`.
     values : list of dict
-        ``metric``, ``setting``, ``value``, ``unit`` and, where there is an interval, ``low`` and ``high``.
+        ``metric``, ``setting``, ``value``, ``unit``; `write` adds the intervals of the outcomes.
     checkpoint : dict
         Source and hash of the checkpoint.
     preprocessing : dict
@@ -40,6 +42,8 @@ class Measurement:
         Images and classes that were used, of those promised (see `datasets.coverage.coverage`); None if unknown.
     schedule : str, dict or None
         Of a protocol that trains: `FULL`, or what was shortened (see `training_schedule`). None for others.
+    outcomes : list of Outcome
+        What each test unit contributes to each value.
     """
 
     kind: str
@@ -51,6 +55,7 @@ class Measurement:
     more: dict = field(default_factory=dict)
     coverage: dict | None = None
     schedule: str | dict | None = None
+    outcomes: list[Outcome] = field(default_factory=list)
 
 
 def training_schedule(shortened: str) -> str | dict:
@@ -66,7 +71,10 @@ def write(
     versions: dict[str, str],
     usage: dict,
 ) -> None:
-    """Write a score file, and its warnings to the log.
+    """Write a score file with its intervals, the outcomes that belong to it, and its warnings to the log.
+
+    The outcomes (see `outcome_header.outcome_path`) are no declared output of a rule: Snakemake compares the settings
+    of a finished job only if it has a record of every output, which jobs of before there were outcomes do not have.
 
     Parameters
     ----------
@@ -83,10 +91,12 @@ def write(
     """
     for warning in measurement.warnings:
         log.warning("%s", warning)
+    outcomes = assign_values(measurement.values, measurement.outcomes) if measurement.outcomes else []
+    intervals = {outcome.name: asdict(outcome.interval) for outcome in outcomes if outcome.interval}
     entries = {
         "schema": SCHEMA_VERSION,
         "kind": measurement.kind,
-        "values": measurement.values,
+        "values": [value | intervals.get((value["setting"], value["metric"]), {}) for value in measurement.values],
         "coverage": measurement.coverage,
         "schedule": measurement.schedule,
         "settings": dict(settings),
@@ -101,6 +111,8 @@ def write(
         "cost": usage,
     }
     write_json(path, dict(cell.items()) | entries | measurement.more)
+    if outcomes:  # after the score, so that they are never older
+        save_outcomes(outcome_path(path), outcomes)
 
 
 def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:
@@ -109,9 +121,6 @@ def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str
     return both | {"protocol": f"{trained['protocol']}.{own['protocol']}"}
 
 
-def percent(metric: str, value: float, setting: str = "", half_width: float | None = None) -> dict:
-    """Return one entry of `values`: a percentage, with its 95 % interval (clipped to 0..100) if it has one."""
-    entry = {"metric": metric, "setting": setting, "value": value, "unit": "percent"}
-    if half_width is not None:
-        entry |= {"low": max(0.0, value - half_width), "high": min(100.0, value + half_width)}
-    return entry
+def percent(metric: str, value: float, setting: str = "") -> dict:
+    """Return one entry of `values`: a percentage."""
+    return {"metric": metric, "setting": setting, "value": value, "unit": "percent"}

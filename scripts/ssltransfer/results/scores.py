@@ -15,7 +15,7 @@ high      upper end of the 95 % interval
 source    ``measured``, ``published-v1`` or ``published-v2``
 partial   the part of the data that the number was measured on, empty for all of it
 shortened how the training behind the number was shortened, empty where it was not
-interval  how the interval was computed, followed by its level where that is not 0.95, empty where that is unknown
+interval  how the interval was computed, followed by its level where that is not 0.95, or why there is none
 ========  ==================================================================================
 """
 
@@ -32,6 +32,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import package_data, read_json
 from ssltransfer.results.marks import MARKS, partial, shortened
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+from ssltransfer.results.outcome_header import belong, outcome_path, read_intervals
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
 AVERAGE = "average"
@@ -152,8 +153,28 @@ def collect_scores(
         head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
         head |= {"source": "measured", "shortened": shortened(score)}
         head["partial"] = partial(score, (promised or {}).get(score["dataset"]))
-        rows += [head | value | {INTERVAL: describe_interval(value)} for value in score["values"]]
+        outcomes = _outcomes_of(path, score)
+        rows += [head | _with_interval(value, outcomes) for value in score["values"]]
     return tidy(rows)
+
+
+def _outcomes_of(path: str | Path, score: Mapping) -> dict[tuple[str, str], dict]:
+    """Headers of the outcomes of a score; empty where there are none, or those of other values."""
+    try:
+        entries = read_intervals(outcome_path(path))
+    except (InputError, IndexError):  # the path of a score outside of a results folder is shorter
+        return {}
+    return entries if belong(entries, score["values"]) else {}
+
+
+def _with_interval(value: Mapping, outcomes: Mapping[tuple[str, str], Mapping]) -> dict:
+    """Return a value with the interval of its outcome, where it has one, or the reason why there is none."""
+    outcome = outcomes.get((value["setting"], value["metric"]))
+    if outcome is None:
+        return {**value, INTERVAL: describe_interval(value)}
+    if outcome["interval"] is None:
+        return {**value, "low": None, "high": None, INTERVAL: outcome["note"]}
+    return {**value, **outcome["interval"], INTERVAL: describe_interval(outcome["interval"])}
 
 
 def describe_interval(value: Mapping) -> str:

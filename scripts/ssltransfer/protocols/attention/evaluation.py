@@ -12,6 +12,7 @@ from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid, attention_map, diffusion
 from ssltransfer.protocols.attention.occlusion import Occluder
 from ssltransfer.protocols.attention.settings import AttentionSettings
+from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent
 from ssltransfer.row_file import read_array, save_array
@@ -125,6 +126,7 @@ def measure_attention(
         details={"masks": len(grid.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
         warnings=[approximation] if grid.stride > 1 else [],
         coverage=covered,
+        outcomes=image_mean_outcomes(names, {"attentive-diffusion": values}),
     )
 
 

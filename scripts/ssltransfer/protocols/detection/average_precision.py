@@ -103,21 +103,64 @@ def evaluate(
     -------
     Evaluation
     """
+    return accumulate(match_detections(detections, objects, classes, thresholds, sort), rule, absent)
+
+
+@dataclass(frozen=True)
+class Matches:
+    """Ranked detections, compared with the objects of their images.
+
+    Attributes
+    ----------
+    image : ndarray of int, shape (n,)
+        Row of the image of each detection; class by class, higher scores first.
+    edges : ndarray of int, shape (classes + 1,)
+        Where the detections of each class begin and end.
+    correct, wrong : ndarray of bool, shape (thresholds, n)
+        Neither where a difficult object leaves the detection out.
+    to_find : ndarray of int, shape (classes,)
+        Number of objects that are not difficult.
+    thresholds : tuple of float
+    """
+
+    image: np.ndarray
+    edges: np.ndarray
+    correct: np.ndarray
+    wrong: np.ndarray
+    to_find: np.ndarray
+    thresholds: tuple[float, ...]
+
+
+def match_detections(
+    detections: Detections,
+    objects: GroundTruth,
+    classes: int,
+    thresholds: tuple[float, ...] = THRESHOLDS,
+    sort: str = "stable",
+) -> Matches:
+    """Compare detections with objects; the parameters are those of `evaluate`."""
     order = _ranking(detections, classes, sort)
     found, overlap = _best_objects(detections, objects, order)
-    label = detections.label[order]
     difficult = np.append(objects.difficult.astype(bool), False)[found]
-    to_find = np.bincount(objects.label[~objects.difficult.astype(bool)], minlength=classes)
-    edges = np.searchsorted(label, np.arange(classes + 1))
-    table = np.full((len(thresholds), classes), absent, dtype=np.float64)
+    correct, wrong = (np.zeros((len(thresholds), len(order)), bool) for _ in range(2))
     for row, threshold in enumerate(thresholds):
         above = overlap > threshold
-        correct = _first_of_each(np.where(above & ~difficult, found, -1))
-        wrong = ~correct & ~(above & difficult)
-        for k in np.flatnonzero(to_find):
-            mine = slice(edges[k], edges[k + 1])
-            table[row, k] = 100 * _average_precision(correct[mine], wrong[mine], to_find[k], rule)
-    return Evaluation(table, tuple(thresholds))
+        correct[row] = _first_of_each(np.where(above & ~difficult, found, -1))
+        wrong[row] = ~correct[row] & ~(above & difficult)
+    edges = np.searchsorted(detections.label[order], np.arange(classes + 1))
+    to_find = np.bincount(objects.label[~objects.difficult.astype(bool)], minlength=classes)
+    return Matches(detections.image[order], edges, correct, wrong, to_find, tuple(thresholds))
+
+
+def accumulate(matches: Matches, rule: str, absent: float = 0.0) -> Evaluation:
+    """Average precision of matched detections; the parameters are those of `evaluate`."""
+    table = np.full((len(matches.thresholds), len(matches.to_find)), absent, dtype=np.float64)
+    for k in np.flatnonzero(matches.to_find):
+        mine = slice(matches.edges[k], matches.edges[k + 1])
+        for row in range(len(table)):
+            correct, wrong = matches.correct[row, mine], matches.wrong[row, mine]
+            table[row, k] = 100 * _average_precision(correct, wrong, matches.to_find[k], rule)
+    return Evaluation(table, matches.thresholds)
 
 
 def _ranking(detections: Detections, classes: int, sort: str) -> np.ndarray:

@@ -7,9 +7,15 @@ import numpy as np
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
-from ssltransfer.protocols.detection.average_precision import THRESHOLDS, evaluate, round_like_detectron2
+from ssltransfer.protocols.detection.average_precision import (
+    THRESHOLDS,
+    accumulate,
+    match_detections,
+    round_like_detectron2,
+)
 from ssltransfer.protocols.detection.boxes import Detections
 from ssltransfer.protocols.detection.objects import Annotations, voc_objects
+from ssltransfer.protocols.detection.outcomes import detection_outcomes
 from ssltransfer.protocols.detection.pictures import LOWEST_SCORE, choose_examples, draw
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.results.picture_file import Pictures
@@ -43,7 +49,8 @@ def measure_detections(
     """
     rows = np.flatnonzero(index.split_array() == "test")
     objects = voc_objects(annotations, rows)
-    found = evaluate(round_like_detectron2(detections), objects, len(index.classes), settings.rule)
+    matches = match_detections(round_like_detectron2(detections), objects, len(index.classes))
+    found = accumulate(matches, settings.rule)
     counts = np.bincount(objects.label[~objects.difficult], minlength=len(index.classes))
     per_class = {
         name: {"objects": int(counts[k]), "ap": float(found.per_class[:, k].mean())}
@@ -69,6 +76,7 @@ def measure_detections(
         warnings=_warnings(index, counts, trained["scaling"], settings),
         coverage=coverage(index, used=counts > 0),
         schedule=training_schedule(text if seen < papers else ""),
+        outcomes=detection_outcomes(matches, objects, rows, settings.rule),
     )
 
 

@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.protocols.inversion import similarity
 from ssltransfer.protocols.inversion.inverted_file import Inverted
 from ssltransfer.protocols.inversion.settings import EvaluationSettings
@@ -57,6 +58,7 @@ def measure_inversion(
         warnings=_warnings(missing, settings),
         coverage=trained.get("coverage"),
         schedule=training_schedule(_shortened(settings)),
+        outcomes=image_mean_outcomes(inverted.names, {metric: values for metric, (_, values) in found.items()}),
     )
 
 

@@ -14,6 +14,7 @@ from ssltransfer.protocols.input_norms import bias_warnings, describe_input
 from ssltransfer.protocols.linear import classification_metrics
 from ssltransfer.protocols.linear.design_matrix import Rows
 from ssltransfer.protocols.linear.logistic import Fit, fit_path, official_path
+from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.results.prediction_file import Predictions
 from ssltransfer.results.score_file import Measurement, percent
@@ -180,6 +181,12 @@ def measure_linear(
     selected = [draw[norm] for draw, norm in zip(draws, norms, strict=True)]
     results, norm, result = draws[0], norms[0], selected[0]
     missed = {name: ", ".join(found.missed) for name, found in results.items() if found.missed}
+    predictions = Predictions(
+        test_scores=result.test_scores.astype(np.float32),
+        test_labels=labels[split.test],
+        validation_scores=result.validation_scores.astype(np.float32),
+        validation_labels=labels[split.val],
+    )
     measurement = Measurement(
         kind="linear",
         values=[percent(metric, result.test)],
@@ -200,12 +207,7 @@ def measure_linear(
             "curve": {name: found.curve for name, found in results.items()},
         },
         coverage=coverage(index),
-    )
-    predictions = Predictions(
-        test_scores=result.test_scores.astype(np.float32),
-        test_labels=labels[split.test],
-        validation_scores=result.validation_scores.astype(np.float32),
-        validation_labels=labels[split.val],
+        outcomes=classification_outcomes(metric, predictions),
     )
     return measurement, predictions
 

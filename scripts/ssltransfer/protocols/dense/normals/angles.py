@@ -12,6 +12,8 @@ THRESHOLDS = (11.25, 22.5, 30.0)
 BINS = 180_000
 MEDIAN_TOLERANCE = 180 / BINS / 2
 """Largest difference in degrees between the median of the histogram and the exact one: half a bin."""
+COARSE_BINS = 1440
+"""Number of bins of 0.125 degrees, for one histogram per image."""
 
 
 def angles(predicted: np.ndarray, truth: np.ndarray) -> np.ndarray:
@@ -50,6 +52,8 @@ class AngularErrors:
     images : list of dict
         For each image in turn ``pixels``, the number of valid ones, and, if there are any, ``mean`` and ``median``
         (degrees, exact) and ``within`` (percent below each of `THRESHOLDS`).
+    histograms : list of ndarray of uint32, shape (COARSE_BINS,)
+        Errors of each image, counted in bins whose edges contain `THRESHOLDS`.
     """
 
     def __init__(self) -> None:
@@ -57,6 +61,7 @@ class AngularErrors:
         self._below = np.zeros(len(THRESHOLDS), np.int64)
         self._sum = 0.0
         self.images: list[dict] = []
+        self.histograms: list[np.ndarray] = []
 
     @property
     def pixels(self) -> int:
@@ -65,6 +70,8 @@ class AngularErrors:
 
     def add(self, errors: np.ndarray) -> None:
         """Add the errors of one image's valid pixels, in degrees from 0 to 180, shape (n,); n may be 0."""
+        coarse = np.minimum((errors * (COARSE_BINS / 180)).astype(np.int64), COARSE_BINS - 1)
+        self.histograms.append(np.bincount(coarse, minlength=COARSE_BINS).astype(np.uint32))
         if len(errors) == 0:
             self.images.append({"pixels": 0})
             return

@@ -12,10 +12,11 @@ from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.files import atomic_write
-from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
+from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, resized
 from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork, logits_to_normals
+from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes, test_scenes
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import timetable
@@ -25,8 +26,6 @@ from ssltransfer.settings import defaults
 
 BATCH_PIXELS = 300_000
 """Number of pixels of a batch; the probabilities of 40 code words take 160 bytes per pixel."""
-SHARES = [f"within-{threshold:g}" for threshold in THRESHOLDS]
-"""Names of the metrics that are percentages of pixels."""
 
 
 @dataclass(frozen=True)
@@ -108,6 +107,7 @@ def measure_normals(
         Input normalisation.
     settings : NormalsSettings
     """
+    rows = np.flatnonzero(index.split_array() == "test")
     empty, images = sum(image["pixels"] == 0 for image in errors.images), len(errors.images)
     epochs, papers = settings.schedule.epochs, defaults("normals")["schedule"]["epochs"]
     warnings = [f"{empty} of {images} test images have no known normal"] if empty else []
@@ -145,6 +145,13 @@ def measure_normals(
         warnings=warnings,
         coverage=coverage(index),
         schedule=training_schedule(text if epochs < papers else ""),
+        outcomes=normals_outcomes(
+            [index.image[row] for row in rows],
+            test_scenes(index),
+            errors.images,
+            errors.median(),
+            np.array(errors.histograms),
+        ),
     )
 
 

@@ -1,0 +1,97 @@
+"""Headers of outcome files, and which scores lack their outcomes; reads no arrays, because planning has no numpy."""
+
+import json
+import zipfile
+from collections.abc import Iterable
+from pathlib import Path
+
+from ssltransfer.errors import InputError, first_line
+from ssltransfer.files import read_json, write_json
+
+SCHEMA_VERSION = 1
+HEADER = "header"
+"""Name of the array of bytes that holds everything but the arrays, as JSON text."""
+
+
+def outcome_path(score_file: str | Path) -> Path:
+    """Return the path of the outcomes of a score file ``.../scores/{protocol}/{model}/{dataset}.json``."""
+    path = Path(score_file).absolute()
+    return path.parents[3] / "outcomes" / Path(*path.parts[-3:]).with_suffix(".npz")
+
+
+def read_intervals(path: str | Path) -> dict[tuple[str, str], dict]:
+    """Read values, intervals and notes alone, by setting and metric; quick, because the arrays are left unread.
+
+    Raises
+    ------
+    InputError
+        If the file is missing, damaged or something else.
+    """
+    try:
+        with zipfile.ZipFile(path) as file:
+            content = file.read(f"{HEADER}.npy")
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise _not_outcomes(path, first_line(error)) from None
+    # An array of bytes of format 1.0: magic and version (8 bytes), length of the description, description, bytes.
+    entries = parse_header(path, content[10 + int.from_bytes(content[8:10], "little") :])
+    return {(entry["setting"], entry["metric"]): entry for entry in entries}
+
+
+def parse_header(path: str | Path, content: bytes) -> list[dict]:
+    """Return the entries of a header, one per outcome; InputError if it is not one of this version."""
+    try:
+        header = json.loads(content)
+        if header["schema"] == SCHEMA_VERSION:
+            return header["outcomes"]
+    except (KeyError, TypeError, ValueError):
+        pass
+    raise _not_outcomes(path, "its header is not of this version")
+
+
+def _not_outcomes(path: str | Path, reason: str) -> InputError:
+    return InputError(f"{path} holds no outcomes of this workflow ({reason}); delete it, and they are derived again")
+
+
+def has_outcomes(score_file: str | Path) -> bool:
+    """Whether the outcomes of a score are there and belong to it.
+
+    Outcomes that are not older than the score are its own; of others (of copied files) the values are compared.
+    """
+    outcomes = outcome_path(score_file)
+    try:
+        if outcomes.stat().st_mtime >= Path(score_file).stat().st_mtime:
+            return True
+        return belong(read_intervals(outcomes), read_json(score_file)["values"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return False
+
+
+def belong(entries: dict[tuple[str, str], dict], values: list[dict]) -> bool:
+    """Whether the outcomes with these headers are those of a score with these values."""
+    own = {(value["setting"], value["metric"]): value["value"] for value in values}
+    return own == {name: entry["value"] for name, entry in entries.items()}
+
+
+def list_missing(list_file: str | Path, score_files: Iterable[str | Path], derived: str | Path) -> bool:
+    """List the scores whose outcomes are missing as JSON, if that is news: a later file derives them again.
+
+    Parameters
+    ----------
+    list_file : path
+        Written if any outcomes are missing, unless it says the same already and is later than `derived`.
+    score_files : iterable of path
+    derived : path
+        What is written when the outcomes of the list have been derived.
+
+    Returns
+    -------
+    bool
+        Whether any outcomes are missing.
+    """
+    missing = [str(path) for path in score_files if not has_outcomes(path)]
+    list_file, derived = Path(list_file), Path(derived)
+    known = list_file.is_file() and read_json(list_file) == {"scores": missing}
+    done = known and derived.is_file() and derived.stat().st_mtime >= list_file.stat().st_mtime
+    if missing and (done or not known):
+        write_json(list_file, {"scores": missing})
+    return bool(missing)
