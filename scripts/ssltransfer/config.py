@@ -7,7 +7,7 @@ import codecs
 import csv
 import re
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -95,6 +95,15 @@ class Suite:
             for dataset in names:
                 for model in models:
                     yield Cell(protocol, model, dataset)
+
+    def shown_instead(self, cell: Cell) -> Cell | None:
+        """The cell whose score may be shown in place of this one: detectron2's of a task of the torchvision backend.
+
+        detectron2 is what the paper used, and a detector takes hours; so its score is shown where it is there and the
+        other one is not.
+        """
+        other = other_backend(self.config["protocols"], cell.protocol, "detectron2")
+        return replace(cell, protocol=other) if other not in (None, cell.protocol) else None
 
     def settings(self, protocol: str) -> dict:
         """The settings block of a protocol, with all defaults filled in."""
@@ -309,6 +318,8 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         return path if path.exists() or path.is_absolute() else base / path
 
     config["protocols"] = _named_blocks(config, located("blocks"), schema)
+    if config["detection"]:
+        config |= _with_backend(config)
     models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
     datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
     for row in models.values():
@@ -364,6 +375,33 @@ def read_blocks(own: Mapping[str, Mapping]) -> dict[str, dict]:
     part = {"properties": {"protocols": schema["properties"]["protocols"]}, "$defs": schema["$defs"]}
     _check({"protocols": blocks}, part, "config")
     return _named_blocks({"protocols": blocks}, package_data("config/protocols.yaml"), schema)
+
+
+def other_backend(blocks: dict[str, dict], protocol: str, backend: str) -> str | None:
+    """Return the block of this detection backend that is otherwise equal to a protocol's; None if there is none.
+
+    A protocol whose own block has the backend, or is not one of detection, is returned as it is.
+    """
+    block = blocks.get(protocol, {})
+    if block.get("kind") != "detection" or block["backend"] == backend:
+        return protocol
+    return next((name for name, other in blocks.items() if other == block | {"backend": backend}), None)
+
+
+def _with_backend(config: dict) -> dict:
+    """Return tasks and models_of with every detection block replaced by its equal of the backend `detection`."""
+    backend, blocks = config["detection"], config["protocols"]
+    changed: dict[str, dict] = {"tasks": {}, "models_of": {}}
+    for key, values in changed.items():
+        for protocol, names in config[key].items():
+            name = other_backend(blocks, protocol, backend)
+            if name is None:
+                raise InputError(
+                    f"config: detection: found {backend!r}, but no settings block is equal to {protocol!r} of "
+                    f"{key} with backend: {backend}; add one to protocols"
+                )
+            values[name] = list(dict.fromkeys([*values.get(name, []), *names]))
+    return changed
 
 
 def _cross_check_datasets(suite: Suite, path: Path) -> None:

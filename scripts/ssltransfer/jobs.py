@@ -47,6 +47,9 @@ def job(log_file: str) -> Iterator[None]:
         )
         yield
         log.info("cost %s", json.dumps(cost.report()))
+    except KeyboardInterrupt:
+        log.error("interrupted")
+        raise
     except InputError as error:
         log.error("%s", one_line(error))
         sys.exit(f"Error: {one_line(error)}")

@@ -1,7 +1,11 @@
 # Needs: the merged config and the tables in config/.
 # Makes: SUITE (the validated suite), wildcard constraints, and the input and parameter functions of the rules.
+import atexit
+import os
 import re
+import shlex
 import sys
+from importlib.util import find_spec
 from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
@@ -9,12 +13,14 @@ from snakemake.io import IOFile
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import NORMS, PUBLISHED, load_suite, read_table
+from ssltransfer.config import NORMS, PUBLISHED, Cell, load_suite, read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
 from ssltransfer.device import has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data, read_json
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.interrupts import QuietStop
+from ssltransfer.report.missing import FailedJob, failed_job_lines, missing_lines, missing_scores, write_missing
 from ssltransfer.report.score_check import list_differences
 from ssltransfer.results.outcome_header import list_missing
 from ssltransfer.settings import job_recipe
@@ -46,9 +52,18 @@ if Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent):
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
+# With `available`, the list of the scores that do not exist.
+MISSING = f"results/missing/{SUITE.name}.json"
+
+# Ctrl-C ends a run with one line. Jobs are processes of their own.
+STOP = QuietStop(logger) if workflow.is_main_process else None
+
 # A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
 GPU_HERE = int(has_gpu())
+
+# Whether jobs can have detectron2: from an environment of their own, or installed beside Snakemake.
+DETECTRON2 = bool(workflow.deployment_settings.deployment_method) or find_spec("detectron2") is not None
 
 # Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
 KINDS_WITH_PICTURES = ("detection", "normals", "inversion", "attention")
@@ -97,6 +112,39 @@ wildcard_constraints:
     transform=TRANSFORM,
     norm=any_of(NORMS),
     suite=SUITE.name,
+
+
+# What a run says at its end
+
+
+def say_at_the_end(lines):
+    """Print lines on the terminal after Snakemake's own last ones."""
+    if lines:
+        atexit.register(print, *lines, sep="\n", file=sys.stderr)
+
+
+def success_lines():
+    """Scores that are missing, and the reports that were asked for."""
+    reports = {str(path) for job in workflow.dag.jobs for path in job.output if Path(path).name == "report.html"}
+    missing = [] if all(map(shown_cell, SUITE.cells())) else missing_lines(MISSING, SUITE)
+    return [*missing, f"Report: {', '.join(sorted(reports))}"] if reports else []
+
+
+def failure_lines():
+    """Each job that failed, why, and how to go on without it; nothing after Ctrl-C."""
+    if STOP.stopped:
+        return []
+    jobs = [single for job in workflow.scheduler.failed for single in getattr(job, "jobs", [job])]
+    failed = [FailedJob(job.rule.name, tuple(job.wildcards_dict.values()), next(iter(job.log), "")) for job in jobs]
+    return [*failed_job_lines(failed), *without_failed()]
+
+
+def without_failed():
+    """How a report is made without the scores that failed, and what the one that is there was made of."""
+    old = "; the one that is there is older" if Path(SUITE_REPORT).exists() else ""
+    options = shlex.split(command_options())
+    options = [*options, "available=true"] if "--config" in options else [*options, "--config", "available=true"]
+    return [f"Report of the scores that exist{old}: snakemake {shlex.join(options)}"]
 
 
 # Resources
@@ -345,6 +393,20 @@ def attention_images(wildcards):
     return f"results/datasets/{wildcards.dataset}/stretch{frame}.npy"
 
 
+# detection.smk
+
+
+def detectron2_index(wildcards):
+    """The index of the dataset; a job that would need detectron2 but cannot get it is refused while jobs are planned."""
+    score = score_file(Cell(**wildcards))
+    if not (DETECTRON2 or Path(score).exists()):
+        raise WorkflowError(
+            f"{score} needs detectron2, which this environment does not have: add --sdm conda, or measure with "
+            "--config detection=torchvision"
+        )
+    return index_file(wildcards)
+
+
 # normals.smk
 
 
@@ -366,9 +428,32 @@ def normals_input(wildcards):
 # summary.smk
 
 
+def score_file(cell):
+    return f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
+
+
+def shown_cell(cell):
+    """The cell, or the one whose score is shown instead; with `available` None if there is no score."""
+    other = SUITE.shown_instead(cell)
+    if Path(score_file(cell)).exists():
+        return cell
+    if other and Path(score_file(other)).exists():
+        return other
+    return None if SUITE.config["available"] else cell
+
+
+def shown_cells():
+    return [shown for shown in map(shown_cell, SUITE.cells()) if shown]
+
+
+def made_files(paths):
+    """Files that belong to the scores of a suite; with `available` those that exist."""
+    return [path for path in paths if Path(path).exists() or not SUITE.config["available"]]
+
+
 def suite_scores(wildcards):
     """All score files of the suite."""
-    return [f"results/scores/{c.protocol}/{c.model}/{c.dataset}.json" for c in SUITE.cells()]
+    return [score_file(cell) for cell in shown_cells()]
 
 
 def unrecorded_differences(wildcards):
@@ -405,21 +490,38 @@ def scores_without_outcomes(wildcards):
     return [path for path in read_json(listed)["scores"] if path in scores] if listed.is_file() else []
 
 
+def missing_list(wildcards):
+    """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
+    missing = [cell for cell in SUITE.cells() if not shown_cell(cell)]
+    if missing:
+        write_missing(MISSING, missing_scores(SUITE, missing, command_options()))
+    return [MISSING] if missing else []
+
+
+def command_options():
+    """The options that name this suite on the command line."""
+    files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
+    settings = [f"{key}={value}" for key, value in workflow.config_settings.config.items() if key != "available"]
+    return shlex.join((["--configfile", *files] if files else []) + (["--config", *settings] if settings else []))
+
+
 def suite_pictures(wildcards):
     """The pictures that jobs of the suite made of their results."""
-    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in KINDS_WITH_PICTURES]
-    return [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells if wildcards.suite == SUITE.name]
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_PICTURES]
+    paths = [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells]
+    return made_files(paths) if wildcards.suite == SUITE.name else []
 
 
 def suite_curves(wildcards):
     """The training losses of the suite's jobs."""
-    cells = [c for c in SUITE.cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
-    return [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells if wildcards.suite == SUITE.name]
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
+    paths = [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells]
+    return made_files(paths) if wildcards.suite == SUITE.name else []
 
 
 def protocol_kinds(wildcards):
     """Protocol -> kind; the suites of published numbers have no protocols of their own."""
-    return {p: SUITE.kind(p) for p in SUITE.config["tasks"]} if wildcards.suite == SUITE.name else {}
+    return {c.protocol: SUITE.kind(c.protocol) for c in shown_cells()} if wildcards.suite == SUITE.name else {}
 
 
 def published_version(wildcards):

@@ -36,6 +36,9 @@ rule train_detector:
 
 
 use rule train_detector as train_detectron2 with:
+    input:
+        index=detectron2_index,
+        checkpoint="results/checkpoints/{model}.safetensors",
     log:
         "logs/train_detectron2/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:

@@ -35,6 +35,7 @@ rule make_tables:
         scores=suite_scores,
         differing=unrecorded_differences,
         derived=derived_outcomes,
+        missing=missing_list,
     output:
         # Folders, because the tables and figures of a suite follow from its scores, and none may be left over.
         tables=report(
@@ -68,6 +69,7 @@ rule make_tables:
 use rule make_tables as make_published_tables with:
     input:
         scores=[],
+        missing=[],
     wildcard_constraints:
         suite="published-v[12]",
     params:

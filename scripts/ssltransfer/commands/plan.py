@@ -62,7 +62,7 @@ def plan_suite(chosen: ChosenSuite) -> Plan:
 
 
 def _has_score(suite: Suite, cell: Cell) -> bool:
-    shown = (cell, suite.shown_instead(cell) if hasattr(suite, "shown_instead") else None)
+    shown = (cell, suite.shown_instead(cell))
     return any(Path("results/scores", c.protocol, c.model, f"{c.dataset}.json").exists() for c in shown if c)
 
 

@@ -19,6 +19,7 @@ TEMPLATES = package_data("workflow/report")
 #: Section -> (title, figures, beginnings of table names), in reading order. The name of a figure is also that of all
 #: figures that begin with it: ``normals-pictures`` for the pictures of all protocols of that kind.
 SECTIONS = {
+    "missing": ("Scores that are missing", [], ["missing"]),
     "left-out": ("Scores that were left out", [], ["left-out"]),
     "transfer": ("Transfer and source accuracy", ["transfer", "correlations"], []),
     "models": ("Which model?", ["mean-ranks", "model-pairs", "radar"], ["mean-ranks"]),

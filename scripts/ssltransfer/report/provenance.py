@@ -153,12 +153,12 @@ def _datasets(cells: set, table: Path, checkpoints: dict[str, dict]) -> set[str]
     used = {dataset for _, _, dataset in cells}
     for row in read_table(table) if table.is_file() else ():
         if row["dataset"] in used:
-            used |= _named_datasets(parse_dataset_source(row["source"]))
+            used |= named_datasets(parse_dataset_source(row["source"]))
     recipes = (found.get("recipe") for found in checkpoints.values())
     return used | {recipe["dataset"] for recipe in recipes if isinstance(recipe, dict) and "dataset" in recipe}
 
 
-def _named_datasets(source: Source) -> set[str]:
+def named_datasets(source: Source) -> set[str]:
     """Datasets, and original datasets, that a source names."""
     if source.kind == "one-of":
         return {member.dataset for member in parse_members(source.name)[0]}

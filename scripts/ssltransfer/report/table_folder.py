@@ -14,10 +14,11 @@ from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config import Suite
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write, read_json, write_json
+from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
-from ssltransfer.report.tables import add_notes, all_tables, left_out_table
+from ssltransfer.report.tables import add_notes, all_tables, left_out_table, missing_table
 from ssltransfer.results.scores import (
     TASK,
     collect_scores,
@@ -40,6 +41,7 @@ def make_tables(
     relabelled: dict[str, str],
     published: str,
     suite: Suite | None = None,
+    missing: str | Path | None = None,
 ) -> None:
     """Collect the scores of a suite and write its table folder.
 
@@ -57,12 +59,17 @@ def make_tables(
         What the scores have to be measured with; those that differ are left out and listed. It also says how many
         images there should be, and what each model is. Without it all scores are shown.
 
+    missing : path, optional
+        File of the scores that the suite lacks (see `missing.write_missing`), which a table then lists.
+
     Raises
     ------
     InputError
-        A score file or a source accuracy is wrong, or nothing is left to show.
+        No score is there, a score file or a source accuracy is wrong, or nothing is left to show.
     """
     promised = {} if suite is None else suite.datasets
+    if not score_files and suite is not None and not published:
+        raise InputError(f"suite {suite.name!r} has no score yet; measure some first")
     scores = collect_scores(score_files, promised)
     check = ScoreCheck([str(path) for path in score_files]) if suite is None else check_scores(score_files, suite)
     for difference in check.differences:
@@ -80,6 +87,8 @@ def make_tables(
     tables = all_tables(results, with_paper=bool(published))
     if check.differences:
         tables.append(left_out_table(check.differences))
+    if missing is not None:
+        tables.append(missing_table(read_missing(missing), results.datasets))
     if suite is not None:
         tables.append(model_table(results, suite.models, read_checkpoints(check.shown)))
     notes = read_notes(score_files, check.remarks)

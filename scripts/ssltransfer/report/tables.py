@@ -1,7 +1,7 @@
 """The tables of a suite: scores of each protocol and kind, domains, statistics, comparison with the paper."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
@@ -11,6 +11,7 @@ from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks
 from ssltransfer.report.intervals import calibration_note, interval_note
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
+from ssltransfer.report.missing import MissingScore, by_reason
 from ssltransfer.report.paper_tables import paper_tables
 from ssltransfer.report.statistics_tables import (
     correlation_table,
@@ -66,6 +67,37 @@ def left_out_table(differences: Sequence[tuple]) -> Table:
     )
     cells = records.set_index("file")
     return records_table("left-out", "Scores that were left out", caption, cells, data=records)
+
+
+def missing_table(missing: Sequence[MissingScore], labels: dict[str, str]) -> Table:
+    """List the scores that the suite lacks, one row for each reason; the csv has one row for each score.
+
+    Parameters
+    ----------
+    missing : sequence of MissingScore
+        At least one.
+    labels : dict
+        Dataset -> label.
+    """
+    groups = by_reason(missing)
+    rows = {
+        "Scores": [len(group) for group in groups],
+        "Models": [joined_names(score.model for score in group) for group in groups],
+        "Protocols": [joined_names(score.protocol for score in group) for group in groups],
+        "Datasets": [joined_names(labels.get(score.dataset, score.dataset) for score in group) for group in groups],
+        "Log": [group[0].log for group in groups],
+    }
+    caption = (
+        "This report was made of the scores that exist. These are missing, for the reason in the first column; "
+        f"missing.csv has one row for each, with the command that measures it, such as: {missing[0].command}"
+    )
+    cells = pd.DataFrame(rows, index=pd.Index([group[0].reason for group in groups], name="reason"))
+    return records_table("missing", "Scores that are missing", caption, cells, data=pd.DataFrame(missing))
+
+
+def joined_names(names: Iterable[str]) -> str:
+    """Join names without repeats."""
+    return ", ".join(dict.fromkeys(names))
 
 
 def add_notes(tables: list[Table], notes: dict[str, dict[str, str]]) -> None:

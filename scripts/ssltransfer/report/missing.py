@@ -1,0 +1,163 @@
+"""Failed jobs and missing scores: for each the reason, and the command that makes it."""
+
+import re
+from collections.abc import Iterable, Iterator, Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from ssltransfer.config import Cell, Suite
+from ssltransfer.datasets import parse_dataset_source
+from ssltransfer.files import read_json, write_json
+from ssltransfer.report.provenance import COST, named_datasets
+
+LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
+"""Beginning of a line of a job's log."""
+NOT_FOR_SCORES = ("fetch_head", "verify_checkpoint", "list_checkpoints")
+"""Rules without which all scores can be measured."""
+NOT_MEASURED = "not measured yet"
+"""Reason of a score that no failed job stands in the way of."""
+SHOWN_FAILURES = 20
+"""Largest number of failures that are listed one by one at the end of a run."""
+
+
+class MissingScore(NamedTuple):
+    """A score that does not exist: its cell, the reason, the log that tells it, and the command that measures it."""
+
+    protocol: str
+    model: str
+    dataset: str
+    reason: str
+    log: str
+    command: str
+
+
+class FailedJob(NamedTuple):
+    """A job that failed: its rule, the values of its wildcards, and its log (empty if it has none)."""
+
+    rule: str
+    wildcards: tuple[str, ...]
+    log: str
+
+
+def failure(log: str | Path) -> str | None:
+    """Return the last line of a job's log, which is the reason of its failure.
+
+    Returns
+    -------
+    str or None
+        None if the job finished.
+    """
+    try:
+        lines = Path(log).read_text(encoding="utf-8", errors="replace").split("\n")
+    except OSError:
+        lines = []
+    last = next((line for line in reversed(lines) if line.strip()), "")
+    if COST.search(last):
+        return None
+    return LOG_TIME.sub("", last).strip() or "ended without a message"
+
+
+def failed_logs(folder: str | Path = "logs") -> Iterator[tuple[str, tuple[str, ...], str, str]]:
+    """Yield (rule, wildcards, reason, path) for the log of every job that did not finish, the latest first."""
+    logs = sorted(Path(folder).rglob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
+    for path in logs:
+        rule, *values = path.relative_to(folder).with_suffix("").parts
+        reason = failure(path)
+        if reason is not None and values and rule not in NOT_FOR_SCORES:
+            # The last part of these names an image size, which does not say whose job it was.
+            yield rule, tuple(values[:-1] if rule in ("extract_features", "prepare_images") else values), reason, path
+
+
+def missing_scores(
+    suite: Suite, cells: Iterable[Cell], options: str = "", logs: str | Path = "logs"
+) -> list[MissingScore]:
+    """Find out why scores are missing.
+
+    Parameters
+    ----------
+    suite : Suite
+        The suite.
+    cells : iterable of Cell
+        Cells without a score.
+    options : str
+        Options of the command that measures one, such as ``--configfile config/paper-v2.yaml``.
+    logs : path
+        Folder of the logs of all jobs.
+
+    Returns
+    -------
+    list of MissingScore
+        In the order of `cells`. The reason is the last line of the latest failed job that the score needs.
+    """
+    failed = list(failed_logs(logs))
+    found = []
+    for cell in cells:
+        needs = _needed(suite, cell)
+        rule, values, reason, log = next((job for job in failed if needs.issuperset(job[1])), ("", (), "", ""))
+        reason = f"{', '.join((rule, *values))}: {reason}" if rule else NOT_MEASURED
+        score = f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
+        command = f"snakemake {score} {options}".strip()
+        found.append(MissingScore(cell.protocol, cell.model, cell.dataset, reason, str(log), command))
+    return found
+
+
+def _needed(suite: Suite, cell: Cell) -> set[str]:
+    """Names that stand in the logs of the jobs that a score needs: of its cell, its datasets and its networks."""
+    settings, recipe = suite.settings(cell.protocol), suite.recipe(cell.model) or {}
+    datasets, left = set(), {cell.dataset, recipe.get("dataset", cell.dataset)}
+    while left:
+        datasets |= left
+        rows = (suite.datasets[name] for name in left if name in suite.datasets)
+        left = {name for row in rows for name in named_datasets(parse_dataset_source(row["source"]))} - datasets
+    return datasets | {cell.protocol, settings.get("of", cell.protocol), cell.model, *settings.get("lpips", ())}
+
+
+def by_reason(missing: Sequence[MissingScore]) -> list[list[MissingScore]]:
+    """Group missing scores by their reason, the one that costs most first."""
+    groups: dict[tuple[str, str], list[MissingScore]] = {}
+    for score in missing:
+        groups.setdefault((score.reason, score.log), []).append(score)
+    return sorted(groups.values(), key=len, reverse=True)
+
+
+def write_missing(path: str | Path, missing: Sequence[MissingScore]) -> None:
+    """Write missing scores as JSON, if that is news: a later file makes the summary again."""
+    content = {"missing": [list(score) for score in missing]}
+    if not (Path(path).is_file() and read_json(path) == content):
+        write_json(path, content)
+
+
+def read_missing(path: str | Path) -> list[MissingScore]:
+    """Read missing scores that `write_missing` wrote."""
+    return [MissingScore(*score) for score in read_json(path)["missing"]]
+
+
+def missing_lines(path: str | Path, suite: Suite) -> list[str]:
+    """Describe the missing scores of a suite for the terminal, one line for each reason.
+
+    Parameters
+    ----------
+    path : path
+        Written by `write_missing`.
+    suite : Suite
+        The suite.
+    """
+    missing = read_missing(path)
+    lines = [f"Missing: {len(missing)} of {sum(1 for _ in suite.cells())} scores"]
+    lines += [f"  {len(group)}: {group[0].reason}{_in_log(group[0].log)}" for group in by_reason(missing)]
+    return lines
+
+
+def failed_job_lines(jobs: Sequence[FailedJob]) -> list[str]:
+    """Describe failed jobs for the terminal: rule, wildcards, reason and log of each."""
+    lines = [f"Failed: {len(jobs)} job{'s' * (len(jobs) != 1)}"]
+    for job in sorted(jobs)[:SHOWN_FAILURES]:
+        reason = failure(job.log) if job.log else None
+        lines.append(f"  {', '.join((job.rule, *job.wildcards))}: {reason or 'no reason found'}{_in_log(job.log)}")
+    if len(jobs) > SHOWN_FAILURES:
+        lines.append(f"  and {len(jobs) - SHOWN_FAILURES} more; their logs are in the folder logs")
+    return lines
+
+
+def _in_log(log: str) -> str:
+    return f" ({log})" if log else ""
