@@ -29,7 +29,7 @@ from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.fewshot import FewShotSettings, measure_fewshot, possible_shots
 from ssltransfer.protocols.linear.evaluation import measure_linear
 from ssltransfer.protocols.linear.settings import LinearSettings
-from ssltransfer.results.score_file import Measurement
+from ssltransfer.results.score_file import Measurement, with_intervals
 from ssltransfer.row_file import save_array
 from ssltransfer.settings import read_settings
 
@@ -42,7 +42,7 @@ KINDS = ("linear", "fewshot")
 """Kinds of protocols that features in memory can be evaluated by."""
 PROTOCOLS = ("linear", "fewshot")
 """Settings blocks that are evaluated if none are named."""
-COLUMNS = ["protocol", "dataset", "setting", "metric", "value", "low", "high"]
+COLUMNS = ["protocol", "dataset", "setting", "metric", "value", "low", "high", "method"]
 
 Protocols = Sequence[str] | Mapping[str, Mapping]
 """Names of settings blocks of `config/protocols.yaml`, or own blocks by name."""
@@ -55,8 +55,8 @@ class Evaluation:
     Attributes
     ----------
     table : DataFrame
-        One row per score: ``protocol``, ``dataset``, ``setting``, ``metric``, ``value`` in percent, and the ends
-        ``low`` and ``high`` of its confidence interval (NaN where there is none).
+        One row per score: ``protocol``, ``dataset``, ``setting``, ``metric``, ``value`` in percent, the ends ``low``
+        and ``high`` of its confidence interval (NaN where there is none), and how that was computed (``method``).
     warnings : tuple of str
         Caveats of the scores, and the reasons for which a protocol was not measured, each with its protocol.
     measurements : dict of str to Measurement
@@ -136,6 +136,7 @@ def evaluate(
     from ssltransfer.models.module_check import check_state, module_device
 
     blocks = _blocks(protocols)
+    transforms = {protocol: _transform(block["transform"], size) for protocol, block in blocks.items()}
     if norm not in NORMS:
         raise InputError(f"norm: found {norm!r}, expected one of {', '.join(NORMS)}")
     source = _source(data)
@@ -150,8 +151,7 @@ def evaluate(
         computed: dict[tuple[str, str], Features] = {}
         measurements = {}
         for protocol, block in possible.items():
-            transform = _transform(block["transform"], size)
-            features = {}
+            transform, features = transforms[protocol], {}
             for used in evaluated_norms(block["normalisation"], norm):
                 if (transform, used) not in computed:
                     images = DecodedImages(found.root, found.index.image, transform, source.name, workers)
@@ -371,7 +371,7 @@ def _evaluation(measurements: dict[str, Measurement], dataset: str, warnings: It
     rows = [
         {"protocol": protocol, "dataset": dataset, **value}
         for protocol, measurement in measurements.items()
-        for value in measurement.values
+        for value in with_intervals(measurement)[0]
     ]
     table = pd.DataFrame(rows, columns=COLUMNS).astype({"value": float, "low": float, "high": float})
     found = [f"{protocol}: {text}" for protocol, measurement in measurements.items() for text in measurement.warnings]
@@ -387,9 +387,7 @@ def _feature_array(features: Any) -> np.ndarray:
         )
     values = np.ascontiguousarray(values, dtype=np.float32)
     if len(wrong := np.flatnonzero(~np.isfinite(values).all(axis=1))):
-        raise InputError(
-            f"features: row {wrong[0]} and {len(wrong) - 1} more hold values that are not finite in float32"
-        )
+        raise InputError(f"features: {len(wrong)} rows hold values that are not finite in float32, first {wrong[0]}")
     return values
 
 

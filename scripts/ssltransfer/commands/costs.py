@@ -169,7 +169,8 @@ def _score(
     if kind == "linear":
         # Exponents of benchmarks/linear_scaling.md.
         path = train / SAMPLES * width * math.sqrt((row["classes"] or CLASSES) / CLASSES)
-        yield Work("linear", norms * path * (settings["lambdas"]["count"] / PENALTIES) ** 0.32)
+        path *= settings["validation_draws"] * (settings["lambdas"]["count"] / PENALTIES) ** 0.32
+        yield Work("linear", norms * path)
     elif kind == "fewshot":
         yield Work("fewshot", norms * width * settings["episodes"] * len(settings["shots"]))
     elif kind == "inversion":

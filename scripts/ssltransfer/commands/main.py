@@ -1,5 +1,6 @@
 """Subcommands of `ssltransfer`: arguments and printing; each imports what it does when it is called."""
 
+import os
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,12 @@ def suite_options(function: Callable) -> Callable:
     for option in reversed(SUITE_OPTIONS):
         function = option(function)
     return function
+
+
+def has_screen() -> bool:
+    """Whether a browser can show a page: a terminal, and on Linux a display."""
+    graphical = sys.platform != "linux" or any(os.environ.get(name) for name in ("DISPLAY", "WAYLAND_DISPLAY"))
+    return sys.stdout.isatty() and graphical
 
 
 def main() -> None:
@@ -126,8 +133,6 @@ def plan(config_files: tuple[str, ...], settings: tuple[str, ...], cells: bool) 
 @click.option("--no-open", is_flag=True, help="Print the path alone.")
 def report(config_files: tuple[str, ...], settings: tuple[str, ...], no_open: bool) -> None:
     """Open the report of a suite in the browser, or tell how to make it."""
-    import webbrowser
-
     from ssltransfer.commands.suite import read_suite
 
     chosen = read_suite(config_files, settings)
@@ -137,5 +142,5 @@ def report(config_files: tuple[str, ...], settings: tuple[str, ...], no_open: bo
             f"{chosen.with_setting('available=true').snakemake()}"
         )
     click.echo(str(chosen.report))
-    if not no_open and sys.stdout.isatty():
-        webbrowser.open(chosen.report.resolve().as_uri())
+    if not no_open and has_screen():
+        click.launch(chosen.report.resolve().as_uri())
