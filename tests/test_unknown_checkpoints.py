@@ -24,11 +24,12 @@ from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.file_kind import file_kind
 from ssltransfer.checkpoints.inspection import inspect_checkpoint
 from ssltransfer.checkpoints.recognition import NUMBERED, recognise
+from ssltransfer.checkpoints.torch_file import load_content
 from ssltransfer.checkpoints.torch_reader import read_torch_file
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes
 from ssltransfer.models.resnet import build_backbone
-from ssltransfer.safe_pickle import is_foreign
+from ssltransfer.safe_pickle import Foreign, InertUnpickler, is_foreign
 
 ARCH, FEATURES = "resnet-1x2x1x1-w4", 128
 STATE = build_backbone(ARCH, seed=0).state_dict()
@@ -139,6 +140,7 @@ PLAIN = {
         "",
     ),
     "without step counters": (lambda: {name: t for name, t in STATE.items() if "num_batches" not in name}, ""),
+    "a norm of features beside": (lambda: STATE | {"bn.running_mean": torch.zeros(FEATURES)}, ""),
     "momentum of an optimizer beside": (
         lambda: {"model": STATE, "optimizer": {"state": {i: {"exp_avg": torch.zeros(3)} for i in range(9)}}},
         "model.",
@@ -198,6 +200,14 @@ def test_left_out_tensors_are_logged_by_group(tmp_path, caplog):
         read_published([tmp_path / "f.pth"], "auto", ARCH)
     assert "'state_dict.net.'" in caplog.text and "'epoch'" in caplog.text
     assert "state_dict.head (2 entries)" in caplog.text
+
+
+def test_a_normalisation_in_the_file_is_a_warning(tmp_path, caplog):
+    own = {"normalize.mean": torch.tensor([0.5, 0.25, 0.5]).reshape(1, 3, 1, 1), "head.bias": torch.zeros(3)}
+    torch.save(P(STATE, "net.") | own, tmp_path / "f.pth")
+    read_published([tmp_path / "f.pth"], "auto", ARCH)
+    [warning] = [record.getMessage() for record in caplog.records if record.levelname == "WARNING"]
+    assert "normalize.mean" in warning and "0.5, 0.25, 0.5" in warning
 
 
 TWO = {
@@ -401,6 +411,24 @@ def test_tensors_are_those_that_torch_reads(tmp_path, old):
     assert torch.equal(found["nested"][0][0], SPECIMENS["int8"])
 
 
+def test_an_old_file_lacks_no_values(tmp_path):
+    """A list of storages that is shorter than what the tensors refer to would leave memory that was never written."""
+    path = tmp_path / "f.pt"
+    torch.save({"a": torch.ones(2), "b": torch.ones(3)}, path, _use_new_zipfile_serialization=False)
+    content = path.read_bytes()
+    with path.open("rb") as file:
+        for _ in range(4):
+            InertUnpickler(file, lambda name: Foreign, lambda identifier: None).load()
+        start = file.tell()
+        keys = pickle.load(file)  # written by ourselves, lines above
+        end = file.tell()
+    assert len(keys) == 2
+    values = content[end : end + 8 + 8] if content[end] == 2 else content[end : end + 8 + 12]
+    path.write_bytes(content[:start] + pickle.dumps(keys[:1], protocol=2) + values)
+    with pytest.raises(InputError, match="1 storages"):
+        load_content(path)
+
+
 @settings(max_examples=200, deadline=None)
 @given(data=st.data())
 def test_damaged_torch_files_are_read_alike_or_refused(tmp_path_factory, data):
@@ -409,7 +437,8 @@ def test_damaged_torch_files_are_read_alike_or_refused(tmp_path_factory, data):
     old = data.draw(st.booleans())
     torch.save({"w": torch.arange(4.0), "n": 3}, path, _use_new_zipfile_serialization=not old)
     content = bytearray(path.read_bytes())
-    content[data.draw(st.integers(0, len(content) - 1))] ^= data.draw(st.integers(1, 255))
+    position = data.draw(st.integers(0, 9999))  # not up to the length, which differs: old files hold addresses
+    content[position % len(content)] ^= data.draw(st.integers(1, 255))
     path.write_bytes(content)
     try:
         found = flatten(read_torch_file(path), path).tensors
@@ -421,6 +450,35 @@ def test_damaged_torch_files_are_read_alike_or_refused(tmp_path_factory, data):
         return
     if isinstance(expected, dict) and "w" in expected and "w" in found and isinstance(expected["w"], torch.Tensor):
         assert torch.equal(found["w"], expected["w"])
+
+
+OPCODES = [
+    b"c__builtin__\neval\n", b"cos\nsystem\n", b"ctorch._utils\n_rebuild_tensor_v2\n", b"cargparse\nNamespace\n",
+    b"cx\nY\n", b"ctorch\nSize\n", b"ccollections\nOrderedDict\n", b"ctorch.nn.parameter\nParameter\n",
+    b"I999999999\n", b"R", b"b", b"o",
+    b"\x81", b"\x92", b"Q", b"s", b"u", b"e", b"a", b"(", b"\x85", b"\x87", b"2", b"0", b"}", b"]", b")", b"N",
+]  # fmt: skip
+
+
+@settings(max_examples=150, deadline=None)
+@given(changes=st.lists(st.tuples(st.integers(0, 9999), st.sampled_from(OPCODES)), min_size=1, max_size=6))
+def test_pickles_with_other_instructions_end_in_one_line(tmp_path_factory, changes):
+    """Calls, states and items where none belong build nothing that matters, and run nothing."""
+    path = tmp_path_factory.getbasetemp() / "instructions.pth"
+    torch.save({"w": torch.ones(3), "args": argparse.Namespace(lr=1), "m": np.zeros(2)}, path)
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in members.items():
+            if name.endswith("data.pkl"):
+                for position, opcode in changes:
+                    position %= len(content)
+                    content = content[:position] + opcode + content[position:]
+            archive.writestr(name, content)
+    try:
+        load_content(path)
+    except InputError as error:
+        assert "\n" not in str(error)
 
 
 WORDS = st.text("abcdefghij_.", min_size=1, max_size=8).filter(

@@ -29,10 +29,12 @@ log = logging.getLogger(__name__)
 MAX_DEPTH = 20
 """Of the tree of a file; the deepest published one has 5 levels."""
 
-_OWN = re.compile(r"(layer|conv|bn)\d*\..*")
+_OWN = re.compile(r"(layer|conv|bn)\d+\..*")
 """Names beside the backbone's, which a deeper network of the same kind would have; heads are called otherwise."""
 
 _COUNTER = "num_batches_tracked"
+_STATISTICS = ("mean", "std", "pixel_mean", "pixel_std")
+"""Buffers of three values by which a network normalises its own input."""
 
 
 @dataclass(frozen=True)
@@ -221,6 +223,12 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
     if content.beside:
         log.info("left out: %s, which are not tensors", shown(_tops(content.beside), 20))
     log_dropped(dropped, group=lambda name: _group(name, place.prefix))
+    for name in dropped:
+        if name.rpartition(".")[2] in _STATISTICS and tensors[name].numel() == 3 and _has_values(tensors[name]):
+            values = ", ".join(f"{value:.4g}" for value in tensors[name].flatten().tolist())
+            log.warning(
+                "left out: %s (%s); the network normalised its own input: compare the column norm", name, values
+            )
     return ReadCheckpoint(state, head, dropped, place.prefix)
 
 

@@ -214,7 +214,10 @@ def _read_old(file: BinaryIO) -> Any:
         raise ValueError(f"it begins with {magic if magic != _MAGIC else protocol}, which torch.save does not write")
     load()  # the kind of machine that wrote it; raw values are in little-endian order since then
     content = load(storage)
-    for key in load():
+    keys = load()
+    if missing := set(storages) - set(keys):
+        raise ValueError(f"the values of {len(missing)} storages are not there")
+    for key in keys:
         values = storages[key]
         (count,) = struct.unpack("<q", file.read(8))
         if count != len(values):
