@@ -17,7 +17,7 @@ from workflow import REPOSITORY
 
 SCHEMAS = REPOSITORY / "workflow" / "schemas"
 SUITES = sorted((REPOSITORY / "config").glob("*.yaml"))
-SUITES = [path for path in SUITES if path.name not in ("pretraining.yaml", "protocols.yaml")]
+SUITES = [path for path in SUITES if path.name not in ("pretraining.yaml", "protocols.yaml", "mine.yaml")]
 
 
 def shipped(path):
@@ -128,6 +128,57 @@ def test_every_original_has_a_row_and_a_download():
     rows = {(source.name, source.variant) for source in sources if source.kind == "original"}
     assert rows == {(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)}
     assert set(DOWNLOADS) == set(ORIGINAL)
+
+
+DETECTRON2 = {
+    "v1": {
+        "detection-frozen": "detection-frozen-torchvision",
+        "detection-finetune-v1": "detection-finetune-v1-torchvision",
+    },
+    "v2": {"detection-frozen": "detection-frozen-torchvision", "detection-finetune": "detection-finetune-torchvision"},
+}
+"""Version -> detection tasks of the paper's suite with detectron2 -> those with torchvision."""
+
+
+@pytest.mark.parametrize("name", DETECTRON2)
+def test_one_key_chooses_the_detection_backend(name):
+    written = shipped(REPOSITORY / f"config/paper-{name}.yaml")
+    suite = load_suite(written, SCHEMAS, REPOSITORY)
+    other = load_suite(written | {"detection": "detectron2"}, SCHEMAS, REPOSITORY)
+    tasks, others = suite.config["tasks"], other.config["tasks"]
+    assert {p for p in tasks if suite.kind(p) == "detection"} == set(DETECTRON2[name].values())
+    assert others == {next((k for k, v in DETECTRON2[name].items() if v == p), p): d for p, d in tasks.items()}
+    assert all(other.settings(p)["backend"] == "detectron2" for p in DETECTRON2[name])
+    back = load_suite(other.config | {"protocols": {}, "detection": "torchvision"}, SCHEMAS, REPOSITORY)
+    assert back.config["tasks"] == tasks
+    shown = {suite.shown_instead(cell) for cell in suite.cells()} - {None}
+    assert shown == {cell for cell in other.cells() if cell.protocol in DETECTRON2[name]}
+    assert not any(map(other.shown_instead, other.cells()))
+
+
+def test_models_of_follows_the_detection_backend():
+    written = shipped(REPOSITORY / "config/paper-v2.yaml")
+    one = {"detection-frozen-torchvision": ["swav"]}
+    suite = load_suite(written | {"detection": "detectron2", "models_of": one}, SCHEMAS, REPOSITORY)
+    assert suite.config["models_of"] == {"detection-frozen": ["swav"]}
+
+
+def test_a_detection_block_without_one_of_the_other_backend_is_one_line():
+    demo = shipped(REPOSITORY / "config/config.yaml")
+    with pytest.raises(InputError, match="^config: detection: found 'detectron2', .*'detection-frozen-r64'"):
+        load_suite(demo | {"detection": "detectron2"}, SCHEMAS, REPOSITORY)
+
+
+def test_mine_needs_a_model_that_lists_it(tmp_path):
+    mine = shipped(REPOSITORY / "config/mine.yaml")
+    with pytest.raises(InputError, match="models.tsv: no model lists suite 'mine'"):
+        load_suite(mine, SCHEMAS, REPOSITORY)
+    table = tmp_path / "models.tsv"
+    row = "my-net\tMy net\tcontrastive\tresnet50\tfile:my-net.pth\t\t\t\t74.3\tmine\n"
+    table.write_text((REPOSITORY / "config/models.tsv").read_text() + row)
+    suite = load_suite(mine | {"models": str(table)}, SCHEMAS, REPOSITORY)
+    assert set(suite.models) == {"my-net"} and suite.config["published"] == "v2"
+    assert {suite.kind(protocol) for protocol in suite.config["tasks"]} == {"linear", "fewshot"}
 
 
 def test_paper_suites_hold_the_papers_data_sets():

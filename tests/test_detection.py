@@ -121,8 +121,8 @@ def test_the_papers_blocks_use_the_defaults():
         assert [blocks[name]["frozen"] for name in names] == tasks
         for name in names:
             used = read_settings(DetectionSettings, blocks[name])
-            assert used.effective_schedule == PAPER and used.scaling == "" and used.backend == "detectron2"
-            assert blocks[f"{name}-torchvision"] == blocks[name] | {"backend": "torchvision"}
+            assert used.effective_schedule == PAPER and used.scaling == "" and used.backend == "torchvision"
+            assert blocks[name.removesuffix("-torchvision")] == blocks[name] | {"backend": "detectron2"}
 
 
 def test_schedule_warms_up_and_falls():

@@ -11,6 +11,7 @@ import pytest
 import torch
 
 from ssltransfer import device
+from ssltransfer.array_backend import NUMPY
 from ssltransfer.errors import InputError
 
 
@@ -19,7 +20,8 @@ def machine(monkeypatch, tmp_path):
     """A machine without a GPU."""
     monkeypatch.setattr(device.shutil, "which", lambda name: None)
     monkeypatch.setattr(device, "DRIVER", tmp_path / "nvidiactl")
-    monkeypatch.delenv("CUDA_VISIBLE_DEVICES", raising=False)
+    for name in device.GRANTS:
+        monkeypatch.delenv(name, raising=False)
 
 
 @pytest.fixture
@@ -37,21 +39,41 @@ def test_a_gpu_is_there_if_a_program_or_a_driver_says_so(monkeypatch):
     assert device.has_gpu()
 
 
-@pytest.mark.parametrize(("visible", "expected"), [("0", True), ("1,2", True), ("", False), ("-1", False)])
+@pytest.mark.parametrize(
+    ("visible", "expected"), [("0", True), ("1,2", True), ("", False), ("-1", False), ("NoDevFiles", False)]
+)
 def test_a_gpu_may_be_hidden(monkeypatch, driver, visible, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device.has_gpu() == expected
 
 
-@pytest.mark.parametrize("granted", [True, False])
-def test_a_job_says_what_it_runs_on(monkeypatch, caplog, granted):
+@pytest.mark.parametrize("present", [True, False])
+def test_a_job_says_what_it_runs_on(monkeypatch, caplog, present):
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    if granted:
+    if present:
         device.DRIVER.touch()
     with caplog.at_level(logging.INFO):
         assert device.choose_device(torch.get_num_threads()) == torch.device("cpu")
     assert "on the CPU" in caplog.text
-    assert ("there is a GPU that torch" in caplog.text) == granted
+    assert ("there is a GPU that torch" in caplog.text) == present
+
+
+@pytest.mark.parametrize("name", device.GRANTS)
+@pytest.mark.parametrize("choose", [device.choose_device, device.choose_arrays])
+def test_a_granted_gpu_that_cannot_be_used_is_an_error(monkeypatch, name, choose):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv(name, "0")
+    with pytest.raises(InputError, match=f"^{name}=0 .*CUDA_VISIBLE_DEVICES= "):
+        choose()
+
+
+@pytest.mark.parametrize("hidden", device.HIDDEN)
+def test_a_granted_gpu_may_be_hidden(monkeypatch, hidden):
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", hidden)
+    assert device.choose_device(torch.get_num_threads()) == torch.device("cpu")
+    assert device.choose_arrays() is NUMPY
 
 
 @pytest.mark.parametrize(

@@ -488,7 +488,9 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
             raise InputError(f"{suite.config['pretraining']}, recipe {recipe!r}: dataset {dataset!r} has no row")
     if not suite.models:
         known = sorted({suite for row in all_models.values() for suite in row["suites"]})
-        raise InputError(f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}")
+        raise InputError(
+            f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; add it to the column suites of a row"
+        )
     linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():
         kind, _, dataset = row["source_accuracy"].partition(":")

@@ -21,6 +21,10 @@ if TYPE_CHECKING:
 
 
 DRIVER = Path("/dev/nvidiactl")
+HIDDEN = ("", "-1", "NoDevFiles")
+"""Values of CUDA_VISIBLE_DEVICES that keep GPUs from a process; the last is SLURM's."""
+GRANTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+"""Environment variables that name the GPUs which a process was given."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
 
@@ -28,7 +32,14 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def has_gpu() -> bool:
     """Whether this machine has a GPU that jobs may use, asked without torch; CUDA_VISIBLE_DEVICES= forbids it."""
     driver = shutil.which("nvidia-smi") is not None or DRIVER.exists()
-    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in ("", "-1")
+    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in HIDDEN
+
+
+def granted_gpu() -> str:
+    """Return the setting by which this process was given a GPU, as ``NAME=VALUE``; empty if it was given none."""
+    if os.environ.get("CUDA_VISIBLE_DEVICES") in HIDDEN:
+        return ""
+    return next((f"{name}={value}" for name in GRANTS if (value := os.environ.get(name))), "")
 
 
 def choose_device(threads: int = 1) -> "torch.device":
@@ -43,7 +54,7 @@ def choose_device(threads: int = 1) -> "torch.device":
     Raises
     ------
     InputError
-        If there is a GPU that does not compute.
+        If there is a GPU that does not compute, or none that torch can use although one was granted.
     """
     import torch
 
@@ -60,6 +71,12 @@ def choose_device(threads: int = 1) -> "torch.device":
         torch.backends.cuda.matmul.allow_tf32 = False
         log.info("on the GPU (%s)", torch.cuda.get_device_name())
         return torch.device("cuda")
+    if grant := granted_gpu():
+        raise InputError(
+            f"{grant} grants a GPU, but torch {torch.__version__} finds none that it can use (nvidia-smi shows whether "
+            "the driver answers, and its version: README.md names the one that is needed); CUDA_VISIBLE_DEVICES= "
+            "computes on the CPU"
+        )
     if has_gpu():
         log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
     keep_freed_memory()
@@ -83,7 +100,7 @@ def choose_arrays() -> "Arrays":
     """Return torch's arrays on the GPU if there is one, otherwise numpy's."""
     from ssltransfer.array_backend import NUMPY, Arrays
 
-    if not has_gpu():  # spares the import of torch
+    if not has_gpu() and not granted_gpu():  # spares the import of torch
         return NUMPY
     device = choose_device()
     if device.type == "cpu":

@@ -468,6 +468,21 @@ def unrecorded_differences(wildcards):
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
 
 
+def missing_list(wildcards):
+    """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
+    missing = [cell for cell in SUITE.cells() if not shown_cell(cell)]
+    if missing:
+        write_missing(MISSING, missing_scores(SUITE, missing, command_options()))
+    return [MISSING] if missing else []
+
+
+def command_options():
+    """The options that name this suite on the command line."""
+    files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
+    settings = [f"{key}={value}" for key, value in workflow.config_settings.config.items() if key != "available"]
+    return shlex.join((["--configfile", *files] if files else []) + (["--config", *settings] if settings else []))
+
+
 def derived_outcomes(wildcards):
     """A list of the scores whose outcomes were derived from what their jobs stored, if any were or have to be.
 
@@ -488,21 +503,6 @@ def scores_without_outcomes(wildcards):
     scores = set(suite_scores(wildcards))
     listed = Path(missing_outcomes(wildcards))
     return [path for path in read_json(listed)["scores"] if path in scores] if listed.is_file() else []
-
-
-def missing_list(wildcards):
-    """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
-    missing = [cell for cell in SUITE.cells() if not shown_cell(cell)]
-    if missing:
-        write_missing(MISSING, missing_scores(SUITE, missing, command_options()))
-    return [MISSING] if missing else []
-
-
-def command_options():
-    """The options that name this suite on the command line."""
-    files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
-    settings = [f"{key}={value}" for key, value in workflow.config_settings.config.items() if key != "available"]
-    return shlex.join((["--configfile", *files] if files else []) + (["--config", *settings] if settings else []))
 
 
 def suite_pictures(wildcards):

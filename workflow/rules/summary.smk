@@ -34,8 +34,8 @@ rule make_tables:
     input:
         scores=suite_scores,
         differing=unrecorded_differences,
-        derived=derived_outcomes,
         missing=missing_list,
+        derived=derived_outcomes,
     output:
         # Folders, because the tables and figures of a suite follow from its scores, and none may be left over.
         tables=report(

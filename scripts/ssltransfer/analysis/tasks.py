@@ -6,7 +6,7 @@ computes each step once, for tables, figures and correlations alike.
 
 import math
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 
 import pandas as pd
@@ -305,6 +305,16 @@ class TaskScores:
                 squares = ((values[tasks] - self.values[tasks]) ** 2).sum(axis=1, skipna=False)
                 found[panel.name] = self.panel_means[panel.name] + sign * squares**0.5 / len(tasks)
         return pd.DataFrame(ends[0], index=self.matrix.index), pd.DataFrame(ends[1], index=self.matrix.index)
+
+    def shared(self, panel: Panel) -> list[Task]:
+        """Tasks of a panel that every model has which has a source accuracy and any score in the panel."""
+        scored = self.matrix.loc[self.source.notna().reindex(self.matrix.index), list(panel.tasks)].dropna(how="all")
+        return [task for task in panel.tasks if scored[task].notna().all()]
+
+    def only(self, tasks: list[Task]) -> "TaskScores":
+        """The scores of some tasks."""
+        ends = None if self.ends is None else (self.ends[0][tasks], self.ends[1][tasks])
+        return replace(self, matrix=self.matrix[tasks], ends=ends)
 
     def x(self, raw: bool = False) -> pd.Series:
         """Source accuracy on the analysis scale, or in percent where `raw`."""

@@ -18,7 +18,7 @@ from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.property_figure import properties_figure
-from ssltransfer.report.scatter_figures import scatter_figure, transfer_figure
+from ssltransfer.report.scatter_figures import panels_note, scatter_figure, transfer_figure
 from ssltransfer.report.table_folder import read_results
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.picture_file import load_pictures
@@ -96,6 +96,7 @@ def plot_figures(
         captions[name] = joined(interval_note(cells, "Thin lines:"), captions.get(name, ""))
     if note := analysis_note(results):
         captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
+    captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():
         images = {model: load_pictures(path) for model, path in files.items()}
         name = f"{kinds[protocol]}-pictures-{protocol}-{dataset}"

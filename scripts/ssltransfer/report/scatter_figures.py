@@ -1,15 +1,18 @@
 """Scatter plots of transfer scores against source accuracy."""
 
+from typing import NamedTuple
+
 import matplotlib as mpl
 import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from ssltransfer.analysis.correlation import average_row, task_row
+from ssltransfer.analysis.correlation import average_row, correlate, task_row
+from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import Panel
 from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid
-from ssltransfer.report.labels import joined, setting_label
+from ssltransfer.report.labels import joined, setting_label, suite_labels
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
 
@@ -25,29 +28,79 @@ def transfer_figure(context: FigureContext) -> Figure | None:
     Figure or None
         None when no panel has a model with a source accuracy.
     """
-    tasks = context.results.tasks
-    x = tasks.x()
-    means = {panel: tasks.panel_means[panel.name] for panel in tasks.figure_panels}
-    means = {panel: y for panel, y in means.items() if (y.notna() & x.notna()).any()}
-    lows, highs = tasks.panel_ends
-    if not means:
+    x = context.results.tasks.x()
+    drawn = [panel_scores(context.results, panel) for panel in context.results.tasks.figure_panels]
+    drawn = [scores for scores in drawn if (scores.mean.notna() & x.notna()).any()]
+    if not drawn:
         return None
-    shown = [m for m in context.models if np.isfinite(x[m]) and any(pd.notna(y[m]) for y in means.values())]
+    shown = [m for m in context.models if np.isfinite(x[m]) and any(pd.notna(scores.mean[m]) for scores in drawn)]
     with mpl.rc_context(STYLE):
-        figure, axes = panel_grid(len(means), 1.9, len(shown))
-        for ax, (panel, y) in zip(axes, means.items(), strict=True):
+        figure, axes = panel_grid(len(drawn), 1.9, len(shown))
+        for ax, (panel, tasks, y, low, high, row) in zip(axes, drawn, strict=True):
             regression(ax, x, y)
-            context.whiskers(ax, x, lows[panel.name], highs[panel.name])
+            context.whiskers(ax, x, low, high)
             context.points(ax, x, y)
-            limit_y(ax, y[x.notna()], lows.loc[x.notna(), panel.name], highs.loc[x.notna(), panel.name])
+            limit_y(ax, y[x.notna()], low[x.notna()], high[x.notna()])
             context.score_axis(ax.xaxis, x[y.notna()])
             ranks = context.ranks(x, y, METRICS[panel.tasks[0].metric].better)
-            row = average_row(context.results.correlations, panel)
-            ax.set_title(f"{context.labels.panel(panel)}\n{coefficients(row, context.drawable)}{ranks}")
+            part = f" ({len(tasks)} of {len(panel.tasks)} tasks)" if len(tasks) < len(panel.tasks) else ""
+            title = f"{context.labels.panel(panel)}{part}"
+            ax.set_title(f"{title}\n{coefficients(row, context.drawable)}{ranks}")
             ax.set_ylabel(panel_axis(panel))
         figure.supxlabel(context.results.source_label, fontsize=8)
         context.legend(figure, shown)
     return figure
+
+
+class PanelScores(NamedTuple):
+    """What a panel of Fig. 1 shows.
+
+    Attributes
+    ----------
+    panel : Panel
+        The panel.
+    tasks : list of Task
+        The tasks that are averaged.
+    mean, low, high : pd.Series
+        Mean of each model, and the ends of its interval, on the analysis scale.
+    row : pd.Series or None
+        Correlation of `mean` with source accuracy (see `correlation.correlate`).
+    """
+
+    panel: Panel
+    tasks: list[Task]
+    mean: pd.Series
+    low: pd.Series
+    high: pd.Series
+    row: pd.Series | None
+
+
+def panel_scores(results: SuiteResults, panel: Panel) -> PanelScores:
+    """Average the scores of a panel over all its tasks, or where models lack some over those that all models have."""
+    scores, row = results.tasks, average_row(results.correlations, panel)
+    tasks = scores.shared(panel) or list(panel.tasks)
+    if len(tasks) < len(panel.tasks):
+        scores = scores.only(tasks)
+        row = pd.Series(correlate(scores.x(), scores.panel_means.iloc[:, 0]))
+    name = panel.name if panel.name in scores.panel_means else scores.panel_means.columns[0]
+    low, high = (ends[name] for ends in scores.panel_ends)
+    return PanelScores(panel, tasks, scores.panel_means[name], low, high, row)
+
+
+def panels_note(results: SuiteResults) -> str:
+    """Sentences for the caption of Fig. 1 about models that lack scores of a panel; empty without any."""
+    scores, notes = results.tasks, []
+    labels = suite_labels(results)
+    for panel in scores.figure_panels:
+        own = scores.matrix.loc[scores.source.notna().reindex(scores.matrix.index), list(panel.tasks)].dropna(how="all")
+        lacking = [labels.model(model) for model in own.index[own.isna().any(axis=1)]]
+        shared = scores.shared(panel)
+        if lacking and shared:
+            tasks = ", ".join(labels.dataset(task.dataset) for task in shared)
+            notes.append(f"{labels.panel(panel)}: over the tasks that all models have ({tasks}).")
+        elif lacking:
+            notes.append(f"{labels.panel(panel)}: without {', '.join(lacking)}, which lack some of its tasks.")
+    return " ".join(notes)
 
 
 def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | None:
