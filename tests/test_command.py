@@ -222,7 +222,7 @@ def test_the_plan_of_forty_tasks_takes_seconds(call, folder):
     by_hand = "\n".join(out).partition("To be done by hand:")[2].partition("Cost")[0]
     assert all(f"dataset {name}: " in by_hand for name in ("cars", "sun397", "chestx", "cropdiseases", "nyuv2"))
     assert "dataset dtd" not in by_hand
-    assert out[-1] == "  uv run snakemake --cores all --configfile config/paper-v2.yaml"
+    assert out[-1] == "  uv run snakemake --configfile config/paper-v2.yaml"
 
 
 def score(folder, protocol, model, dataset):
@@ -272,7 +272,7 @@ def test_a_local_file_that_is_missing_is_work_by_hand(toy):
 def test_a_missing_report_names_the_command(call, toy):
     code, out, err = call("report", "--config", "keep_images=false")
     assert code == 1 and not out and len(err) == 1
-    assert "snakemake --cores all --config keep_images=false" in err[0] and "keep_images=false available=true" in err[0]
+    assert "snakemake --config keep_images=false" in err[0] and "keep_images=false available=true" in err[0]
 
 
 def test_settings_are_read_as_yaml_and_files_are_merged(toy):

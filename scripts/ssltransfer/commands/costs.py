@@ -2,7 +2,7 @@
 
 An estimate of what is to come, to tell minutes from weeks; Snakemake alone decides which jobs run. It is proportional
 to images, pixels, masks or steps, and to the operations of the backbone; for the paper's ResNet-50 it is what
-``docs/performance.md`` extrapolates, for the small networks of the demo suite it was within a factor of five.
+``docs/performance.md`` extrapolates, for the small networks of the demo suite it was within a factor of two.
 """
 
 import csv

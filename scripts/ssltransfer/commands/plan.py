@@ -20,6 +20,8 @@ from ssltransfer.report.missing import NOT_MEASURED, MissingScore, missing_score
 
 SHOWN = 10
 """Largest number of failures that are listed one by one."""
+SMALLEST = 0.005
+"""Hours and gigabytes below this number are not shown."""
 
 
 @dataclass(frozen=True)
@@ -165,7 +167,9 @@ def _cost_lines(costs: Sequence[Cost]) -> list[str]:
     lines = ["Cost of what is missing     core hours   GPU hours   gigabytes"]
     for cost in costs:
         numbers = (cost.core_hours, cost.gpu_hours, cost.size / 1e9)
-        shown = "   ".join(f"{number:9.2f}" if number >= 0.005 else " " * 8 + "-" for number in numbers)
+        if max(numbers) < SMALLEST:
+            continue
+        shown = "   ".join((f"{number:.2f}" if number >= SMALLEST else "-").rjust(9) for number in numbers)
         lines.append(f"  {'start of jobs' if cost.stage == 'job' else cost.stage:24}   {shown}")
     core, gpu, size = (sum(getattr(cost, name) for cost in costs) for name in ("core_hours", "gpu_hours", "size"))
     rest = sum(cost.core_hours for cost in costs if not cost.gpu_hours)

@@ -42,7 +42,7 @@ class ChosenSuite:
 
     def snakemake(self, *words: str) -> str:
         """Return the command line that runs the workflow on the suite."""
-        return " ".join(["uv run snakemake --cores all", *words, *filter(None, [self.options])])
+        return " ".join(["uv run snakemake", *words, *filter(None, [self.options])])
 
 
 def read_suite(config_files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> ChosenSuite:
