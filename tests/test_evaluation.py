@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import picture
+from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 import ssltransfer
@@ -199,7 +200,7 @@ def test_states_that_are_not_frozen_features_are_refused(birds, backbone):
         ({"data": "nowhere"}, "nowhere"),
         ({"data": "original:nothing"}, "original:nothing"),
         ({"data": "column:shapes/objects"}, "column:shapes/objects"),
-        ({"protocols": ["linaer"]}, "'linaer'"),
+        ({"protocols": ["linear-2"]}, "'linear-2'"),
         ({"protocols": ["calibration"]}, "'calibration'"),
         ({"protocols": "linear"}, "'linear'"),
         ({"protocols": []}, "none"),
@@ -266,6 +267,19 @@ def test_arrays_are_checked(change, expected):
         ssltransfer.evaluate_features(*change(*arrays()), LINEAR)
 
 
+def test_linear_fits_have_one_thread_as_jobs_do(monkeypatch):
+    found = []
+
+    def spy(*arguments):
+        found.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
+        return measure_linear(*arguments)
+
+    monkeypatch.setattr("ssltransfer.evaluation.measure_linear", spy)
+    with threadpool_limits(2):
+        ssltransfer.evaluate_features(*arrays(), LINEAR)
+    assert set(found) == {1}
+
+
 def test_two_normalisations_need_two_features():
     with pytest.raises(InputError, match="linear-v1"):
         ssltransfer.evaluate_features(*arrays(), ["linear-v1"])
@@ -273,5 +287,5 @@ def test_two_normalisations_need_two_features():
 
 def test_jobs_do_not_import_what_is_for_notebooks():
     assert set(ssltransfer.__all__) == {"Evaluation", "evaluate", "evaluate_features"}
-    with pytest.raises(AttributeError, match="evalute"):
-        _ = ssltransfer.evalute
+    with pytest.raises(AttributeError, match="evaluate_all"):
+        _ = ssltransfer.evaluate_all

@@ -15,6 +15,7 @@ from tempfile import TemporaryDirectory
 from typing import TYPE_CHECKING, Any
 
 import numpy as np
+from threadpoolctl import threadpool_limits
 
 from ssltransfer.array_backend import NUMPY, Arrays
 from ssltransfer.config import BOTH_NORMS, METRICS_OF_TASK, NORMS, evaluated_norms, read_blocks
@@ -361,7 +362,9 @@ def _measure(
     features: dict[str, Features], index: Index, name: str, metric: str, block: dict, arrays: Arrays
 ) -> Measurement:
     if block["kind"] == "linear":
-        return measure_linear(features, index, name, metric, read_settings(LinearSettings, block), arrays)[0]
+        # Jobs have one thread; with more, products are rounded otherwise, which can change the answer of a test image.
+        with threadpool_limits(1):
+            return measure_linear(features, index, name, metric, read_settings(LinearSettings, block), arrays)[0]
     return measure_fewshot(features, index, name, read_settings(FewShotSettings, block))
 
 
