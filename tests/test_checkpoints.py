@@ -834,6 +834,15 @@ def test_local_files_of_a_source():
     assert local_files("https://h/x file:a.pth file:/b/m.{index,data}") == ["a.pth", "/b/m.index", "/b/m.data"]
 
 
+def test_local_files_may_start_from_the_home_folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("RUN", "one")
+    assert local_files("file:~/a.pth file:$HOME/$RUN/m.{index,data}") == [
+        f"{tmp_path}/{name}" for name in ("a.pth", "one/m.index", "one/m.data")
+    ]
+    assert parse_checkpoint_source("file:~/a.pth") == [[(f"file:{tmp_path}/a.pth", "a.pth")]]
+
+
 def test_published_checksums(tmp_path, local):
     local(file_hash(tmp_path / "original.pth")[:8])
     local("md5:" + file_hash(tmp_path / "original.pth", "md5")[:8])

@@ -285,6 +285,82 @@ def test_a_valid_suite(tmp_path):
     assert suite.config["allow_subset"] is False
 
 
+OWN = dict(
+    dataset="own", label="Own", task="single-label", metric="top1", source="folder:birds", classes="", train="",
+    val="0", test="", licence="", reference="",
+)  # fmt: skip
+
+
+def own(protocol="lin", **values):
+    """A change that adds a dataset of one's own, whose counts are left to the index."""
+
+    def change(parts):
+        parts["datasets"]["own"] = OWN | values
+        parts["config"]["tasks"][protocol].append("own")
+
+    return change
+
+
+def make_parts(folder, *parts):
+    for part in parts:
+        (folder / part / "robin").mkdir(parents=True)
+
+
+def test_counts_of_own_images_may_be_left_to_the_index(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    for source in ("folder:birds", "csv:birds.csv"):
+        row = load(tmp_path, own(source=source)).datasets["own"]
+        assert [row[count] for count in ("classes", "train", "val", "test")] == [None, None, 0, None]
+
+
+def test_parts_that_a_folder_lacks_are_found_when_the_suite_is_read(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    make_parts(tmp_path / "resources/datasets/birds", "train", "valid")
+    for source in ("folder:birds", "folder:~/resources/datasets/birds"):
+        with pytest.raises(InputError, match=r"tasks\.lin: 'own' has no test part"):
+            load(tmp_path, own(source=source))
+        load(tmp_path, own("few", source=source))
+    make_parts(tmp_path / "resources/datasets/birds", "Test")
+    load(tmp_path, own())
+
+
+def test_paths_of_the_configuration_are_expanded(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv("TABLES", str(tmp_path))
+    (tmp_path / "$x").mkdir()
+    (tmp_path / "images").mkdir()
+
+    def change(parts):
+        parts["config"].update(models="~/models.tsv", datasets="$TABLES/datasets.tsv", imagenet_val="~/images")
+        parts["config"]["data_root"] = "$x"
+
+    config = load(tmp_path, change).config
+    assert config["models"] == str(tmp_path / "models.tsv") and config["datasets"] == str(tmp_path / "datasets.tsv")
+    assert config["imagenet_val"] == str(tmp_path / "images")
+    assert config["data_root"] == "$x", "there is a folder of this name"
+
+
+def test_a_data_root_that_is_not_there_is_an_error_unless_all_is_indexed(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def suite(data_root, source="folder:birds"):
+        def change(parts):
+            own(source=source)(parts)
+            parts["config"].update(data_root=data_root)
+
+        return load(tmp_path, change)
+
+    suite("resources/datasets").check_data_root()  # the default folder appears with the first download
+    suite("none", source="csv:/absolute/birds.csv").check_data_root()
+    with pytest.raises(InputError, match=r"config: data_root: /.*/none is not a folder, and dataset 'own'"):
+        suite("~/none").check_data_root()
+    (tmp_path / "results/datasets/own").mkdir(parents=True)
+    (tmp_path / "results/datasets/own/index.parquet").touch()
+    suite("~/none").check_data_root()
+
+
 def test_a_model_needs_an_id_an_architecture_and_a_source(tmp_path):
     def shorten(parts):
         parts["models"] = {"a": {"model": "a", "arch": "resnet50", "source": "file:a.pth"}}
@@ -550,6 +626,9 @@ def normals(dataset, **values):
             "r.augmentation: unknown key 'blur'; known are crop",
         ),
         (lambda p: p["config"].update(models="none.tsv"), "none.tsv is missing"),
+        (lambda p: p["config"].update(data_root=None), "config: data_root: found None, .*~"),
+        (lambda p: p["datasets"]["digits"].update(test=""), "datasets.tsv, row 'digits': test is empty; write the num"),
+        (lambda p: p["datasets"]["digits"].update(test="many"), "row 'digits': test: found 'many'"),
         (lambda p: p["config"].update(suite="published-v1"), "config: suite: 'published-v1'"),
         (lambda p: p["models"]["a"].update(label="A\x1b[2J"), r"line 2: control character '\\x1b' found"),
         (lambda p: p["models"]["a"].pop("norm"), r"models.tsv, line 3 \(b\): 12 cells, the header has 11 columns"),

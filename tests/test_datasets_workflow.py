@@ -11,6 +11,7 @@ from test_workflow import SUMMARY
 
 from ssltransfer.datasets.images import prepare_images
 from ssltransfer.datasets.index import read_index
+from ssltransfer.files import read_json
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.features import extract_features
 from workflow import REPOSITORY, planned, snakemake, succeed, workspace
@@ -49,6 +50,8 @@ def folder(tmp_path_factory):
         for name in ("blue tit", "Eisvögel", "robin"):
             for i in range(count):
                 picture(folder / "data/birds" / split / name / f"{i}.jpg", seed=hash((split, name, i)) % 1000)
+    birds = folder / "data/birds"
+    (birds / "test/robin/1.jpg").write_bytes((birds / "train/robin/0.jpg").read_bytes())
     labels = ["sea|sky", "sky", "forest|sky", "sea", "", "forest"]
     rows = [(f"img/{i} ü.jpg", labels[i % 6], "train" if i < 24 else "test") for i in range(30)]
     table(folder / "data/scenes/list.csv", rows, newline="\r\n", encoding="utf-8-sig")
@@ -84,6 +87,21 @@ def test_unreadable_images_are_skipped_in_the_index(folder):
     log = (folder / "logs/index_dataset/scenes.log").read_text(encoding="utf-8")
     assert "on_error: skip: image " in log and "7 ü.jpg cannot be read" in log
     assert len(np.load(folder / "results/features/net/scenes/resize16.imagenet.npy")) == 29
+
+
+def test_an_image_in_two_parts_is_a_warning_of_the_scores(folder):
+    for protocol in ("own-linear", "own-fewshot"):
+        [warning] = [
+            text
+            for text in read_json(folder / f"results/scores/{protocol}/net/birds.json")["warnings"]
+            if "byte for byte" in text
+        ]
+        assert "test/robin/1.jpg = train/robin/0.jpg" in warning or not warning.startswith("1 ")
+
+
+def test_counts_that_the_row_leaves_empty_are_those_of_the_index(folder):
+    coverage = read_json(folder / "results/scores/own-linear/net/birds.json")["coverage"]
+    assert coverage["images"] == {"used": 6, "promised": 6} and coverage["classes"]["promised"] == 3
 
 
 def test_a_new_model_plans_its_jobs_and_the_summary(folder):

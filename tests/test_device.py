@@ -22,6 +22,18 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(device, "DRIVER", tmp_path / "nvidiactl")
     for name in device.GRANTS:
         monkeypatch.delenv(name, raising=False)
+    device.driver_problem.cache_clear()
+    yield
+    device.driver_problem.cache_clear()
+
+
+def put_program(monkeypatch, folder, script):
+    """Put a stand-in for nvidia-smi where `which` finds it."""
+    path = folder / "nvidia-smi"
+    path.write_text(f"#!/bin/sh\n{script}\n")
+    path.chmod(0o755)
+    monkeypatch.setattr(device.shutil, "which", lambda name: str(path))
+    device.driver_problem.cache_clear()
 
 
 @pytest.fixture
@@ -29,14 +41,34 @@ def driver(machine):
     device.DRIVER.touch()
 
 
-def test_a_gpu_is_there_if_a_program_or_a_driver_says_so(monkeypatch):
+def test_a_gpu_is_there_if_a_program_or_a_driver_says_so(monkeypatch, tmp_path):
     assert not device.has_gpu()
     with monkeypatch.context() as there:
-        there.setattr(device.shutil, "which", lambda name: f"/usr/bin/{name}")
+        put_program(there, tmp_path, "echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'")
         assert device.has_gpu()
+    device.driver_problem.cache_clear()
     assert not device.has_gpu()
     device.DRIVER.touch()
     assert device.has_gpu()
+
+
+@pytest.mark.parametrize(
+    ("script", "reason"),
+    [
+        ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "version mismatch"),
+        ("echo 'No devices were found'", "No devices were found"),
+        ("exit 9", "exit code 9"),
+        ("exec sleep 60", "does not answer within 1 seconds"),
+    ],
+)
+def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, tmp_path, driver, script, reason, caplog):
+    monkeypatch.setattr(device, "DRIVER_SECONDS", 1)
+    put_program(monkeypatch, tmp_path, script)
+    assert not device.has_gpu()
+    assert reason in device.driver_problem()
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    device.choose_device(torch.get_num_threads())
+    assert reason in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -13,6 +13,7 @@ from ssltransfer.report.drawing import FigureContext, model_styles, save_figure
 from ssltransfer.report.figures import suite_figures
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.model_figures import model_pairs_figure, rank_figure
+from ssltransfer.report.scatter_figures import panel_scores, panels_note
 from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
 from ssltransfer.results.scores import tidy
@@ -186,3 +187,54 @@ def test_bars_join_models_that_are_not_told_apart():
     assert 3 < len(cliques) < 14
     few = rank_figure(FigureContext(suite())).axes[0].lines
     assert all(line.get_clip_on() and np.isnan(line.get_xdata()).all() for line in few)
+
+
+def with_my_net(datasets):
+    """The published scores, and those of one more model on some datasets of the linear protocol."""
+    published = published_scores("v2")
+    like = published[(published["kind"] == "linear") & (published["model"] == "byol")]
+    own = like[like["dataset"].isin(datasets)].assign(model="my-net", source="measured", value=like["value"] - 1)
+    mine = {"model": "my-net", "label": "My net", "family": "", "source_accuracy": "70.0"}
+    scores = pd.concat([published, own], ignore_index=True) if datasets else published
+    return suite_results(scores, [*published_models(), mine], LABELS, {}, "v2")
+
+
+def test_figure_1_averages_over_the_datasets_that_all_models_have():
+    results = with_my_net(["dtd", "pets"])
+    panel = next(panel for panel in results.tasks.figure_panels if panel.kind == "linear")
+    drawn = panel_scores(results, panel)
+    assert {task.dataset for task in drawn.tasks} == {"dtd", "pets"} and len(panel.tasks) == 11
+    scores = results.scores[results.scores["dataset"].isin(["dtd", "pets"]) & (results.scores["kind"] == "linear")]
+    logits = np.log(scores["value"] / (100 - scores["value"]))
+    expected = logits.groupby(scores["model"]).mean()
+    pd.testing.assert_series_equal(drawn.mean.sort_index(), expected, check_names=False)
+    x = results.models.set_index("model")["source_accuracy"][expected.index] / 100
+    assert drawn.row["pearson"] == pytest.approx(np.corrcoef(np.log(x / (1 - x)), expected)[0, 1])
+    note = panels_note(results)
+    assert "(DTD, Pets)" in note and note.count(":") == 1
+    titles = [ax.get_title() for ax in figures(results)["transfer"].axes]
+    assert sum("2 of 11" in title and "My net: " in title for title in titles) == 1
+    # The averages of tables and correlations stay the paper's.
+    own = results.tasks.panel_means[panel.name]
+    assert np.isnan(own["my-net"]) and own.notna().sum() == 14
+
+
+@pytest.mark.parametrize(("datasets", "note"), [((), ""), (("dtd",), "DTD")])
+def test_a_panel_whose_models_have_all_its_tasks_is_drawn_as_it_is(datasets, note):
+    results = with_my_net(datasets)
+    for panel in results.tasks.figure_panels:
+        drawn = panel_scores(results, panel)
+        if panel.kind != "linear" or not datasets:
+            assert drawn.tasks == list(panel.tasks)
+            pd.testing.assert_series_equal(drawn.mean, results.tasks.panel_means[panel.name], check_names=False)
+    assert (note in panels_note(results)) and bool(panels_note(results)) == bool(note)
+
+
+def test_models_without_a_common_task_are_left_out_of_figure_1_and_named():
+    results = with_my_net(["dtd"])
+    scores = results.scores[~((results.scores["model"] == "byol") & (results.scores["dataset"] == "dtd"))]
+    other = replace(results, scores=scores)
+    panel = next(panel for panel in other.tasks.figure_panels if panel.kind == "linear")
+    assert not other.tasks.shared(panel)
+    assert np.isnan(panel_scores(other, panel).mean[["byol", "my-net"]]).all()
+    assert "My net" in panels_note(other) and "BYOL" in panels_note(other)

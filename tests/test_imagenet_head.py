@@ -52,12 +52,14 @@ def test_numbered_class_folders_are_in_the_order_of_their_numbers(tmp_path):
         for name in names:
             (root / name).mkdir(parents=True)
         assert [entry.name for entry in class_folders(root)] == names
+    (root / ".ipynb_checkpoints").mkdir()
+    assert [entry.name for entry in class_folders(root)] == names
     (root / "tench").mkdir()
     with pytest.raises(InputError, match="must be named n01440764"):
         class_folders(root)
 
 
-def test_a_checkpoint_is_verified_with_an_embedded_or_a_separate_classifier(folder, tmp_path):
+def test_a_checkpoint_is_verified_with_an_embedded_or_a_separate_classifier(folder, tmp_path, caplog):
     state = build_backbone(ARCH, seed=0).state_dict()
     weight, bias = torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), torch.zeros(3)
     torch.save(state | {"fc.weight": weight, "fc.bias": bias}, tmp_path / "whole.pth")
@@ -73,6 +75,15 @@ def test_a_checkpoint_is_verified_with_an_embedded_or_a_separate_classifier(fold
     ]
     assert results[0] == results[1] and results[0]["images"] == 6
     assert results[0]["difference"] == pytest.approx(results[0]["top1"] - 40)
+    assert "order" not in caplog.text
+    head = (weight[:, :], torch.tensor([0.0, 0.0, 1e9]))  # always the last class
+    (folder / "n03").rename(folder / "n00")
+    verify("m", tmp_path / "m.safetensors", ARCH, head, 90.0, folder, "imagenet", torch.device("cpu"))
+    assert "order" not in caplog.text
+    for path in (folder / "n02").iterdir():
+        path.unlink()
+    verify("m", tmp_path / "m.safetensors", ARCH, head, 90.0, folder, "imagenet", torch.device("cpu"))
+    assert "the order of the class folders" in caplog.text and str(folder) in caplog.text
     with pytest.raises(InputError, match=r"m: .*heads\.tsv"):
         read_head([tmp_path / "plain.pth"], True, "torchvision", ARCH, "m")
 

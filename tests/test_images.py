@@ -115,6 +115,12 @@ def test_twelve_bits_in_sixteen_are_a_warning(tmp_path, caplog, top, warned, kee
     assert len(found) == warned and all("5 16-bit images" in line and "4095" in line for line in found)
 
 
+def test_a_png_with_a_large_colour_profile_is_read(tmp_path):
+    image = photo(20, 16)
+    image.save(tmp_path / "a.png", icc_profile=np.random.default_rng(0).bytes(3_000_000))
+    assert np.array_equal(read_image(tmp_path, "a.png"), image)
+
+
 def test_exif_orientation_is_ignored(tmp_path):
     exif = Image.Exif()
     exif[0x0112] = 6

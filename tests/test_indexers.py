@@ -18,8 +18,10 @@ from scipy.io import savemat
 
 from ssltransfer.datasets import ORIGINAL, Source, caltech101, containers, load, nyuv2, voc
 from ssltransfer.datasets.containers import read_cifar_batch
+from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import SPLITS, check_files, check_index, read_index, write_index
+from ssltransfer.datasets.indexing import index_source
 from ssltransfer.errors import InputError
 
 VARIANTS = [(name, variant) for name, variants in ORIGINAL.items() for variant in ("", *variants)]
@@ -236,6 +238,180 @@ def test_voc_boxes_of_real_samples_agree_with_the_class_lists(samples):
         assert shown[Path(image).stem] == set(label) | set(difficult)
 
 
+@pytest.mark.parametrize(
+    ("written", "flag"), [("", 0), (" ", 0), ("Unspecified", 0), ("0.0", 0), ("1.0", 1), ("1", 1), ("True", 1)]
+)
+def test_annotations_of_labelling_tools(tmp_path, written, flag):
+    annotation(tmp_path / "a.xml", ("dog", (1, 1, 4, 9), written))
+    assert voc.read_objects(tmp_path / "a.xml").difficult == [flag]
+    text = (tmp_path / "a.xml").read_text().replace(f"<difficult>{written}</difficult>", "")
+    (tmp_path / "a.xml").write_text(text)
+    assert voc.read_objects(tmp_path / "a.xml").difficult == [0]
+
+
+# Later editions of the original datasets: the same labels in the same order as from the original layout.
+
+
+def move(root, *pairs):
+    """Move parts of a layout; a part moved into itself takes its place one folder deeper."""
+    for old, new in pairs:
+        (root / old).rename(root / "moving")
+        (root / new).parent.mkdir(parents=True, exist_ok=True)
+        (root / "moving").rename(root / new)
+
+
+def ham10000(root):
+    """The table and folders of HAM10000, in another order than the official table."""
+    name = "ISIC2018_Task3_Training"
+    shutil.rmtree(root / f"{name}_GroundTruth")
+    text(root / "HAM10000_metadata.csv", "lesion_id,image_id,dx", "H3,ISIC_3,bcc", "H1,ISIC_1,nv", "H2,ISIC_2,mel")
+    move(
+        root,
+        (f"{name}_Input/ISIC_3.jpg", "HAM10000_images_part_2/ISIC_3.jpg"),
+        (f"{name}_Input", "HAM10000_images_part_1"),
+    )
+
+
+def kaggle_cars(root):
+    """Class folders below train and test with the same file names in both, and the devkit in its own archive."""
+    for part in ("train", "test"):
+        for path in sorted((root / f"cars_{part}").iterdir()):
+            move(root, (f"cars_{part}/{path.name}", f"car_data/car_data/{part}/Class {path.stem}/{path.name}"))
+        (root / f"cars_{part}").rmdir()
+    test = "cars_test_annos_withlabels"
+    move(root, (f"devkit/{test}.mat", f"devkit/{test} (1).mat"), ("devkit", "car_devkit/devkit"))
+
+
+def kaggle_sun(root):
+    """Folders train and test with flattened class names; one file name is there in two classes."""
+    places = {
+        "a/abbey/sun_a.jpg": "train/abbey/sun_a.jpg",
+        "l/library/outdoor/sun_b.jpg": "train/library_outdoor/sun_b.jpg",
+        "l/library/indoor/sun_c.jpg": "test/library_indoor/sun_c.jpg",
+        "l/library/indoor/sun_d.jpg": "test/library_indoor/sun_d.jpg",
+    }
+    move(root, *places.items())
+    layouts.picture(root / "train/library_outdoor/sun_c.jpg")
+    for letter in ("a", "l"):
+        shutil.rmtree(root / letter)
+
+
+@pytest.mark.parametrize(
+    ("name", "change"),
+    [
+        ("eurosat", lambda root: move(root, ("2750", "EuroSAT_RGB"))),
+        ("eurosat", lambda root: move(root, ("2750", "EuroSAT_RGB/EuroSAT_RGB"))),
+        ("eurosat", lambda root: move(root, ("2750/River", "River"), ("2750/Forest", "Forest"), ("2750", ".old"))),
+        ("eurosat", lambda root: move(root, ("2750", "EuroSAT"))),
+        ("chestx", lambda root: move(root, ("images", "images_001/images"))),
+        ("isic", ham10000),
+        ("isic", lambda root: move(root, (f"{TABLE}", "ISIC2018_Task3_Training_GroundTruth.csv"))),
+        ("cars", kaggle_cars),
+        ("sun397", kaggle_sun),
+        ("cropdiseases", lambda root: move(root, ("dataset/train", "train"))),
+    ],
+)
+def test_later_editions_have_the_same_labels_in_the_same_order(tmp_path, name, change):
+    LAYOUTS[name][0](tmp_path)
+    original = build(name, tmp_path)
+    change(tmp_path)
+    later = build(name, tmp_path)
+    assert later.warnings == []
+    assert [Path(image).name for image in later.image] == [Path(image).name for image in original.image]
+    assert [later.classes[k] for k in later.label] == [original.classes[k] for k in original.label]
+    assert later.split == original.split
+    if name == "sun397":
+        assert later.image[2] == "test/library_indoor/sun_c.jpg"
+
+
+def test_sun397_twice_in_its_folder(tmp_path):
+    layouts.sun397(tmp_path / "SUN397/SUN397")
+    assert build("sun397", tmp_path).image[0] == "SUN397/SUN397/a/abbey/sun_a.jpg"
+
+
+def test_two_files_that_may_be_one_image_of_sun397(tmp_path):
+    layouts.sun397(tmp_path)
+    kaggle_sun(tmp_path)
+    layouts.picture(tmp_path / "copy/library_indoor/sun_d.jpg")
+    with pytest.raises(InputError, match="copy/library_indoor/sun_d.jpg and test/library_indoor/sun_d.jpg may both"):
+        build("sun397", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "old", "new", "said"),
+    [
+        ("chestx", "Data_Entry_2017.csv", "Data_Entry_2017_v2020.csv", "Data_Entry_2017_v2020.csv"),
+        ("cropdiseases", "dataset/train", "raw/color", "43,456"),
+    ],
+)
+def test_editions_with_other_labels_or_images_say_so(tmp_path, name, old, new, said):
+    LAYOUTS[name][0](tmp_path)
+    expected = build(name, tmp_path)
+    assert expected.warnings == []
+    move(tmp_path, (old, new))
+    index = build(name, tmp_path)
+    assert index.label == expected.label
+    assert len(index.warnings) == 1 and said in index.warnings[0]
+
+
+@pytest.mark.parametrize("name", LAYOUTS)
+def test_a_missing_layout_says_what_is_there_what_is_expected_and_where_to_get_it(tmp_path, name):
+    (tmp_path / name / "elsewhere").mkdir(parents=True)
+    (tmp_path / name / "notes.txt").touch()
+    (tmp_path / name / ".DS_Store").touch()
+    params = {"dataset": name, "task": "single-label", "source": ["original", name, ""], "counts": {}}
+    params |= {"allow_subset": False, "on_error": "fail"}
+    with pytest.raises(InputError) as error:
+        index_source(params, tmp_path, tmp_path / "index.parquet")
+    message = str(error.value)
+    assert f"{tmp_path / name} holds elsewhere/, notes.txt;" in message
+    assert DOWNLOADS[name].tree in message and DOWNLOADS[name].page in message
+    assert "\n" not in message
+
+
+def test_normals_with_frames_of_the_labelled_file(tmp_path):
+    """What can be had: the labelled file and the metadata. The frames are the same as written out as images."""
+    layouts.nyuv2(tmp_path)
+    expected = build("nyuv2", tmp_path)
+    frames = np.random.default_rng(0).integers(0, 256, (433, 4, 6, 3), dtype=np.uint8)
+    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
+        file["images"] = frames.transpose(0, 3, 2, 1)
+    shutil.rmtree(tmp_path / "all_images")
+    index = build("nyuv2", tmp_path)
+    assert index.image == [f"nyu_depth_v2_labeled.mat#{row}" for row in (2, 6, 432)]
+    assert (index.split, index.extra) == (expected.split, expected.extra)
+    for image, row in zip(index.image, (2, 6, 432), strict=True):
+        assert np.array_equal(read_image(tmp_path, image), frames[row])
+
+
+def test_frames_may_be_counted_from_zero(tmp_path):
+    layouts.nyuv2(tmp_path)
+    shutil.rmtree(tmp_path / "all_images")
+    names = {"train": ["000002", "000001"], "test": ["000000"]}
+    for split, numbers in names.items():
+        text(tmp_path / META / f"{split}_SN40.json", json.dumps([{"img": f"{n}_rgb.jpg"} for n in numbers]))
+    assert build("nyuv2", tmp_path).image == [f"nyu_depth_v2_labeled.mat#{row}" for row in (2, 1, 0)]
+    for number, message in (("000003", "'000003_rgb.jpg' is listed; .* has 3 frames"), ("x", "'x_rgb.jpg' has no num")):
+        text(tmp_path / META / "test_SN40.json", json.dumps([{"img": f"{number}_rgb.jpg"}, {"img": "000000_rgb.jpg"}]))
+        with pytest.raises(InputError, match=message):
+            build("nyuv2", tmp_path)
+
+
+def test_real_frames_from_a_labelled_file(samples, tmp_path):
+    """Written in the published form, real frames are read back as they are."""
+    images = [np.asarray(Image.open(path)) for path in sorted((samples / "nyuv2/all_images").glob("0000*_rgb.jpg"))]
+    with h5py.File(tmp_path / "nyu_depth_v2_labeled.mat", "w") as file:
+        file["images"] = np.stack(images * 3)[:3].transpose(0, 3, 2, 1)
+    shutil.copytree(samples / "nyuv2" / META, tmp_path / META)
+    for split, numbers in {"train": ["000003"], "test": ["000001"]}.items():
+        text(tmp_path / META / f"{split}_SN40.json", json.dumps([{"img": f"{n}_rgb.jpg"} for n in numbers]))
+    index = build("nyuv2", tmp_path)
+    assert index.image == ["nyu_depth_v2_labeled.mat#2", "nyu_depth_v2_labeled.mat#0"]
+    assert np.array_equal(read_image(tmp_path, index.image[0]), np.stack(images * 3)[2])
+    normals, valid = nyuv2.read_normals(tmp_path, index.extra["normals"][0])
+    assert normals.shape == (480, 640, 3) and valid.any()
+
+
 def test_normals(tmp_path):
     layouts.nyuv2(tmp_path)
     index = build("nyuv2", tmp_path)
@@ -339,7 +515,7 @@ class Hostile:
 
 @pytest.mark.parametrize("name", LAYOUTS)
 def test_missing_layout_is_one_line(tmp_path, name):
-    with pytest.raises(InputError, match="is missing; it belongs to the original layout"):
+    with pytest.raises(InputError, match="is missing; .* holds "):
         build(name, tmp_path)
 
 
@@ -382,7 +558,7 @@ NORMAL = f"{META}/000007.mat"
 @pytest.mark.parametrize(
     ("name", "change", "message"),
     [
-        ("dtd", remove("labels/val1.txt"), r"val1\.txt is missing; it belongs to the original layout"),
+        ("dtd", remove("labels/val1.txt"), r"val1\.txt is missing; .* holds test1.txt, train1.txt"),
         ("dtd", folder_instead("labels/val1.txt"), r"val1\.txt cannot be read: .*directory"),
         ("dtd", edit("labels/val1.txt", "b_2", "b_9"), r"b_9\.jpg is not a file \(1 of 4 images are missing\)"),
         ("dtd", folder_instead("images/banded/b_2.jpg"), r"b_2\.jpg is not a file \(1 of 4"),
@@ -427,9 +603,11 @@ NORMAL = f"{META}/000007.mat"
         (
             "voc_detection",
             voc_xml(("cow", (1, 1, 4, 9), 0), ("unicorn", (1, 1, 4, 9), 0)),
-            "000001.xml, object 2: 'uni",
+            "000001.xml, object 2: class 'unicorn' is unknown; the classes of VOC are aeroplane, .*, tvmonitor",
         ),
-        ("voc_detection", voc_xml(("dog", ("", 1, 4, 9), 0)), "000001.xml, object 1: could not convert"),
+        ("voc_detection", voc_xml(("dog", ("", 1, 4, 9), 0)), "000001.xml, object 1: bndbox/xmin is ''"),
+        ("voc_detection", voc_xml(("dog", (1, 1, 4, 9), "maybe")), "000001.xml, object 1: difficult is 'maybe'"),
+        ("voc_detection", voc_xml(("dog", (1, 1, 4, 9), 0), size=("wide", 9)), "size/width is 'wide'"),
         ("voc_detection", voc_xml(head=ENTITY), "000001.xml is not an annotation: document type 'a' found"),
         ("voc_detection", edit("VOCdevkit/VOC2007/Annotations/000001.xml", "</annot", "<x"), "is not an annotation"),
         (

@@ -20,7 +20,7 @@ from ssltransfer.report.property_figure import properties_figure
 from ssltransfer.report.scatter_figures import scatter_figure, transfer_figure
 from ssltransfer.report.table import to_csv, to_html, to_latex
 from ssltransfer.report.tables import score_tables
-from ssltransfer.results.scores import describe_interval, interval_level, tidy
+from ssltransfer.results.scores import INTERVAL, describe_interval, interval_level, tidy
 
 
 def with_intervals(kind="linear", below=2.0, above=1.0):
@@ -189,3 +189,14 @@ def test_the_column_interval_holds_method_and_level(value, text, level):
 def test_tasks_keep_their_order_beside_their_ends():
     results = with_intervals()
     assert tasks_of(results.tasks.ends[0].columns) == results.tasks.tasks
+
+
+def test_captions_name_the_units_of_the_intervals_and_their_limits():
+    def row(kind, metric, interval):
+        return {"kind": kind, "metric": metric, "low": 1.0, "high": 2.0, INTERVAL: interval}
+
+    scenes = interval_note(pd.DataFrame([row("normals", "mean-angle", "bootstrap, over scenes")]), "±")
+    assert "over scenes, for one training run" in scenes and "test images" not in scenes
+    linear = interval_note(pd.DataFrame([row("linear", "map11", "bootstrap, over test images; 0.92")]), "±")
+    assert "validation_draws" in linear and "expected value" in linear and "92 %" in linear
+    assert "expected value" not in interval_note(pd.DataFrame([row("linear", "top1", "Wilson, over test images")]), "±")

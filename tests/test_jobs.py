@@ -1,12 +1,14 @@
 """What a job says when it fails."""
 
 import logging
+from types import SimpleNamespace
 
 import pytest
 import torch
 
+from ssltransfer import jobs
 from ssltransfer.errors import InputError
-from ssltransfer.jobs import job
+from ssltransfer.jobs import JobUsage, job
 
 
 @pytest.mark.parametrize("error", [InputError, ValueError])
@@ -28,3 +30,10 @@ def test_a_full_gpu_is_one_line(tmp_path, caplog):
     ):
         raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 MiB.\nGPU 0 has")
     assert "Traceback" not in caplog.text
+
+
+@pytest.mark.parametrize(("platform", "unit"), [("linux", 2**10), ("darwin", 2**20)])
+def test_peak_memory_is_in_the_unit_of_the_system(monkeypatch, platform, unit):
+    monkeypatch.setattr(jobs.sys, "platform", platform)
+    monkeypatch.setattr(jobs.resource, "getrusage", lambda who: SimpleNamespace(ru_maxrss=300 * unit))
+    assert JobUsage().report()["peak_memory_mib"] == 300

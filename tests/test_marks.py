@@ -56,6 +56,10 @@ def covered(used, promised, skipped=0, left_out=()):
         (score("fewshot", 120), PROMISED, "120 of 1200 images"),
         (score("inversion", {"cat.png": {"psnr": 9.0}}), PROMISED, ""),
         (score(images={"train": 1, "val": 0, "test": 1}), None, ""),
+        # A row that leaves counts to the index.
+        (score(images={"train": 1, "val": 0, "test": 1}), dict.fromkeys(PROMISED), ""),
+        (score(images={"train": 80, "val": 20, "test": 9}), PROMISED | {"test": None}, "100 of 1000 training images"),
+        (score("fewshot", 120), PROMISED | {"val": None}, ""),
     ],
 )  # fmt: skip
 def test_what_is_missing_is_said_in_words(entry, promised, text):

@@ -1,5 +1,6 @@
 """The step-by-step pages of docs/ in a fresh clone: their commands run as they are printed, on the toy suite."""
 
+import json
 import re
 import shutil
 import subprocess
@@ -11,6 +12,8 @@ import yaml
 from layouts import picture
 
 from ssltransfer.models.resnet import build_backbone
+from ssltransfer.report.scatter_figures import panel_scores
+from ssltransfer.report.table_folder import read_results
 from workflow import REPOSITORY, environment
 
 #: The pages speak of the demo suite; the same steps with the toy suite take seconds.
@@ -76,17 +79,58 @@ def follow(page, folder, data):
     return output
 
 
-def table(folder):
-    return (folder / "results/toy/tables/scores.csv").read_text()
+def table(folder, suite="toy"):
+    return (folder / f"results/{suite}/tables/scores.csv").read_text()
 
 
 def test_add_a_model(finished, tmp_path):
     folder = clone(tmp_path / "clone", finished)
     torch.save(build_backbone("resnet-1x1x1x1-w4").state_dict(), tmp_path / "my-net.pth")
     output = follow("add-a-model", folder, tmp_path)
-    assert "Report: results/toy/report.html" in output and "rule pretrain_model" not in output
-    assert table(folder).count("my-net,") == 2 + 1 + 3  # linear, few-shot, calibration
-    assert "My net" in (folder / "results/toy/report.html").read_text()
+    assert "Report: results/mine/report.html" in output and "rule pretrain_model" not in output
+    assert table(folder, "mine").count("my-net,") == 2 + 1  # linear, few-shot
+    assert "My net" in (folder / "results/mine/report.html").read_text()
+
+
+@pytest.mark.slow
+def test_my_model_stands_beside_the_published_ones_on_the_datasets_that_i_have(tmp_path):
+    """The suite config/mine.yaml on small data of the user's own under the names of the paper's datasets."""
+    folder = clone(tmp_path / "clone")
+    suite = yaml.safe_load((REPOSITORY / "config/mine.yaml").read_text())
+    suite["tasks"] = {"linear": ["dtd", "flowers"], "fewshot": ["eurosat"]}
+    (folder / "config/mine.yaml").write_text(yaml.safe_dump(suite))
+    torch.save(build_backbone("resnet-1x1x1x1-w4").state_dict(), folder / "my-net.pth")
+    with (folder / "config/models.tsv").open("a") as rows:
+        rows.write("my-net\tMy net\tcontrastive\tresnet-1x1x1x1-w4\tfile:my-net.pth\t\t\t\t74.3\tmine\n")
+    with (folder / "config/datasets.tsv").open("a") as rows:
+        for name, metric, train, test in (
+            ("dtd", "top1", 4, 3),
+            ("flowers", "mean-per-class", 4, 3),
+            ("eurosat", "top1", 36, 0),
+        ):
+            rows.write(f"{name}\t{name}\tsingle-label\t{metric}\tfolder:{name}\t5\t{5 * train}\t0\t{5 * test}\t\t\n")
+            for number in range(5):
+                for i in range(train + test):
+                    part = "train" if i < train else "test"
+                    picture(folder / f"data/{name}/{part}/{number}/{i}.png", seed=1000 * number + i)
+    command = [sys.executable, "-m", "snakemake", "--cores", "2", "--configfile", "config/mine.yaml"]
+    done = subprocess.run(
+        [*command, "--config", "data_root=data"],
+        cwd=folder,
+        env=environment(),
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr[-4000:]
+    results = read_results(folder / "results/mine/tables")
+    drawn = {panel.name: panel_scores(results, panel) for panel in results.tasks.figure_panels}
+    assert {task.dataset for task in drawn["linear"].tasks} == {"dtd", "flowers"}
+    assert drawn["linear"].mean.notna().sum() == 15 and drawn["linear"].row["n"] == 15
+    caption = json.loads((folder / "results/mine/figures/captions.json").read_text())["transfer"]
+    assert "DTD" in caption or "dtd" in caption
+    report = (folder / "results/mine/report.html").read_text()
+    assert "My net" in report and "BYOL" in report
 
 
 def test_add_a_dataset(finished, tmp_path):

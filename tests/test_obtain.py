@@ -10,7 +10,7 @@ import pytest
 
 from ssltransfer.datasets import caltech101, flowers
 from ssltransfer.datasets.downloads import DOWNLOADS
-from ssltransfer.datasets.obtain import obtain, unpack
+from ssltransfer.datasets.obtain import find_or_obtain, obtain, unpack
 from ssltransfer.errors import InputError
 
 
@@ -80,10 +80,19 @@ def test_a_failed_download_leaves_no_folder(tmp_path):
 
 @pytest.mark.parametrize("name", [name for name, download in DOWNLOADS.items() if not download.files])
 def test_what_cannot_be_downloaded_is_placed_by_hand(tmp_path, name):
-    with pytest.raises(InputError, match="cannot be downloaded .*; place there .*; official page: https://") as error:
+    with pytest.raises(
+        InputError, match="cannot be downloaded .*; the folder .* must hold .*; official page: https://"
+    ) as error:
         obtain(name, tmp_path / name, Path("/data") / name)
     assert str(error.value).startswith(f"{name}: /data/{name} is missing and")
     assert "\n" not in str(error.value)
+    assert not list(tmp_path.iterdir())
+
+
+def test_nothing_is_downloaded_for_a_data_root_that_is_not_there(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(InputError, match="dtd: data_root nowhere/data is not a folder"):
+        find_or_obtain("dtd", "nowhere/data")
     assert not list(tmp_path.iterdir())
 
 

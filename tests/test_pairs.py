@@ -313,12 +313,30 @@ def test_a_cell_that_cannot_be_compared_costs_itself_alone():
     some = good | {"m2": "no outcomes", "m3": outcome(value=1.0, note="no median")}
     other = TASK._replace(dataset="e"), TASK._replace(dataset="f"), TASK._replace(dataset="g")
     found = compare_cells([(TASK, bad), (other[0], good), (other[1], some), (other[2], {"m0": "why", "m1": "why"})])
-    assert found.pairs["dataset"].tolist() == ["e"] * 3 + ["f"]
-    assert list(found.pairs) == COLUMNS and set(found.covariances) == set(other[:2])
-    assert "m0 and m1" in found.missing[TASK]
+    assert found.pairs["dataset"].tolist() == [TASK.dataset] + ["e"] * 3 + ["f"]
+    assert found.pairs.loc[0, ["model", "other"]].tolist() == ["m0", "m2"]
+    assert list(found.pairs) == COLUMNS and set(found.covariances) == {TASK, *other[:2]}
+    assert found.missing[TASK].startswith("m1: ")
     assert found.missing[other[1]] == "m2: no outcomes; m3: no median" and found.missing[other[2]] == "why"
     assert other[0] not in found.missing
     assert compare_cells([]).pairs.empty and list(compare_cells([]).pairs) == COLUMNS
+
+
+@pytest.mark.parametrize(
+    ("metric", "replicates"),
+    [("map11", np.full((2, 9), [[50.0], [60.0]])), ("ece", np.random.default_rng(0).random((2, 9)))],
+)
+def test_resamples_that_tell_nothing_decide_nothing(metric, replicates):
+    models = {"a": replicates[0], "b": replicates[1]}
+    found = compare_cells(
+        [(TASK, {name: outcome(value=own[0], replicates=own, metric=metric) for name, own in models.items()})]
+    )
+    assert found.pairs.empty and not found.covariances and found.missing[TASK]
+
+
+def test_equal_differences_do_not_tell_their_scatter():
+    row = compare_models({"a": outcome([0.1, 0.4, 0.3]), "b": outcome([0.2, 0.5, 0.4])}).pairs.iloc[0]
+    assert (row["p"], row["better"]) == (1, "") and np.isnan([row["low"], row["high"]]).all()
 
 
 def test_wins_are_counted_over_cells():

@@ -1,9 +1,11 @@
 """The training engine: the same losses however it is interrupted, and with however many loading processes."""
 
+import multiprocessing
 import os
 import pickle
 import signal
 import time
+from pathlib import Path
 from types import SimpleNamespace
 
 import numpy as np
@@ -11,6 +13,7 @@ import pytest
 import torch
 from torch import nn
 
+from ssltransfer import training
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
 from ssltransfer.training import Curve, Run, batch_rows, iterate_batches, resumable, run_key, seed_step, train
@@ -198,6 +201,60 @@ def test_a_loss_that_is_not_finite_is_one_line(tmp_path):
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_loading_processes_change_nothing(tmp_path):
     assert same(run(tmp_path / "two", workers=2), run(tmp_path / "none"))
+
+
+def leave_free(monkeypatch, mebibytes):
+    """Make shared memory have so many MiB free."""
+    free = int(mebibytes * 2**20)
+    monkeypatch.setattr(training.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+
+
+@pytest.mark.parametrize(
+    ("free", "fitting"), [(0, 0), (0.5, 0), (3.9, 0), (4, 1), (7, 2), (12.9, 3), (13, 4), (1000, 4)]
+)
+def test_processes_are_as_many_as_the_shared_memory_holds_batches_for(monkeypatch, caplog, free, fitting):
+    """A batch of 1 MiB in two tensors; each process may have three under way, and 1 MiB is for all else."""
+    monkeypatch.setattr(training, "SHARED_MEMORY", Path("/"))
+    leave_free(monkeypatch, free)
+    batch = {
+        "images": [torch.zeros(2**17, dtype=torch.float32)],
+        "labels": (torch.zeros(2**16, dtype=torch.float64), 3),
+    }
+    assert training.fitting_workers(4, batch) == fitting
+    assert bool(caplog.messages) == (fitting < 4)
+
+
+def test_no_shared_memory_to_ask_for(monkeypatch, tmp_path):
+    monkeypatch.setattr(training, "SHARED_MEMORY", tmp_path / "none")
+    assert training.fitting_workers(4, [torch.zeros(3)]) == 4
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+@pytest.mark.parametrize("free", [0, 10_000])
+def test_a_small_shared_memory_changes_nothing(tmp_path, monkeypatch, free):
+    leave_free(monkeypatch, free)
+    assert same(run(tmp_path / "two", workers=2), run(tmp_path / "none"))
+
+
+def stuck(row, step, generator):
+    """An example whose process does not go on: what full shared memory leads to."""
+    if step:
+        time.sleep(60)
+    return torch.zeros(1)
+
+
+@pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
+def test_processes_that_make_no_batch_are_given_up_and_ended(monkeypatch):
+    monkeypatch.setattr(training, "LOADER_SECONDS", 1)
+    batches = iterate_batches(
+        stuck, ((step, ROWS[:2]) for step in range(3)), seed=0, workers=2, collate=torch.stack, device=CPU
+    )
+    next(batches)
+    start = time.monotonic()
+    with pytest.raises(InputError, match=r"the 2 processes .* failed \(.*timed out"):
+        next(batches)
+    assert time.monotonic() - start < 20
+    assert not multiprocessing.active_children()
 
 
 def test_mixed_precision_computes_in_bfloat16_and_keeps_float32_weights(tmp_path):

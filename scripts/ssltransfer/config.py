@@ -6,7 +6,7 @@ Only the standard library, PyYAML and jsonschema are imported, because every job
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -18,9 +18,13 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
-from ssltransfer.files import package_data
+from ssltransfer.files import expand_path, package_data
 from ssltransfer.settings import complete, config_schema, fill_defaults, job_settings, parse_yaml, read_schema
 
+COUNTS = ("classes", "train", "val", "test")
+"""Columns of `datasets.tsv` that the index is checked against."""
+PATHS = ("models", "datasets", "pretraining", "blocks", "data_root", "imagenet_val")
+"""Keys of a suite that are paths."""
 METRICS_OF_TASK = {
     "single-label": ("top1", "mean-per-class"),
     "multi-label": ("map11",),
@@ -73,7 +77,7 @@ class Suite:
     models : dict of str to dict
         Rows of `models.tsv` that list this suite, by id, with defaults filled in; `suites` split into a list.
     datasets : dict of str to dict
-        All rows of `datasets.tsv` by id; counts as int.
+        All rows of `datasets.tsv` by id; counts as int, or None where the index is to tell them.
     recipes : dict of str to dict
         Pretraining recipes by name.
     """
@@ -104,6 +108,35 @@ class Suite:
         """
         other = other_backend(self.config["protocols"], cell.protocol, "detectron2")
         return replace(cell, protocol=other) if other not in (None, cell.protocol) else None
+
+    def check_data_root(self, indexes: Path = Path("results/datasets")) -> None:
+        """Require the folder of the data, if datasets of the tasks are still to be read from it.
+
+        Without this check, a mistyped folder would start downloads.
+
+        Parameters
+        ----------
+        indexes : Path
+            Folder of the datasets that have an index already.
+
+        Raises
+        ------
+        InputError
+            If `data_root` is another folder than the default one, and not there.
+        """
+        root = Path(self.config["data_root"])
+        if root == dataset_sources.DOWNLOAD_FOLDER or root.is_dir():
+            return
+        for cell in self.cells():
+            source = dataset_sources.parse_dataset_source(self.datasets[cell.dataset]["source"])
+            absolute = Path(expand_path(source.name)).is_absolute()
+            if source.kind not in dataset_sources.READ_KINDS or absolute:
+                continue
+            if not (indexes / cell.dataset / "index.parquet").exists():
+                raise InputError(
+                    f"config: data_root: {root} is not a folder, and dataset {cell.dataset!r} is to be read from it; "
+                    "correct the path, or leave data_root out to read downloads only"
+                )
 
     def settings(self, protocol: str) -> dict:
         """The settings block of a protocol, with all defaults filled in."""
@@ -166,6 +199,12 @@ def _cell(text: str) -> str:
     return text[1:-1].replace('""', '"').strip() if quoted else text
 
 
+def repeated_option(words: Sequence[str], *options: str) -> str | None:
+    """Return the first of some options that a command line gives more than once; None if it gives none so."""
+    given = [word.partition("=")[0] for word in words]
+    return next((option for option in options if given.count(option) > 1), None)
+
+
 def read_table(path: Path, *, short_rows: bool = False) -> list[dict[str, str]]:
     """Read a tab-separated table: one header line, then one row per line, all cells as text.
 
@@ -221,7 +260,9 @@ TYPES = {
 
 
 def _reason(found: object, kind: str) -> str:
-    """Hint for a number that YAML parsed as text (1e-1)."""
+    """Hint for a number that YAML parsed as text (1e-1), and for a path that it parsed as nothing (~)."""
+    if found is None and kind == "string":
+        return " (YAML reads a bare ~ as nothing; write '~' in quotes)"
     if kind not in ("number", "integer") or not isinstance(found, str):
         return ""
     try:
@@ -313,6 +354,9 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     _check(config, schema, "config")
     config = fill_defaults(config, schema)
 
+    for key in PATHS:
+        config[key] = expand_path(config[key])
+
     def located(key: str) -> Path:
         path = Path(config[key])
         return path if path.exists() or path.is_absolute() else base / path
@@ -325,7 +369,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     for row in models.values():
         _fill_model(row, config["suite"])
     for row in datasets.values():
-        row |= {count: int(row[count]) for count in ("classes", "train", "val", "test")}
+        row |= {count: int(row[count]) if row[count] else None for count in COUNTS}
     recipes = read_yaml(located("pretraining")) or {}
     if config["suite"] in PUBLISHED:
         raise InputError(f"config: suite: {config['suite']!r} is reserved for the published numbers; take another name")
@@ -412,6 +456,12 @@ def _cross_check_datasets(suite: Suite, path: Path) -> None:
             source = dataset_sources.parse_dataset_source(row["source"])
         except InputError as error:
             raise InputError(f"{path}, row {name!r}: {error}") from None
+        empty = [count for count in COUNTS if row[count] is None]
+        if empty and source.kind not in ("folder", "csv"):
+            raise InputError(
+                f"{path}, row {name!r}: {empty[0]} is empty; write the number (only folder: and csv: take it from the "
+                "images)"
+            )
         if source.kind == "column" and source.name not in suite.datasets:
             raise InputError(f"{path}, row {name!r}: source names dataset {source.name!r}, which has no row")
         if source.kind == "one-of":
@@ -489,7 +539,8 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
     if not suite.models:
         known = sorted({suite for row in all_models.values() for suite in row["suites"]})
         raise InputError(
-            f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; add it to the column suites of a row"
+            f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; "
+            "add it to the column suites of a row"
         )
     linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():
@@ -524,10 +575,19 @@ def _cross_check_tasks(suite: Suite) -> None:
                     f"{' or '.join([*tasks, *others])}"
                 )
             for part in parts:
-                if row[part] == 0:
+                if row[part] == 0 or _lacks_part(row, part, suite.config["data_root"]):
                     raise InputError(f"config: tasks.{protocol}: {name!r} has no {part} part; {kind} needs one")
             if kind in PROTOCOL_CHECKS:
                 PROTOCOL_CHECKS[kind](suite, protocol, row)
+
+
+def _lacks_part(row: dict, part: str, data_root: str) -> bool:
+    """Whether a folder that the row does not count has no such part; the index tells of folders that are not there."""
+    source = dataset_sources.parse_dataset_source(row["source"])
+    folder = dataset_sources.location(source, data_root)
+    if row[part] is not None or source.kind != "folder" or not folder.is_dir():
+        return False
+    return part not in dataset_sources.find_parts(folder)
 
 
 def _cross_check_models_of(suite: Suite) -> None:

@@ -7,7 +7,9 @@ without it. The workflow's rules ask for a GPU by `has_gpu`, so this module is l
 import ctypes
 import os
 import shutil
+import subprocess
 import sys
+from functools import lru_cache
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -25,6 +27,7 @@ HIDDEN = ("", "-1", "NoDevFiles")
 """Values of CUDA_VISIBLE_DEVICES that keep GPUs from a process; the last is SLURM's."""
 GRANTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 """Environment variables that name the GPUs which a process was given."""
+DRIVER_SECONDS = 30
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
 
@@ -32,7 +35,25 @@ M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 def has_gpu() -> bool:
     """Whether this machine has a GPU that jobs may use, asked without torch; CUDA_VISIBLE_DEVICES= forbids it."""
     driver = shutil.which("nvidia-smi") is not None or DRIVER.exists()
-    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in HIDDEN
+    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in HIDDEN and not driver_problem()
+
+
+@lru_cache(maxsize=1)
+def driver_problem() -> str:
+    """Return the reason why the NVIDIA driver does not answer; empty if it does, or without a program to ask it."""
+    program = shutil.which("nvidia-smi")
+    if program is None:
+        return ""
+    try:
+        done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
+    except subprocess.TimeoutExpired:
+        return f"nvidia-smi does not answer within {DRIVER_SECONDS} seconds"
+    except OSError as error:
+        return f"nvidia-smi cannot be run: {first_line(error)}"
+    if done.returncode == 0 and "GPU" in done.stdout:
+        return ""
+    said = (done.stdout + done.stderr).strip().splitlines()
+    return f"nvidia-smi says: {said[0]}" if said else f"nvidia-smi ends with exit code {done.returncode}"
 
 
 def granted_gpu() -> str:
@@ -77,7 +98,9 @@ def choose_device(threads: int = 1) -> "torch.device":
             "the driver answers, and its version: README.md names the one that is needed); CUDA_VISIBLE_DEVICES= "
             "computes on the CPU"
         )
-    if has_gpu():
+    if problem := driver_problem():
+        log.warning("the GPU is not used: %s", problem)
+    elif has_gpu():
         log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
     keep_freed_memory()
     torch.set_num_threads(threads)

@@ -26,6 +26,16 @@ def package_data(name: str) -> Path:
     return (packed if packed.is_dir() else Path(__file__).parents[2]) / name
 
 
+def expand_path(text: str) -> str:
+    """Return a path of the configuration with ``~`` and variables (``$NAME``, ``${NAME}``) replaced.
+
+    A path that is there as it is written stays. Unknown variables stay, too.
+    """
+    if not (text.startswith("~") or "$" in text) or Path(text).exists():
+        return text
+    return os.path.expanduser(os.path.expandvars(text))  # noqa: PTH111 - Path raises an error for unknown users
+
+
 @contextmanager
 def atomic_write(path: str | Path) -> Iterator[Path]:
     """Yield a temporary path beside `path`; rename it to `path` on success, delete it on failure.

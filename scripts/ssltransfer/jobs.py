@@ -96,11 +96,17 @@ class JobUsage:
         """Return wall seconds, peak memory of the process and of the GPU in MiB, the machine, and the device used."""
         return {
             "seconds": round(time.perf_counter() - self._start, 3),
-            "peak_memory_mib": round(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024),
+            "peak_memory_mib": _peak_memory_mib(),
             "machine": machine(),
             "device": "cuda" if _gpu_used() else "cpu",
             **_device_memory(),
         }
+
+
+def _peak_memory_mib() -> int:
+    """Peak memory of this process; macOS counts it in bytes, other systems in KiB."""
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
 
 
 def _device_memory() -> dict[str, int]:

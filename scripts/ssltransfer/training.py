@@ -8,7 +8,9 @@ its losses, and a resumed run gives the result of an uninterrupted one, on a CPU
 import json
 import logging
 import math
+import multiprocessing
 import os
+import shutil
 import signal
 import threading
 import time
@@ -17,6 +19,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -34,6 +37,9 @@ from ssltransfer.safe_pickle import check_archive
 log = logging.getLogger("ssltransfer")
 
 LOG_SECONDS = 10.0
+LOADER_SECONDS = 300
+"""Time after which processes that make no batch are given up."""
+SHARED_MEMORY = Path("/dev/shm")  # Linux hands tensors from process to process there
 PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
 """Precision of the forward pass -> dtype for `torch.autocast`; weights stay float32."""
 
@@ -329,18 +335,87 @@ def iterate_batches(
     collate : callable
         List of examples -> batch of tensors in lists, tuples and dicts.
     device : torch.device
+
+    Raises
+    ------
+    InputError
+        If the processes fail (most often for want of shared memory), or make no batch for `LOADER_SECONDS`.
     """
     places = ([(step, position, int(row)) for position, row in enumerate(batch)] for step, batch in rows)
+    examples = _Examples(example, seed)
+    if workers:
+        # The first batch is made here, because its size tells for how many processes there is memory.
+        first = next(places, None)
+        if first is None:
+            return
+        batch = collate([examples[place] for place in first])
+        workers = fitting_workers(workers, batch)
+        yield to_device(batch, device)
     loader = DataLoader(
-        _Examples(example, seed),
+        examples,
         batch_sampler=places,
         num_workers=workers,
         collate_fn=collate,
         pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_signals,
+        timeout=LOADER_SECONDS if workers else 0,
     )
-    for batch in loader:
-        yield to_device(batch, device)
+    others = multiprocessing.active_children()
+    try:
+        for batch in loader:
+            yield to_device(batch, device)
+    except (RuntimeError, OSError) as error:
+        # An error of the example itself names its process and traceback.
+        if not workers or isinstance(error, torch.OutOfMemoryError) or str(error).startswith("Caught "):
+            raise
+        raise InputError(
+            f"the {workers} processes that make the training examples failed ({first_line(error)}); is "
+            f"{SHARED_MEMORY} too small? A container gets more by --shm-size"
+        ) from None
+    finally:
+        _kill(set(multiprocessing.active_children()) - set(others))
+
+
+def _kill(processes: Iterable[BaseProcess]) -> None:
+    """End loading processes: they ignore a friendly request, so that the interpreter would wait for them for ever."""
+    in_main = threading.current_thread() is threading.main_thread()
+    # The handler that DataLoader installs takes their end for an error.
+    previous = signal.signal(signal.SIGCHLD, signal.SIG_DFL) if in_main else None
+    for process in processes:
+        process.kill()
+        process.join()
+    if in_main:
+        signal.signal(signal.SIGCHLD, previous)
+
+
+def fitting_workers(workers: int, batch: Any) -> int:
+    """Return how many of so many processes the shared memory can hold the batches of; 0 makes them in the main process.
+
+    Containers often have 64 MiB (docker's default). Each process has up to three batches under way.
+
+    Parameters
+    ----------
+    workers : int
+    batch
+        A batch of usual size: tensors in nested lists, tuples and dicts.
+    """
+    if not SHARED_MEMORY.is_dir():
+        return workers
+    free, size = shutil.disk_usage(SHARED_MEMORY).free, max(1, _tensor_bytes(batch))
+    fitting = max(0, min(workers, (free - 2**20) // (3 * size)))
+    if fitting < workers:
+        log.warning(
+            "%s has %d MiB free, a batch takes %.1f MiB: %d processes make the training examples instead of %d",
+            SHARED_MEMORY, free >> 20, size / 2**20, fitting, workers,
+        )  # fmt: skip
+    return fitting
+
+
+def _tensor_bytes(batch: Any) -> int:
+    if isinstance(batch, Tensor):
+        return batch.nbytes
+    parts = batch.values() if isinstance(batch, dict) else batch if isinstance(batch, list | tuple) else ()
+    return sum(map(_tensor_bytes, parts))
 
 
 def to_device(batch: Any, device: torch.device) -> Any:

@@ -60,9 +60,9 @@ COMPONENTS = {
     "normals": Component(1, "evaluate_normals.py"),
     "detector": Component(1, "train_detector.py"),
     "detection": Component(1, "evaluate_detection.py"),
-    "summary": Component(6, "make_tables.py"),
-    "figures": Component(10, "plot_figures.py"),
-    "report": Component(5, "write_report.py"),
+    "summary": Component(7, "make_tables.py"),
+    "figures": Component(11, "plot_figures.py"),
+    "report": Component(6, "write_report.py"),
 }
 
 

@@ -10,12 +10,13 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.io import IOFile
+from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import NORMS, PUBLISHED, Cell, load_suite, read_table
-from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_members, parse_dataset_source
-from ssltransfer.device import has_gpu
+from ssltransfer.config import COUNTS, NORMS, PUBLISHED, Cell, load_suite, read_table, repeated_option
+from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
+from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data, read_json
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
@@ -31,8 +32,15 @@ if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settin
         "--sdm conda needs a clone: a remote module's jobs import the library installed beside Snakemake"
     )
 
+if workflow.is_main_process and (repeated := repeated_option(sys.argv[1:], "--config", "--configfile")):
+    raise WorkflowError(
+        f"{repeated} is given twice, and Snakemake reads the last one only; write everything behind one {repeated}"
+    )
+
 try:
     SUITE = load_suite(config, package_data("workflow/schemas"), package_data("."))
+    if workflow.is_main_process and not SUITE.config["available"]:
+        SUITE.check_data_root()
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -61,6 +69,8 @@ STOP = QuietStop(logger) if workflow.is_main_process else None
 # A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
 # a profile requests the GPU (set-resources), because the submitting machine often has none.
 GPU_HERE = int(has_gpu())
+if workflow.is_main_process and not workflow.non_local_exec and driver_problem():
+    logger.warning(f"The GPU is not used, jobs run on the processor: {driver_problem()}")
 
 # Whether jobs can have detectron2: from an environment of their own, or installed beside Snakemake.
 DETECTRON2 = bool(workflow.deployment_settings.deployment_method) or find_spec("detectron2") is not None
@@ -218,9 +228,9 @@ def present_files(source):
 
 
 def expected_counts(wildcards):
-    """Expected counts from the table of datasets."""
+    """Expected counts from the table of datasets, without empty cells."""
     row = SUITE.datasets[wildcards.dataset]
-    return {count: row[count] for count in ("classes", "train", "val", "test")}
+    return {count: row[count] for count in COUNTS if row[count] is not None}
 
 
 def index_params(wildcards):
@@ -243,7 +253,7 @@ def table_state(wildcards):
     Left out where the index is of release 0.1.0, which left no record that its params held them.
     """
     source, folder = source_of(wildcards), Path(f"results/datasets/{wildcards.dataset}")
-    table = Path(SUITE.config["data_root"]) / source.name
+    table = location(source, SUITE.config["data_root"])
     known = (folder / "table.json").exists() or not (folder / "index.parquet").exists()
     return {"table": file_state(table)} if source.kind == "csv" and table.is_file() and known else {}
 
@@ -253,7 +263,7 @@ def index_input(wildcards):
     source = source_of(wildcards)
     if source.kind == "original":
         return f"results/originals/{source.name}.json"
-    table = Path(SUITE.config["data_root"]) / source.name
+    table = location(source, SUITE.config["data_root"])
     return str(table) if source.kind == "csv" and table.exists() else []
 
 

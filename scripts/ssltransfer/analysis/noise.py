@@ -14,6 +14,8 @@ NORMAL = float(ndtri(0.975))
 """Half width of a 95 % interval in standard errors, where these are taken as known."""
 #: Metrics that are shares of right images, and kinds whose published scores are measured on the test part.
 ACCURACIES, ON_TEST_PART = ("top1", "mean-per-class"), ("linear", "finetune")
+#: Datasets with a mean over classes of very unequal size, whose variance is up to four times that of a binomial.
+UNEQUAL_CLASSES = ("caltech101", "caltech101-official", "flowers")
 
 
 def task_noise(
@@ -23,8 +25,8 @@ def task_noise(
 
     Models with outcomes have the covariance that their pairs are compared with. Another score with an interval has the
     variance that the interval implies, and a published accuracy that of a binomial on the test images of the paper
-    (for mean accuracy per class as if all classes were equally large). Both count as independent of the other models;
-    because models err on the same images, that is conservative for their differences.
+    (also for a mean over classes, but not where these are of `UNEQUAL_CLASSES`). Both count as independent of the other
+    models; because models err on the same images, that is conservative for their differences.
 
     Parameters
     ----------
@@ -48,7 +50,7 @@ def task_noise(
             continue
         own = scores.set_index("model").reindex(matrix.index)
         variance = ((own["high"] - own["low"]) / (2 * NORMAL)) ** 2
-        if task.metric in ACCURACIES and task.kind in ON_TEST_PART and task.dataset in sizes:
+        if task.metric in ACCURACIES and task.kind in ON_TEST_PART and task.dataset in sizes.keys() - UNEQUAL_CLASSES:
             share = own["value"] / 100
             binomial = 1e4 * share * (1 - share) / sizes[task.dataset]
             variance = variance.fillna(binomial.where(own["source"].ne("measured")))

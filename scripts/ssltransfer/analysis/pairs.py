@@ -18,6 +18,7 @@ number of resamples, which Holm would multiply by the number of pairs; the step-
 needs no such small ones.
 """
 
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
@@ -38,6 +39,9 @@ FLIPS, SEED = 1999, 0
 ENUMERATED = 10
 #: Numbers of a block of resampled statistics (resamples x pairs), which bounds the memory.
 BLOCK = 4_000_000
+#: Metrics whose bias does not cancel in the difference of two models. Of two calibrated models, one of them surer of
+#: itself, a paired bootstrap of their calibration errors calls one better on 23 to 30 % of test sets.
+BIASED = ("ece",)
 COLUMNS = [*TASK, "model", "other", "difference", "low", "high", "p", "p_adjusted", "method", "better"]
 
 
@@ -94,23 +98,21 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> 
     for task, outcomes in cells:
         usable, without = {}, {}
         for model, outcome in outcomes.items():
-            if isinstance(outcome, Outcome) and _form(outcome) != "nothing":
-                usable[model] = outcome
-            else:
-                reason = outcome if isinstance(outcome, str) else outcome.note or "outcomes that are not finite"
+            if reason := outcome if isinstance(outcome, str) else _not_comparable(outcome):
                 without.setdefault(reason, []).append(model)
+            else:
+                usable[model] = outcome
+        for model in _others_than_most(usable):
+            reason = f"other {usable.pop(model).units} than most models; measure it again on the same dataset"
+            without.setdefault(reason, []).append(model)
         reasons = [
             reason if len(models) == len(outcomes) else f"{', '.join(models)}: {reason}"
             for reason, models in without.items()
         ]
         if len(usable) > 1:
-            try:
-                found = compare_models(usable, f"{task.protocol} {task.dataset}")
-            except InputError as error:
-                reasons.append(str(error))
-            else:
-                frames.append(found.pairs.assign(**task._asdict())[COLUMNS])
-                covariances[task] = pd.DataFrame(found.covariance, found.models, found.models)
+            found = compare_models(usable, f"{task.protocol} {task.dataset}")
+            frames.append(found.pairs.assign(**task._asdict())[COLUMNS])
+            covariances[task] = pd.DataFrame(found.covariance, found.models, found.models)
         if reasons:
             missing[task] = "; ".join(reasons)
     pairs = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
@@ -198,6 +200,22 @@ def t_test(mean: np.ndarray, error: np.ndarray, freedom: float) -> np.ndarray:
     with np.errstate(divide="ignore", invalid="ignore"):
         t = np.where(mean == 0, 0.0, np.abs(mean) / error)
     return np.nan_to_num(2 * stdtr(freedom, -t), nan=1.0)
+
+
+def _not_comparable(outcome: Outcome) -> str:
+    """Say why an outcome cannot be compared with others; empty where it can."""
+    if outcome.metric in BIASED:
+        return "calibration errors are biased, by amounts that differ between models"
+    if outcome.replicates.size and np.ptp(outcome.replicates) == 0:
+        return outcome.note or f"all resamples of the {outcome.units} give the same value"
+    return (outcome.note or "outcomes that are not finite") if _form(outcome) == "nothing" else ""
+
+
+def _others_than_most(outcomes: Mapping[str, Outcome]) -> list[str]:
+    """Models whose test units, or form of outcomes, differ from those that most models share."""
+    keys = {model: (o.identity, o.units, len(o.values), len(o.replicates), _form(o)) for model, o in outcomes.items()}
+    most = Counter(keys.values()).most_common(1)
+    return [model for model, key in keys.items() if key != most[0][0]]
 
 
 def _form(outcome: Outcome) -> str:
@@ -353,6 +371,7 @@ def _paired_t(values: np.ndarray) -> tuple[dict, np.ndarray]:
         mean[part] = differences.mean(axis=1)
         if n > 1:
             error[part] = differences.std(axis=1, ddof=1) / np.sqrt(n)
+    error[error < 1e-12 * np.abs(mean)] = np.nan  # differences that are all equal do not tell their scatter
     p, half = t_test(mean, error, n - 1), stdtrit(n - 1, 1 - LEVEL / 2) * error
     columns = {
         "difference": mean,

@@ -213,8 +213,10 @@ def datasets_needed(values: pd.DataFrame) -> pd.Series:
     -------
     pd.Series
         Per model the smallest T at which the half width t(T - 1) s / sqrt(T) is below the mean difference; NaN above
-        `MOST_DATASETS`, where the two do not differ, and for the last model.
+        `MOST_DATASETS`, where the two do not differ, and for the last model. All are NaN below `MIN_DATASETS` datasets.
     """
+    if values.shape[1] < MIN_DATASETS:
+        return pd.Series(np.nan, values.index)
     count = np.arange(2, MOST_DATASETS + 1)
     half = stdtrit(count - 1, 1 - LEVEL / 2) / np.sqrt(count)
     needed = {}

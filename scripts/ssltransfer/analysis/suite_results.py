@@ -45,8 +45,8 @@ class SuiteResults:
     scores : pd.DataFrame
         The tidy table as collected (see `results.scores`).
     models : pd.DataFrame
-        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether only
-        the user has the model), in the order of the model table.
+        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether it is
+        the user's own, see `suite_results`), in the order of the model table.
     datasets : dict
         Dataset -> label.
     pretrained_on : dict
@@ -63,6 +63,8 @@ class SuiteResults:
         Pairs of models on the cells of the suite (see `analysis.pairs`).
     saved_ranks : pd.DataFrame or None
         Mean ranks that were computed before, None to compute them.
+    training_runs : dict
+        Model -> the training run that its weights were saved in, and the epoch; models without both are left out.
     """
 
     scores: pd.DataFrame
@@ -75,6 +77,7 @@ class SuiteResults:
     saved_correlations: pd.DataFrame | None = None
     compared: SuitePairs = field(default_factory=SuitePairs)
     saved_ranks: pd.DataFrame | None = None
+    training_runs: dict[str, tuple[str, float]] = field(default_factory=dict)
 
     @property
     def conventions(self) -> Conventions:
@@ -145,12 +148,8 @@ class SuiteResults:
         return count_wins(counted, models)
 
     @cached_property
-    def not_separable(self) -> dict[Task, frozenset[str]]:
-        """`Task` -> the models that are not told apart from the best one, and that one.
-
-        Tasks where this is unknown are left out: those without pairs, without a better direction, whose best model has
-        no outcomes, or which are means over several datasets.
-        """
+    def _ties(self) -> dict[Task, tuple[frozenset[str], frozenset[str]]]:
+        """`Task` -> the models that are not told apart from the best one, and all models that were tested."""
         found = {}
         for key, pairs in self.pairs.groupby(TASK, sort=False):
             task = shown = Task(*key)
@@ -161,12 +160,27 @@ class SuiteResults:
                 shown = task._replace(dataset=AVERAGE)
             values = self.tasks.matrix.get(shown, pd.Series(dtype=float)).dropna() * METRICS[task.metric].better
             best = values.idxmax() if len(values) and METRICS[task.metric].better else ""
-            if best not in {*pairs["model"], *pairs["other"]}:
+            tested = frozenset([*pairs["model"], *pairs["other"]])
+            if best not in tested:
                 continue
             own = pairs[pairs["model"].eq(best) | pairs["other"].eq(best)]
             tied = own[own["better"].eq("")]
-            found[shown] = frozenset([best, *tied["model"], *tied["other"]])
+            found[shown] = frozenset([best, *tied["model"], *tied["other"]]), tested
         return found
+
+    @cached_property
+    def not_separable(self) -> dict[Task, frozenset[str]]:
+        """`Task` -> the models that are not told apart from the best one, and that one.
+
+        Tasks where this is unknown are left out: those without pairs, without a better direction, whose best model has
+        no outcomes, or which are means over several datasets.
+        """
+        return {task: models for task, (models, _) in self._ties.items()}
+
+    @cached_property
+    def tested(self) -> dict[Task, frozenset[str]]:
+        """`Task` of `not_separable` -> the models that were compared with the best one."""
+        return {task: models for task, (_, models) in self._ties.items()}
 
     @cached_property
     def noise(self) -> dict[Task, pd.DataFrame]:
@@ -187,15 +201,19 @@ class SuiteResults:
         return datasets_like_these(values) if values.size else None
 
     @cached_property
-    def order_of_these(self) -> Order | None:
-        """Order of the models on the very datasets of the counted tasks whose noise is known for all models."""
+    def known_noise(self) -> dict[Task, pd.DataFrame]:
+        """`noise` of the ranked tasks for which it is known for all ranked models."""
         values = self.ranked_values
-        known = {
+        return {
             task: covariance
             for task, covariance in self.noise.items()
             if task in values and not pd.isna(covariance.loc[values.index, values.index].to_numpy().diagonal()).any()
         }
-        return these_datasets(values, on_analysis_scale(known, self.tasks.matrix))
+
+    @cached_property
+    def order_of_these(self) -> Order | None:
+        """Order of the models on the very datasets of the tasks of `known_noise`."""
+        return these_datasets(self.ranked_values, on_analysis_scale(self.known_noise, self.tasks.matrix))
 
     @cached_property
     def mean_ranks(self) -> pd.DataFrame:
@@ -240,6 +258,7 @@ def suite_results(
     conventions: str,
     relabelled: dict[str, str] | None = None,
     linear: Collection[str] = (),
+    own: Collection[str] = (),
 ) -> SuiteResults:
     """Join scores and model table.
 
@@ -260,6 +279,9 @@ def suite_results(
         transfer target either.
     linear : collection of str
         See `source_accuracy`.
+    own : collection of str
+        Models to highlight where no published scores are shown. Beside published scores, all models without one are
+        highlighted instead.
 
     Raises
     ------
@@ -276,7 +298,7 @@ def suite_results(
             "label": [row["label"] for row in models],
             "family": [row["family"] for row in models],
             "source_accuracy": x.to_list(),
-            "highlight": [bool(published) and row["model"] not in published for row in models],
+            "highlight": [row["model"] not in published if published else row["model"] in own for row in models],
         }
     )
     if sources:

@@ -1,5 +1,6 @@
 """Verify converted checkpoints by their ImageNet accuracy with the linear classifiers that their authors published."""
 
+import logging
 import re
 from collections.abc import Callable, Iterable
 from concurrent.futures import ThreadPoolExecutor
@@ -13,9 +14,12 @@ from torch import Tensor
 from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.torch_file import read_classifier
 from ssltransfer.datasets.images import read_image
+from ssltransfer.datasets.parts import is_hidden, visible_folders
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.resnet import ResNet, normalise
+
+log = logging.getLogger(__name__)
 
 
 def read_head(files: list[Path], embedded: bool, format: str, arch: str, model: str) -> tuple[Tensor, Tensor]:
@@ -87,6 +91,15 @@ def verify(
     top1, images = imagenet_top1(
         load_backbone(checkpoint, arch), head, folder, norm, device, workers, progress=progress
     )
+    if top1 < published / 10:
+        log.warning(
+            "%s: %.2f %% is near chance, %.2f %% is published; is the order of the class folders of %s that of the "
+            "classifier (ImageNet's classes sorted by WordNet's identifiers)?",
+            model,
+            top1,
+            published,
+            folder,
+        )
     return {
         "model": model,
         "top1": top1,
@@ -97,14 +110,14 @@ def verify(
 
 
 def class_folders(folder: Path) -> list[Path]:
-    """Class folders in the order of the published classifiers, which is that of WordNet's identifiers.
+    """Class folders in the order of the published classifiers, which is that of WordNet's identifiers; no hidden ones.
 
     Raises
     ------
     InputError
         If they are named neither by these (``n01440764``) nor by the number of the class (``0``, ``1``, ...).
     """
-    folders = sorted(entry for entry in folder.iterdir() if entry.is_dir()) if folder.is_dir() else []
+    folders = visible_folders(folder) if folder.is_dir() else []
     for form, order in ((r"n\d+", str), (r"\d+", int)):
         if all(re.fullmatch(form, entry.name, re.ASCII) for entry in folders):
             return sorted(folders, key=lambda entry: order(entry.name))
@@ -169,7 +182,12 @@ def imagenet_top1(
         raise InputError(
             f"imagenet_val: {folder} has {len(classes)} class folders, the classifier {len(weight)} classes"
         )
-    images = [(path, label) for label, entry in enumerate(classes) for path in sorted(entry.iterdir())]
+    images = [
+        (path, label)
+        for label, entry in enumerate(classes)
+        for path in sorted(entry.iterdir())
+        if not is_hidden(path.name)
+    ]
     if not images:
         raise InputError(f"imagenet_val: the class folders of {folder} hold no images")
     backbone = backbone.to(device, memory_format=torch.channels_last)

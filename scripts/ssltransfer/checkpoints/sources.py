@@ -6,7 +6,7 @@ from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_state, read_json
+from ssltransfer.files import expand_path, file_state, read_json
 
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
 
@@ -42,7 +42,7 @@ def parse_checkpoint_source(source: str) -> list[list[Location]]:
 def local_files(source: str) -> list[str]:
     """Paths of the files of a source that are said to be on this machine."""
     addresses = [address for text in source.split() for address in _expand(text)]
-    return [address.removeprefix("file:") for address in addresses if address.startswith("file:")]
+    return [expand_path(address.removeprefix("file:")) for address in addresses if address.startswith("file:")]
 
 
 def local_state(source: str) -> dict[str, list[int]]:
@@ -85,7 +85,7 @@ def _locate(text: str) -> Location:
     elif kind == "torchvision":
         text = _torchvision_url(rest, text)
     elif kind == "file":
-        return Location(text, PurePosixPath(rest).name)
+        return Location(f"file:{expand_path(rest)}", PurePosixPath(rest).name)
     elif kind not in ("http", "https"):
         raise InputError(f"source {text!r}: write a URL, file:PATH, hf:OWNER/REPOSITORY/FILE or torchvision:NAME")
     try:

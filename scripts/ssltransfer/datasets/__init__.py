@@ -4,6 +4,7 @@ A module of an original dataset has ``index(root) -> Index``, one of a generated
 The `source` column of `datasets.tsv` names it (`parse_dataset_source`).
 """
 
+from ssltransfer.datasets.parts import find_parts
 from ssltransfer.datasets.sources import (
     DOWNLOAD_FOLDER,
     GENERATED,
@@ -27,6 +28,7 @@ __all__ = [
     "TRANSFORM",
     "Member",
     "Source",
+    "find_parts",
     "image_root",
     "load",
     "location",

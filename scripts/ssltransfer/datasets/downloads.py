@@ -122,7 +122,8 @@ DOWNLOADS: dict[str, Download] = {
     ),
     "chestx": Download(
         "https://nihcc.app.box.com/v/ChestXray-NIHCC",
-        "Data_Entry_2017.csv, images/*.png (all twelve archives in one folder)",
+        "Data_Entry_2017.csv (or Data_Entry_2017_v2020.csv, with other labels), images/*.png (all twelve archives in "
+        "one folder, or in those of Kaggle's copy, nih-chest-xrays/data)",
         reason="its table of findings has no address of its own",
     ),
     "cifar10": Download(
@@ -145,7 +146,7 @@ DOWNLOADS: dict[str, Download] = {
     ),
     "cropdiseases": Download(
         "https://www.kaggle.com/datasets/saroz014/plant-disease",
-        "dataset/train/CLASS/*.jpg",
+        "dataset/train/CLASS/*.jpg (or color/CLASS/*.jpg, the whole of PlantVillage, with other counts)",
         reason="Kaggle asks for an account",
     ),
     "dtd": Download(
@@ -162,7 +163,7 @@ DOWNLOADS: dict[str, Download] = {
     ),
     "eurosat": Download(
         "https://github.com/phelber/EuroSAT",
-        "2750/CLASS/*.jpg",
+        "2750/CLASS/*.jpg (or EuroSAT_RGB/CLASS/*.jpg, or the class folders alone)",
         (
             RemoteFile(
                 (
@@ -200,7 +201,8 @@ DOWNLOADS: dict[str, Download] = {
     "isic": Download(
         "https://challenge.isic-archive.com/data/#2018",
         "ISIC2018_Task3_Training_Input/*.jpg, "
-        "ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv",
+        "ISIC2018_Task3_Training_GroundTruth/ISIC2018_Task3_Training_GroundTruth.csv (or HAM10000_metadata.csv and "
+        "HAM10000_images_part_{1,2}/*.jpg)",
         (
             RemoteFile((f"{ISIC}/ISIC2018_Task3_Training_Input.zip",)),
             RemoteFile((f"{ISIC}/ISIC2018_Task3_Training_GroundTruth.zip",)),
@@ -208,10 +210,11 @@ DOWNLOADS: dict[str, Download] = {
     ),
     "nyuv2": Download(
         "https://github.com/linusericsson/ssl-transfer/tree/main/surface-normal-estimation",
-        "all_images/NNNNNN_rgb.jpg (the frames of nyu_depth_v2_labeled.mat), surfacenormal_metadata/ (unpacked from "
+        "nyu_depth_v2_labeled.mat (http://horatio.cs.nyu.edu/mit/silberman/nyu_depth_v2/nyu_depth_v2_labeled.mat; or "
+        "its frames as all_images/NNNNNN_rgb.jpg), surfacenormal_metadata/ (unpacked from "
         "https://dl.fbaipublicfiles.com/fair_self_supervision_benchmark/nyuv2_surfacenormal_metadata.zip); for variant "
         "labelled nyu_depth_v2_labeled.mat, splits.mat and nyu_normals_gt/{train,test}/NNNNN.png",
-        reason="its frames are published as one MATLAB array, not as images",
+        reason="it is put together from two files whose hosts are often away",
     ),
     "pets": Download(
         f"{VGG}/pets/",
@@ -223,7 +226,8 @@ DOWNLOADS: dict[str, Download] = {
     ),
     "sun397": Download(
         "https://vision.princeton.edu/projects/2010/SUN/",
-        "SUN397/a/abbey/*.jpg, ..., ClassName.txt, Training_01.txt, Testing_01.txt (from Partitions.zip)",
+        "SUN397/a/abbey/*.jpg, ..., ClassName.txt, Training_01.txt, Testing_01.txt (from Partitions.zip; copies with "
+        "train/ and test/ alone hold another split than the paper's: read it by a row of your own with folder:sun397)",
         reason="its host answers 404",
     ),
     "voc2007": Download(
@@ -240,8 +244,13 @@ DOWNLOADS: dict[str, Download] = {
 
 
 def where_to_place(source: Source) -> str:
-    """Return the advice for a missing dataset in one line: what to place there and where it is published."""
+    """Return the advice for a missing dataset in one line: the expected content and where it is published."""
+    if source.kind == "csv":
+        return "correct the source of its row in the table of datasets; paths in the table start from its folder"
     if source.kind != "original":
         return "correct the source of its row in the table of datasets, or set data_root"
     published = DOWNLOADS[source.name]
-    return f"place there {published.tree}; official page: {published.page}; or set data_root to where it is"
+    return (
+        f"the folder {source.name} must hold {published.tree}; official page: {published.page}; "
+        "or set data_root to where it is"
+    )

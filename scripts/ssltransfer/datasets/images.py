@@ -16,7 +16,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
+from PIL import Image, PngImagePlugin
 
 from ssltransfer.datasets.containers import open_rows
 from ssltransfer.datasets.index import split_reference
@@ -38,6 +38,9 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 
 # An image of one pixel by a million is a small file; with the shorter side resized it would fill the memory.
 MAX_RATIO = 200
+
+# PIL refuses PNG files with a colour profile (or text) above 1 MiB, although the profile is not used here.
+PngImagePlugin.MAX_TEXT_CHUNK = 64 * 2**20
 
 # Key of PIL's dictionary `info` for the largest value of a 16-bit image, and the largest one of 12 bits.
 MAXIMUM = "sixteen_bit_maximum"

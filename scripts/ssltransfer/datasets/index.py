@@ -1,7 +1,10 @@
 """The index of a dataset, one row per image: its file format and the checks that every index has to pass."""
 
+import hashlib
 import json
 import os
+import re
+import unicodedata
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
@@ -12,11 +15,18 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from ssltransfer.errors import InputError, damaged, first_line
-from ssltransfer.files import CHECKSUM, atomic_write, json_checksum
+from ssltransfer.files import CHECKSUM, atomic_write, file_hash, json_checksum
 
 SPLITS = ("train", "val", "test")
-ABOUT = ("classes", "promised", "skipped")
-"""Fields of an index that its file holds as metadata and not as columns; old files have the first alone."""
+ABOUT = ("classes", "promised", "skipped", "warnings")
+"""Fields of an index that its file holds as metadata and not as columns; a file without warnings lacks the last, old
+files have the first alone."""
+MAX_NAMED = 5
+"""Number of classes that a message names."""
+
+
+class MissingError(InputError):
+    """A file or folder of the layout of a dataset is not there."""
 
 
 @dataclass
@@ -40,6 +50,8 @@ class Index:
         written without them, as before version 0.2.0.
     skipped : dict of str to int
         Number of unreadable images per split that were left out (``on_error: skip``).
+    warnings : list of str
+        Caveats of the images or labels, which the scores on this dataset repeat.
     """
 
     image: Sequence[str]
@@ -49,6 +61,7 @@ class Index:
     extra: dict[str, Sequence] = field(default_factory=dict)
     promised: dict[str, int] | None = None
     skipped: dict[str, int] = field(default_factory=dict)
+    warnings: list[str] = field(default_factory=list)
 
     def __len__(self) -> int:
         return len(self.image)
@@ -168,7 +181,10 @@ def check_files(index: Index, name: str, root: Path) -> None:
             if row is None or not containers.setdefault(container, exists(container)):
                 absent.append(reference)
     if absent:
-        raise InputError(f"{name}: {root / absent[0]} is not a file ({len(absent)} of {len(index)} images are missing)")
+        path = root / absent[0]
+        similar = [other for other in listings[path.parent] if _folded(other) == _folded(path.name)]
+        hint = f"; {similar[0]!r} is there, with other letters or another Unicode form" if similar else ""
+        raise MissingError(f"{name}: {path} is not a file ({len(absent)} of {len(index)} images are missing){hint}")
 
 
 def _files(folder: Path) -> set[str]:
@@ -179,22 +195,29 @@ def _files(folder: Path) -> set[str]:
         return set()
 
 
+def count_parts(index: Index) -> dict[str, int]:
+    """Count classes, and images of each split: the counts that a row of `datasets.tsv` holds."""
+    return {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
+
+
 def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
-    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test).
+    """Compare the index with the counts of `datasets.tsv` (classes, train, val, test); those not given are not checked.
 
     Raises
     ------
     InputError
-        If counts differ, with the differences.
+        If counts differ: the differences, and the classes that they are likely to come from.
     """
-    found = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
-    wrong = [
-        f"{what} {count}, found {found[what]} ({found[what] - count:+d})"
-        for what, count in expected.items()
-        if found[what] != count
-    ]
+    found = count_parts(index)
+    wrong = {what: count for what, count in expected.items() if found[what] != count}
     if wrong:
-        raise InputError(f"{name}: config/datasets.tsv says {'; '.join(wrong)}; is the copy complete?")
+        texts = [f"{what} {count}, found {found[what]} ({found[what] - count:+d})" for what, count in wrong.items()]
+        sizes = [_class_sizes(index, part) for part in wrong if part in SPLITS and found[part] and index.classes]
+        hints = [untrained_classes(index), *sizes]
+        raise InputError(
+            f"{name}: config/datasets.tsv says {'; '.join(texts)}; is the copy complete?"
+            + "".join(f" {hint};" for hint in hints if hint).rstrip(";")
+        )
 
 
 def check_classes(index: Index, name: str) -> None:
@@ -203,16 +226,114 @@ def check_classes(index: Index, name: str) -> None:
     Raises
     ------
     InputError
-        If a class has none: its name and the number of such classes.
+        If a class has none: the names and parts of such classes, and their number.
     """
-    train = [label for label, split in zip(index.label, index.split, strict=True) if split == "train"]
-    if train:
-        seen = set().union(*train) if index.multi_label else set(train)
-        if missing := [c for k, c in enumerate(index.classes) if k not in seen]:
-            raise InputError(
-                f"{name}: class {missing[0]!r} has no training image ({len(missing)} such classes); "
-                "add images or leave the class out"
-            )
+    if problem := untrained_classes(index):
+        raise InputError(f"{name}: {problem}; add images or leave the class out")
+
+
+def _class_counts(index: Index, part: str) -> Counter[int]:
+    """Number of images of each class in a split."""
+    labels = [label for label, split in zip(index.label, index.split, strict=True) if split == part]
+    return Counter(label for image in labels for label in image) if index.multi_label else Counter(labels)
+
+
+def _class_sizes(index: Index, part: str) -> str:
+    """Say how many images the smallest and the largest class of a split have."""
+    counts = _class_counts(index, part)
+    small, large = (choose(range(len(index.classes)), key=counts.__getitem__) for choose in (min, max))
+    if counts[small] == counts[large]:
+        return f"each class has {counts[small]} images in {part}"
+    return (
+        f"classes have {counts[small]} ({index.classes[small]!r}) to {counts[large]} ({index.classes[large]!r}) images "
+        f"in {part}"
+    )
+
+
+def untrained_classes(index: Index) -> str:
+    """Name the classes without a training image, and where they occur instead; empty if there are none."""
+    counts = {part: _class_counts(index, part) for part in SPLITS}
+    if "train" not in index.split:
+        return ""
+    missing = [k for k in range(len(index.classes)) if not counts["train"][k]]
+    trained = {_folded(c): c for k, c in enumerate(index.classes) if counts["train"][k]}
+    names = []
+    for k in missing[:MAX_NAMED]:
+        notes = [f"{counts[part][k]} in {part}" for part in SPLITS if counts[part][k]]
+        if similar := trained.get(_folded(index.classes[k])):
+            notes.append(f"train has {similar!r}, is it the same class?")
+        names.append(f"{index.classes[k]!r} ({', '.join(notes)})" if notes else f"{index.classes[k]!r}")
+    if not names:
+        return ""
+    first, *others = names
+    return (
+        f"class {first} has no training image"
+        + (f", nor have {', '.join(others)}" if others else "")
+        + (f" ({len(missing)} such classes)" if len(missing) > 1 else "")
+    )
+
+
+def _folded(name: str) -> str:
+    """Name without what is easily mistaken: case, Unicode form, blanks and punctuation."""
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+
+
+def duplicate_images(index: Index, root: Path) -> list[str]:
+    """Say which images of a part are, byte for byte, images of a part that is trained or chosen on as well.
+
+    Only files of equal size are read, the first 4 KiB of each, and those that agree so far to their end.
+
+    Returns
+    -------
+    list of str
+        One sentence for test images that are also in train or val, one for val images that are also in train.
+    """
+    sizes: dict[int, dict[str, list[str]]] = {}
+    listings: dict[str, dict[str, int]] = {}
+    for image, part in zip(index.image, index.split, strict=True):
+        folder, name = os.path.split(root / image)
+        if folder not in listings:
+            with os.scandir(folder) as entries:
+                listings[folder] = {entry.name: entry.stat().st_size for entry in entries if entry.is_file()}
+        if name in listings[folder]:  # a row of a file of many is not
+            sizes.setdefault(listings[folder][name], {}).setdefault(part, []).append(image)
+    groups = [parts for parts in sizes.values() if len(parts) > 1]
+    for limit in (4096, None):
+        groups = [group for parts in groups for group in _by_content(parts, root, limit)]
+    return [
+        text
+        for part, others in (("test", ("train", "val")), ("val", ("train",)))
+        if (text := _duplicates_text(groups, part, others))
+    ]
+
+
+def _by_content(parts: dict[str, list[str]], root: Path, limit: int | None) -> list[dict[str, list[str]]]:
+    """Split a group of images by the hash of their first bytes; only groups with several parts are kept."""
+    groups: dict[str, dict[str, list[str]]] = {}
+    for part, images in parts.items():
+        for image in images:
+            groups.setdefault(_content_hash(root / image, limit), {}).setdefault(part, []).append(image)
+    return [group for group in groups.values() if len(group) > 1]
+
+
+def _content_hash(path: Path, limit: int | None) -> str:
+    if limit is None:
+        return file_hash(path)
+    with path.open("rb") as file:
+        return hashlib.sha256(file.read(limit)).hexdigest()
+
+
+def _duplicates_text(groups: list[dict[str, list[str]]], part: str, others: tuple[str, ...]) -> str:
+    pairs = [
+        (image, next(group[other][0] for other in others if other in group))
+        for group in groups
+        if any(other in group for other in others)
+        for image in group.get(part, ())
+    ]
+    if not pairs:
+        return ""
+    subject = f"{len(pairs)} {part} images are" if len(pairs) > 1 else f"1 {part} image is"
+    return f"{subject}, byte for byte, in {' or '.join(others)} too, such as {pairs[0][0]} = {pairs[0][1]}"
 
 
 def select(index: Index, rows: Sequence[int]) -> Index:
@@ -247,7 +368,7 @@ def split_reference(reference: str) -> tuple[str, int | None]:
 
 
 def write_index(path: str | Path, index: Index) -> None:
-    """Write the index as parquet; class names, promised counts and skipped images in the schema metadata."""
+    """Write the index as parquet; class names, promised counts, skipped images and warnings in its metadata."""
     label_type = pa.list_(pa.int32()) if index.multi_label else pa.int32()
     columns = {
         "image": pa.array(index.image, pa.string()),
@@ -257,6 +378,8 @@ def write_index(path: str | Path, index: Index) -> None:
     }
     table = pa.table(columns)
     about = {"classes": list(index.classes), "promised": index.promised, "skipped": index.skipped}
+    if index.warnings:  # a file without them is as in earlier versions
+        about["warnings"] = index.warnings
     metadata = {name: json.dumps(value) for name, value in about.items()}
     table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata)})
     with atomic_write(path) as temporary:

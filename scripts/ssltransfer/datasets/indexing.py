@@ -11,7 +11,19 @@ from typing import Literal, TypedDict
 from ssltransfer.datasets.downloads import where_to_place
 from ssltransfer.datasets.generated import Generated
 from ssltransfer.datasets.images import find_unreadable
-from ssltransfer.datasets.index import Index, check_classes, check_counts, check_files, check_index, select
+from ssltransfer.datasets.index import (
+    Index,
+    MissingError,
+    check_classes,
+    check_counts,
+    check_files,
+    check_index,
+    count_parts,
+    duplicate_images,
+    select,
+    untrained_classes,
+)
+from ssltransfer.datasets.layout import missing
 from ssltransfer.datasets.sources import Source, image_root, load, location
 from ssltransfer.errors import InputError
 
@@ -30,7 +42,7 @@ class IndexParams(TypedDict):
     source : sequence of str
         Fields of a `Source`.
     counts : dict of str to int
-        Expected numbers of classes and of images per split.
+        Expected numbers of classes and of images per split; those that the row leaves empty are not in it.
     allow_subset : bool
         Whether other counts and classes without a training image are only a warning.
     on_error : {'fail', 'skip'}
@@ -73,15 +85,23 @@ def index_source(
     name, source = params["dataset"], Source(*params["source"])
     path = location(source, data_root)
     if not path.exists():
-        raise InputError(f"{name}: {path} is missing; {where_to_place(source)}")
+        raise InputError(f"{name}: {missing(path)}; {where_to_place(source)}")
     options = {"variant": source.variant} if source.variant else {}
     if source.kind == "csv":
         options["multi_label"] = params["task"] == "multi-label"
-    index = load(source).index(path, **options)
     root = image_root(source, data_root, index_file)
-    check_index(index, name, root)
-    check_files(index, name, root)
-    with _tolerated("allow_subset", params["allow_subset"]):
+    try:
+        index = load(source).index(path, **options)
+        check_index(index, name, root)
+        check_files(index, name, root)
+    except MissingError as error:
+        raise InputError(f"{error}; {where_to_place(source)}") from None
+    if source.kind != "original":
+        index = replace(index, warnings=[*index.warnings, *duplicate_images(index, root)])
+    for warning in index.warnings:
+        log.warning("%s", warning)
+    promised = count_parts(index) | params["counts"]
+    with _tolerated("allow_subset", params["allow_subset"]), _explained(index.warnings):
         check_counts(index, name, params["counts"])
     with _tolerated("allow_subset", params["allow_subset"]):
         check_classes(index, name)
@@ -93,10 +113,20 @@ def index_source(
             skipped = Counter(index.split[row] for row in problems)
             index = select(index, [row for row in range(len(index)) if row not in problems])
             check_index(index, name, root)
-            with _tolerated("on_error: skip", True):
-                check_classes(index, name)
             index = replace(index, skipped=dict(skipped))
-    return replace(index, promised=dict(params["counts"]))
+            if emptied := untrained_classes(index):
+                log.warning("on_error: skip: %s", emptied)
+                index.warnings.append(f"on_error: skip left out unreadable images: {emptied}")
+    return replace(index, promised=promised)
+
+
+@contextmanager
+def _explained(warnings: Sequence[str]) -> Iterator[None]:
+    """Append warnings of an index to an error about it."""
+    try:
+        yield
+    except InputError as error:
+        raise InputError("; note: ".join([str(error), *warnings])) from None
 
 
 @contextmanager

@@ -1,21 +1,32 @@
 """Small readers shared by the indexers of original layouts; errors are one line (`InputError`)."""
 
+import codecs
 import csv
 import io
+import logging
+import re
+from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.datasets.index import Index, concatenate
+from ssltransfer.datasets.index import Index, MissingError, concatenate
+from ssltransfer.datasets.parts import is_hidden, list_content, visible_folders
 from ssltransfer.errors import InputError
 
-IMAGE_SUFFIXES = {".jpg", ".jpeg", ".png", ".bmp", ".tif", ".tiff", ".webp", ".ppm", ".pgm"}
+log = logging.getLogger(__name__)
+
+IMAGE_SUFFIXES = {
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
+}  # fmt: skip
+DELIMITERS = ",;\t"
 
 
-def missing(path: Path) -> InputError:
-    """Make the error for a part of the layout that is not there."""
-    return InputError(f"{path} is missing; it belongs to the original layout of the dataset")
+def missing(path: Path) -> MissingError:
+    """Make the error for a part of the layout that is not there, with what is there instead."""
+    parent = next((folder for folder in path.parents if folder.is_dir()), path.parent)
+    return MissingError(f"{path} is missing; {parent} holds {list_content(parent)}")
 
 
 def inner_folder(root: Path, *names: str) -> Path:
@@ -53,12 +64,37 @@ def read_pairs(path: Path, expected: str) -> list[tuple[str, str]]:
 
 
 def read_csv(path: Path) -> list[tuple[str, list[str]]]:
-    """Rows of a csv file, the header first, each with its place (``FILE, line N``) for error messages."""
-    reader = csv.reader(io.StringIO(read_text(path), newline=""), strict=True)
+    """Rows of a csv file, the header first, each with its place (``FILE, line N``) for error messages.
+
+    Files that spreadsheets save are read too: UTF-8 or UTF-16 with a byte-order mark, the encoding of Western Windows
+    (cp1252), and cells separated by semicolons or tabs.
+    """
+    text = _read_spreadsheet(path)
+    first = text.partition("\n")[0]
+    named = re.fullmatch(r'"?sep=(.)"?\s*', first)
+    delimiter = named[1] if named else max(DELIMITERS, key=first.count)
+    reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
     try:
+        if named:
+            next(reader)
         return [(f"{path}, line {reader.line_num}", [cell.strip() for cell in row]) for row in reader if any(row)]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}") from None
+
+
+def _read_spreadsheet(path: Path) -> str:
+    content = path.read_bytes() if path.is_file() else b""
+    encoding = "utf-16" if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)) else "cp1252"
+    try:
+        content.decode("utf-8")
+    except UnicodeDecodeError:
+        try:
+            text = content.decode(encoding)
+        except UnicodeDecodeError as error:
+            raise InputError(f"{path} cannot be read: {error}; save it in the encoding UTF-8") from None
+        log.warning("%s is not in UTF-8; read as %s", path, encoding)
+        return text
+    return read_text(path)
 
 
 def read_mat(path: Path, key: str) -> np.ndarray:
@@ -81,29 +117,85 @@ def class_folders(folder: Path) -> list[str]:
     """Names of the sub-folders in alphabetical (code point) order on every file system; hidden ones left out."""
     if not folder.is_dir():
         raise missing(folder)
-    names = sorted(entry.name for entry in folder.iterdir() if entry.is_dir() and not entry.name.startswith("."))
+    names = [entry.name for entry in visible_folders(folder)]
     if not names:
-        raise InputError(f"{folder} has no sub-folders; expected one per class")
+        raise InputError(f"{folder} has no sub-folders; expected one per class, found {list_content(folder)}")
     return names
 
 
-def image_files(folder: Path) -> list[str]:
-    """Paths of the image files below a folder, relative to it, in alphabetical order; hidden files left out."""
-    return sorted(
-        path.relative_to(folder).as_posix()
-        for path in folder.rglob("*")
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
-    )
+def image_files(folder: Path, left_out: Counter[str] | None = None) -> list[str]:
+    """Paths of the image files below a folder, relative to it, in alphabetical order.
+
+    Parameters
+    ----------
+    folder : Path
+        Hidden and system files, and all that lies in hidden and system folders below it, are left out.
+    left_out : Counter, optional
+        Files that are left out are counted here: ``hidden``, or by their suffix.
+    """
+    images = []
+    for path in folder.rglob("*"):
+        inner, suffix = path.relative_to(folder), path.suffix.lower()
+        hidden = any(map(is_hidden, inner.parts))
+        if suffix in IMAGE_SUFFIXES and not hidden:
+            images.append(inner.as_posix())
+        elif left_out is not None and path.is_file():
+            left_out["hidden" if hidden else suffix or "without suffix"] += 1
+    return sorted(images)
 
 
 def folder_part(root: Path, folder: Path, classes: Sequence[str]) -> tuple[list[str], list[int]]:
-    """Images (relative to `root`) and labels of ``FOLDER/CLASS/*``, class by class; a class may have no folder."""
-    images, labels = [], []
+    """Images (relative to `root`) and labels of ``FOLDER/CLASS/*``, class by class; a class may have no folder.
+
+    The log tells which files were left out.
+    """
+    images, labels, left_out = [], [], Counter()
     for label, name in enumerate(classes):
-        files = image_files(folder / name)
+        here: Counter[str] = Counter()
+        files = image_files(folder / name, here)
+        if not files and here:
+            log.warning("%s has no image: left out %s", folder / name, describe_left_out(here))
+        left_out += here
         images += [(folder / name / file).relative_to(root).as_posix() for file in files]
         labels += [label] * len(files)
+    if left_out:
+        log.info("%s: left out %s", folder, describe_left_out(left_out))
     return images, labels
+
+
+def describe_left_out(left_out: Counter[str]) -> str:
+    """Say how many files of each kind were left out, such as ``3 .txt, 1 hidden``; the most frequent kind first."""
+    return ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
+
+
+def find_images(root: Path, folder: Path, names: Sequence[str], below: Path | None = None) -> list[str]:
+    """Find images by their file names, which are unique: in `folder`, or if the first is not there, anywhere `below`.
+
+    Parameters
+    ----------
+    root : Path
+        Folder of the dataset.
+    folder : Path
+        Folder of the images in the original layout.
+    names : sequence of str
+    below : Path, optional
+        Folder that re-editions nest the images in; `root` if not given.
+
+    Returns
+    -------
+    list of str
+        Paths relative to `root`. An image that is nowhere has its path in `folder`.
+    """
+    found: dict[str, Path] = {}
+    if names and not (folder / names[0]).is_file():
+        below = root if below is None else below
+        found = {path.name: path for path in map(below.joinpath, image_files(below))}
+    return [found.get(name, folder / name).relative_to(root).as_posix() for name in names]
+
+
+def first_existing(*paths: Path) -> Path:
+    """Return the first path that exists, or the first of all: the one that a message names."""
+    return next((path for path in paths if path.exists()), paths[0])
 
 
 def folder_pool(root: Path, folder: Path) -> Index:

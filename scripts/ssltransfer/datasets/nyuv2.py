@@ -1,7 +1,8 @@
 """NYU Depth v2, surface normals: the layout of FAIR's self-supervision benchmark, which the official code uses.
 
 - ``all_images/NNNNNN_rgb.jpg``: the frames; beside each, if made already, ``NNNNNN_SN40.png``: the number of the
-  nearest of 40 code words, 255 where nothing is known.
+  nearest of 40 code words, 255 where nothing is known. Where there are no such files, frames are read from
+  ``nyu_depth_v2_labeled.mat``, which is what is published: frame NNNNNN is its frame of that number.
 - ``surfacenormal_metadata/{train,test}_SN40.json``: a list of ``{"img", "segm", "width", "height"}``.
 - ``surfacenormal_metadata/vocab40.mat``: the code words.
 - ``surfacenormal_metadata/all_normals.pklz``, or a file ``NNNNNN.mat`` a frame: normals and valid pixels.
@@ -48,15 +49,16 @@ def index(root: Path, variant: str = "") -> Index:
     if variant == "labelled":
         return _index_labelled(root)
     parts, normals, codes = {}, [], []
-    for split in ("train", "test"):
-        path = root / METADATA / f"{split}_SN{CODES}.json"
-        records = _frames(path)
+    lists = {split: root / METADATA / f"{split}_SN{CODES}.json" for split in ("train", "test")}
+    frames = {split: _frames(path) for split, path in lists.items()}
+    images = _frame_references(root, [name for records in frames.values() for name, _ in records])
+    for split, records in frames.items():
         for name, labels in records:
             number = name.split("_")[0]
             single, code = f"{METADATA}/{number}.mat", f"all_images/{labels}"
             normals.append(single if (root / single).is_file() else f"{ALL_NORMALS}#{number}")
             codes.append(code if (root / code).is_file() else "")
-        parts[split] = [f"all_images/{name}" for name, _ in records], [[] for _ in records]
+        parts[split] = [images[name] for name, _ in records], [[] for _ in records]
     if any(reference.startswith(ALL_NORMALS) for reference in normals) and not (root / ALL_NORMALS).is_file():
         raise missing(root / ALL_NORMALS)
     index = concatenate(parts, classes=[])
@@ -82,6 +84,24 @@ def _index_labelled(root: Path) -> Index:
     if scenes is not None and len(scenes) == count:
         index.extra["scene"] = [scenes[int(image.rpartition("#")[2])] for image in index.image]
     return index
+
+
+def _frame_references(root: Path, names: list[str]) -> dict[str, str]:
+    """Return the reference of each frame by its name in the lists, such as ``000003_rgb.jpg``.
+
+    The lists count all frames of the labelled file, from 0 or from 1: the first number that occurs tells.
+    """
+    if not names or (root / "all_images" / names[0]).is_file() or not (root / LABELLED).is_file():
+        return {name: f"all_images/{name}" for name in names}
+    numbers = {name: name.split("_")[0] for name in names}
+    if wrong := [name for name, number in numbers.items() if not (number.isascii() and number.isdigit())]:
+        raise InputError(f"{root / METADATA}: frame {wrong[0]!r} has no number; expected names such as 000003_rgb.jpg")
+    count = len(matlab_rows(root / LABELLED, "images"))
+    first = 0 if any(int(number) == 0 for number in numbers.values()) else 1
+    rows = {name: int(number) - first for name, number in numbers.items()}
+    if outside := [name for name, row in rows.items() if row >= count]:
+        raise InputError(f"{root / METADATA}: frame {outside[0]!r} is listed; {LABELLED} has {count} frames")
+    return {name: f"{LABELLED}#{row}" for name, row in rows.items()}
 
 
 def _frames(path: Path) -> list[tuple[str, str]]:

@@ -30,9 +30,11 @@ def find_or_obtain(name: str, data_root: str | Path) -> dict:
     Raises
     ------
     InputError
-        See `obtain`.
+        If `data_root` is not there, unless it is the default one; see `obtain`.
     """
     path = location(Source("original", name), data_root)
+    if not path.exists() and not Path(data_root).is_dir() and Path(data_root) != DOWNLOAD_FOLDER:
+        raise InputError(f"{name}: data_root {data_root} is not a folder; correct the path (nothing was downloaded)")
     files = {} if path.exists() else obtain(name, DOWNLOAD_FOLDER / name, path)
     return {"dataset": name, "date": datetime.now(UTC).date().isoformat(), "files": files}
 

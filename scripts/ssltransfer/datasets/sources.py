@@ -7,6 +7,7 @@ from types import ModuleType
 from typing import NamedTuple
 
 from ssltransfer.errors import InputError
+from ssltransfer.files import expand_path
 
 
 class Source(NamedTuple):
@@ -16,7 +17,8 @@ class Source(NamedTuple):
     ``generated:NAME``: made by the module NAME.
     ``column:DATASET/COLUMN``: the images of another dataset, labelled by another column of its index.
     ``one-of:NAME,NAME,...``: one image of each of several datasets (`parse_members`, `sample`).
-    ``folder:PATH``, ``csv:PATH``: a user's images; PATH starts from the data root, unless it is absolute.
+    ``folder:PATH``, ``csv:PATH``: a user's images; PATH starts from the data root, unless it is absolute (``~`` and
+    variables are replaced where it is used, so that the params of a job are the same on all machines).
 
     Attributes
     ----------
@@ -119,7 +121,7 @@ def load(source: Source) -> ModuleType:
 
 def location(source: Source, data_root: str | Path) -> Path:
     """Return the path of a dataset below the data root, or, if it does not exist, among the downloads."""
-    path = Path(data_root) / source.name
+    path = Path(data_root) / expand_path(source.name)
     downloaded = DOWNLOAD_FOLDER / source.name
     return downloaded if source.kind == "original" and downloaded.is_dir() and not path.exists() else path
 

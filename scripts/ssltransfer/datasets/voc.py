@@ -72,6 +72,24 @@ class _WithoutDoctype(ET.TreeBuilder):
         raise InputError(f"document type {name!r} found; annotations have none")
 
 
+def _number(item: ET.Element, tag: str, where: str, default: str = "") -> float:
+    """Read the number of an element; `default` stands for an empty or missing one."""
+    text = (item.findtext(tag) or "").strip() or default
+    try:
+        return float(text)
+    except ValueError:
+        raise InputError(f"{where}: {tag} is {text!r}; expected a number") from None
+
+
+def _flag(item: ET.Element, tag: str, where: str) -> int:
+    """Read a flag as 0 or 1; labelling tools leave it out, empty or ``Unspecified`` where it is 0, or write ``0.0``."""
+    text = (item.findtext(tag) or "").strip()
+    values = {"": 0, "unspecified": 0, "0": 0, "1": 1, "0.0": 0, "1.0": 1, "false": 0, "true": 1}
+    if text.lower() not in values:
+        raise InputError(f"{where}: {tag} is {text!r}; expected 0 or 1")
+    return values[text.lower()]
+
+
 def read_objects(path: Path) -> VocObjects:
     """Read an annotation; an image without objects is fine.
 
@@ -89,17 +107,16 @@ def read_objects(path: Path) -> VocObjects:
     except (ET.ParseError, OSError, ValueError, LookupError) as error:  # LookupError: an unknown encoding
         raise InputError(f"{path} is not an annotation: {error}") from None
     objects = VocObjects()
-    try:
-        # Without a size (or with 0) nothing is known of the right and lower border.
-        width, height = (float(root.findtext(f"size/{side}") or 0) or np.inf for side in ("width", "height"))
-        for item in root.findall("object"):
-            objects.label.append(CLASSES.index(item.findtext("name", "").strip()))
-            objects.box.append(
-                [float(item.findtext(f"bndbox/{side}", "")) for side in ("xmin", "ymin", "xmax", "ymax")]
-            )
-            objects.difficult.append(int(item.findtext("difficult", "0")))
-    except ValueError as error:
-        raise InputError(f"{path}, object {len(objects.difficult) + 1}: {error}") from None
+    # Without a size (or with 0) nothing is known of the right and lower border.
+    width, height = (_number(root, f"size/{side}", str(path), "0") or np.inf for side in ("width", "height"))
+    for number, item in enumerate(root.findall("object"), start=1):
+        where = f"{path}, object {number}"
+        name = (item.findtext("name") or "").strip()
+        if name not in CLASSES:
+            raise InputError(f"{where}: class {name!r} is unknown; the classes of VOC are {', '.join(CLASSES)}")
+        objects.label.append(CLASSES.index(name))
+        objects.box.append([_number(item, f"bndbox/{side}", where) for side in ("xmin", "ymin", "xmax", "ymax")])
+        objects.difficult.append(_flag(item, "difficult", where))
     for xmin, ymin, xmax, ymax in objects.box:
         inside = min(xmin, ymin) >= 1 - TOLERANCE and xmax <= width + TOLERANCE and ymax <= height + TOLERANCE
         if not (inside and xmin <= xmax and ymin <= ymax):

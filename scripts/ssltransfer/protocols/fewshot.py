@@ -194,7 +194,7 @@ def measure_fewshot(
             settings.transform, settings.normalisation, features, norms if len(only) > 1 else only.pop()
         ),
         details={"images": len(index), "classes": len(index.classes)},
-        warnings=notes + repetition_warnings(index) + bias_warnings(settings.normalisation),
+        warnings=index.warnings + notes + repetition_warnings(index) + bias_warnings(settings.normalisation),
         more={
             "episodes": {
                 setting: {"queries": result.queries, "correct": result.correct.tolist()}

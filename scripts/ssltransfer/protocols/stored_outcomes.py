@@ -21,7 +21,7 @@ from ssltransfer.protocols.fewshot import FewShotSettings, episode_outcome
 from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
-from ssltransfer.results.outcome_header import has_outcomes, outcome_path
+from ssltransfer.results.outcome_header import has_outcomes, outcome_path, short_path
 from ssltransfer.results.prediction_file import load_predictions
 from ssltransfer.results.scores import read_score
 from ssltransfer.settings import read_settings
@@ -85,7 +85,8 @@ def derive_outcomes(
             without[str(path)] = reason
             log.warning("%s: %s", path, reason)
             names = ((value["metric"], value["setting"], value["value"]) for value in stored.score["values"])
-            outcomes = [Outcome(*name, units="", identity="", note=reason) for name in names]
+            note = f"{reason}; to try again, delete {short_path(path)}"
+            outcomes = [Outcome(*name, units="", identity="", note=note) for name in names]
         save_outcomes(outcome_path(path), outcomes)
     write_json(list_file, {"scores": [str(path) for path in score_files], "without": without})
 

@@ -15,6 +15,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
+from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
@@ -32,6 +33,8 @@ FIXED_SHADES = {"supervised": (BLACK, BLACK), "none": (GREY, GREY)}
 FIRST_MARKER = {"supervised": 13, "none": 6}
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
 
+MODEL_LEGEND = "model-legend"
+"""Id in svg files of the legend of models, which the report shows once instead."""
 #: Width of the lines of intervals.
 WHISKER = 0.7
 
@@ -146,13 +149,20 @@ class FigureContext:
             return ""
         return "\n" + ", ".join(f"{self.labels.model(model)}: {ranks[model]:.0f} of {len(kept)}" for model in own)
 
+    def emphasise(self, texts: list[Text], models: list[str]) -> None:
+        """Print the names of highlighted models in bold; `texts` are the labels of a tick for each of `models`."""
+        for text, model in zip(texts, models, strict=True):
+            if model in self.highlighted:
+                text.set_fontweight("bold")
+
     def legend(self, figure: Figure, models: list[str]) -> None:
         """Draw the legend that all panels share, to their right."""
         handles = []
         for model in models:
             label = self.labels.model(model) + (" (ringed)" if model in self.highlighted else "")
             handles.append(Line2D([], [], linestyle="", markersize=5, label=label, **self.styles[model]))
-        figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
+        legend = figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
+        legend.set_gid(MODEL_LEGEND)
 
     @cached_property
     def drawable(self) -> int:

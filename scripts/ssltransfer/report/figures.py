@@ -10,6 +10,7 @@ from matplotlib.figure import Figure
 from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
 from ssltransfer.report.drawing import FigureContext, save_figure
+from ssltransfer.report.epoch_figure import epoch_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.labels import joined
@@ -38,6 +39,7 @@ PANEL_KINDS = tuple(name for name, kind in KINDS.items() if kind.performance)
 
 FIGURES = {
     "transfer": transfer_figure,
+    "epochs": epoch_figure,
     "correlations": correlation_figure,
     "domain-vs-transfer": domain_figure,
     "radar": radar_figure,
@@ -51,7 +53,7 @@ FIGURES = {
 KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention")}
 """Figure -> the kinds whose warnings its caption repeats, for the figures that do not show all kinds."""
 
-WITH_INTERVALS = KINDS_SHOWN | {"transfer": PANEL_KINDS, "domain-vs-transfer": ("linear",)}
+WITH_INTERVALS = KINDS_SHOWN | {"transfer": PANEL_KINDS, "epochs": PANEL_KINDS, "domain-vs-transfer": ("linear",)}
 """Figure -> the kinds whose intervals it shows."""
 
 

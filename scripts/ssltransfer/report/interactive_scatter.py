@@ -23,8 +23,10 @@ def scatter_data(context: FigureContext) -> dict:
     -------
     dict
         ``source`` (label of x), ``models`` (label, colour, svg path of the marker, highlight) and ``views``, panels
-        first: ``label``, ``axis``, ``note``, ``xticks`` and ``yticks`` ([position, text]) and ``points``
-        ([model number, x, y, lines of text]). Positions are on the analysis scale. Empty without source accuracies.
+        first: ``label``, ``axis``, ``note``, ``better`` (1, -1 or 0), ``line`` (x, y of both ends of the regression
+        line, or empty), ``xticks`` and ``yticks`` ([position, text]) and ``points`` ([model number, x, y, low, high,
+        lines of text], low and high None without an interval). Positions are on the analysis scale. Empty without
+        source accuracies.
     """
     results, tasks = context.results, context.results.tasks
     if tasks.source.notna().sum() == 0:
@@ -50,13 +52,18 @@ def _panel_view(context: FigureContext, panel: Panel) -> dict:
     x, y = tasks.x(), tasks.panel_means[panel.name]
     kept = y.index[y.notna() & x.notna()]
     low, high = (ends[panel.name] for ends in tasks.panel_ends)
+    better = METRICS[panel.tasks[0].metric].better
     return {
         "label": context.labels.panel(panel),
         "axis": panel_axis(panel),
+        "better": better,
+        "line": regression_ends(x[kept], y[kept]),
         "note": _note(average_row(context.results.correlations, panel)),
         "xticks": _score_ticks(tasks.source[kept], "top1"),
         "yticks": _plain_ticks(y[kept]),
-        "points": _points(context, x[kept], y[kept], panel_axis(panel), _with_interval(y, low, high, 2), 1),
+        "points": _points(
+            context, x[kept], y[kept], (low, high), panel_axis(panel), _with_interval(y, low, high, 2), better
+        ),
     }
 
 
@@ -71,10 +78,20 @@ def _task_view(context: FigureContext, task: Task) -> dict:
     return {
         "label": context.labels.task(task),
         "axis": metric.label,
+        "better": metric.better,
+        "line": regression_ends(x[kept], y[kept]),
         "note": _note(task_row(context.results.correlations, task)),
         "xticks": _plain_ticks(x[kept]) if raw else _score_ticks(tasks.source[kept], "top1"),
         "yticks": _score_ticks(scores[kept], task.metric) if is_logit(task.metric, raw) else _plain_ticks(y[kept]),
-        "points": _points(context, x[kept], y[kept], metric.label, texts, metric.better),
+        "points": _points(
+            context,
+            x[kept],
+            y[kept],
+            tuple(ends[task] for ends in tasks.value_ends),
+            metric.label,
+            texts,
+            metric.better,
+        ),
     }
 
 
@@ -87,15 +104,33 @@ def _with_interval(values: pd.Series, low: pd.Series, high: pd.Series, decimals:
     return values.map(f"{{:.{decimals}f}}".format) + ends
 
 
-def _points(context: FigureContext, x: pd.Series, y: pd.Series, axis: str, texts: pd.Series, better: int) -> list:
-    """Number, position and lines of text of each model."""
+def regression_ends(x: pd.Series, y: pd.Series) -> list[float]:
+    """Ends x, y, x, y of the least-squares line; empty below three points or where all have one x."""
+    if len(x) < 3 or np.ptp(x) == 0:
+        return []
+    slope, intercept = np.polyfit(x, y, 1)
+    return [round(float(value), 4) for end in (x.min(), x.max()) for value in (end, intercept + slope * end)]
+
+
+def _points(
+    context: FigureContext,
+    x: pd.Series,
+    y: pd.Series,
+    ends: tuple[pd.Series, pd.Series],
+    axis: str,
+    texts: pd.Series,
+    better: int,
+) -> list:
+    """Number, position, interval and lines of text of each model."""
     results = context.results
     ranks = (y * better).rank(ascending=False, method="min")
     points = []
     for model in y.index:
         lines = [f"{results.source_label}: {results.tasks.source[model]:.2f}", f"{axis}: {texts[model]}"]
         lines += [f"rank {ranks[model]:.0f} of {len(y)}"] if better else []
-        points.append([context.models.index(model), round(float(x[model]), 4), round(float(y[model]), 4), lines])
+        low, high = (round(float(end[model]), 4) if np.isfinite(end[model]) else None for end in ends)
+        position = [round(float(value[model]), 4) for value in (x, y)]
+        points.append([context.models.index(model), *position, low, high, lines])
     return points
 
 

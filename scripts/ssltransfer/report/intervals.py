@@ -1,11 +1,16 @@
 """Captions of intervals: which level they have, and what another sample would have others of."""
 
+import re
+
 import pandas as pd
 
 from ssltransfer.analysis.uncertainty import CALIBRATED
 from ssltransfer.report.labels import joined
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import INTERVAL, LEVEL, interval_level
+
+#: Metrics that are biased by an amount which depends on the number of test images.
+EXPECTED = ("map11", "ap", "ap50", "ap75")
 
 
 def interval_note(cells: pd.DataFrame, subject: str) -> str:
@@ -26,8 +31,9 @@ def interval_note(cells: pd.DataFrame, subject: str) -> str:
     """
     found = cells[cells["low"].notna()]
     kinds: dict[str, list[str]] = {}
-    for kind in dict.fromkeys(found["kind"]):
-        kinds.setdefault(KINDS[kind].units, []).append(KINDS[kind].label)
+    for kind, text in found[["kind", INTERVAL]].drop_duplicates().itertuples(index=False):
+        labels = kinds.setdefault(_units(kind, text), [])
+        labels += [KINDS[kind].label] if KINDS[kind].label not in labels else []
     if not kinds:
         return ""
     over = [f"over {units}" + (f" ({', '.join(names)})" if len(kinds) > 1 else "") for units, names in kinds.items()]
@@ -36,7 +42,19 @@ def interval_note(cells: pd.DataFrame, subject: str) -> str:
         if (level := interval_level(text)) != LEVEL:
             levels.setdefault(level, []).append(METRICS[metric].label)
     lower = "; ".join(f"{100 * level:.0f} % for {', '.join(dict.fromkeys(names))}" for level, names in levels.items())
-    return joined(subject, f"95 % intervals {', '.join(over)}", f"({lower})" if lower else "") + "."
+    note = joined(subject, f"95 % intervals {', '.join(over)}", f"({lower})" if lower else "") + "."
+    if found["metric"].isin(EXPECTED).any():
+        note += " Average precision: of its expected value on test sets of this size."
+    if found["kind"].eq("linear").any():
+        note += " They do not hold the draw of the validation images that select the penalty (validation_draws)."
+    return note
+
+
+def _units(kind: str, text: str) -> str:
+    """Units that an interval is over, as its method says, which may be larger than a test image: scenes."""
+    found = re.search(r", over ([a-z ]+)", text)
+    own, usual = found[1].strip() if found else "", KINDS[kind].units
+    return usual if not own or usual.startswith(own) else own + usual.removeprefix("test images")
 
 
 def calibration_note(cells: pd.DataFrame) -> str:

@@ -92,8 +92,10 @@ def missing_scores(
     failed = list(failed_logs(logs))
     found = []
     for cell in cells:
-        needs = _needed(suite, cell)
-        rule, values, reason, log = next((job for job in failed if needs.issuperset(job[1])), ("", (), "", ""))
+        single, several = _needed(suite, cell)
+        rule, values, reason, log = next(
+            (job for job in failed if (single if len(job[1]) == 1 else several).issuperset(job[1])), ("", (), "", "")
+        )
         reason = f"{', '.join((rule, *values))}: {reason}" if rule else NOT_MEASURED
         score = f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
         command = f"snakemake {score} {options}".strip()
@@ -101,15 +103,20 @@ def missing_scores(
     return found
 
 
-def _needed(suite: Suite, cell: Cell) -> set[str]:
-    """Names that stand in the logs of the jobs that a score needs: of its cell, its datasets and its networks."""
+def _needed(suite: Suite, cell: Cell) -> tuple[set[str], set[str]]:
+    """Names in the logs of the jobs that a score needs: of jobs with one wildcard, and of those with several.
+
+    The first are the model, its LPIPS networks, and all datasets that it, or the cell, is made of.
+    """
     settings, recipe = suite.settings(cell.protocol), suite.recipe(cell.model) or {}
     datasets, left = set(), {cell.dataset, recipe.get("dataset", cell.dataset)}
     while left:
         datasets |= left
         rows = (suite.datasets[name] for name in left if name in suite.datasets)
         left = {name for row in rows for name in named_datasets(parse_dataset_source(row["source"]))} - datasets
-    return datasets | {cell.protocol, settings.get("of", cell.protocol), cell.model, *settings.get("lpips", ())}
+    protocols = {cell.protocol, settings.get("of", cell.protocol)}
+    cells = protocols | {cell.model, cell.dataset, suite.image_dataset(cell.dataset)}
+    return datasets | {cell.model, *settings.get("lpips", ())}, cells
 
 
 def by_reason(missing: Sequence[MissingScore]) -> list[list[MissingScore]]:

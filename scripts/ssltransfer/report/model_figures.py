@@ -71,6 +71,7 @@ def rank_figure(context: FigureContext) -> Figure | None:
             x, ends = 1.03 + 0.025 * column, [first - 0.25, last + 0.25]
             ax.plot([x, x], ends, color="#333333", lw=2, transform=ax.get_yaxis_transform(), clip_on=False)
         ax.set_yticks(range(len(ranks)), [context.labels.model(m) for m in ranks.index])
+        context.emphasise(ax.get_yticklabels(), list(ranks.index))
         ax.invert_yaxis()
         datasets, tasks = ranks[["datasets", "tasks"]].iloc[0].astype(int)
         ax.set_xlabel(f"Mean rank over {datasets} data sets, {tasks} tasks (1 is best)")
@@ -102,6 +103,8 @@ def model_pairs_figure(context: FigureContext) -> Figure | None:
             ax.text(j, i, text, ha="center", va="center", color=color, fontsize=5.5 if small else 7)
         ax.set_xticks(range(len(names)), names, rotation=90)
         ax.set_yticks(range(len(names)), names)
+        for texts in (ax.get_xticklabels(), ax.get_yticklabels()):
+            context.emphasise(texts, list(wins.index))
         ax.xaxis.tick_top()
         ax.xaxis.set_label_position("top")
         ax.set_xlabel("than this one")

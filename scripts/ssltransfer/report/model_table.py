@@ -12,6 +12,8 @@ from ssltransfer.report.table import MISSING, Table, records_table
 
 PAPER_ARCH = "resnet50"
 """Architecture of all models of the paper."""
+DIGITS = 12
+"""Digits of a checksum that the report shows; the csv has all."""
 
 
 def model_table(
@@ -40,16 +42,24 @@ def model_table(
             "licence": row.get("licence", ""),
         }
     frame = pd.DataFrame.from_dict(records, orient="index")
+    shown = frame.assign(checksum=frame["checksum"].map(_short))
+    shown = shown.loc[:, shown.ne("").any()]
     caption = (
         "The model table of the suite. Width: elements of the feature that linear and few-shot classification see; "
-        "compare models of other widths or architectures with care. Checksum: SHA-256 of the files, where known."
+        "compare models of other widths or architectures with care. Checksum: first digits of the SHA-256, where "
+        "known; the csv has all."
     )
     labels = suite_labels(results)
     data = frame.rename_axis("model").reset_index()
     data.insert(1, "label", results.models["label"].to_numpy())
     headings = {name: name.capitalize() for name in frame} | {"width": "Feature width"}
-    more = {"headings": headings, "row_labels": labels.models, "section": "models", "data": data}
-    return records_table("model-details", "Models", caption, frame, **more)
+    more = {"headings": headings, "row_labels": labels.models, "section": "overview", "data": data}
+    return records_table("model-details", "Models", caption, shown, **more)
+
+
+def _short(checksums: str) -> str:
+    """First digits of each of several checksums."""
+    return " ".join(text[:DIGITS] + "…" * (len(text) > DIGITS) for text in checksums.split())
 
 
 def _checksum(known: str, checkpoint: Mapping) -> str:

@@ -30,6 +30,7 @@ SUBJECTS = {
     **dict.fromkeys(
         (
             "list_checkpoints",
+            "derive_outcomes",
             "make_tables",
             "make_published_tables",
             "plot_figures",

@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 from ssltransfer.checkpoints.sources import parse_checkpoint_source
 from ssltransfer.config import Cell, Suite
 from ssltransfer.files import read_json, write_json
+from ssltransfer.results.marks import total_images
 from ssltransfer.settings import defaults
 from ssltransfer.versions import version
 
@@ -157,13 +158,14 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     if kind == "linear":
         entries["values.metric"] = [row["metric"]]
     whole = kind in ("fewshot", "inversion", "attention")
-    images = {"test": row["train"] + row["val"] + row["test"] if whole else row["test"]}
+    images = {"test": total_images(row, ("train", "val", "test") if whole else ("test",))}
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
-        images["train"] = row["train"] + (row["val"] if kind == "linear" else 0)
+        images["train"] = total_images(row, ("train", "val") if kind == "linear" else ("train",))
         entries |= {f"images.{part}": count for part, count in images.items()}
-    return entries
+    counted = ("coverage.", "images.")
+    return {key: value for key, value in entries.items() if value is not None or not key.startswith(counted)}
 
 
 def found_entries(score: dict, kind: str) -> dict[str, Any]:

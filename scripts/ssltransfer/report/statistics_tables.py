@@ -87,19 +87,24 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         "Best on": ranks["best_on"],
         "Tasks": ranks["tasks"],
         "Data sets": ranks["datasets"],
-        "Needed to tell from next": [number(needed, 0) for needed in ranks["datasets_needed"]],
     }
     caption = (
         "Rank of each model on the tasks that the paper counts, averaged over data sets (the tasks of one data set are "
-        f"averaged first); 1 is best. {_rank_statements(results, labels)} Needed: number of data sets with which a "
-        "difference of ranks as large as the one found would exclude 0 in half of all cases."
+        f"averaged first); 1 is best. {_rank_statements(results, labels)}"
     )
+    if ranks["datasets_needed"].notna().any():
+        columns["Needed to tell from next"] = [number(needed, 0) for needed in ranks["datasets_needed"]]
+        caption += (
+            " Needed: number of data sets with which a difference of ranks as large as the one found would exclude 0 "
+            "in half of all cases."
+        )
     left_out = tasks_of(matrix.columns.difference(shared_tasks(matrix).columns, sort=False))
     if left_out:
         kinds = dict.fromkeys(KINDS[task.kind].label for task in left_out)
         caption += f" Not counted, because only some models have them: {len(left_out)} tasks ({', '.join(kinds)})."
     data = ranks.rename_axis("model").reset_index()
     records = pd.DataFrame(columns, index=ranks.index)
+    records = records.loc[:, records.ne(MISSING).any()]
     more = {"row_labels": labels.models, "data": data}
     return [records_table("mean-ranks", "Mean ranks", caption, records, {"Mean rank": 1}, **more)]
 
@@ -113,6 +118,8 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
     """Say what intervals and sets of ranks hold, and which pairs and neighbours are told apart."""
     models, found = list(results.mean_ranks.index), []
     like, these = results.order_like_these, results.order_of_these
+    if len(models) < 2:
+        return "A single model is told from no other."
     if like is None:
         found.append(f"Below {MIN_DATASETS} data sets nothing is said about data sets like these.")
     else:
@@ -121,16 +128,22 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
             f"log-odds over data sets, adjusted for all pairs by Holm. {_other_tests(like)} {_separated(like, models)}"
         )
     if these is not None:
-        missing = [labels.dataset(name) for name in results.ranked_values.columns.unique("dataset")]
-        missing = [name for name in missing if name not in {labels.dataset(name) for name in these.datasets}]
-        known = f"{len(these.datasets)} data sets" + (f", without {', '.join(missing)}" if missing else "")
+        unknown = [task for task in tasks_of(results.ranked_values.columns) if task not in results.known_noise]
+        datasets = dict.fromkeys(task.dataset for task in unknown)
+        known = f"{len(these.datasets)} data sets"
+        for text, names in (
+            ("without", [labels.dataset(name) for name in datasets if name not in these.datasets]),
+            ("without some tasks of", [labels.dataset(name) for name in datasets if name in these.datasets]),
+        ):
+            known += f", {text} {', '.join(names)}" if names else ""
         found.append(
             f"These data sets ({known}): ranks follow from the noise of their test images (few-shot: of the episodes) "
-            f"alone. {_separated(these, models)}"
+            f"alone. {_separated(these, models)} Ranks hold for all models together (95 %)."
         )
         if results.cells["source"].ne("measured").any():
             found.append(
-                "Published accuracies are taken for independent binomials of the test images, which is conservative."
+                "Published accuracies are taken for independent binomials of the test images, which is conservative; "
+                "mean accuracies per class only where classes are equally large."
             )
     return " ".join(found)
 

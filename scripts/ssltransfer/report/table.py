@@ -77,6 +77,8 @@ class Table:
         Section of the report; empty where the name decides.
     protocol : str
         The protocol whose scores it shows; empty where it shows those of a kind, or others.
+    highlighted : set
+        Ids of rows that stand out, such as the user's own models.
     """
 
     name: str
@@ -94,6 +96,7 @@ class Table:
     data: pd.DataFrame | None = None
     section: str = ""
     protocol: str = ""
+    highlighted: set = field(default_factory=set)
 
     def labelled(self, frame: pd.DataFrame) -> pd.DataFrame:
         """Label the rows and the columns, as (group, heading), of `cells` or of a frame with the same columns."""
@@ -161,19 +164,22 @@ def _rows(table: Table) -> Iterator[tuple[str, list[tuple[str, str, str, bool]]]
 
 def to_html(table: Table) -> str:
     """Render the table element; everything that comes from outside is escaped."""
-    lines = ['<div class="scroll"><table>', "<thead>"]
+    # Focusable, so that a wide table can be scrolled by keyboard.
+    name = html.escape(table.title)
+    lines = [f'<div class="scroll" role="region" tabindex="0" aria-label="{name}"><table>', "<thead>"]
     runs = _header_runs(table.columns)
     if runs:
-        groups = "".join(f'<th colspan="{span}" class="group">{html.escape(g)}</th>' for g, span in runs)
-        lines.append(f"<tr><th></th>{groups}</tr>")
+        groups = "".join(_group_head(group, span) for group, span in runs)
+        lines.append(f"<tr><td></td>{groups}</tr>")
     heads = ""
     for column in table.columns:
         text = ' class="text"' if column.decimals is None else ""
         heads += f'<th scope="col"{text}>{html.escape(column.heading)}</th>'
-    lines.append(f"<tr><th></th>{heads}</tr></thead><tbody>")
-    for label, cells in _rows(table):
+    lines.append(f"<tr><td></td>{heads}</tr></thead><tbody>")
+    for id_, (label, cells) in zip(table.cells.index, _rows(table), strict=True):
         long = ' class="long"' if len(label) > 40 else ""
-        row = f'<tr><th scope="row"{long}>{html.escape(label)}</th>'
+        own = ' class="own"' if isinstance(id_, str) and id_ in table.highlighted else ""
+        row = f'<tr{own}><th scope="row"{long}>{html.escape(label)}</th>'
         for column, (text, mark, flag, tied) in zip(table.columns, cells, strict=True):
             names = [name for name in (mark, *flag.split(), _layout(column, text)) if name]
             signs = SIGNS.get(flag, "") + TIED * tied
@@ -188,6 +194,13 @@ def to_html(table: Table) -> str:
             lines.append(f'<tr><th scope="row">{html.escape(str(label))}</th>{cells}</tr>')
         lines.append("</tfoot>")
     return "\n".join([*lines, "</table></div>"]) + "\n"
+
+
+def _group_head(group: str, span: int) -> str:
+    """Head of neighbouring columns with the same group; an empty one is not a head."""
+    if not group:
+        return f'<td colspan="{span}"></td>'
+    return f'<th scope="colgroup" colspan="{span}" class="group">{html.escape(group)}</th>'
 
 
 def _layout(column: Column, text: str) -> str:

@@ -1,7 +1,7 @@
 """The table folder of a suite: written by one job, read by the figures and the report."""
 
 import logging
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from pathlib import Path
 
@@ -14,8 +14,10 @@ from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config import Suite
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write, read_json, write_json
+from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
+from ssltransfer.report.overview import findings
 from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, all_tables, left_out_table, missing_table
@@ -82,15 +84,17 @@ def make_tables(
     if published:
         scores = pd.concat([scores, published_scores(published)], ignore_index=True)
         models, datasets = merge_models(models), LABELS | datasets
-    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear)
-    results = replace(results, compared=compare_cells(cell_outcomes(results.analysed, check.shown)))
+    rows = {} if suite is None else suite.models
+    own = {model for model, row in rows.items() if row["source"].startswith("file:")}
+    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear, own)
+    compared = compare_cells(cell_outcomes(results.analysed, check.shown))
+    results = replace(results, compared=compared, training_runs=_training_runs(rows))
     tables = all_tables(results, with_paper=bool(published))
     if check.differences:
         tables.append(left_out_table(check.differences))
     if missing is not None:
         tables.append(missing_table(read_missing(missing), results.datasets))
-    if suite is not None:
-        tables.append(model_table(results, suite.models, read_checkpoints(check.shown)))
+    tables.append(model_table(results, rows, read_checkpoints(check.shown)))
     notes = read_notes(score_files, check.remarks)
     add_notes(tables, notes)
     folder = Path(folder)
@@ -104,8 +108,9 @@ def write_results(results: SuiteResults, tables: list[Table], folder: str | Path
     folder = Path(folder)
     _write_csv(without_empty_columns(results.scores), folder / "scores.csv")
     _write_csv(results.models, folder / "models.csv")
+    highlighted = set(results.models.loc[results.models["highlight"], "model"])
     for table in tables:
-        write_table(folder, table)
+        write_table(folder, replace(table, highlighted=highlighted))
     write_json(
         folder / "suite.json",
         {
@@ -114,6 +119,8 @@ def write_results(results: SuiteResults, tables: list[Table], folder: str | Path
             "conventions": results.conventions_name,
             "leave_out": list(results.leave_out),
             "source_label": results.source_label,
+            "training_runs": results.training_runs,
+            "findings": findings(results, suite_labels(results)),
             "tables": [{"name": t.name, "title": t.title, "caption": t.caption, "section": t.section} for t in tables],
         },
     )
@@ -137,7 +144,13 @@ def read_results(folder: str | Path) -> SuiteResults:
         _read_correlations(folder / "correlations.csv"),
         SuitePairs(_read_pairs(folder / "pairs.csv")),
         _read_ranks(folder / "mean-ranks.csv"),
+        {model: (run, epoch) for model, (run, epoch) in suite["training_runs"].items()},
     )
+
+
+def _training_runs(rows: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str, float]]:
+    """Training run and epoch of the models whose rows of the model table have both."""
+    return {model: (row["run"], float(row["epoch"])) for model, row in rows.items() if row["run"] and row["epoch"]}
 
 
 def _read_correlations(path: Path) -> pd.DataFrame:

@@ -12,6 +12,7 @@ from ssltransfer.report.intervals import calibration_note, interval_note
 from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.missing import MissingScore, by_reason
+from ssltransfer.report.overview import overview_table
 from ssltransfer.report.paper_tables import paper_tables
 from ssltransfer.report.statistics_tables import (
     correlation_table,
@@ -43,6 +44,7 @@ UNITS = {"similarity": "at most 1", "distance": "from 0 on"}
 def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
     """Make every table that the scores of a suite allow; `with_paper` says whether it is compared with the paper."""
     labels = suite_labels(results)
+    overview = overview_table(results, labels)
     domain = domain_table(results, labels)
     tables = [] if domain is None else [domain]
     tables.append(correlation_table(results, labels))
@@ -55,7 +57,7 @@ def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
     for table in tables:
         if not table.name.startswith("comparison"):  # which shows marked scores too, and says of each
             table.caption = joined(table.caption, analysis_note(results))
-    return score_tables(results, labels) + tables
+    return [overview, *score_tables(results, labels), *tables]
 
 
 def left_out_table(differences: Sequence[tuple]) -> Table:
@@ -140,13 +142,25 @@ def _mark_ties(table: Table, results: SuiteResults, labels: Labels) -> None:
     known = {task: models for task in tasks if (models := results.not_separable.get(task))}
     if not known:
         return
+    untested: dict[str, None] = {}
     for task, models in known.items():
+        shown = table.cells.index[table.cells[task].notna()]
+        untested |= dict.fromkeys(labels.models.get(m, m) for m in shown if m not in results.tested[task])
         values = results.tasks.matrix[task] * METRICS[task.metric].better
         best = values[values.index.isin(models)].idxmax()
         table.tied |= {(model, task) for model in models - {best}}
     unknown = dict.fromkeys(labels.subject(task) for task in tasks if task not in known)
     table.caption += f" {TIED} not told from the best by a paired test, adjusted for all pairs of the column (5 %)."
     table.caption += f" No such test: {', '.join(unknown)}." if unknown else ""
+    if untested:
+        published = " Published numbers are not tested." if table.flags else ""
+        own = [name for name in untested if name not in _published_labels(table, labels)]
+        table.caption += published + (f" Not tested in every column: {', '.join(own)}." if own else "")
+
+
+def _published_labels(table: Table, labels: Labels) -> set[str]:
+    """Labels of the models with published numbers in a table."""
+    return {labels.models.get(model, model) for (model, _), flag in table.flags.items() if flag == "published"}
 
 
 def _published_cells(cells: pd.DataFrame) -> set[tuple]:

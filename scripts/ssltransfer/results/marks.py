@@ -1,6 +1,6 @@
 """Marks of a score that is not a full measurement: measured on part of the data, or after a shortened training."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 MARKS = ("partial", "shortened")
 """Columns of the tidy table that say in words what is missing; empty for a full measurement."""
@@ -10,7 +10,7 @@ PARTS = {"images": ("train", "val", "test"), "test images": ("test",), "training
 """Images that a score counts -> the parts of a dataset that hold them."""
 
 
-def partial(score: Mapping, promised: Mapping[str, int] | None = None) -> str:
+def partial(score: Mapping, promised: Mapping[str, int | None] | None = None) -> str:
     """Say on which part of the data a score was measured.
 
     Classes alone do not mark a score: few-shot leaves out small classes of complete data, as the paper does, and the
@@ -21,7 +21,8 @@ def partial(score: Mapping, promised: Mapping[str, int] | None = None) -> str:
     score : mapping
         A checked score file.
     promised : mapping of str to int, optional
-        Images that the dataset should have in ``train``, ``val`` and ``test``, for what the score does not say.
+        Images that the dataset should have in ``train``, ``val`` and ``test`` (None: unknown), for what the score does
+        not say.
 
     Returns
     -------
@@ -40,7 +41,7 @@ def partial(score: Mapping, promised: Mapping[str, int] | None = None) -> str:
     return ", ".join(texts)
 
 
-def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int]) -> dict[str, tuple[int, int | None]]:
+def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int | None]) -> dict[str, tuple[int, int | None]]:
     """Images of each part that a score used, and those that there should be (None if unknown).
 
     Scores of version 0.1.0 count their images in the details alone, and training images are counted nowhere else.
@@ -52,10 +53,16 @@ def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int]) -> di
         used[own] = counted
     elif isinstance(counted, Mapping) and isinstance(counted.get("test"), int):
         used = {own: counted["test"], "training images": counted["train"] + counted.get("val", 0)}
-    totals = {name: sum(promised[part] for part in PARTS[name]) if promised else None for name in used}
+    totals = {name: total_images(promised, PARTS[name]) for name in used}
     if covered.get("promised") is not None:
         used[own], totals[own] = covered["used"], covered["promised"]
     return {name: (count, totals[name]) for name, count in used.items()}
+
+
+def total_images(counts: Mapping[str, int | None], parts: Iterable[str]) -> int | None:
+    """Return the number of images of a dataset in these parts; None if one of them is unknown."""
+    known = [counts.get(part) for part in parts]
+    return None if None in known else sum(filter(None, known))
 
 
 def shortened(score: Mapping) -> str:

@@ -19,6 +19,11 @@ def outcome_path(score_file: str | Path) -> Path:
     return path.parents[3] / "outcomes" / Path(*path.parts[-3:]).with_suffix(".npz")
 
 
+def short_path(score_file: str | Path) -> str:
+    """Return the path of the outcomes of a score file for messages: ``outcomes/{protocol}/{model}/{dataset}.npz``."""
+    return "/".join(outcome_path(score_file).parts[-4:])
+
+
 def read_intervals(path: str | Path) -> dict[tuple[str, str], dict]:
     """Read values, intervals and notes alone, by setting and metric; quick, because the arrays are left unread.
 

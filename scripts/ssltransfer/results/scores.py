@@ -32,7 +32,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import package_data, read_json
 from ssltransfer.results.marks import MARKS, partial, shortened
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
-from ssltransfer.results.outcome_header import belong, outcome_path, read_intervals
+from ssltransfer.results.outcome_header import belong, outcome_path, read_intervals, short_path
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
 AVERAGE = "average"
@@ -127,7 +127,7 @@ def _check_value(where: str, value: dict) -> None:
 
 
 def collect_scores(
-    paths: Iterable[str | Path], promised: Mapping[str, Mapping[str, int]] | None = None
+    paths: Iterable[str | Path], promised: Mapping[str, Mapping[str, int | None]] | None = None
 ) -> pd.DataFrame:
     """Collect score files into the tidy table, in the order given.
 
@@ -159,12 +159,19 @@ def collect_scores(
 
 
 def _outcomes_of(path: str | Path, score: Mapping) -> dict[tuple[str, str], dict]:
-    """Headers of the outcomes of a score; empty where there are none, or those of other values."""
+    """Headers of the outcomes of a score, empty where there are none.
+
+    Where they belong to another score, values without an interval of their own get the reason.
+    """
     try:
         entries = read_intervals(outcome_path(path))
     except (InputError, IndexError):  # the path of a score outside of a results folder is shorter
         return {}
-    return entries if belong(entries, score["values"]) else {}
+    if belong(entries, score["values"]):
+        return entries
+    note = f"no interval: the outcomes belong to another score; delete {short_path(path)}"
+    without = (value for value in score["values"] if value.get("low") is None)
+    return {(value["setting"], value["metric"]): {"interval": None, "note": note} for value in without}
 
 
 def _with_interval(value: Mapping, outcomes: Mapping[tuple[str, str], Mapping]) -> dict:

@@ -91,7 +91,7 @@ def _images_seen(settings: DetectionSettings) -> tuple[int, int, str]:
 
 def _warnings(index: Index, counts: np.ndarray, scaling: str, settings: DetectionSettings) -> list[str]:
     """Say how the schedule differs from the paper's, and which classes have no object in the test images."""
-    warnings = [scaling] if scaling else []
+    warnings = index.warnings + ([scaling] if scaling else [])
     seen, papers, text = _images_seen(settings)
     if seen != papers:
         warnings.append(text)

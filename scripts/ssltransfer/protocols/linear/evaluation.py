@@ -197,7 +197,8 @@ def measure_linear(
             "final_fit": {"gap": result.final.gap, "converged": result.final.converged},
         }
         | ({"validation_draws": describe_draws(seeds, norms, selected)} if len(selected) > 1 else {}),
-        warnings=bias_warnings(settings.normalisation)
+        warnings=index.warnings
+        + bias_warnings(settings.normalisation)
         + [f"not converged under input normalisation {name}: {fits}" for name, fits in missed.items()]
         + class_warnings(index, metric, trained, tested)
         + selection_warnings(result, len(split.val))

@@ -110,7 +110,9 @@ def measure_normals(
     rows = np.flatnonzero(index.split_array() == "test")
     empty, images = sum(image["pixels"] == 0 for image in errors.images), len(errors.images)
     epochs, papers = settings.schedule.epochs, defaults("normals")["schedule"]["epochs"]
-    warnings = [f"{empty} of {images} test images have no known normal"] if empty else []
+    warnings = list(index.warnings)
+    if empty:
+        warnings.append(f"{empty} of {images} test images have no known normal")
     text = f"{epochs} epochs, where the paper has {papers}"
     if epochs != papers:
         warnings.append(text)
