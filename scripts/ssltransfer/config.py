@@ -369,7 +369,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     for row in models.values():
         _fill_model(row, config["suite"])
     for row in datasets.values():
-        row |= {count: int(row[count]) if row[count] else None for count in COUNTS}
+        _fill_dataset(row)
     recipes = read_yaml(located("pretraining")) or {}
     if config["suite"] in PUBLISHED:
         raise InputError(f"config: suite: {config['suite']!r} is reserved for the published numbers; take another name")
@@ -393,6 +393,11 @@ def _fill_model(row: dict, suite: str) -> None:
     row["suites"] = [name.strip() for name in (row["suites"] or suite).split(",")]
     if not row["format"] and not row["source"].startswith("pretrain:"):
         row["format"] = "auto"
+
+
+def _fill_dataset(row: dict) -> None:
+    """Turn the counts of a dataset's row into numbers, empty ones into None."""
+    row |= {count: int(row[count]) if row[count] else None for count in COUNTS}
 
 
 def _named_blocks(config: dict, path: Path, schema: dict) -> dict[str, dict]:
@@ -492,6 +497,8 @@ def check_model_table(path: Path, model: str) -> None:
 def check_dataset_table(path: Path, dataset: str) -> None:
     """Check a table of datasets and one row of it as reading a suite does; InputError as `load_suite`."""
     rows = _rows_by_id(path, read_schema("datasets"), "dataset")
+    for row in rows.values():
+        _fill_dataset(row)
     others = {name: row for name, row in rows.items() if name != dataset}
     _cross_check_datasets(Suite({}, {}, {dataset: rows[dataset], **others}, {}), path)
 

@@ -22,7 +22,7 @@ from ssltransfer.config import BOTH_NORMS, METRICS_OF_TASK, NORMS, evaluated_nor
 from ssltransfer.datasets import DOWNLOAD_FOLDER, READ_KINDS, Source, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import DecodedImages
-from ssltransfer.datasets.index import SPLITS, Index, check_classes, check_index, write_index
+from ssltransfer.datasets.index import Index, check_classes, check_index, count_parts, write_index
 from ssltransfer.datasets.indexing import IndexParams, generate_dataset, index_source
 from ssltransfer.datasets.splits import make_split
 from ssltransfer.errors import InputError
@@ -281,8 +281,7 @@ def _open_dataset(folder: Path, source: Source, name: str, metric: str, data_roo
 
 def _with_counts(index: Index) -> Index:
     """Return an index that promises what it holds."""
-    counts = {"classes": len(index.classes)} | {part: list(index.split).count(part) for part in SPLITS}
-    return replace(index, promised=counts)
+    return replace(index, promised=count_parts(index))
 
 
 def _possible(blocks: dict[str, dict], index: Index, name: str) -> tuple[dict[str, dict], list[str]]:

@@ -54,8 +54,9 @@ class Plan:
 
 
 def plan_suite(chosen: ChosenSuite) -> Plan:
-    """Look at the files of a suite in the working directory."""
+    """Look at the files of a suite in the working directory; InputError if its `data_root` is not there."""
     suite = chosen.suite
+    suite.check_data_root()
     there, absent = [], []
     for cell in suite.cells():
         (there if _has_score(suite, cell) else absent).append(cell)
@@ -137,8 +138,10 @@ def describe(plan: Plan, cells: bool = False) -> str:
         lines += ["", f"{plan.chosen.report} is missing"]
     else:
         return "\n".join([*lines, "", f"Report: {plan.chosen.report}"])
-    lines += ["", "See each job, then run:", f"  {plan.chosen.snakemake('-n')}", f"  {plan.chosen.snakemake()}"]
-    return "\n".join(lines)
+    words = [plan.chosen.snakemake("-n"), plan.chosen.snakemake("--logger rich")]
+    return "\n".join(
+        [*lines, "", "See each job, then run, with progress bars:", *(f"  {command}" for command in words)]
+    )
 
 
 def _with_log(score: MissingScore) -> str:

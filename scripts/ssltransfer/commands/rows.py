@@ -1,6 +1,5 @@
 """New rows of the tables of models and datasets: sniffed, checked as a suite's reading checks them, appended."""
 
-from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -78,7 +77,7 @@ def dataset_row(dataset: str, source: str, data_root: str, cells: Mapping[str, s
 
 def _counts(dataset: str, task: str, source: Source, data_root: str) -> dict[str, str]:
     """Index the images and count classes and parts."""
-    from ssltransfer.datasets.index import SPLITS
+    from ssltransfer.datasets.index import count_parts
     from ssltransfer.datasets.indexing import IndexParams, generate_dataset, index_source
 
     params = IndexParams(dataset=dataset, task=task, source=source, counts={}, allow_subset=False, on_error="fail")
@@ -88,8 +87,7 @@ def _counts(dataset: str, task: str, source: Source, data_root: str) -> dict[str
         index = index_source(params, data_root, location(source, data_root))
     else:
         raise InputError(f"source {source.kind}: is made of other datasets; write its row by hand (docs/datasets.md)")
-    images = Counter(index.split)
-    return {"classes": str(len(index.classes))} | {part: str(images[part]) for part in SPLITS}
+    return {what: str(count) for what, count in count_parts(index).items()}
 
 
 def append_model(table: Path, row: Mapping[str, str]) -> str:
