@@ -138,7 +138,7 @@ def describe(plan: Plan, cells: bool = False) -> str:
         lines += ["", f"{plan.chosen.report} is missing"]
     else:
         return "\n".join([*lines, "", f"Report: {plan.chosen.report}"])
-    words = [plan.chosen.snakemake("-n"), plan.chosen.snakemake("--logger rich")]
+    commands = [plan.chosen.snakemake("-n"), plan.chosen.snakemake("--logger rich")]
     return "\n".join(
         [*lines, "", "See each job, then run, with progress bars:", *(f"  {command}" for command in words)]
     )
