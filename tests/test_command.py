@@ -222,7 +222,7 @@ def test_the_plan_of_forty_tasks_takes_seconds(call, folder):
     by_hand = "\n".join(out).partition("To be done by hand:")[2].partition("Cost")[0]
     assert all(f"dataset {name}: " in by_hand for name in ("cars", "sun397", "chestx", "cropdiseases", "nyuv2"))
     assert "dataset dtd" not in by_hand
-    assert out[-1] == "  uv run snakemake --configfile config/paper-v2.yaml"
+    assert out[-1] == "  uv run snakemake --logger rich --configfile config/paper-v2.yaml"
 
 
 def score(folder, protocol, model, dataset):

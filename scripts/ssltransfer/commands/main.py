@@ -95,7 +95,7 @@ def add_model(model: str, source: str, table: str, format_: str, **cells: str) -
     click.echo(append_model(Path(table), row))
     suite = row.get("suites", "").partition(",")[0].strip()
     file = next((name for name in (f"config/{suite}.yaml",) if Path(name).is_file()), "")
-    click.echo(f"Added to {table}. Next: ssltransfer plan{f' --configfile {file}' if file else ''}", err=True)
+    click.echo(f"Added to {table}. Next: uv run ssltransfer plan{f' --configfile {file}' if file else ''}", err=True)
 
 
 @add.command("dataset")
@@ -114,7 +114,9 @@ def add_dataset(dataset: str, source: str, table: str, data_root: str, **cells: 
 
     row = dataset_row(dataset, source, data_root, cells)
     click.echo(append_dataset(Path(table), row))
-    click.echo(f"Added to {table}. Next: name {dataset} in the tasks of a suite, then: ssltransfer plan", err=True)
+    click.echo(
+        f"Added to {table}. Next: name {dataset} in the tasks of a suite, then: uv run ssltransfer plan", err=True
+    )
 
 
 @ssltransfer.command()

@@ -139,9 +139,8 @@ def describe(plan: Plan, cells: bool = False) -> str:
     else:
         return "\n".join([*lines, "", f"Report: {plan.chosen.report}"])
     commands = [plan.chosen.snakemake("-n"), plan.chosen.snakemake("--logger rich")]
-    return "\n".join(
-        [*lines, "", "See each job, then run, with progress bars:", *(f"  {command}" for command in words)]
-    )
+    lines += ["", "See each job, then run, with progress bars:", *(f"  {command}" for command in commands)]
+    return "\n".join(lines)
 
 
 def _with_log(score: MissingScore) -> str:
