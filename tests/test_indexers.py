@@ -337,6 +337,15 @@ def test_two_files_that_may_be_one_image_of_sun397(tmp_path):
         build("sun397", tmp_path)
 
 
+def test_an_image_that_is_in_two_other_folders_is_one_line(tmp_path):
+    layouts.chestx(tmp_path)
+    move(tmp_path, ("images", "images_001/images"))
+    build("chestx", tmp_path)
+    layouts.picture(tmp_path / "images_224/00000006_000.png")
+    with pytest.raises(InputError, match="images_001/images/00000006_000.png and .*images_224/00000006_000.png may"):
+        build("chestx", tmp_path)
+
+
 @pytest.mark.parametrize(
     ("name", "old", "new", "said"),
     [

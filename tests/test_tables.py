@@ -87,8 +87,8 @@ def test_a_table_without_rows_has_no_marks():
 
 def test_one_table_for_each_protocol_and_shot(tables):
     assert list(tables) == [
-        "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations", "mean-ranks",
-        "pairs-pearson", "pairs-spearman",
+        "overview", "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations",
+        "mean-ranks", "pairs-pearson", "pairs-spearman",
     ]  # fmt: skip
 
 

@@ -371,6 +371,14 @@ def feature_params(wildcards):
     return params
 
 
+# linear.smk
+
+
+def validation_draws(wildcards):
+    """How often a linear job fits the whole path: for each draw of the validation part."""
+    return SUITE.settings(wildcards.protocol)["validation_draws"]
+
+
 # inversion.smk and attention.smk
 
 

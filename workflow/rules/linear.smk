@@ -2,11 +2,6 @@
 # Makes: results/scores/{protocol}/{model}/{dataset}.json of the many-shot linear protocol, and the decision values.
 
 
-def validation_draws(wildcards):
-    """How often a linear job fits the whole path: for each draw of the validation part."""
-    return SUITE.job_settings(wildcards.protocol).get("validation_draws", 1)
-
-
 rule evaluate_linear:
     """Fit and test linear classifiers on the features of a model on a dataset."""
     input:

@@ -275,7 +275,7 @@ def untrained_classes(index: Index) -> str:
 
 def _folded(name: str) -> str:
     """Name without what is easily mistaken: case, Unicode form, blanks and punctuation."""
-    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold())
+    return re.sub(r"[\W_]+", "", unicodedata.normalize("NFKC", name).casefold()) or name
 
 
 def duplicate_images(index: Index, root: Path) -> list[str]:

@@ -18,7 +18,7 @@ from ssltransfer.errors import InputError
 log = logging.getLogger(__name__)
 
 IMAGE_SUFFIXES = {
-    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".dib", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
+    ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
 }  # fmt: skip
 DELIMITERS = ",;\t"
 
@@ -185,12 +185,28 @@ def find_images(root: Path, folder: Path, names: Sequence[str], below: Path | No
     -------
     list of str
         Paths relative to `root`. An image that is nowhere has its path in `folder`.
+
+    Raises
+    ------
+    InputError
+        If an image that is not in `folder` is in two others.
     """
-    found: dict[str, Path] = {}
+    found: dict[str, list[Path]] = {}
     if names and not (folder / names[0]).is_file():
         below = root if below is None else below
-        found = {path.name: path for path in map(below.joinpath, image_files(below))}
-    return [found.get(name, folder / name).relative_to(root).as_posix() for name in names]
+        for path in map(below.joinpath, image_files(below)):
+            found.setdefault(path.name, []).append(path)
+
+    def find(name: str) -> str:
+        original = folder / name
+        paths = found.get(name, [original])
+        if original in paths:
+            paths = [original]
+        if len(paths) > 1:
+            raise InputError(f"{paths[0]} and {paths[1]} may both be the image; keep the folder of one of them")
+        return paths[0].relative_to(root).as_posix()
+
+    return [find(name) for name in names]
 
 
 def first_existing(*paths: Path) -> Path:

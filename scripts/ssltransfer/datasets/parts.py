@@ -26,6 +26,9 @@ SYSTEM_NAMES = {
 """Files and folders that systems, network disks and archive programs make, in lower case."""
 
 MAX_LISTED = 8
+"""Number of entries of a folder that a message names."""
+MAX_LEVELS = 5
+"""Number of single folders that are passed through; links can lead in a circle."""
 
 
 def is_hidden(name: str) -> bool:
@@ -57,23 +60,29 @@ def find_parts(root: Path) -> dict[str, Path]:
         If there is no part, or two folders name the same one.
     """
     folder = root
-    while True:
+    for _ in range(MAX_LEVELS):
         folders = visible_folders(folder)
-        found: dict[str, Path] = {}
-        for entry in folders:
-            part = PARTS.get(entry.name.lower())
-            if part in found:
-                raise InputError(
-                    f"{folder}: the folders {found[part].name} and {entry.name} are both the part {part}; "
-                    "merge them, or move one away"
-                )
-            if part is not None:
-                found[part] = entry
-        if found:
+        if found := _name_parts(folder, folders):
             return {part: found[part] for part in dict.fromkeys(PARTS.values()) if part in found}
         if len(folders) != 1:
-            raise InputError(
-                f"{root}: none of the folders train, val, test is there; found {list_content(folder)}; write "
-                "PART/CLASS/IMAGE (a single pool of images for few-shot: train/CLASS/IMAGE)"
-            )
+            break
         folder = folders[0]
+    raise InputError(
+        f"{root}: none of the folders train, val, test is there; found {list_content(folder)}; write "
+        "PART/CLASS/IMAGE (a single pool of images for few-shot: train/CLASS/IMAGE)"
+    )
+
+
+def _name_parts(folder: Path, folders: list[Path]) -> dict[str, Path]:
+    """Return the parts among the sub-folders of a folder."""
+    found: dict[str, Path] = {}
+    for entry in folders:
+        part = PARTS.get(entry.name.lower())
+        if part in found:
+            raise InputError(
+                f"{folder}: the folders {found[part].name} and {entry.name} are both the part {part}; "
+                "merge them, or move one away"
+            )
+        if part is not None:
+            found[part] = entry
+    return found
