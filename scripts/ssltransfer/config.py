@@ -667,6 +667,12 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
             "replacement), so that one image would be both support and query; write a data set without repeats, such "
             f"as {REPEATED_IMAGES[row['source']]}"
         )
+    ways = suite.settings(protocol)["ways"]
+    if row["classes"] is not None and row["classes"] < ways:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} has {row['classes']} classes, an episode needs {ways}; name a "
+            f"settings block with at most as many ways, such as {{kind: fewshot, ways: {row['classes']}}}"
+        )
 
 
 PROTOCOL_CHECKS = {
