@@ -670,8 +670,8 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
     ways = suite.settings(protocol)["ways"]
     if row["classes"] is not None and row["classes"] < ways:
         raise InputError(
-            f"config: tasks.{protocol}: {row['dataset']!r} has {row['classes']} classes, an episode needs {ways}; name a "
-            f"settings block with at most as many ways, such as {{kind: fewshot, ways: {row['classes']}}}"
+            f"config: tasks.{protocol}: {row['dataset']!r} has {row['classes']} classes, an episode needs {ways}; name "
+            f"a settings block with at most as many ways, such as {{kind: fewshot, ways: {row['classes']}}}"
         )
 
 
