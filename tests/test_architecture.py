@@ -24,6 +24,7 @@ FLOORS = (
     {"datasets", "device", "models", "results"},
     {"config", "checkpoints", "pretraining", "analysis"},
     {"protocols", "report"},
+    {"commands", "evaluation"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
 MODULES = sorted(LIBRARY.rglob("*.py"))

@@ -146,7 +146,7 @@ def test_add_a_dataset(finished, tmp_path):
 def test_run_one_protocol(tmp_path):
     folder = clone(tmp_path / "clone")
     output = follow("run-one-protocol", folder, tmp_path)
-    assert re.fullmatch(r"\[\{'metric': 'top1', .*'unit': 'percent'\}\]\n", output)
+    assert re.fullmatch(r"\[\{'metric': 'top1', .*'unit': 'percent', 'low': .*, 'level': 0.95\}\]\n", output)
     scores = {str(path.relative_to(folder / "results/scores")) for path in folder.glob("results/scores/*/*/*.json")}
     assert scores == {f"toy-{kind}/toy-simclr/digits.json" for kind in ("linear", "fewshot")}
 

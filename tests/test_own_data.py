@@ -5,7 +5,7 @@ import unicodedata
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 from layouts import picture, table
 
@@ -309,6 +309,7 @@ def test_identical_files_in_two_parts_are_a_warning_of_the_index(tmp_path, caplo
     assert read_index(tmp_path / "index.parquet") == index
 
 
+@settings(deadline=None)
 @given(st.lists(st.tuples(st.sampled_from(["train", "val", "test"]), st.integers(0, 5)), min_size=1, max_size=12))
 def test_duplicates_are_those_of_a_comparison_of_all_pairs(tmp_path_factory, files):
     """Contents 0 to 3 differ after their first 4 KiB alone, 4 and 5 have other sizes."""

@@ -6,7 +6,7 @@ Only the standard library, PyYAML and jsonschema are imported, because every job
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -18,8 +18,8 @@ from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
-from ssltransfer.files import expand_path
-from ssltransfer.settings import complete, fill_defaults, job_settings, parse_yaml, read_schema
+from ssltransfer.files import expand_path, package_data
+from ssltransfer.settings import complete, config_schema, fill_defaults, job_settings, parse_yaml, read_schema
 
 COUNTS = ("classes", "train", "val", "test")
 """Columns of `datasets.tsv` that the index is checked against."""
@@ -157,15 +157,19 @@ class Suite:
 
     def norms(self, protocol: str, model: str) -> list[str]:
         """Input normalisations under which a model is evaluated."""
-        normalisation = self.settings(protocol).get("normalisation", "")
-        if normalisation in NORMS:
-            return [normalisation]
-        return list(NORMS) if normalisation in BOTH_NORMS else [self.models[model]["norm"]]
+        return evaluated_norms(self.settings(protocol).get("normalisation", ""), self.models[model]["norm"])
 
     def recipe(self, model: str) -> dict | None:
         """The pretraining recipe of a model, or None if its weights are published ones."""
         kind, _, name = self.models[model]["source"].partition(":")
         return self.recipes[name] if kind == "pretrain" else None
+
+
+def evaluated_norms(normalisation: str, own: str) -> list[str]:
+    """Input normalisations that a value of `normalisation` in a settings block asks for; `own` is the model's."""
+    if normalisation in NORMS:
+        return [normalisation]
+    return list(NORMS) if normalisation in BOTH_NORMS else [own]
 
 
 def _read_text(path: Path) -> str:
@@ -365,7 +369,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     for row in models.values():
         _fill_model(row, config["suite"])
     for row in datasets.values():
-        row |= {count: int(row[count]) if row[count] else None for count in COUNTS}
+        _fill_dataset(row)
     recipes = read_yaml(located("pretraining")) or {}
     if config["suite"] in PUBLISHED:
         raise InputError(f"config: suite: {config['suite']!r} is reserved for the published numbers; take another name")
@@ -391,6 +395,11 @@ def _fill_model(row: dict, suite: str) -> None:
         row["format"] = "auto"
 
 
+def _fill_dataset(row: dict) -> None:
+    """Turn the counts of a dataset's row into numbers, empty ones into None."""
+    row |= {count: int(row[count]) if row[count] else None for count in COUNTS}
+
+
 def _named_blocks(config: dict, path: Path, schema: dict) -> dict[str, dict]:
     """Return the shared settings blocks and those of the suite, with defaults; a name has one meaning."""
     shared = read_yaml(path) or {}
@@ -406,6 +415,15 @@ def _named_blocks(config: dict, path: Path, schema: dict) -> dict[str, dict]:
             )
         blocks[name] = own
     return blocks
+
+
+def read_blocks(own: Mapping[str, Mapping]) -> dict[str, dict]:
+    """Return the library's shared settings blocks and `own` ones, complete; InputError if one is not valid."""
+    schema = config_schema()
+    blocks = {name: dict(block) for name, block in own.items()}
+    part = {"properties": {"protocols": schema["properties"]["protocols"]}, "$defs": schema["$defs"]}
+    _check({"protocols": blocks}, part, "config")
+    return _named_blocks({"protocols": blocks}, package_data("config/protocols.yaml"), schema)
 
 
 def other_backend(blocks: dict[str, dict], protocol: str, backend: str) -> str | None:
@@ -453,6 +471,36 @@ def _cross_check_datasets(suite: Suite, path: Path) -> None:
             raise InputError(f"{path}, row {name!r}: source names dataset {source.name!r}, which has no row")
         if source.kind == "one-of":
             _check_members(suite, source.name, f"{path}, row {name!r}")
+
+
+def check_model_table(path: Path, model: str) -> None:
+    """Check a table of models and one row of it as reading a suite does, but for what the suite's tasks decide.
+
+    Raises
+    ------
+    InputError
+        See `load_suite`.
+    """
+    rows = _rows_by_id(path, read_schema("models"), "model")
+    for row in rows.values():
+        _fill_model(row, "")
+    file = Path("config/pretraining.yaml")
+    recipes = read_yaml(file if file.is_file() else package_data(str(file))) or {}
+    own = rows[model]
+    if own["source_accuracy"].startswith("measured:"):
+        own |= {"source_accuracy": ""}
+    config = {"suite": "", "tasks": {}, "pretraining": str(file)}
+    trained_on: dict[str, dict] = {recipe.get("dataset", ""): {} for recipe in recipes.values()}
+    _cross_check_models(Suite(config, {model: own}, trained_on, recipes), {model: own}, path)
+
+
+def check_dataset_table(path: Path, dataset: str) -> None:
+    """Check a table of datasets and one row of it as reading a suite does; InputError as `load_suite`."""
+    rows = _rows_by_id(path, read_schema("datasets"), "dataset")
+    for row in rows.values():
+        _fill_dataset(row)
+    others = {name: row for name, row in rows.items() if name != dataset}
+    _cross_check_datasets(Suite({}, {}, {dataset: rows[dataset], **others}, {}), path)
 
 
 def _check_members(suite: Suite, text: str, where: str) -> None:
@@ -618,6 +666,12 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
             f"config: tasks.{protocol}: {row['dataset']!r} lists images several times ({row['source']} draws with "
             "replacement), so that one image would be both support and query; write a data set without repeats, such "
             f"as {REPEATED_IMAGES[row['source']]}"
+        )
+    ways = suite.settings(protocol)["ways"]
+    if row["classes"] is not None and row["classes"] < ways:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} has {row['classes']} classes, an episode needs {ways}; name "
+            f"a settings block with at most as many ways, such as {{kind: fewshot, ways: {row['classes']}}}"
         )
 
 

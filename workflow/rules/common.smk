@@ -151,10 +151,12 @@ def failure_lines():
 
 def without_failed():
     """How a report is made without the scores that failed, and what the one that is there was made of."""
+    if SUITE.config["available"] or not any(Path(score_file(cell)).exists() for cell in SUITE.cells()):
+        return []
     old = "; the one that is there is older" if Path(SUITE_REPORT).exists() else ""
     options = shlex.split(command_options())
     options = [*options, "available=true"] if "--config" in options else [*options, "--config", "available=true"]
-    return [f"Report of the scores that exist{old}: snakemake {shlex.join(options)}"]
+    return [f"Report of the scores that exist{old}: uv run snakemake {shlex.join(options)}"]
 
 
 # Resources

@@ -68,6 +68,8 @@ class Inspection:
 
     def __str__(self) -> str:
         """Describe the file in a few lines, the last of which is the next step."""
+        if not self.path.is_file():
+            return self.problem
         lines = [f"{self.path}: {self.kind or 'a file of unknown kind'}, {self.size:,} bytes"]
         if self.tensors:
             lines.append(f"  {self.tensors} tensors")

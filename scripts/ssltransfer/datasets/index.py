@@ -214,8 +214,10 @@ def check_counts(index: Index, name: str, expected: dict[str, int]) -> None:
         texts = [f"{what} {count}, found {found[what]} ({found[what] - count:+d})" for what, count in wrong.items()]
         sizes = [_class_sizes(index, part) for part in wrong if part in SPLITS and found[part] and index.classes]
         hints = [untrained_classes(index), *sizes]
+        fewer = any(found[what] < count for what, count in wrong.items())
+        question = "is the copy complete?" if fewer else "correct the row, or take out what does not belong there."
         raise InputError(
-            f"{name}: config/datasets.tsv says {'; '.join(texts)}; is the copy complete?"
+            f"{name}: config/datasets.tsv says {'; '.join(texts)}; {question}"
             + "".join(f" {hint};" for hint in hints if hint).rstrip(";")
         )
 

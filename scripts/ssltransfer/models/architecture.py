@@ -1,5 +1,6 @@
 """Names of architectures (column `arch` of the model table), read without torch."""
 
+import math
 import re
 
 ARCH_PATTERN = re.compile(r"(?:resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+))(?:-(same|samepool))?")
@@ -51,6 +52,29 @@ def backbone_shapes(arch: str) -> dict[str, tuple[int, ...]]:
                 shapes |= _norm_shapes(f"{name}.downsample.1", outer)
             inputs = outer
     return shapes
+
+
+def forward_operations(arch: str, side: int) -> float:
+    """Operations of the convolutions for one image of side x side pixels; a multiplication with its addition is two.
+
+    Raises
+    ------
+    ValueError
+        If `arch` has another form than `resnet.build_backbone` builds.
+    """
+    total, image = 0.0, math.ceil(side / 2)
+    for name, shape in backbone_shapes(arch).items():
+        if len(shape) < 4:
+            continue
+        if name == "conv1.weight":
+            positions = image
+        else:
+            stage, block, layer = int(name[5]), name.split(".")[1], name.split(".")[2]
+            # The first block of a later stage halves the image in its second convolution.
+            wide = stage > 1 and block == "0" and layer == "conv1"
+            positions = math.ceil(image / 2 ** (stage - wide))
+        total += 2 * math.prod(shape) * positions**2
+    return total
 
 
 def _norm_shapes(name: str, channels: int) -> dict[str, tuple[int, ...]]:

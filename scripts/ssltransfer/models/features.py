@@ -1,11 +1,12 @@
 """Extract frozen features (paper section 3.1): one pass of a backbone over prepared images."""
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
 import torch
+from torch import nn
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
@@ -15,6 +16,9 @@ from ssltransfer.models.resnet import ResNet, normalise
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import ArrayFile
 
+BATCH = 64
+"""Number of images that a network sees at a time."""
+
 
 @torch.inference_mode()
 def extract_features(
@@ -23,7 +27,7 @@ def extract_features(
     norm: str,
     output: Path,
     device: torch.device,
-    batch_size: int = 64,
+    batch_size: int = BATCH,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> None:
     """Write the pooled features of all images to a .npy file.
@@ -50,39 +54,74 @@ def extract_features(
     InputError
         If a weight or a feature is not finite.
     """
-    # Checked before, because some kernels turn NaN into zero.
-    for name, tensor in backbone.state_dict().items():
-        if not torch.isfinite(tensor).all():
-            raise InputError(f"{output}: values of {name} are not finite; is the checkpoint sound?")
+    check_weights(backbone, str(output))
     network = optimise_for_inference(backbone, device)
-    on_gpu = device.type == "cuda"
-
-    def read(start: int) -> torch.Tensor:
-        batch = torch.from_numpy(np.asarray(images[start : start + batch_size]))
-        return batch.pin_memory() if on_gpu else batch
-
-    with atomic_write(output) as temporary, ThreadPoolExecutor(1) as reader, ThreadPoolExecutor(1) as writer:
+    with atomic_write(output) as temporary, ThreadPoolExecutor(1) as writer:
         file = ArrayFile.create(temporary, (len(images), backbone.num_features), np.float32)
 
         def write(start: int, features: torch.Tensor) -> None:
-            values = features.cpu().numpy()
-            if not np.isfinite(values).all():
-                raise InputError(f"{output}: features of rows {start}.. are not finite; is the checkpoint sound?")
-            file.write(start, values)
+            file.write(start, finite_features(features, start, str(output)))
 
-        starts = range(0, len(images), batch_size)
-        ahead = reader.submit(read, 0)
         written: Future | None = None
-        for start in progress(starts):
-            batch = ahead.result().to(device, non_blocking=True)
-            ahead = reader.submit(read, start + batch_size)
-            features = network(normalise(batch, norm))
+        for start, features in feature_batches(network, images, norm, device, batch_size, progress):
             if written is not None:
                 written.result()
             written = writer.submit(write, start, features)
         if written is not None:
             written.result()
         file.finish()
+
+
+def check_weights(network: nn.Module, name: str) -> None:
+    """Require finite weights; InputError otherwise. Checked before, because some kernels turn NaN into zero."""
+    for key, tensor in network.state_dict().items():
+        if not torch.isfinite(tensor).all():
+            raise InputError(f"{name}: values of {key} are not finite; is the checkpoint sound?")
+
+
+def finite_features(features: torch.Tensor, start: int, name: str) -> np.ndarray:
+    """Bring the features of a batch to the CPU; InputError if one is not finite."""
+    values = features.cpu().numpy()
+    if not np.isfinite(values).all():
+        raise InputError(f"{name}: features of rows {start}.. are not finite; is the checkpoint sound?")
+    return values
+
+
+def feature_batches(
+    network: Callable[[torch.Tensor], torch.Tensor],
+    images: np.ndarray,
+    norm: str,
+    device: torch.device,
+    batch_size: int = BATCH,
+    progress: Callable[[Iterable], Iterable] = iter,
+) -> Iterator[tuple[int, torch.Tensor]]:
+    """Pass images through a network in batches, and read the next batch meanwhile.
+
+    Parameters
+    ----------
+    network : callable
+        Maps normalised images (k, 3, h, w) to features (k, d).
+    images, norm, device, batch_size, progress
+        See `extract_features`.
+
+    Yields
+    ------
+    start : int
+        Row of the first image of the batch.
+    features : Tensor
+        On the device.
+    """
+
+    def read(start: int) -> torch.Tensor:
+        batch = torch.from_numpy(np.asarray(images[start : start + batch_size]))
+        return batch.pin_memory() if device.type == "cuda" else batch
+
+    with ThreadPoolExecutor(1) as reader:
+        ahead = reader.submit(read, 0)
+        for start in progress(range(0, len(images), batch_size)):
+            batch = ahead.result().to(device, non_blocking=True)
+            ahead = reader.submit(read, start + batch_size)
+            yield start, network(normalise(batch, norm))
 
 
 def describe_features(

@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
 from ssltransfer.report.drawing import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILLION, FigureContext, panel_grid
-from ssltransfer.report.scatter_figures import limit_y, panel_axis
+from ssltransfer.report.scatter_figures import limit_y, panel_axis, panel_scores
 
 COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE]
 MARKERS = ["o", "s", "^", "D", "v"]
@@ -22,17 +22,15 @@ def epoch_figure(context: FigureContext) -> Figure | None:
     """
     tasks = context.results.tasks
     runs = training_runs(context)
-    means = {panel: tasks.panel_means[panel.name] for panel in tasks.figure_panels}
-    means = {panel: y for panel, y in means.items() if any(y.reindex(run).notna().sum() > 1 for run in runs.values())}
-    if not means:
+    drawn = [panel_scores(context.results, panel) for panel in tasks.figure_panels]
+    drawn = [scores for scores in drawn if any(scores.mean.reindex(run).notna().sum() > 1 for run in runs.values())]
+    if not drawn:
         return None
-    lows, highs = tasks.panel_ends
     epochs = {model: epoch for model, (_, epoch) in context.results.training_runs.items()}
     members = [model for run in runs.values() for model in run]
     with mpl.rc_context(STYLE):
-        figure, axes = panel_grid(len(means), 1.9, len(runs))
-        for ax, (panel, y) in zip(axes, means.items(), strict=True):
-            low, high = lows[panel.name], highs[panel.name]
+        figure, axes = panel_grid(len(drawn), 1.9, len(runs))
+        for ax, (panel, _, y, low, high, _) in zip(axes, drawn, strict=True):
             for number, run in enumerate(runs.values()):
                 style = _style(number)
                 kept = [model for model in run if np.isfinite(y[model])]

@@ -19,6 +19,8 @@ from ssltransfer.report.table_folder import read_results
 TEMPLATES = package_data("workflow/report")
 SCALE = 1.75
 """Pixels of the report for a point of a figure."""
+WIDE = 900
+"""Pixels above which a figure is scrolled on a phone, because its text would be too small on the screen."""
 SYMBOL = 8.0
 """Points from the middle of a legend's symbols to its left edge."""
 
@@ -142,7 +144,7 @@ def without_legend(svg: str) -> str:
 def _figure(folder: Path, name: str, suite: str) -> dict:
     """Read a figure for inlining, as an image, so that its ids cannot clash with those of another."""
     svg = without_legend((folder / f"{name}.svg").read_text(encoding="utf-8"))
-    points = float(re.search(r'width="([\d.]+)pt"', svg)[1])
+    width = round(SCALE * float(re.search(r'width="([\d.]+)pt"', svg)[1]))
     uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
     general = caption(name, suite)
     own = read_json(folder / "captions.json").get(name, "")
@@ -151,7 +153,8 @@ def _figure(folder: Path, name: str, suite: str) -> dict:
         "alt": general.split(". ")[0].rstrip("."),
         "caption": f"{general} {own}".strip(),
         "uri": uri,
-        "width": round(points * SCALE),
+        "width": width,
+        "wide": width > WIDE,
     }
 
 

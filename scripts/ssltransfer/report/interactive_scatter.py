@@ -5,11 +5,11 @@ import pandas as pd
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
-from ssltransfer.analysis.correlation import average_row, task_row
+from ssltransfer.analysis.correlation import task_row
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
 from ssltransfer.analysis.tasks import Panel
 from ssltransfer.report.drawing import FigureContext
-from ssltransfer.report.scatter_figures import panel_axis
+from ssltransfer.report.scatter_figures import panel_axis, panel_scores
 from ssltransfer.results.metric_info import METRICS
 from ssltransfer.results.scores import Task
 
@@ -49,16 +49,17 @@ def scatter_data(context: FigureContext) -> dict:
 def _panel_view(context: FigureContext, panel: Panel) -> dict:
     """Mean over the tasks of a panel."""
     tasks = context.results.tasks
-    x, y = tasks.x(), tasks.panel_means[panel.name]
+    _, members, y, low, high, row = panel_scores(context.results, panel)
+    x = tasks.x()
     kept = y.index[y.notna() & x.notna()]
-    low, high = (ends[panel.name] for ends in tasks.panel_ends)
+    part = f" ({len(members)} of {len(panel.tasks)} tasks)" if len(members) < len(panel.tasks) else ""
     better = METRICS[panel.tasks[0].metric].better
     return {
-        "label": context.labels.panel(panel),
+        "label": context.labels.panel(panel) + part,
         "axis": panel_axis(panel),
         "better": better,
         "line": regression_ends(x[kept], y[kept]),
-        "note": _note(average_row(context.results.correlations, panel)),
+        "note": _note(row),
         "xticks": _score_ticks(tasks.source[kept], "top1"),
         "yticks": _plain_ticks(y[kept]),
         "points": _points(

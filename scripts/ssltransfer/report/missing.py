@@ -98,7 +98,7 @@ def missing_scores(
         )
         reason = f"{', '.join((rule, *values))}: {reason}" if rule else NOT_MEASURED
         score = f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
-        command = f"snakemake {score} {options}".strip()
+        command = f"uv run snakemake {score} {options}".strip()
         found.append(MissingScore(cell.protocol, cell.model, cell.dataset, reason, str(log), command))
     return found
 
@@ -160,7 +160,8 @@ def failed_job_lines(jobs: Sequence[FailedJob]) -> list[str]:
     lines = [f"Failed: {len(jobs)} job{'s' * (len(jobs) != 1)}"]
     for job in sorted(jobs)[:SHOWN_FAILURES]:
         reason = failure(job.log) if job.log else None
-        lines.append(f"  {', '.join((job.rule, *job.wildcards))}: {reason or 'no reason found'}{_in_log(job.log)}")
+        reason = (reason or "no reason found").removeprefix(f"{job.wildcards[-1] if job.wildcards else ''}: ")
+        lines.append(f"  {', '.join((job.rule, *job.wildcards))}: {reason}{_in_log(job.log)}")
     if len(jobs) > SHOWN_FAILURES:
         lines.append(f"  and {len(jobs) - SHOWN_FAILURES} more; their logs are in the folder logs")
     return lines

@@ -103,9 +103,9 @@ def model_pairs_figure(context: FigureContext) -> Figure | None:
             ax.text(j, i, text, ha="center", va="center", color=color, fontsize=5.5 if small else 7)
         ax.set_xticks(range(len(names)), names, rotation=90)
         ax.set_yticks(range(len(names)), names)
+        ax.xaxis.tick_top()
         for texts in (ax.get_xticklabels(), ax.get_yticklabels()):
             context.emphasise(texts, list(wins.index))
-        ax.xaxis.tick_top()
         ax.xaxis.set_label_position("top")
         ax.set_xlabel("than this one")
         ax.set_ylabel("This model is better")

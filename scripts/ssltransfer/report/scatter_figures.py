@@ -98,6 +98,8 @@ def panels_note(results: SuiteResults) -> str:
         if lacking and shared:
             tasks = ", ".join(labels.dataset(task.dataset) for task in shared)
             notes.append(f"{labels.panel(panel)}: over the tasks that all models have ({tasks}).")
+        elif len(lacking) == len(own) > 0:
+            notes.append(f"{labels.panel(panel)}: empty, because no dataset has scores of all models.")
         elif lacking:
             notes.append(f"{labels.panel(panel)}: without {', '.join(lacking)}, which lack some of its tasks.")
     return " ".join(notes)

@@ -130,7 +130,7 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
     if these is not None:
         unknown = [task for task in tasks_of(results.ranked_values.columns) if task not in results.known_noise]
         datasets = dict.fromkeys(task.dataset for task in unknown)
-        known = f"{len(these.datasets)} data sets"
+        known = f"{len(these.datasets)} data set{'s' * (len(these.datasets) != 1)}"
         for text, names in (
             ("without", [labels.dataset(name) for name in datasets if name not in these.datasets]),
             ("without some tasks of", [labels.dataset(name) for name in datasets if name in these.datasets]),

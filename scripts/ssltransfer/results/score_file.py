@@ -91,12 +91,11 @@ def write(
     """
     for warning in measurement.warnings:
         log.warning("%s", warning)
-    outcomes = assign_values(measurement.values, measurement.outcomes) if measurement.outcomes else []
-    intervals = {outcome.name: asdict(outcome.interval) for outcome in outcomes if outcome.interval}
+    values, outcomes = with_intervals(measurement)
     entries = {
         "schema": SCHEMA_VERSION,
         "kind": measurement.kind,
-        "values": [value | intervals.get((value["setting"], value["metric"]), {}) for value in measurement.values],
+        "values": values,
         "coverage": measurement.coverage,
         "schedule": measurement.schedule,
         "settings": dict(settings),
@@ -113,6 +112,13 @@ def write(
     write_json(path, dict(cell.items()) | entries | measurement.more)
     if outcomes:  # after the score, so that they are never older
         save_outcomes(outcome_path(path), outcomes)
+
+
+def with_intervals(measurement: Measurement) -> tuple[list[dict], list[Outcome]]:
+    """Return the values of a measurement with their intervals, and the outcomes with the values they belong to."""
+    outcomes = assign_values(measurement.values, measurement.outcomes) if measurement.outcomes else []
+    intervals = {outcome.name: asdict(outcome.interval) for outcome in outcomes if outcome.interval}
+    return [value | intervals.get((value["setting"], value["metric"]), {}) for value in measurement.values], outcomes
 
 
 def join_versions(trained: dict[str, str], own: dict[str, str]) -> dict[str, str]:

@@ -1,0 +1,257 @@
+"""Costs of the missing scores of a suite: hours and bytes, from one table of measured unit costs.
+
+An estimate of what is to come, to tell minutes from weeks; Snakemake alone decides which jobs run. It is proportional
+to images, pixels, masks or steps, and to the operations of the backbone; for the paper's ResNet-50 it is what
+``docs/performance.md`` extrapolates, for the small networks of the demo suite it was within a factor of two.
+"""
+
+import csv
+import math
+from collections.abc import Iterable, Iterator
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+from ssltransfer.config import Cell, Suite
+from ssltransfer.files import package_data
+from ssltransfer.models.architecture import feature_width, forward_operations
+
+TABLE = "resources/unit-costs.csv"
+MACHINE = "one core of an AMD EPYC (2 cores, no GPU)"
+"""Machine that processor seconds were measured on."""
+GPU_RATE = 10e12
+"""Operations per second of the GPU, an assumption (benchmarks/operations.md): none was timed."""
+WIDTH, CLASSES, SAMPLES, PENALTIES = 2048, 100, 2668, 45
+"""Features, classes, samples and penalties of the path of linear fits in the table."""
+ASPECT = 4 / 3
+"""Longer side of photographs, as a multiple of the shorter one."""
+NORMALS_CHANNELS, PYRAMID_CHANNELS = 512, 256
+"""Channels of the heads in the table, to which the time of a smaller head is proportional."""
+
+
+class UnitCost(NamedTuple):
+    """One row of the table of unit costs.
+
+    Attributes
+    ----------
+    unit : str
+        What is counted: an image, a mask, a megapixel, ...
+    arch : str
+        Network that was measured; empty where none takes part.
+    side : int
+        Side of its input in pixels; 0 where the unit is not an image of one size.
+    cpu_seconds : float
+        Processor seconds of one core.
+    gpu_operations : float
+        Operations of the network; 0 where the work is not the GPU's or was not counted.
+    size : float
+        Bytes that are kept.
+    """
+
+    unit: str
+    arch: str
+    side: int
+    cpu_seconds: float
+    gpu_operations: float
+    size: float
+
+
+@dataclass
+class Cost:
+    """Work of one stage.
+
+    Attributes
+    ----------
+    stage : str
+        Row of the table of unit costs.
+    jobs : int
+        Number of jobs.
+    core_hours : float
+        On a CPU alone, without the start of the jobs.
+    gpu_hours : float
+        On a GPU; 0 where the stage stays on the CPU.
+    size : float
+        Bytes that are kept.
+    """
+
+    stage: str
+    jobs: int = 0
+    core_hours: float = 0.0
+    gpu_hours: float = 0.0
+    size: float = 0.0
+
+
+class Work(NamedTuple):
+    """Work of one job: its stage, and how many of the stage's units it is, in time and in bytes."""
+
+    stage: str
+    amount: float
+    kept: float = 0.0
+
+
+def read_unit_costs() -> dict[str, UnitCost]:
+    """Read the table of unit costs, by stage."""
+    with package_data(TABLE).open(encoding="utf-8", newline="") as file:
+        return {
+            row["stage"]: UnitCost(
+                row["unit"],
+                row["arch"],
+                int(row["side"] or 0),
+                float(row["cpu_seconds"]),
+                1e15 * float(row["gpu_petaflop"] or 0),
+                float(row["bytes"] or 0),
+            )
+            for row in csv.DictReader(file)
+        }
+
+
+def estimate_costs(suite: Suite, missing: Iterable[Cell]) -> list[Cost]:
+    """Estimate the work that missing scores need; features, images and checkpoints that exist cost nothing.
+
+    Parameters
+    ----------
+    suite : Suite
+    missing : iterable of Cell
+        Cells without a score.
+
+    Returns
+    -------
+    list of Cost
+        One for each stage with work, in the order of the table of unit costs; the first is the start of all jobs.
+    """
+    units = read_unit_costs()
+    costs = {stage: Cost(stage) for stage in units}
+    jobs: dict[tuple, list[Work]] = {}
+    for cell in missing:
+        for key, work in _jobs(suite, cell, units):
+            jobs[key] = work
+    for works in jobs.values():
+        costs["job"].jobs += 1
+        costs["job"].core_hours += units["job"].cpu_seconds / 3600
+        for stage, amount, kept in works:
+            cost, unit = costs[stage], units[stage]
+            cost.jobs += 1
+            cost.core_hours += amount * unit.cpu_seconds / 3600
+            cost.gpu_hours += amount * unit.gpu_operations / GPU_RATE / 3600
+            cost.size += kept * unit.size
+    return [cost for cost in costs.values() if cost.jobs]
+
+
+def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tuple[tuple, list[Work]]]:
+    """Yield the jobs that a score needs and that have not run, each with a key that tells it from others."""
+    settings, kind, arch = suite.settings(cell.protocol), suite.kind(cell.protocol), suite.models[cell.model]["arch"]
+    recipe = suite.recipe(cell.model)
+    if not Path(f"results/checkpoints/{cell.model}.safetensors").exists():
+        work = [_pretraining(suite, recipe, arch, units)] if recipe and "epochs" in recipe else []
+        yield ("checkpoint", cell.model), work
+        if work and recipe:
+            yield from _images(suite, recipe["dataset"], recipe["transform"], units)
+    if kind in ("linear", "fewshot"):
+        yield from _features(suite, cell, settings["transform"], arch, units)
+    elif kind == "inversion":
+        yield from _images(suite, cell.dataset, settings["transform"], units)
+    elif kind == "attention":
+        yield from _images(suite, cell.dataset, f"stretch{settings['size'] + 2 * (settings['mask'] - 1)}", units)
+    elif kind == "normals" and not Path(f"results/datasets/{cell.dataset}/normals.npy").exists():
+        photographs = 0 if _is_generated(suite, cell.dataset) else _count(suite, cell.dataset)
+        yield ("normals", cell.dataset), [Work("normals-data", photographs, photographs)]
+    yield ("score", cell), list(_score(suite, cell, settings, kind, arch, units))
+
+
+def _score(
+    suite: Suite, cell: Cell, settings: dict, kind: str, arch: str, units: dict[str, UnitCost]
+) -> Iterator[Work]:
+    """Yield the work of a protocol itself."""
+    row = suite.datasets[cell.dataset]
+    train, test = _count(suite, cell.dataset, ("train", "val")), _count(suite, cell.dataset, ("test",))
+    norms = len(suite.norms(cell.protocol, cell.model))
+    width = (feature_width(arch) or WIDTH) / WIDTH
+    if kind == "linear":
+        # Exponents of benchmarks/linear_scaling.md.
+        path = train / SAMPLES * width * math.sqrt((row["classes"] or CLASSES) / CLASSES)
+        path *= settings["validation_draws"] * (settings["lambdas"]["count"] / PENALTIES) ** 0.32
+        yield Work("linear", norms * path)
+    elif kind == "fewshot":
+        yield Work("fewshot", norms * width * settings["episodes"] * len(settings["shots"]))
+    elif kind == "inversion":
+        area = (settings["canvas"] / units["inversion"].side) ** 2
+        yield Work("inversion", _count(suite, cell.dataset) * settings["steps"] * area)
+    elif kind == "attention":
+        masks = math.ceil((settings["size"] + settings["mask"] - 1) / settings["stride"]) ** 2
+        yield Work(
+            "attention", _count(suite, cell.dataset) * masks * _relative(units["attention"], arch, settings["size"])
+        )
+    elif kind == "normals":
+        schedule, head = settings["schedule"], settings["network"]["channels"] / NORMALS_CHANNELS
+        images = schedule["epochs"] * (schedule["epoch_steps"] * schedule["batch_size"] or train)
+        yield Work("normals-training", head * images * _megapixels(settings["sides"]["train"]))
+        yield Work("normals-test", head * test * _megapixels([settings["sides"]["test"]]))
+        yield Work("normals-network", 0, head)
+    elif kind == "detection":
+        schedule, head = settings["schedule"], settings["network"]["channels"] / PYRAMID_CHANNELS
+        images = schedule["steps"] * schedule["batch_size"] * settings["length"]
+        stage = "detection-frozen" if settings["frozen"] == "first-four" else "detection-finetune"
+        trained = images * _megapixels(settings["sides"]["train"])
+        # A test image is one pass of the three that training takes.
+        yield Work(stage, head * (trained + test * _megapixels([settings["sides"]["test"]]) / 3))
+        yield Work("detection-network", 0, head)
+
+
+def _features(
+    suite: Suite, cell: Cell, transform: str, arch: str, units: dict[str, UnitCost]
+) -> Iterator[tuple[tuple, list[Work]]]:
+    dataset = suite.image_dataset(cell.dataset)
+    count, side = _count(suite, dataset), _side(transform)
+    kept = (feature_width(arch) or WIDTH) / WIDTH
+    missing = False
+    for norm in suite.norms(cell.protocol, cell.model):
+        path = f"results/features/{cell.model}/{dataset}/{transform}.{norm}.npy"
+        if not Path(path).exists():
+            missing = True
+            work = [Work("features", count * _relative(units["features"], arch, side), count * kept)]
+            if not suite.config["keep_images"]:
+                work.append(Work("images", count))
+            yield ("features", cell.model, dataset, transform, norm), work
+    if missing and suite.config["keep_images"]:
+        yield from _images(suite, dataset, transform, units)
+
+
+def _images(
+    suite: Suite, dataset: str, transform: str, units: dict[str, UnitCost]
+) -> Iterator[tuple[tuple, list[Work]]]:
+    dataset = suite.image_dataset(dataset)
+    if not Path(f"results/datasets/{dataset}/{transform}.npy").exists():
+        count = _count(suite, dataset)
+        area = (_side(transform) / units["images"].side) ** 2
+        # Generated images are small, and are there before: making them takes seconds.
+        decoded = 0 if _is_generated(suite, dataset) else count
+        yield ("images", dataset, transform), [Work("images", decoded, count * area)]
+
+
+def _pretraining(suite: Suite, recipe: dict, arch: str, units: dict[str, UnitCost]) -> Work:
+    views = recipe["epochs"] * _count(suite, recipe["dataset"], ("train",)) * (1 + (recipe["method"] != "supervised"))
+    return Work("pretraining", views * _relative(units["pretraining"], arch, _side(recipe["transform"])))
+
+
+def _relative(unit: UnitCost, arch: str, side: int) -> float:
+    """Operations of a network on an image, relative to those of the one that was measured; 1 for unknown networks."""
+    if feature_width(arch) is None:
+        return 1.0
+    return forward_operations(arch, side) / forward_operations(unit.arch, unit.side)
+
+
+def _side(transform: str) -> int:
+    return 224 if transform == "square257" else int(transform.lstrip("abcdefghijklmnopqrstuvwxyz"))
+
+
+def _megapixels(sides: Iterable[int]) -> float:
+    areas = [ASPECT * side**2 / 1e6 for side in sides]
+    return sum(areas) / len(areas)
+
+
+def _is_generated(suite: Suite, dataset: str) -> bool:
+    return suite.datasets[dataset]["source"].startswith("generated:")
+
+
+def _count(suite: Suite, dataset: str, parts: Iterable[str] = ("train", "val", "test")) -> int:
+    return sum(suite.datasets[dataset][part] or 0 for part in parts)

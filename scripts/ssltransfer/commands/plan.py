@@ -1,0 +1,192 @@
+"""State of a suite: which scores exist, which do not and why, what has to be done by hand, and what the rest costs.
+
+Snakemake alone decides what runs (``uv run snakemake -n``); this looks at files that have a fixed place.
+"""
+
+import math
+import shutil
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.util import find_spec
+from pathlib import Path
+
+from ssltransfer.checkpoints.sources import local_files
+from ssltransfer.commands.costs import GPU_RATE, MACHINE, Cost, estimate_costs
+from ssltransfer.commands.suite import ChosenSuite
+from ssltransfer.config import Cell, Suite
+from ssltransfer.datasets import location, parse_dataset_source, parse_members
+from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
+from ssltransfer.report.missing import NOT_MEASURED, MissingScore, missing_scores
+
+SHOWN = 10
+"""Largest number of failures that are listed one by one."""
+SMALLEST = 0.005
+"""Hours and gigabytes below this number are not shown."""
+
+
+@dataclass(frozen=True)
+class Plan:
+    """What a suite has and what it still needs.
+
+    Attributes
+    ----------
+    chosen : ChosenSuite
+    there : list of Cell
+        Cells with a score.
+    missing : list of MissingScore
+        The other cells, with the reason where a job failed.
+    by_hand : dict of str to str
+        Dataset, model or protocol that needs a hand -> what to do.
+    costs : list of Cost
+        Work that the missing scores need.
+    """
+
+    chosen: ChosenSuite
+    there: list[Cell]
+    missing: list[MissingScore]
+    by_hand: dict[str, str]
+    costs: list[Cost]
+
+    @property
+    def failed(self) -> list[MissingScore]:
+        """The missing scores that a failed job stands in the way of."""
+        return [score for score in self.missing if score.reason != NOT_MEASURED]
+
+
+def plan_suite(chosen: ChosenSuite) -> Plan:
+    """Look at the files of a suite in the working directory; InputError if its `data_root` is not there."""
+    suite = chosen.suite
+    suite.check_data_root()
+    there, absent = [], []
+    for cell in suite.cells():
+        (there if _has_score(suite, cell) else absent).append(cell)
+    missing = missing_scores(suite, absent, chosen.options)
+    return Plan(chosen, there, missing, dict(_by_hand(suite, absent)), estimate_costs(suite, absent))
+
+
+def _has_score(suite: Suite, cell: Cell) -> bool:
+    shown = (cell, suite.shown_instead(cell))
+    return any(Path("results/scores", c.protocol, c.model, f"{c.dataset}.json").exists() for c in shown if c)
+
+
+def _by_hand(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
+    """Yield the datasets, models and protocols of missing scores that no job can provide, with what to do."""
+    cells = list(cells)
+    datasets = dict.fromkeys(name for cell in cells for name in _image_datasets(suite, cell.dataset))
+    for name in datasets:
+        source = parse_dataset_source(suite.datasets[name]["source"])
+        path = location(source, suite.config["data_root"])
+        # A dataset that has an index was there before, maybe on another machine.
+        known = path.exists() or Path(f"results/datasets/{name}/index.parquet").exists()
+        if source.kind in ("original", "folder", "csv") and not known:
+            download = DOWNLOADS.get(source.name) if source.kind == "original" else None
+            if download is None or not download.files:
+                yield f"dataset {name}", f"{path} is missing; {where_to_place(source)}"
+    for model in dict.fromkeys(cell.model for cell in cells):
+        files = [path for path in local_files(suite.models[model]["source"]) if not Path(path).is_file()]
+        if files and not Path(f"results/checkpoints/{model}.safetensors").exists():
+            yield f"model {model}", f"{files[0]} is missing; place it there or correct the source of its row"
+    for protocol in dict.fromkeys(cell.protocol for cell in cells):
+        settings = suite.settings(protocol)
+        if settings.get("backend") == "detectron2" and find_spec("detectron2") is None:
+            yield (
+                f"protocol {protocol}",
+                "detectron2 is not installed; add --sdm conda or --config detection=torchvision",
+            )
+
+
+def _image_datasets(suite: Suite, dataset: str) -> list[str]:
+    """Datasets that the images of a dataset are taken from."""
+    dataset = suite.image_dataset(dataset)
+    source = parse_dataset_source(suite.datasets[dataset]["source"])
+    return [member.dataset for member in parse_members(source.name)[0]] if source.kind == "one-of" else [dataset]
+
+
+def describe(plan: Plan, cells: bool = False) -> str:
+    """Describe a plan for the terminal.
+
+    Parameters
+    ----------
+    plan : Plan
+    cells : bool
+        Whether to list every missing score.
+    """
+    suite, total = plan.chosen.suite, len(plan.there) + len(plan.missing)
+    lines = [
+        f"Suite {suite.name}: {len(plan.there)} of {total} scores are there; {len(plan.missing)} are missing, "
+        f"{len(plan.failed)} of them behind a failed job",
+        "",
+        *_counts("Model", plan, list(suite.models), "model"),
+        "",
+        *_counts("Dataset", plan, list(dict.fromkeys(cell.dataset for cell in suite.cells())), "dataset"),
+    ]
+    if cells and plan.missing:
+        lines += ["", "Missing scores:"]
+        lines += [f"  {s.model}, {s.dataset}, {s.protocol}: {_with_log(s)}" for s in plan.missing]
+    elif plan.failed:
+        reasons: dict[str, int] = {}
+        for score in plan.failed:
+            reasons[_with_log(score)] = reasons.get(_with_log(score), 0) + 1
+        lines += ["", "Failed jobs, with the number of scores behind each:"]
+        lines += [f"  {count}: {reason}" for reason, count in list(reasons.items())[:SHOWN]]
+        lines += [f"  and {len(reasons) - SHOWN} more: --cells lists all"] * (len(reasons) > SHOWN)
+    if plan.by_hand:
+        lines += ["", "To be done by hand:", *(f"  {name}: {text}" for name, text in plan.by_hand.items())]
+    if plan.missing:
+        lines += ["", *_cost_lines(plan.costs)]
+    elif not plan.chosen.report.exists():
+        lines += ["", f"{plan.chosen.report} is missing"]
+    else:
+        return "\n".join([*lines, "", f"Report: {plan.chosen.report}"])
+    commands = [plan.chosen.snakemake("-n"), plan.chosen.snakemake("--logger rich")]
+    lines += ["", "See each job, then run, with progress bars:", *(f"  {command}" for command in commands)]
+    return "\n".join(lines)
+
+
+def _with_log(score: MissingScore) -> str:
+    return f"{score.reason} ({score.log})" if score.log else score.reason
+
+
+def _counts(title: str, plan: Plan, names: Sequence[str], column: str) -> list[str]:
+    """Lines of a table of counts, one for each model or dataset."""
+    columns = ("there", "missing", "failed")
+    rows = {name: dict.fromkeys(columns, 0) for name in names}
+    failed = set(plan.failed)
+    for cell in plan.there:
+        rows[getattr(cell, column)]["there"] += 1
+    for score in plan.missing:
+        rows[getattr(score, column)]["missing"] += 1
+        rows[getattr(score, column)]["failed"] += score in failed
+    width = max(map(len, [title, *names]))
+    lines = ["  ".join([title.ljust(width), *columns])]
+    for name, row in rows.items():
+        note = "  by hand" if f"{column} {name}" in plan.by_hand else ""
+        lines.append("  ".join([name.ljust(width), *(str(row[c] or "-").rjust(len(c)) for c in columns)]) + note)
+    return lines
+
+
+def _cost_lines(costs: Sequence[Cost]) -> list[str]:
+    lines = ["Cost of what is missing     core hours   GPU hours   gigabytes"]
+    for cost in costs:
+        numbers = (cost.core_hours, cost.gpu_hours, cost.size / 1e9)
+        if max(numbers) < SMALLEST:
+            continue
+        shown = "   ".join((f"{number:.2f}" if number >= SMALLEST else "-").rjust(9) for number in numbers)
+        lines.append(f"  {'start of jobs' if cost.stage == 'job' else cost.stage:24}   {shown}")
+    core, gpu, size = (sum(getattr(cost, name) for cost in costs) for name in ("core_hours", "gpu_hours", "size"))
+    rest = sum(cost.core_hours for cost in costs if not cost.gpu_hours)
+    free = shutil.disk_usage(Path()).free
+    enough = "" if size < free else ", which is not enough: another --directory, or --config keep_images=false"
+    return [
+        *lines,
+        f"Without a GPU {_hours(core)} of one core; with one {_hours(gpu)} of the GPU and {_hours(rest)} of one core. "
+        f"Disk: {size / 1e9:.1f} GB, {free / 1e9:.0f} GB are free{enough}.",
+        f"Core hours follow from times measured on {MACHINE}, GPU hours from counted operations at an assumed "
+        f"{GPU_RATE / 1e12:g} TFLOP/s (resources/unit-costs.csv); downloads are not counted.",
+    ]
+
+
+def _hours(hours: float) -> str:
+    if hours < 1:
+        return f"{math.ceil(60 * hours)} min"
+    return f"{hours:,.0f} h" if hours >= 10 else f"{hours:.1f} h"
