@@ -119,7 +119,7 @@ def test_the_latest_failure_counts_and_finished_jobs_do_not(folder):
 def test_each_missing_score_has_the_command_that_measures_it(folder):
     scores = missing_scores(suite(), CELLS, "--configfile config/x.yaml")
     assert [score.command for score in scores] == [
-        f"snakemake results/scores/toy-linear/toy-random/{name}.json --configfile config/x.yaml"
+        f"uv run snakemake results/scores/toy-linear/toy-random/{name}.json --configfile config/x.yaml"
         for name in ("digits", "textures")
     ]
 
@@ -143,7 +143,7 @@ def test_missing_scores_are_grouped_and_written_only_when_they_change(folder):
         "Digits, textures",
         "textures",
     ]
-    assert len(table.data) == 12 and table.data["command"].str.startswith("snakemake results/scores/").all()
+    assert len(table.data) == 12 and table.data["command"].str.startswith("uv run snakemake results/scores/").all()
 
 
 def test_failed_jobs_are_listed_briefly(folder):

@@ -205,7 +205,8 @@ def test_links_lead_somewhere(page):
 
 def test_every_page_is_in_the_index():
     index = (REPOSITORY / "docs/README.md").read_text()
-    assert set(re.findall(r"\]\((.*?)\)", index)) == {path.name for path in (REPOSITORY / "docs").glob("[a-z]*.md")}
+    pages = {path.name for pattern in ("[a-z]*.md", "*.ipynb") for path in (REPOSITORY / "docs").glob(pattern)}
+    assert set(re.findall(r"\]\((.*?)\)", index)) == pages
 
 
 @pytest.mark.parametrize("page", PAGES)
