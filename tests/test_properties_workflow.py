@@ -95,7 +95,8 @@ def test_published_captions_know_nothing_of_the_suite(finished):
     suites = [read_json(finished / f"results/{suite}/tables/suite.json") for suite in ("look", "published-v2")]
     own, published = ({t["name"]: t["caption"] for t in suite["tables"]}["properties"] for suite in suites)
     assert "look-inversion: 4 iterations" in own and "iterations" not in published
-    assert not any(read_json(finished / "results/published-v2/figures/captions.json").values())
+    captions = " ".join(read_json(finished / "results/published-v2/figures/captions.json").values())
+    assert "look-" not in captions and "iterations" not in captions
 
 
 def test_second_run_plans_nothing_and_a_step_more_only_the_inversion(finished):

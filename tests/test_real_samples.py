@@ -129,6 +129,7 @@ def test_full_counts_are_required_by_default(folder):
 
 
 def test_missing_data_is_one_line(folder):
+    (folder / "elsewhere").mkdir()
     done = snakemake(folder, "--force", "results/datasets/dtd/index.parquet", "--config", "data_root=elsewhere")
     assert done.returncode == 1
     assert "the folder dtd must hold images/CLASS/*.jpg, labels/" in done.stdout

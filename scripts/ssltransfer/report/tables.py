@@ -180,7 +180,7 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
         for task in panel.tasks
     }
     tasks = sorted(panel.tasks, key=lambda task: ["Source", "Other split", ""].index(groups[task]))
-    cells = matrix.loc[matrix[targets].notna().any(axis=1), tasks]
+    cells = matrix.loc[matrix[targets or tasks].notna().any(axis=1), tasks]
     columns = [Column(labels.dataset(task.dataset), groups[task], better=1) for task in tasks]
     if targets:
         cells[panel.average] = results.tasks.matrix.loc[cells.index, targets].mean(axis=1, skipna=False)
