@@ -300,3 +300,15 @@ def test_outcomes_beside_scores_reach_the_tables(tmp_path):
     outcome_path(paths[1]).unlink()
     make_tables(tmp_path / "again", paths, models, DATASETS, {}, "v2", {}, "")
     assert read_results(tmp_path / "again").pairs.empty
+
+
+def test_models_without_a_test_are_named():
+    def caption(**more):
+        results = compared_suite(**more)
+        shown = next(table for table in made(results).values() if LINEAR in table.cells.columns)
+        names = re.findall(r"Not tested in every column: (.*?)\.", shown.caption)
+        return set(names[0].split(", ")) if names else set()
+
+    label = dict(zip(suite().models["model"], suite().models["label"], strict=True))["random"]
+    assert label not in caption()
+    assert label in caption(models=("supervised", "simclr", "swav"))

@@ -142,25 +142,21 @@ def _mark_ties(table: Table, results: SuiteResults, labels: Labels) -> None:
     known = {task: models for task in tasks if (models := results.not_separable.get(task))}
     if not known:
         return
-    untested: dict[str, None] = {}
+    untested: set[tuple[str, Task]] = set()
     for task, models in known.items():
         shown = table.cells.index[table.cells[task].notna()]
-        untested |= dict.fromkeys(labels.models.get(m, m) for m in shown if m not in results.tested[task])
+        untested |= {(model, task) for model in shown if model not in results.tested[task]}
         values = results.tasks.matrix[task] * METRICS[task.metric].better
         best = values[values.index.isin(models)].idxmax()
         table.tied |= {(model, task) for model in models - {best}}
     unknown = dict.fromkeys(labels.subject(task) for task in tasks if task not in known)
     table.caption += f" {TIED} not told from the best by a paired test, adjusted for all pairs of the column (5 %)."
     table.caption += f" No such test: {', '.join(unknown)}." if unknown else ""
-    if untested:
-        published = " Published numbers are not tested." if table.flags else ""
-        own = [name for name in untested if name not in _published_labels(table, labels)]
-        table.caption += published + (f" Not tested in every column: {', '.join(own)}." if own else "")
-
-
-def _published_labels(table: Table, labels: Labels) -> set[str]:
-    """Labels of the models with published numbers in a table."""
-    return {labels.models.get(model, model) for (model, _), flag in table.flags.items() if flag == "published"}
+    published = {cell for cell in untested if table.flags.get(cell) == "published"}
+    table.caption += " Published numbers are not tested." if published else ""
+    own = {model for model, _ in untested - published}
+    names = [labels.model(model) for model in table.cells.index if model in own]
+    table.caption += f" Not tested in every column: {', '.join(names)}." if names else ""
 
 
 def _published_cells(cells: pd.DataFrame) -> set[tuple]:
