@@ -74,9 +74,18 @@ def run(request, tmp_path_factory):
                     running = [job for job in jobs if job["JobState"] == "RUNNING" and job["NodeList"] == BROKEN]
                     return both and next((job for job in running if rule(job) in GPU_RULES), None)
 
-                lost = wait_for(victim, started, 120)
-                time.sleep(2)
-                slurm.break_down(BROKEN)
+                def lose():
+                    """Break the node down; the job that went with it, or None if it was done in that moment."""
+                    chosen = wait_for(victim, started, 120)
+                    time.sleep(1)
+                    slurm.break_down(BROKEN)
+                    state = next(job["JobState"] for job in slurm.jobs() if job["JobId"] == chosen["JobId"])
+                    if state == "NODE_FAIL":
+                        return chosen
+                    slurm.repair(BROKEN)
+                    return None
+
+                lost = wait_for(lose, started, 240)
 
                 def retried():
                     again = [job for job in slurm.jobs() if job["Comment"] == lost["Comment"]]
