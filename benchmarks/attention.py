@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from ssltransfer.device import choose_device
 from ssltransfer.models.fusion import fuse_conv_bn
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid
 from ssltransfer.protocols.attention.occlusion import Occluder, relative_error
 from ssltransfer.protocols.attention.receptive_field import GroupSpans
@@ -83,7 +83,7 @@ def main() -> None:
     group_side = arguments.run or (16 if device.type == "cuda" else 8)
     grid = MaskGrid(224, mask=10, stride=1)
     occluder = Occluder(
-        fuse_conv_bn(build_backbone(arguments.arch, seed=0), device),
+        fuse_conv_bn(build_resnet(arguments.arch, seed=0), device),
         image(grid.bordered_size),
         "imagenet",
         grid,

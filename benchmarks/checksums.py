@@ -29,7 +29,7 @@ from ssltransfer.device import choose_device  # noqa: E402
 from ssltransfer.models.backbone_file import load_backbone  # noqa: E402
 from ssltransfer.models.feature_file import load_features  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
-from ssltransfer.models.resnet import build_backbone  # noqa: E402
+from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.results import tensor_file  # noqa: E402
 from ssltransfer.row_file import ArrayFile, save_array  # noqa: E402
 
@@ -53,7 +53,7 @@ with tempfile.TemporaryDirectory() as name:
     images, checkpoint, features = (Path(name) / file for file in ("images.npy", "m.safetensors", "features.npy"))
     shape = (options.images, options.side, options.side, 3)
     save_array(images, np.random.default_rng(0).integers(0, 256, shape, np.uint8))
-    tensor_file.save_tensors(build_backbone(options.arch, seed=0).state_dict(), checkpoint, {})
+    tensor_file.save_tensors(build_resnet(options.arch, seed=0).state_dict(), checkpoint, {})
     ArrayFile._checksum = counted(ArrayFile._checksum)
     tensor_file._checksum = counted(tensor_file._checksum)
     shares = []

@@ -13,7 +13,7 @@ import torch
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
 
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.detection.training import build_detector
 from ssltransfer.settings import read_settings
@@ -55,7 +55,7 @@ def main() -> None:
             for backend in backends:
                 block = {"kind": "detection", "frozen": frozen, "seed": 0, "backend": backend, "network": network}
                 settings = read_settings(DetectionSettings, block)
-                detector = build_detector(build_backbone(arch, 0), arch, 10, "imagenet", settings).train()
+                detector = build_detector(build_resnet(arch, 0), arch, 10, "imagenet", settings).train()
                 optimiser = torch.optim.SGD([p for p in detector.parameters() if p.requires_grad], lr=1e-4)
                 steps[backend] = detector, optimiser
             seconds = {backend: [] for backend in backends}

@@ -14,7 +14,7 @@ REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 
 from ssltransfer.config import load_suite, read_yaml  # noqa: E402
-from ssltransfer.models.resnet import build_backbone  # noqa: E402
+from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
 from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
@@ -52,7 +52,7 @@ def trained(suite, protocol: str, dataset: str) -> int:
     settings = suite.settings(protocol)
     if settings["kind"] not in ("detection", "normals"):
         return 0
-    backbone = build_backbone("resnet50")
+    backbone = build_resnet("resnet50")
     if settings["kind"] == "detection":
         # Both backends have the same tensors.
         chosen = dataclasses.replace(read_settings(DetectionSettings, settings), backend="torchvision")

@@ -52,7 +52,8 @@ from ssltransfer.device import choose_device  # noqa: E402
 from ssltransfer.models.backbone_file import load_backbone  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
 from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference  # noqa: E402
-from ssltransfer.models.resnet import build_backbone, normalise  # noqa: E402
+from ssltransfer.models.input_norm import normalise  # noqa: E402
+from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.fewshot import FewShotResult, episode_accuracy, sample_episodes  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
 from ssltransfer.protocols.linear.logistic import fit_path  # noqa: E402
@@ -143,7 +144,7 @@ def measure():
 @torch.inference_mode()
 def parts(network):
     """Name and milliseconds an image of what extraction does, one after another; some of it overlaps in a real pass."""
-    images, features = ArrayFile(images_file), np.zeros((options.images, backbone.num_features), np.float32)
+    images, features = ArrayFile(images_file), np.zeros((options.images, backbone.width), np.float32)
     blocks = [slice(start, start + 64) for start in range(0, options.images, 64)]
     moved = [torch.from_numpy(images[block]) for block in blocks]
     ready = [normalise(block.to(device), "imagenet") for block in moved]
@@ -290,7 +291,7 @@ with tempfile.TemporaryDirectory() as temporary:
     names = [files[row % len(files)] for row in range(options.images)]
     images_file = folder / "images.npy"
     prepare_images(folder, names, "resize224", images_file, "", options.workers)
-    made = load_backbone(options.checkpoint, options.arch) if options.checkpoint else build_backbone(options.arch, 0)
+    made = load_backbone(options.checkpoint, options.arch) if options.checkpoint else build_resnet(options.arch, 0)
     backbone = made.eval().to(device)
     name = torch.cuda.get_device_name() if device.type == "cuda" else f"{platform.machine()}, {os.cpu_count()} cores"
     print(

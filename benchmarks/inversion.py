@@ -22,7 +22,7 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 
 from ssltransfer.device import choose_device
 from ssltransfer.models.fusion import fuse_conv_bn
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.inversion import deep_image_prior
 from ssltransfer.protocols.inversion.deep_image_prior import DeepImagePrior, DownConv, UpConv
 from ssltransfer.protocols.inversion.inversion import PixelRange
@@ -72,7 +72,7 @@ def main() -> None:
     arguments = parser.parse_args()
     device = choose_device(arguments.threads)
     settings = read_settings(InversionSettings, {"kind": "inversion", "transform": "resize224", "seed": 0})
-    backbone = fuse_conv_bn(build_backbone("resnet50", seed=0), device)
+    backbone = fuse_conv_bn(build_resnet("resnet50", seed=0), device)
     names = [str(number) for number in range(arguments.images)]
 
     def memory() -> float:

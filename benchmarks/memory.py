@@ -49,10 +49,10 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
         import torch
 
         from ssltransfer.models.features import extract_features
-        from ssltransfer.models.resnet import build_backbone
+        from ssltransfer.models.resnet import build_resnet
         from ssltransfer.row_file import ArrayFile
 
-        network, images = build_backbone("resnet-1x1x1x1-w16", 0).eval(), ArrayFile(folder / f"{count}.npy")
+        network, images = build_resnet("resnet-1x1x1x1-w16", 0).eval(), ArrayFile(folder / f"{count}.npy")
         print(peak())
         extract_features(network, images, "imagenet", folder / f"{count}-features.npy", torch.device("cpu"))
     elif stage == "linear":

@@ -50,9 +50,10 @@ def network(images):
     """Features of a ResNet-50 as it is initialised."""
     import torch
 
-    from ssltransfer.models.resnet import build_backbone, normalise
+    from ssltransfer.models.input_norm import normalise
+    from ssltransfer.models.resnet import build_resnet
 
-    backbone = build_backbone("resnet50", seed=0).eval()
+    backbone = build_resnet("resnet50", seed=0).eval()
     batches = np.array_split(images, 1 + len(images) // 32)
     with torch.inference_mode():
         return torch.cat([backbone(normalise(torch.from_numpy(batch), "imagenet")) for batch in batches]).numpy()

@@ -23,7 +23,7 @@ sys.path.append(str(REPOSITORY / "scripts"))
 
 from ssltransfer.config import load_suite, read_yaml  # noqa: E402
 from ssltransfer.models.fusion import fuse_conv_bn  # noqa: E402
-from ssltransfer.models.resnet import build_backbone  # noqa: E402
+from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.attention.mask_grid import MaskGrid  # noqa: E402
 from ssltransfer.protocols.attention.occlusion import Occluder  # noqa: E402
 from ssltransfer.protocols.dense.normals.dataset import resized  # noqa: E402
@@ -66,14 +66,14 @@ def total(tensors: Iterable[Tensor]) -> Tensor:
 
 def features(side: int = 224) -> int:
     """Operations of a ResNet-50 on one image."""
-    backbone = build_backbone("resnet50").to(META).eval()
+    backbone = build_resnet("resnet50").to(META).eval()
     with torch.inference_mode():
         return counted(lambda: backbone(torch.empty(1, 3, side, side, device=META)))
 
 
 def normals(settings: NormalsSettings, images: dict[str, int]) -> tuple[float, float]:
     """Operations of a training and of a test, for the numbers of images per part."""
-    network = NormalsNetwork(build_backbone("resnet50"), settings.codes, settings.network, settings.frozen, 0).to(META)
+    network = NormalsNetwork(build_resnet("resnet50"), settings.codes, settings.network, settings.frozen, 0).to(META)
 
     def batch(shorter: int, count: int) -> Tensor:
         width, height = (padded(side, STRIDE) for side in resized(*NYU, shorter, settings.sides.longest))
@@ -91,7 +91,7 @@ def normals(settings: NormalsSettings, images: dict[str, int]) -> tuple[float, f
 def detection(settings: DetectionSettings, images: dict[str, int], classes: int) -> tuple[float, float]:
     """Operations of a training and of a test; both backends have the same layers."""
     plain = replace(settings, backend="torchvision")
-    detector = build_detector(build_backbone("resnet50"), "resnet50", classes, "imagenet", plain).to(META)
+    detector = build_detector(build_resnet("resnet50"), "resnet50", classes, "imagenet", plain).to(META)
 
     def outputs(shorter: int, count: int, boxes: int) -> list[Tensor]:
         width, height = (padded(side, 32) for side in resized(*VOC, shorter, settings.sides.longest))
@@ -110,7 +110,7 @@ def detection(settings: DetectionSettings, images: dict[str, int], classes: int)
 
 def inversion(settings: InversionSettings, size: int = 224) -> float:
     """Operations of the inversion of one image."""
-    backbone = build_backbone("resnet50").to(META).eval().requires_grad_(False)
+    backbone = build_resnet("resnet50").to(META).eval().requires_grad_(False)
     prior = DeepImagePrior(["image"], settings).to(META)
     return settings.steps * counted(lambda: backbone.feature_map(prior()[:, :, :size, :size]).sum().backward())
 
@@ -119,7 +119,7 @@ def attention(settings: dict) -> float:
     """Operations of one image: all masks, from a regular sample of their groups."""
     grid = MaskGrid(settings["size"], settings["mask"], settings["stride"])
     image = np.zeros((grid.bordered_size, grid.bordered_size, 3), np.uint8)
-    occluder = Occluder(fuse_conv_bn(build_backbone("resnet50"), META), image, "imagenet", grid)
+    occluder = Occluder(fuse_conv_bn(build_resnet("resnet50"), META), image, "imagenet", grid)
     groups = occluder.groups(MASK_GROUP)
     with torch.inference_mode():
         work = sum(

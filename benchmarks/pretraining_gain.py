@@ -28,7 +28,7 @@ from ssltransfer.datasets import shapes, textures  # noqa: E402
 from ssltransfer.datasets.images import parse_transform  # noqa: E402
 from ssltransfer.datasets.splits import make_split  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
-from ssltransfer.models.resnet import build_backbone  # noqa: E402
+from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.pretraining.recipe import TrainingData, pretrain, read_recipe  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
 from ssltransfer.training import Run  # noqa: E402
@@ -59,7 +59,7 @@ def prepare():
 
 def scores(state, data):
     """Test metric of every task in percent, for one backbone."""
-    backbone = build_backbone(ARCH)
+    backbone = build_resnet(ARCH)
     backbone.load_state_dict(state)
     found = {}
     with tempfile.TemporaryDirectory() as folder:

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 
 from ssltransfer.errors import InputError
 from ssltransfer.models.fusion import fuse_conv_bn
-from ssltransfer.models.resnet import SameConv2d, SameMaxPool2d, build_backbone
+from ssltransfer.models.resnet import SameConv2d, SameMaxPool2d, build_resnet
 from ssltransfer.protocols.attention.evaluation import (
     attention_maps,
     draw_attention,
@@ -29,7 +29,7 @@ torch.set_num_threads(1)
 
 def network(arch, seed=0):
     """A random network whose normalisation layers do something."""
-    backbone = build_backbone(arch, seed).eval()
+    backbone = build_resnet(arch, seed).eval()
     generator = torch.Generator().manual_seed(seed)
     for module in backbone.modules():
         if isinstance(module, torch.nn.BatchNorm2d):

@@ -28,7 +28,7 @@ from ssltransfer.checkpoints.sources import (
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.models.backbone_file import forward_check, load_backbone
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.safe_pickle import load_inert
@@ -39,11 +39,11 @@ ARCH, WIDTH, BLOCKS, FEATURES = "resnet-2x1x1x2-w4", 4, (2, 1, 1, 2), 128
 
 @pytest.fixture
 def state():
-    return build_backbone(ARCH, seed=0).state_dict()
+    return build_resnet(ARCH, seed=0).state_dict()
 
 
 def features_of(state, images, arch=ARCH):
-    backbone = build_backbone(arch)
+    backbone = build_resnet(arch)
     backbone.load_state_dict(state)
     with torch.inference_mode():
         return backbone.eval()(images)
@@ -712,7 +712,7 @@ def test_the_workflow_notices_a_changed_local_file(tmp_path, state):
     succeed(folder, target)
     assert read_provenance(folder / target)["prefix"] == ""
     assert "Nothing to be done" in succeed(folder, target, "--dry-run")
-    torch.save({"model": build_backbone(ARCH, seed=1).state_dict()}, folder / "own.pth")
+    torch.save({"model": build_resnet(ARCH, seed=1).state_dict()}, folder / "own.pth")
     assert "rule convert_checkpoint:" in succeed(folder, target, "--dry-run")
     succeed(folder, target)
     assert read_provenance(folder / target)["prefix"] == "model."
@@ -729,7 +729,7 @@ def test_the_workflow_notices_an_older_local_file(tmp_path, state):
     older = time.time() - 10_000
 
     def place(seed, age):
-        torch.save(build_backbone(ARCH, seed=seed).state_dict(), folder / "own.pth")
+        torch.save(build_resnet(ARCH, seed=seed).state_dict(), folder / "own.pth")
         os.utime(folder / "own.pth", (older - age, older - age))
 
     place(0, 0)
@@ -764,7 +764,7 @@ def flip(path, position):
 
 
 def test_a_torch_file_that_differs_from_its_own_checksums_is_neither_pinned_nor_converted(tmp_path, local):
-    state = build_backbone(ARCH, seed=0).state_dict()
+    state = build_resnet(ARCH, seed=0).state_dict()
     file = tmp_path / "original.pth"
     torch.save(state, file)
     values = state["layer1.0.conv2.weight"].numpy().tobytes()
@@ -781,7 +781,7 @@ def test_a_torch_file_that_differs_from_its_own_checksums_is_neither_pinned_nor_
 def test_a_cut_or_empty_torch_file_is_one_line(tmp_path):
     file = tmp_path / "a.pth"
     for zipped in (True, False):
-        torch.save(build_backbone(ARCH, seed=0).state_dict(), file, _use_new_zipfile_serialization=zipped)
+        torch.save(build_resnet(ARCH, seed=0).state_dict(), file, _use_new_zipfile_serialization=zipped)
         content = file.read_bytes()
         for length in (0, 3, 1000, len(content) // 2, len(content) - 1):
             file.write_bytes(content[:length])

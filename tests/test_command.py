@@ -19,7 +19,7 @@ from ssltransfer.commands.suite import read_suite
 from ssltransfer.config import read_table
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import forward_operations
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from workflow import REPOSITORY, environment, workspace
 
 ARCH = "resnet-1x1x1x1-w4"
@@ -60,7 +60,7 @@ def toy(tmp_path, monkeypatch):
 @pytest.fixture
 def weights(tmp_path):
     path = tmp_path / "my-net.pth"
-    torch.save({"model": build_backbone(ARCH, seed=0).state_dict(), "epoch": 3}, path)
+    torch.save({"model": build_resnet(ARCH, seed=0).state_dict(), "epoch": 3}, path)
     return path
 
 

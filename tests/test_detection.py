@@ -16,7 +16,7 @@ from torch import nn
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.detection import torchvision_backend
 from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
 from ssltransfer.protocols.detection.boxes import Detections
@@ -96,7 +96,7 @@ def settings_with(**changes):
 def trained(images, part, changes=None, arch=ARCH, seed=1, **keywords):
     folder, index = images
     settings = settings_with(**changes or {})
-    detector = build_detector(build_backbone(arch, seed), arch, len(CLASSES), "imagenet", settings)
+    detector = build_detector(build_resnet(arch, seed), arch, len(CLASSES), "imagenet", settings)
     annotations = read_annotations(index, "set")
     run = Run(part, f"{arch} {seed}", "block, set", **keywords)
     return detector, *train_detector(detector, index, annotations, folder, settings, run)
@@ -197,7 +197,7 @@ def test_test_batches_need_no_padding():
 
 
 def small(changes=None, classes=3):
-    return settings_with(**changes or {}), build_backbone(ARCH, 1), classes
+    return settings_with(**changes or {}), build_resnet(ARCH, 1), classes
 
 
 @pytest.mark.parametrize(
@@ -546,7 +546,7 @@ def test_a_loss_that_explodes_is_one_line(images, tmp_path):
 
 
 def test_a_checkpoint_of_another_architecture_is_refused(tmp_path):
-    save_tensors(build_backbone(ARCH, 0).state_dict(), tmp_path / "a.safetensors", {})
+    save_tensors(build_resnet(ARCH, 0).state_dict(), tmp_path / "a.safetensors", {})
     with pytest.raises(InputError, match=r"bn1.bias has shape \(4,\), resnet-1x1x1x1-w8 needs \(8,\)"):
         load_backbone(tmp_path / "a.safetensors", "resnet-1x1x1x1-w8")
 

@@ -12,7 +12,7 @@ import torch
 from detection_cases import random_case
 from PIL import Image
 
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
 from ssltransfer.protocols.detection.boxes import Detections, GroundTruth
 from ssltransfer.protocols.detection.inputs import TrainingImages, scaled_size
@@ -109,7 +109,7 @@ def transplanted(state):
 def build(backend):
     # As many samples as there can be: nothing is left to chance.
     chosen = settings(backend, samples=(100_000, 100_000))
-    return build_detector(build_backbone(ARCH, 1), ARCH, 3, "imagenet", chosen)
+    return build_detector(build_resnet(ARCH, 1), ARCH, 3, "imagenet", chosen)
 
 
 @pytest.fixture

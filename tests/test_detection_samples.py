@@ -10,7 +10,7 @@ import yaml
 
 from ssltransfer.datasets import voc_detection
 from ssltransfer.datasets.index import Index, read_index, select
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
 from ssltransfer.protocols.detection.detection_file import load_detections
 from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
@@ -55,7 +55,7 @@ def test_ten_real_images_are_learnt_by_heart(samples, tmp_path):
     annotations = read_annotations(index, "ten images")
     schedule = {"batch_size": 5, "steps": 240, "learning_rate": 0.02, "milestones": [200], "warmup": 20}
     settings = read_settings(DetectionSettings, BLOCK | {"schedule": schedule})
-    detector = build_detector(build_backbone(ARCH, 0), ARCH, 20, "imagenet", settings)
+    detector = build_detector(build_resnet(ARCH, 0), ARCH, 20, "imagenet", settings)
     start = time.process_time()
     train_detector(detector, index, annotations, root, settings, Run(tmp_path, "", "ten images"))
     objects = voc_objects(annotations, range(10, 20))

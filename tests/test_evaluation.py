@@ -19,7 +19,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.feature_file import read_features
 from ssltransfer.models.features import extract_features
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.fewshot import FewShotSettings, measure_fewshot
 from ssltransfer.protocols.linear.evaluation import measure_linear
 from ssltransfer.protocols.linear.settings import LinearSettings
@@ -56,7 +56,7 @@ def birds(tmp_path_factory):
 
 @pytest.fixture
 def backbone():
-    return build_backbone(ARCH, seed=0).eval()
+    return build_resnet(ARCH, seed=0).eval()
 
 
 class Pooled(nn.Module):

@@ -8,7 +8,8 @@ from ssltransfer.jobs import JobUsage
 from ssltransfer.models.feature_file import load_features
 from ssltransfer.models.features import describe_features, extract_features
 from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference
-from ssltransfer.models.resnet import ResNet, build_backbone, normalise
+from ssltransfer.models.input_norm import normalise
+from ssltransfer.models.resnet import ResNet, build_resnet
 from ssltransfer.results.tensor_file import save_tensors
 
 ARCH = "resnet-1x1x1x1-w4"
@@ -21,7 +22,7 @@ def images():
 
 
 def backbone():
-    return build_backbone(ARCH, seed=0).eval()
+    return build_resnet(ARCH, seed=0).eval()
 
 
 def test_features_equal_the_plain_forward_pass(tmp_path, images):
@@ -44,7 +45,7 @@ def test_features_say_where_they_come_from(tmp_path):
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])
 @pytest.mark.parametrize("faster", [fuse_conv_bn, optimise_for_inference])
 def test_faster_forms_compute_the_same(faster, arch):
-    plain = build_backbone(arch, seed=0).eval()
+    plain = build_resnet(arch, seed=0).eval()
     generator = torch.Generator().manual_seed(0)
     for module in plain.modules():
         if isinstance(module, nn.BatchNorm2d):
@@ -64,7 +65,7 @@ def test_a_cpu_uses_its_own_layout():
     if not torch.backends.mkldnn.is_available():
         pytest.skip("torch was built without oneDNN")
     assert not isinstance(optimise_for_inference(backbone()), ResNet)
-    assert isinstance(optimise_for_inference(build_backbone(f"{ARCH}-same")), ResNet)
+    assert isinstance(optimise_for_inference(build_resnet(f"{ARCH}-same")), ResNet)
 
 
 @pytest.mark.parametrize("batch_size", [1, 4, 11])

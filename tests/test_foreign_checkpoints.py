@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from ssltransfer.checkpoints.convert import read_published
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from workflow import REPOSITORY
 
 pytestmark = pytest.mark.slow
@@ -29,7 +29,7 @@ def test_files_written_by_the_original_framework(tmp_path, request, script, pack
     subprocess.run(["uv", "run", "--no-project", *options, "python", path, tmp_path], check=True)
     expected = np.load(tmp_path / "expected.npz")
     files = sorted(file for file in tmp_path.iterdir() if file.name.endswith(suffixes))
-    backbone = build_backbone(arch)
+    backbone = build_resnet(arch)
     backbone.load_state_dict(read_published(files, format, arch).state)
     with torch.inference_mode():
         features = backbone.eval()(torch.from_numpy(expected["images"]).permute(0, 3, 1, 2)).numpy()

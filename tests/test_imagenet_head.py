@@ -7,7 +7,8 @@ from ssltransfer.checkpoints.imagenet_head import _evaluation_crop, class_folder
 from ssltransfer.checkpoints.listing import list_checkpoints
 from ssltransfer.checkpoints.torch_file import read_classifier
 from ssltransfer.errors import InputError
-from ssltransfer.models.resnet import build_backbone, normalise
+from ssltransfer.models.input_norm import normalise
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.results.tensor_file import save_tensors
 
 ARCH = "resnet-1x1x1x1-w4"
@@ -34,7 +35,7 @@ def test_crop_is_torchvisions(folder):
 
 
 def test_top1(folder):
-    backbone = build_backbone(ARCH, seed=0).eval()
+    backbone = build_resnet(ARCH, seed=0).eval()
     head = torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), torch.zeros(3)
     crops = np.stack([_evaluation_crop(path) for path in sorted(folder.rglob("*.png"))])
     with torch.inference_mode():
@@ -60,7 +61,7 @@ def test_numbered_class_folders_are_in_the_order_of_their_numbers(tmp_path):
 
 
 def test_a_checkpoint_is_verified_with_an_embedded_or_a_separate_classifier(folder, tmp_path, caplog):
-    state = build_backbone(ARCH, seed=0).state_dict()
+    state = build_resnet(ARCH, seed=0).state_dict()
     weight, bias = torch.randn(3, 128, generator=torch.Generator().manual_seed(0)), torch.zeros(3)
     torch.save(state | {"fc.weight": weight, "fc.bias": bias}, tmp_path / "whole.pth")
     torch.save({"weight": weight, "bias": bias}, tmp_path / "head.pth")
@@ -89,7 +90,7 @@ def test_a_checkpoint_is_verified_with_an_embedded_or_a_separate_classifier(fold
 
 
 def test_wrong_folders_are_one_line(folder):
-    backbone, head = build_backbone(ARCH).eval(), (torch.zeros(5, 128), torch.zeros(5))
+    backbone, head = build_resnet(ARCH).eval(), (torch.zeros(5, 128), torch.zeros(5))
     with pytest.raises(InputError, match="has 3 class folders, the classifier 5 classes"):
         imagenet_top1(backbone, head, folder, "none", torch.device("cpu"))
     with pytest.raises(InputError, match="has 0 class folders"):
@@ -101,7 +102,7 @@ def test_wrong_folders_are_one_line(folder):
 
 def test_only_decoders_of_usual_formats_are_used(folder):
     Image.new("RGB", (300, 300)).save(folder / "n02" / "9.png", "EPS")
-    backbone, head = build_backbone(ARCH).eval(), (torch.zeros(3, 128), torch.zeros(3))
+    backbone, head = build_resnet(ARCH).eval(), (torch.zeros(3, 128), torch.zeros(3))
     with pytest.raises(InputError, match=r"n02/9\.png"):
         imagenet_top1(backbone, head, folder, "none", torch.device("cpu"))
 
@@ -123,7 +124,7 @@ def test_classifiers_published_apart(tmp_path):
 def test_listing(tmp_path):
     path = tmp_path / "swav.safetensors"
     provenance = {"source": "https://a/b https://c/d", "files": '{"b": "0123456789abcdef"}', "left_out": "9"}
-    save_tensors(build_backbone(ARCH).state_dict(), path, provenance | {"forward": '{"mean": 0.5, "std": 1.0}'})
+    save_tensors(build_resnet(ARCH).state_dict(), path, provenance | {"forward": '{"mean": 0.5, "std": 1.0}'})
     row = ["swav", "https://a/b", "0123456789ab", "102", "9", "finite, mean 0.500"]
     assert list_checkpoints([path], {}, [])[1] == [*row, "no published classifier"]
     assert list_checkpoints([path], {}, ["swav"])[1][-1] == "not measured: imagenet_val is not set"

@@ -10,7 +10,7 @@ from torch import nn
 
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.models.fusion import fuse_conv_bn
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.inversion.deep_image_prior import (
     Convolution,
     DeepImagePrior,
@@ -46,7 +46,7 @@ def pictures(count=3, size=32):
 
 
 def run(tmp_path, names=NAMES, images=None, settings=TINY, backbone=None, batch_size=3, **more):
-    backbone = backbone or fuse_conv_bn(build_backbone("resnet-1x1x1x1-w4", 0))
+    backbone = backbone or fuse_conv_bn(build_resnet("resnet-1x1x1x1-w4", 0))
     images = pictures(len(names)) if images is None else images
     run = Run(tmp_path, "key", "protocol p", **more)
     found, curve = invert(backbone, images, names, "imagenet", settings, CPU, run, batch_size)
@@ -297,7 +297,7 @@ runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
 @pytest.mark.slow
 def test_a_job_goes_on_where_one_in_another_process_stopped(tmp_path):
     about = {f"key{number}": "x" for number in range(8)}  # which every process reads in another order
-    save_tensors(build_backbone("resnet-1x1x1x1-w4", 0).state_dict(), tmp_path / "checkpoint", about)
+    save_tensors(build_resnet("resnet-1x1x1x1-w4", 0).state_dict(), tmp_path / "checkpoint", about)
     write_index(tmp_path / "index", Index(["a.png"], ["test"], [0], ["a"]))
     with (tmp_path / "images").open("wb") as file:
         np.save(file, pictures(1))

@@ -12,7 +12,7 @@ import torch
 import yaml
 from layouts import picture
 
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.report.scatter_figures import panel_scores
 from ssltransfer.report.table_folder import read_results
 from workflow import REPOSITORY, environment
@@ -86,7 +86,7 @@ def table(folder, suite="toy"):
 
 def test_add_a_model(finished, tmp_path):
     folder = clone(tmp_path / "clone", finished)
-    torch.save(build_backbone("resnet-1x1x1x1-w4").state_dict(), tmp_path / "my-net.pth")
+    torch.save(build_resnet("resnet-1x1x1x1-w4").state_dict(), tmp_path / "my-net.pth")
     output = follow("add-a-model", folder, tmp_path)
     assert "Report: results/mine/report.html" in output and "rule pretrain_model" not in output
     assert table(folder, "mine").count("my-net,") == 2 + 1  # linear, few-shot
@@ -100,7 +100,7 @@ def test_my_model_stands_beside_the_published_ones_on_the_datasets_that_i_have(t
     suite = yaml.safe_load((REPOSITORY / "config/mine.yaml").read_text())
     suite["tasks"] = {"linear": ["dtd", "flowers"], "fewshot": ["eurosat"]}
     (folder / "config/mine.yaml").write_text(yaml.safe_dump(suite))
-    torch.save(build_backbone("resnet-1x1x1x1-w4").state_dict(), folder / "my-net.pth")
+    torch.save(build_resnet("resnet-1x1x1x1-w4").state_dict(), folder / "my-net.pth")
     with (folder / "config/models.tsv").open("a") as rows:
         rows.write("my-net\tMy net\tcontrastive\tresnet-1x1x1x1-w4\tfile:my-net.pth\t\t\t\t74.3\tmine\n")
     own = {"dtd": ("top1", 4, 3), "flowers": ("mean-per-class", 4, 3), "eurosat": ("top1", 36, 0)}

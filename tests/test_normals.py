@@ -25,7 +25,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 from ssltransfer.datasets import nyuv2
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, read_labels, resized
@@ -80,7 +80,7 @@ def unit(vectors):
 
 
 def network(settings=SETTINGS, words=8):
-    return NormalsNetwork(build_backbone(ARCH, 0), words, settings.network, settings.frozen, settings.seed)
+    return NormalsNetwork(build_resnet(ARCH, 0), words, settings.network, settings.frozen, settings.seed)
 
 
 @pytest.fixture
@@ -412,7 +412,7 @@ def test_the_padding_has_the_mean_colour(scenes):
 @torch.inference_mode()
 def test_dilation_is_torchvisions():
     reference = ResNet(Bottleneck, [1, 1, 3, 2], replace_stride_with_dilation=[False, True, True]).eval()
-    backbone = build_backbone("resnet-1x1x3x2-w64")
+    backbone = build_resnet("resnet-1x1x3x2-w64")
     backbone.load_state_dict({k: v for k, v in reference.state_dict().items() if not k.startswith("fc.")})
     names = list(backbone.state_dict())
     assert list(dilate(backbone).state_dict()) == names
@@ -425,7 +425,7 @@ def test_dilation_is_torchvisions():
 
 @pytest.mark.parametrize("padding", ["-same", "-samepool"])
 def test_padding_as_tensorflow_does_dilates_too(padding):
-    plain, other = (dilate(build_backbone(f"resnet-1x1x2x2-w4{p}", 0)).eval() for p in ("", padding))
+    plain, other = (dilate(build_resnet(f"resnet-1x1x2x2-w4{p}", 0)).eval() for p in ("", padding))
     assert other.feature_map(torch.randn(1, 3, 64, 48)).shape == (1, 128, 8, 6)
     for stage in ("layer3", "layer4"):
         x = torch.randn(1, {"layer3": 32, "layer4": 64}[stage], 8, 6)
@@ -457,7 +457,7 @@ def test_the_heads_running_statistics_have_the_momentum_of_the_settings(momentum
     assert {norms[name].momentum for name in inside} == {momentum}
     assert {norms[name].momentum for name in norms if name not in inside} == {0.1}
     branch = net.trained["head"].bins[0].train()
-    x = torch.randn(4, net.backbone.num_features, 6, 6)
+    x = torch.randn(4, net.backbone.width, 6, 6)
     branch(x)
     seen = branch[1](branch[0](x)).flatten(1)
     torch.testing.assert_close(branch[2].running_var, 1 - momentum + momentum * seen.var(dim=0))
@@ -498,7 +498,7 @@ def test_decoding_keeps_pixels_in_place_when_the_map_reaches_into_the_padding():
 
 
 def test_frozen_parts_stay_as_they_are_and_others_do_not(tmp_path, scenes):
-    start = build_backbone(ARCH, 0).state_dict()
+    start = build_resnet(ARCH, 0).state_dict()
     for frozen, moved in (("all", set()), ("first-four", {"layer4"})):
         trained, _ = train(scenes, tmp_path / frozen, {"frozen": frozen})
         after = trained.backbone.state_dict()
@@ -510,7 +510,7 @@ def test_frozen_parts_stay_as_they_are_and_others_do_not(tmp_path, scenes):
 @pytest.mark.parametrize("frozen", ["all", "first-four"])
 def test_a_written_network_predicts_as_before(tmp_path, scenes, frozen):
     chosen = changed(frozen=frozen)
-    save_tensors(build_backbone(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
+    save_tensors(build_resnet(ARCH, 0).state_dict(), tmp_path / "backbone.safetensors", {})
     trained, _ = train(scenes, tmp_path / "part", {"frozen": frozen})
     save_tensors(trained.trained_tensors(scenes.codebook), tmp_path / "learnt.safetensors", {})
     files = tmp_path / "backbone.safetensors", ARCH, tmp_path / "learnt.safetensors"

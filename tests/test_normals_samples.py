@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from ssltransfer.datasets import nyuv2
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense.normals.angles import angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
 from ssltransfer.protocols.dense.normals.evaluation import Predictor, angular_errors
@@ -121,7 +121,7 @@ def test_overfitting_real_frames_reaches_less_than_ten_degrees(folder, samples, 
     for name, image in zip(names, nyuv2.index(samples / "nyuv2").image, strict=True):
         Image.open(samples / "nyuv2" / image).resize((16, 12), Image.Resampling.BOX).save(tmp_path / name)
     dataset = NormalsDataset(tmp_path, names, normals, nyuv2.read_code_words(samples / "nyuv2"), 1000)
-    network = NormalsNetwork(build_backbone("resnet-1x1x1x1-w8", 0), 40, Network(64, 0.0, 0.1), "all", 0)
+    network = NormalsNetwork(build_resnet("resnet-1x1x1x1-w8", 0), 40, Network(64, 0.0, 0.1), "all", 0)
     device = torch.device("cpu")
     settings = read_settings(NormalsSettings, SETTINGS)
     run = Run(tmp_path / "part", "random", "here")

@@ -17,7 +17,7 @@ from torchvision.transforms import functional as reference
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.pretraining import methods
 from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
@@ -126,7 +126,7 @@ def test_sinkhorn_gives_every_cluster_the_same_weight():
 
 def test_byol_target_follows_slowly_and_stops_at_the_end():
     torch.manual_seed(0)
-    method = methods.BYOL(build_backbone(ARCH, 0), hidden=16, output=8, momentum=0.9)
+    method = methods.BYOL(build_resnet(ARCH, 0), hidden=16, output=8, momentum=0.9)
     online, target = method.projector[0].weight, method.target[1][0].weight
     before = target.clone()
     with torch.no_grad():
@@ -140,7 +140,7 @@ def test_byol_target_follows_slowly_and_stops_at_the_end():
 
 def test_byol_compares_each_view_with_the_target_of_the_other():
     torch.manual_seed(0)
-    method = methods.BYOL(build_backbone(ARCH, 0), hidden=16, output=8, momentum=0.9).eval()
+    method = methods.BYOL(build_resnet(ARCH, 0), hidden=16, output=8, momentum=0.9).eval()
     views, labels = torch.rand(6, 3, 32, 32), torch.zeros(3, dtype=torch.long)
     p = functional.normalize(method.predictor(method.projector(method.backbone(views))))
     t = functional.normalize(method.target(views))
@@ -230,15 +230,15 @@ def test_every_method_trains_and_repeats(method, images, labels, tmp_path):
     state, losses = train(images, labels, tmp_path, chosen)
     again, _ = train(images, labels, tmp_path, chosen)
     assert len(losses) == 8 and losses[-1] < max(losses)
-    build_backbone(ARCH).load_state_dict(state)
+    build_resnet(ARCH).load_state_dict(state)
     assert all(torch.equal(state[name], again[name]) for name in state)
-    initial = build_backbone(ARCH, 1).state_dict()
+    initial = build_resnet(ARCH, 1).state_dict()
     assert not torch.equal(state["conv1.weight"], initial["conv1.weight"])
 
 
 def test_no_method_is_the_seeded_initialisation(tmp_path):
     state, losses = train(None, None, tmp_path, recipe("none"))
-    expected = build_backbone(ARCH, 1).state_dict()
+    expected = build_resnet(ARCH, 1).state_dict()
     assert losses == [] and all(torch.equal(state[name], expected[name]) for name in expected)
 
 
@@ -305,7 +305,7 @@ def test_a_cpu_trains_with_one_thread(images, labels, tmp_path):
 def test_short_training_leaves_usable_batch_norm_statistics(images, labels, tmp_path):
     """In evaluation mode the features are neither vanishing nor exploding."""
     state, _ = train(images, labels, tmp_path, recipe(epochs=1))
-    backbone = build_backbone(ARCH)
+    backbone = build_resnet(ARCH)
     backbone.load_state_dict(state)
     features = backbone.eval()(torch.from_numpy(images).permute(0, 3, 1, 2).float() / 127 - 1)
     assert torch.isfinite(features).all() and 0.01 < features.std() < 100
@@ -319,7 +319,7 @@ def test_recipes_name_their_settings_and_agree_with_the_methods():
         chosen = read_recipe(name, settings)
         if chosen.method != "none":
             head = chosen.head | ({"classes": 2} if chosen.method == "supervised" else {})
-            methods.METHODS[chosen.method](build_backbone(ARCH, 0), **head)
+            methods.METHODS[chosen.method](build_resnet(ARCH, 0), **head)
 
 
 def test_script_writes_a_backbone_and_removes_the_state(images, labels, tmp_path):

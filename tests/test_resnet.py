@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from ssltransfer.models.resnet import build_backbone, normalise
+from ssltransfer.models.input_norm import normalise
+from ssltransfer.models.resnet import build_resnet
 
 
 def test_resnet50_is_torchvisions():
@@ -14,7 +15,7 @@ def test_resnet50_is_torchvisions():
         if isinstance(module, torch.nn.BatchNorm2d):
             module.running_mean.normal_(0, 0.1)
             module.running_var.uniform_(0.5, 1.5)
-    backbone = build_backbone("resnet50")
+    backbone = build_resnet("resnet50")
     assert {k: v.shape for k, v in backbone.state_dict().items()} == {
         k: v.shape for k, v in reference.state_dict().items()
     }
@@ -26,9 +27,9 @@ def test_resnet50_is_torchvisions():
 
 @pytest.mark.parametrize("arch", ["resnet-1x1x1x1-w4", "resnet-1x2x1x1-w8"])
 def test_feature_size(arch):
-    backbone = build_backbone(arch, seed=0).eval()
+    backbone = build_resnet(arch, seed=0).eval()
     width = int(arch.rpartition("w")[2])
-    assert backbone.num_features == 32 * width
+    assert backbone.width == 32 * width
     x = torch.randn(2, 3, 64, 64)
     assert backbone.feature_map(x).shape == (2, 32 * width, 2, 2)
     assert backbone(x).shape == (2, 32 * width)
@@ -37,7 +38,7 @@ def test_feature_size(arch):
 def test_seed_fixes_the_weights_and_leaves_the_generator():
     torch.manual_seed(1)
     before = torch.random.get_rng_state()
-    one, two = (build_backbone("resnet-1x1x1x1-w4", seed=3).state_dict() for _ in range(2))
+    one, two = (build_resnet("resnet-1x1x1x1-w4", seed=3).state_dict() for _ in range(2))
     assert all(torch.equal(one[key], two[key]) for key in one)
     assert torch.equal(before, torch.random.get_rng_state())
 
@@ -45,7 +46,7 @@ def test_seed_fixes_the_weights_and_leaves_the_generator():
 @pytest.mark.parametrize("arch", ["resnet18", "resnet-1x1x1-w4", "resnet-1x1x1x1"])
 def test_unknown_arch(arch):
     with pytest.raises(ValueError, match="unknown arch"):
-        build_backbone(arch)
+        build_resnet(arch)
 
 
 def test_normalise_equals_torchvision():

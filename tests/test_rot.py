@@ -11,7 +11,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.feature_file import load_features
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.results.prediction_file import load_predictions
 from ssltransfer.results.scores import read_score
 from ssltransfer.results.tensor_file import load_tensors, save_tensors
@@ -101,7 +101,7 @@ def test_files_of_the_first_release_are_read(tmp_path):
 
 
 def test_one_bit_of_a_converted_checkpoint(tmp_path):
-    path, state = tmp_path / "m.safetensors", build_backbone(ARCH, seed=0).state_dict()
+    path, state = tmp_path / "m.safetensors", build_resnet(ARCH, seed=0).state_dict()
     save_tensors(state, path, {"source": "http://host/file", "files": '{"a": "0"}'})
     assert read_provenance(path) == {"files": '{"a": "0"}', "source": "http://host/file"}
     found = load_backbone(path, ARCH).state_dict()

@@ -28,12 +28,12 @@ from ssltransfer.checkpoints.torch_file import load_content
 from ssltransfer.checkpoints.torch_reader import read_torch_file
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes
-from ssltransfer.models.resnet import build_backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.safe_pickle import Foreign, InertUnpickler, is_foreign
 
 ARCH, FEATURES = "resnet-1x2x1x1-w4", 128
-STATE = build_backbone(ARCH, seed=0).state_dict()
-OTHER = build_backbone(ARCH, seed=1).state_dict()
+STATE = build_resnet(ARCH, seed=0).state_dict()
+OTHER = build_resnet(ARCH, seed=1).state_dict()
 P, LINEAR = published.prefixed, published.linear
 
 
@@ -258,8 +258,8 @@ MISFITS = {
     "another shape": (lambda: STATE | {"layer1.0.bn2.bias": torch.zeros(7)}, ["layer1.0.bn2.bias", "(7,)"]),
     "a tensor too many": (lambda: STATE | {"layer1.0.conv1.bias": torch.zeros(7)}, ["layer1.0.conv1.bias"]),
     "a fifth stage": (lambda: STATE | {"layer5.0.conv1.weight": torch.zeros(7)}, ["layer5.0.conv1.weight"]),
-    "a deeper network": (lambda: build_backbone("resnet-2x2x1x1-w4").state_dict(), ["arch resnet-2x2x1x1-w4"]),
-    "a wider network": (lambda: {"m": build_backbone("resnet-1x2x1x1-w8").state_dict()}, ["arch resnet-1x2x1x1-w8"]),
+    "a deeper network": (lambda: build_resnet("resnet-2x2x1x1-w4").state_dict(), ["arch resnet-2x2x1x1-w4"]),
+    "a wider network": (lambda: {"m": build_resnet("resnet-1x2x1x1-w8").state_dict()}, ["arch resnet-1x2x1x1-w8"]),
     "nothing alike": (lambda: {"w": torch.zeros(3), "b": torch.zeros(3)}, ["'w'", "arch"]),
     "no tensors": (lambda: {"epoch": 3}, ["'epoch'", "state_dict()"]),
     "the same name twice": (lambda: {"a": {"b.c": torch.zeros(1)}, "a.b": {"c": torch.zeros(1)}}, ["a.b.c"]),
@@ -519,7 +519,7 @@ def test_every_tensor_counts(name, children):
 
 @pytest.mark.parametrize("arch", ["resnet50", ARCH, "resnet-2x1x3x1-w8-same"])
 def test_shapes_are_those_of_the_network(arch):
-    state = build_backbone(arch).state_dict()
+    state = build_resnet(arch).state_dict()
     assert backbone_shapes(arch) == {name: tuple(tensor.shape) for name, tensor in state.items()}
 
 

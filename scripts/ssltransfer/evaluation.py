@@ -326,8 +326,9 @@ def _extract(
 
     from ssltransfer.models.features import feature_batches, finite_features
     from ssltransfer.models.fusion import optimise_for_inference
+    from ssltransfer.models.input_norm import normalise
     from ssltransfer.models.module_check import CHECKED, check_features
-    from ssltransfer.models.resnet import ResNet, normalise
+    from ssltransfer.models.resnet import ResNet
 
     name = type(module).__name__
     with torch.inference_mode(), _computing(device):

@@ -192,7 +192,7 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
     choice : str
         Beginning of the prefix to read (what follows ``auto:``); ``.`` for the empty prefix, empty for any.
     arch : str
-        See `resnet.build_backbone`.
+        See `resnet.build_resnet`.
 
     Raises
     ------

@@ -16,8 +16,8 @@ from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint
 from ssltransfer.checkpoints.recognition import recognise
 from ssltransfer.checkpoints.simclr import read_simclr
 from ssltransfer.errors import InputError
-from ssltransfer.models.backbone_file import check_state, forward_check
-from ssltransfer.models.resnet import ResNet, build_backbone
+from ssltransfer.models.backbone_file import check_state, expected_state, forward_check
+from ssltransfer.models.resnet import ResNet, build_resnet
 
 log = logging.getLogger(__name__)
 
@@ -78,7 +78,7 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
     format : str
         One of `FORMATS`, or ``auto:`` with the prefix to read (see `auto.read_auto`).
     arch : str
-        See `resnet.build_backbone`.
+        See `resnet.build_resnet`.
 
     Returns
     -------
@@ -90,7 +90,7 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
     InputError
         If the files are damaged, name code, or hold anything that neither the network nor the format explains.
     """
-    backbone = build_backbone(arch)
+    backbone = build_resnet(arch)
     expected = set(backbone.state_dict())
     if format.startswith("simclr"):
         scope = "ema_model/base_model/" if format == "simclr-ema" else "base_model/"
@@ -111,7 +111,7 @@ def read_published(files: list[Path], format: str, arch: str) -> ReadCheckpoint:
     _add_counters(published.state, expected)
     name = str(files[0])
     _refuse_other_network(published.state, name, arch)
-    check_state(published.state, backbone, name, arch)
+    check_state(published.state, expected_state(arch), name, arch)
     if published.head is not None:
         check_head(published.head, backbone, name)
     return published
@@ -135,10 +135,10 @@ def _add_counters(state: dict[str, Tensor], expected: set[str]) -> None:
 def check_head(head: tuple[Tensor, Tensor], backbone: ResNet, name: str) -> None:
     """Require a float32 classifier (classes, features) with its bias (classes,); InputError otherwise."""
     weight, bias = head
-    if weight.ndim != 2 or weight.shape[1] != backbone.num_features or bias.shape != weight.shape[:1]:
+    if weight.ndim != 2 or weight.shape[1] != backbone.width or bias.shape != weight.shape[:1]:
         raise InputError(
             f"{name}: classifier has shapes {tuple(weight.shape)} and {tuple(bias.shape)}, "
-            f"expected (classes, {backbone.num_features}) and (classes,); write the arch that it was trained with"
+            f"expected (classes, {backbone.width}) and (classes,); write the arch that it was trained with"
         )
     if weight.dtype != torch.float32 or bias.dtype != torch.float32:
         raise InputError(

@@ -17,7 +17,8 @@ from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.parts import is_hidden, visible_folders
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
-from ssltransfer.models.resnet import ResNet, normalise
+from ssltransfer.models.input_norm import normalise
+from ssltransfer.models.resnet import ResNet
 
 log = logging.getLogger(__name__)
 

@@ -4,7 +4,7 @@ import re
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
-from ssltransfer.models.architecture import parse_arch
+from ssltransfer.models.architecture import parse_resnet
 
 Shapes = Mapping[str, tuple[int, ...]]
 
@@ -28,7 +28,7 @@ class Network(NamedTuple):
 
     def has_arch(self, arch: str) -> bool:
         """Whether this is the network of an `arch`, whose padding leaves no trace in the tensors."""
-        return bool(self.arch) and parse_arch(self.arch)[:2] == parse_arch(arch)[:2]
+        return bool(self.arch) and parse_resnet(self.arch)[:2] == parse_resnet(arch)[:2]
 
 
 NUMBERED = {"conv1": "0", "bn1": "1", "layer1": "4", "layer2": "5", "layer3": "6", "layer4": "7"}

@@ -2,17 +2,129 @@
 
 import math
 import re
+from typing import NamedTuple
+
+from ssltransfer.errors import InputError
 
 ARCH_PATTERN = re.compile(r"(?:resnet50|resnet-(\d+)x(\d+)x(\d+)x(\d+)-w(\d+))(?:-(same|samepool))?")
+"""Residual networks of this project (`resnet.ResNet`)."""
+
+_LIBRARY_PATTERN = re.compile(r"(timm|torchvision):([a-z0-9_]+)(?:\(([^()]*)\))?")
+_PYTHON_PATTERN = re.compile(r"python:([^:]+\.py):([A-Za-z_]\w*)")
+_ARGUMENT_PATTERN = re.compile(r"([a-z_]+)=([A-Za-z0-9_.]+)")
+_RESERVED = (
+    *("num_classes", "global_pool", "pretrained", "in_chans", "img_size", "features_only", "fc_norm"),
+    *("dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
+)
+"""Arguments of timm's constructors that decide what this project decides: readout, channels and size."""
 
 
-def parse_arch(arch: str) -> tuple[tuple[int, ...], int, str]:
+class Architecture(NamedTuple):
+    """How a network is built.
+
+    Attributes
+    ----------
+    kind : {'resnet', 'timm', 'torchvision', 'python', 'none'}
+    name : str
+        Of the network: timm's or torchvision's, ``FILE.py:FUNCTION``, or the whole `arch` of a residual network.
+    arguments : dict of str to (bool, int, float or str)
+        Of timm's constructor; ``resample`` is this project's (see `timm_backbone`).
+    """
+
+    kind: str
+    name: str
+    arguments: dict[str, bool | int | float | str]
+
+
+def parse_architecture(arch: str) -> Architecture:
+    """Parse a cell of the column `arch`.
+
+    Raises
+    ------
+    InputError
+        If it has none of the forms ``resnet50``, ``resnet-AxBxCxD-wN``, ``timm:NAME``, ``timm:NAME(KEY=VALUE,...)``,
+        ``torchvision:NAME``, ``python:FILE.py:FUNCTION`` and ``none``.
+    """
+    if arch == "none" or ARCH_PATTERN.fullmatch(arch):
+        return Architecture("none" if arch == "none" else "resnet", arch, {})
+    if match := _PYTHON_PATTERN.fullmatch(arch):
+        return Architecture("python", f"{match[1]}:{match[2]}", {})
+    match = _LIBRARY_PATTERN.fullmatch(arch)
+    if match is None or (match[1] == "torchvision" and match[3] is not None):
+        raise InputError(
+            f"arch: found {arch!r}, expected resnet50, resnet-AxBxCxD-wN, timm:NAME, torchvision:NAME, "
+            "python:FILE.py:FUNCTION or none; a timm name has no tag (write that into source) and may be followed by "
+            "arguments, as in timm:vit_small_patch16_224(num_heads=12)"
+        )
+    return Architecture(match[1], match[2], _arguments(match[3], arch))
+
+
+def _arguments(text: str | None, arch: str) -> dict[str, bool | int | float | str]:
+    arguments: dict[str, bool | int | float | str] = {}
+    for part in (text or "").split(","):
+        if not part.strip():
+            continue
+        match = _ARGUMENT_PATTERN.fullmatch(part.strip())
+        if match is None:
+            raise InputError(f"arch: found {part.strip()!r} in {arch!r}, expected KEY=VALUE")
+        if match[1] in _RESERVED:
+            raise InputError(
+                f"arch: found the argument {match[1]!r} in {arch!r}, which the columns pool and size decide; leave it "
+                "out"
+            )
+        arguments[match[1]] = _value(match[2])
+    return arguments
+
+
+def _value(text: str) -> bool | int | float | str:
+    if text in ("True", "False"):
+        return text == "True"
+    for number in (int, float):
+        try:
+            return number(text)
+        except ValueError:
+            continue
+    return text
+
+
+TWINS = (
+    *("resnet18", "resnet34", "resnet50", "resnet101", "resnet152", "wide_resnet50_2", "wide_resnet101_2"),
+    *("resnext50_32x4d", "resnext101_32x8d", "resnext101_64x4d"),
+    *("densenet121", "densenet161", "densenet169", "densenet201"),
+)
+"""Networks of torchvision that timm has under the same name, with the same tensors and the same outputs."""
+
+
+def with_twin(architecture: Architecture) -> Architecture:
+    """Return timm's twin of a torchvision network, and any other architecture as it is.
+
+    Raises
+    ------
+    InputError
+        If timm has no network with the same tensors.
+    """
+    if architecture.kind != "torchvision":
+        return architecture
+    if architecture.name not in TWINS:
+        raise InputError(
+            f"arch: found torchvision:{architecture.name}, whose tensors have other names or shapes than those of any "
+            f"timm network; write a timm network with weights of its own, or one of {', '.join(TWINS)}"
+        )
+    return architecture._replace(kind="timm")
+
+
+def is_resnet(arch: str) -> bool:
+    """Whether an `arch` is a residual network of this project."""
+    return ARCH_PATTERN.fullmatch(arch) is not None
+
+
+def parse_resnet(arch: str) -> tuple[tuple[int, ...], int, str]:
     """Blocks of each stage, width of the stem, and padding ('', 'same' or 'samepool') of an `arch`.
 
     Raises
     ------
     ValueError
-        If `arch` has another form than `build_backbone` describes.
+        If `arch` has another form than `build_resnet` describes.
     """
     match = ARCH_PATTERN.fullmatch(arch)
     if match is None:
@@ -26,19 +138,19 @@ def feature_width(arch: str) -> int | None:
     """Number of elements of the feature of an image; None for an `arch` of another form."""
     if ARCH_PATTERN.fullmatch(arch) is None:
         return None
-    _, width, _ = parse_arch(arch)
+    _, width, _ = parse_resnet(arch)
     return 32 * width
 
 
 def backbone_shapes(arch: str) -> dict[str, tuple[int, ...]]:
-    """Name and shape of every tensor of the network that `resnet.build_backbone` builds, in its order.
+    """Name and shape of every tensor of the network that `resnet.build_resnet` builds, in its order.
 
     Raises
     ------
     ValueError
         If `arch` has another form.
     """
-    blocks, width, _ = parse_arch(arch)
+    blocks, width, _ = parse_resnet(arch)
     shapes = {"conv1.weight": (width, 3, 7, 7), **_norm_shapes("bn1", width)}
     inputs = width
     for stage, count in enumerate(blocks):
@@ -60,7 +172,7 @@ def forward_operations(arch: str, side: int) -> float:
     Raises
     ------
     ValueError
-        If `arch` has another form than `resnet.build_backbone` builds.
+        If `arch` has another form than `resnet.build_resnet` builds.
     """
     total, image = 0.0, math.ceil(side / 2)
     for name, shape in backbone_shapes(arch).items():

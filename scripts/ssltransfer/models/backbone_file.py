@@ -1,37 +1,98 @@
 """Read and check converted checkpoints: safetensors files of one backbone, with provenance in the header."""
 
+from collections.abc import Mapping
 from pathlib import Path
 
 import torch
+from torch import Tensor
 
 from ssltransfer.errors import InputError
-from ssltransfer.models.resnet import ResNet, build_backbone
+from ssltransfer.models.architecture import is_resnet, parse_architecture, with_twin
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.results.tensor_file import load_tensors
 
 
-def load_backbone(path: str | Path, arch: str) -> ResNet:
-    """Build `arch` and fill it strictly from the file, in evaluation mode.
+def build_backbone(arch: str, pool: str = "", size: int | None = None, seed: int | None = None) -> Backbone:
+    """Build a backbone of any architecture with random weights.
+
+    Parameters
+    ----------
+    arch : str
+        See `architecture.parse_architecture`.
+    pool : str
+        See `readout.parse_pool`; residual networks have one readout, the mean of their last map.
+    size : int, optional
+        Side of the images in pixels, for networks that are built for one size; None for that of the published weights.
+    seed : int, optional
+        Seed of the initialisation; the global generator is left as it was.
+
+    Raises
+    ------
+    InputError
+        If there is no such network, or it has no such readout or size.
+    """
+    architecture = parse_architecture(arch)
+    with torch.random.fork_rng(devices=[], enabled=seed is not None):
+        if seed is not None:
+            torch.manual_seed(seed)
+        if architecture.kind == "resnet":
+            return build_resnet(arch)
+        if architecture.kind == "python":
+            from ssltransfer.models import module_backbone
+
+            return module_backbone.build(architecture.name, pool)
+        from ssltransfer.models import timm_backbone  # its import takes a second that other networks do not need
+
+        network = timm_backbone.create_network(with_twin(architecture), size)
+        return timm_backbone.TimmBackbone(network, pool)
+
+
+def load_backbone(path: str | Path, arch: str, pool: str = "", size: int | None = None) -> Backbone:
+    """Build a backbone and fill it strictly from a converted checkpoint, in evaluation mode.
+
+    Parameters
+    ----------
+    path : path
+    arch, pool, size
+        See `build_backbone`; what depends on the size, such as position embeddings, is resampled.
 
     Raises
     ------
     InputError
         If the file is damaged, a tensor is missing, left over or of another shape, or a value is not finite.
     """
+    architecture = parse_architecture(arch)
     state = load_tensors(path)
-    backbone = build_backbone(arch)
-    check_state(state, backbone, str(path), arch)
-    backbone.load_state_dict(state)
+    check_state(state, expected_state(arch), str(path), arch)
+    if architecture.kind in ("timm", "torchvision"):
+        from ssltransfer.models import timm_backbone
+
+        network = timm_backbone.load_network(path, with_twin(architecture), size)
+        return timm_backbone.TimmBackbone(network, pool).eval()
+    backbone = build_backbone(arch, pool)
+    backbone.load_tensors(state)
     return backbone.eval()
+
+
+def expected_state(arch: str) -> dict[str, Tensor]:
+    """Return the tensors of a converted checkpoint of `arch`, without values (on torch's device ``meta``)."""
+    with torch.device("meta"):
+        return build_backbone(arch).tensors()
 
 
 _NEXT = "; write the arch that the weights were trained with, or fetch the file again"
 
 
-def check_state(state: dict[str, torch.Tensor], backbone: ResNet, name: str, arch: str) -> None:
-    """Require exactly the tensors of the backbone, of its shapes and types, finite; InputError otherwise."""
-    expected = backbone.state_dict()
+def check_state(state: Mapping[str, Tensor], expected: Mapping[str, Tensor], name: str, arch: str) -> None:
+    """Require exactly the expected tensors, of their shapes and types, finite; InputError otherwise."""
     if missing := sorted(set(expected) - set(state)):
-        hint = "" if any("conv3" in key for key in state) else "; blocks without conv3 are those of ResNet-18 and -34"
+        basic = is_resnet(arch) and not any("conv3" in key for key in state)
+        hint = (
+            "; blocks without conv3 are those of ResNet-18 and -34: arch timm:resnet18 or timm:resnet34"
+            if basic
+            else ""
+        )
         raise InputError(f"{name}: {len(missing)} tensors of {arch} are missing, first {missing[0]}{hint}{_NEXT}")
     if extra := sorted(set(state) - set(expected)):
         raise InputError(f"{name}: {len(extra)} tensors do not belong to {arch}, first {extra[0]}{_NEXT}")
@@ -53,7 +114,7 @@ def check_state(state: dict[str, torch.Tensor], backbone: ResNet, name: str, arc
 
 
 @torch.inference_mode()
-def forward_check(state: dict[str, torch.Tensor], arch: str, name: str) -> dict[str, float]:
+def forward_check(state: Mapping[str, Tensor], arch: str, name: str) -> dict[str, float]:
     """Pass two fixed images through the network.
 
     Returns
@@ -67,8 +128,9 @@ def forward_check(state: dict[str, torch.Tensor], arch: str, name: str) -> dict[
         If features are not finite, or the same for both images, as after a conversion that mixed up layers.
     """
     backbone = build_backbone(arch)
-    backbone.load_state_dict(state)
-    images = torch.rand(2, 3, 96, 96, generator=torch.Generator().manual_seed(0))
+    backbone.load_tensors(state)
+    side = backbone.native_size or 96
+    images = torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))
     images[1] = images[1, :, :1, :1]  # noise, and one flat colour
     features = backbone.eval()(images)
     if not torch.isfinite(features).all() or torch.allclose(features[0], features[1]):

@@ -12,7 +12,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 from ssltransfer.jobs import JobUsage, package_versions
 from ssltransfer.models.fusion import optimise_for_inference
-from ssltransfer.models.resnet import ResNet, normalise
+from ssltransfer.models.input_norm import normalise
+from ssltransfer.models.resnet import ResNet
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import ArrayFile
 
@@ -57,7 +58,7 @@ def extract_features(
     check_weights(backbone, str(output))
     network = optimise_for_inference(backbone, device)
     with atomic_write(output) as temporary, ThreadPoolExecutor(1) as writer:
-        file = ArrayFile.create(temporary, (len(images), backbone.num_features), np.float32)
+        file = ArrayFile.create(temporary, (len(images), backbone.width), np.float32)
 
         def write(start: int, features: torch.Tensor) -> None:
             file.write(start, finite_features(features, start, str(output)))

@@ -72,7 +72,7 @@ class _OneDNNBackbone(nn.Module):
                     setattr(module, name, _OneDNNConv2d(child))
 
     def forward(self, x: torch.Tensor) -> torch.Tensor:
-        """Map (n, 3, h, w) to (n, num_features)."""
+        """Map (n, 3, h, w) to (n, width)."""
         return self.backbone.feature_map(x.to_mkldnn()).to_dense().mean(dim=(2, 3))
 
 

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssltransfer.models.architecture import parse_arch
+from ssltransfer.models.architecture import parse_resnet
+from ssltransfer.models.backbone import Backbone
 
 EXPANSION = 4
 
@@ -78,7 +79,7 @@ class Bottleneck(nn.Module):
         return self.relu(self.bn3(self.conv3(out)) + shortcut)
 
 
-class ResNet(nn.Module):
+class ResNet(Backbone):
     """A bottleneck residual network without classifier.
 
     Parameters
@@ -100,7 +101,9 @@ class ResNet(nn.Module):
     def __init__(self, blocks: tuple[int, ...], width: int = 64, padding: str = "") -> None:
         super().__init__()
         strided_conv = SameConv2d if padding == "same" else nn.Conv2d
-        self.num_features = 8 * width * EXPANSION
+        self.strides = (4, 8, 16, 32)
+        self.channels = tuple(width * EXPANSION * 2**stage for stage in range(4))
+        self.width = self.channels[-1]
         self.conv1 = strided_conv(3, width, 7, stride=2, padding=3, bias=False)
         self.bn1 = nn.BatchNorm2d(width)
         self.relu = nn.ReLU(inplace=True)
@@ -118,30 +121,31 @@ class ResNet(nn.Module):
             if isinstance(module, nn.Conv2d):
                 nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
 
-    def feature_map(self, x: Tensor) -> Tensor:
-        """Last residual stage: (n, 3, h, w) to (n, num_features, h / 32, w / 32)."""
-        x = self.maxpool(self.relu(self.bn1(self.conv1(x))))
+    def maps(self, images: Tensor) -> list[Tensor]:
+        """Outputs of the four residual stages, (n, channels, h / stride, w / stride)."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
+        outputs = []
+        for stage in (self.layer1, self.layer2, self.layer3, self.layer4):
+            x = stage(x)
+            outputs.append(x)
+        return outputs
+
+    def feature_map(self, images: Tensor) -> Tensor:
+        """Last residual stage: (n, 3, h, w) to (n, width, h / 32, w / 32); holds no other stage in memory."""
+        x = self.maxpool(self.relu(self.bn1(self.conv1(images))))
         return self.layer4(self.layer3(self.layer2(self.layer1(x))))
 
-    def forward(self, x: Tensor) -> Tensor:
-        """Global average of `feature_map`: (n, 3, h, w) to (n, num_features)."""
-        return self.feature_map(x).mean(dim=(2, 3))
+    def pooled(self, images: Tensor) -> Tensor:
+        """Global average of the last stage: (n, 3, h, w) to (n, width)."""
+        return self.feature_map(images).mean(dim=(2, 3))
+
+    def stages(self) -> list[list[nn.Parameter]]:
+        """Parameters of the stem and of the four residual stages."""
+        stem = [*self.conv1.parameters(), *self.bn1.parameters()]
+        return [stem, *(list(stage.parameters()) for stage in (self.layer1, self.layer2, self.layer3, self.layer4))]
 
 
-NORMALISATIONS = {
-    "imagenet": ((0.485, 0.456, 0.406), (0.229, 0.224, 0.225)),
-    "none": ((0.0, 0.0, 0.0), (1.0, 1.0, 1.0)),
-}
-"""Mean and standard deviation by which pixel / 255 is normalised; SimCLR v1 and v2 take plain pixels."""
-
-
-def normalise(images: Tensor, norm: str) -> Tensor:
-    """Turn uint8 (n, h, w, 3) into normalised float32 (n, 3, h, w) in channels-last memory."""
-    mean, std = (torch.tensor(v, device=images.device) * 255 for v in NORMALISATIONS[norm])
-    return ((images - mean) / std).permute(0, 3, 1, 2)
-
-
-def build_backbone(arch: str, seed: int | None = None) -> ResNet:
+def build_resnet(arch: str, seed: int | None = None) -> ResNet:
     """Build the network named by `arch`, randomly initialised.
 
     Parameters
@@ -157,7 +161,7 @@ def build_backbone(arch: str, seed: int | None = None) -> ResNet:
     ValueError
         If `arch` has another form.
     """
-    blocks, width, padding = parse_arch(arch)
+    blocks, width, padding = parse_resnet(arch)
     with torch.random.fork_rng(devices=[], enabled=seed is not None):
         if seed is not None:
             torch.manual_seed(seed)

@@ -47,7 +47,7 @@ class Supervised(Method):
 
     def __init__(self, backbone: ResNet, classes: int) -> None:
         super().__init__(backbone)
-        self.classifier = nn.Linear(backbone.num_features, classes)
+        self.classifier = nn.Linear(backbone.width, classes)
 
     def forward(self, views: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy."""
@@ -59,7 +59,7 @@ class SimCLR(Method):
 
     def __init__(self, backbone: ResNet, hidden: int, output: int, temperature: float) -> None:
         super().__init__(backbone)
-        self.projector = mlp(backbone.num_features, hidden, output)
+        self.projector = mlp(backbone.width, hidden, output)
         self.temperature = temperature
 
     def forward(self, views: Tensor, labels: Tensor) -> Tensor:
@@ -80,7 +80,7 @@ class BYOL(Method):
 
     def __init__(self, backbone: ResNet, hidden: int, output: int, momentum: float) -> None:
         super().__init__(backbone)
-        self.projector = mlp(backbone.num_features, hidden, output)
+        self.projector = mlp(backbone.width, hidden, output)
         self.predictor = mlp(output, hidden, output)
         self.target = copy.deepcopy(nn.Sequential(backbone, self.projector)).requires_grad_(False)
         self.momentum = momentum
@@ -106,7 +106,7 @@ class BarlowTwins(Method):
 
     def __init__(self, backbone: ResNet, hidden: int, output: int, redundancy: float) -> None:
         super().__init__(backbone)
-        self.projector = mlp(backbone.num_features, hidden, output)
+        self.projector = mlp(backbone.width, hidden, output)
         self.redundancy = redundancy
 
     def forward(self, views: Tensor, labels: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class VICReg(Method):
         covariance: float,
     ) -> None:
         super().__init__(backbone)
-        self.projector = mlp(backbone.num_features, hidden, output)
+        self.projector = mlp(backbone.width, hidden, output)
         self.weights = (invariance, variance, covariance)
 
     def forward(self, views: Tensor, labels: Tensor) -> Tensor:
@@ -173,7 +173,7 @@ class SwAV(Method):
         epsilon: float,
     ) -> None:
         super().__init__(backbone)
-        self.projector = mlp(backbone.num_features, hidden, output)
+        self.projector = mlp(backbone.width, hidden, output)
         self.prototypes = nn.Linear(output, prototypes, bias=False)
         self.temperature = temperature
         self.epsilon = epsilon

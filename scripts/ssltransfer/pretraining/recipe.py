@@ -17,7 +17,8 @@ from torch import Tensor, nn
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
-from ssltransfer.models.resnet import build_backbone, normalise
+from ssltransfer.models.input_norm import normalise
+from ssltransfer.models.resnet import build_resnet
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
 from ssltransfer.row_file import open_array
@@ -110,7 +111,7 @@ def pretrain(
         Not used by method ``none``.
     recipe : Recipe
     arch : str
-        See `resnet.build_backbone`.
+        See `resnet.build_resnet`.
     norm : str
         See `resnet.normalise`.
     run : Run
@@ -130,7 +131,7 @@ def pretrain(
         being finite.
     """
     if recipe.method == "none":
-        return build_backbone(arch, recipe.seed).state_dict(), []
+        return build_resnet(arch, recipe.seed).state_dict(), []
     images, labels, rows = data.images, data.labels, data.rows
     check(recipe, data)
     method = build_method(recipe, arch, labels[rows])
@@ -180,7 +181,7 @@ def build_method(recipe: Recipe, arch: str, labels: np.ndarray) -> nn.Module:
         head["classes"] = int(labels.max()) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return METHODS[recipe.method](build_backbone(arch, recipe.seed), **head)
+        return METHODS[recipe.method](build_resnet(arch, recipe.seed), **head)
 
 
 def build_optimiser(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:

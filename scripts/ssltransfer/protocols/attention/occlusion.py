@@ -14,12 +14,13 @@ import torch
 from torch import Tensor
 from torch.nn import functional
 
-from ssltransfer.models.resnet import NORMALISATIONS, Bottleneck, ResNet
+from ssltransfer.models.norm_table import mean_and_std
+from ssltransfer.models.resnet import Bottleneck, ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid
 from ssltransfer.protocols.attention.receptive_field import BlockSpans, GroupSpans, Layer, Span, layer
 
 FILLS = {
-    "mean": tuple(255 * value for value in NORMALISATIONS["imagenet"][0]),
+    "mean": tuple(255 * value for value in mean_and_std("imagenet")[0]),
     "black": (0.0, 0.0, 0.0),
     "grey": (127.5, 127.5, 127.5),
     "white": (255.0, 255.0, 255.0),
@@ -96,7 +97,7 @@ class Occluder:
             raise ValueError(f"image has shape {image.shape}, expected a side of {grid.bordered_size} pixels")
         self.backbone, self.grid, self.pooled = backbone, grid, feature == "pooled"
         device = backbone.conv1.weight.device
-        mean, std = (255 * torch.tensor(v, device=device).view(1, 3, 1, 1) for v in NORMALISATIONS[norm])
+        mean, std = (255 * torch.tensor(v, device=device).view(1, 3, 1, 1) for v in mean_and_std(norm))
         self.offset = grid.margin if view == "crop" else 0
         self.size = grid.size if view == "crop" else grid.bordered_size
         seen = torch.from_numpy(np.array(image)).to(device)[None].permute(0, 3, 1, 2)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
 from ssltransfer.errors import InputError
-from ssltransfer.models.resnet import NORMALISATIONS, ResNet, parse_arch
+from ssltransfer.models.norm_table import mean_and_std
+from ssltransfer.models.resnet import ResNet, parse_resnet
 from ssltransfer.protocols.detection.settings import FROZEN, DetectionSettings
 
 try:
@@ -40,14 +41,14 @@ def make_config(arch: str, classes: int, norm: str, settings: DetectionSettings)
     Parameters
     ----------
     arch : str
-        See `resnet.build_backbone`.
+        See `resnet.build_resnet`.
     classes : int
     norm : str
-        See `resnet.NORMALISATIONS`.
+        See `norm_table.mean_and_std`.
     settings : DetectionSettings
     """
     net = settings.network
-    mean, std = NORMALISATIONS[norm]
+    mean, std = mean_and_std(norm)
     values = {
         "MODEL.META_ARCHITECTURE": "GeneralizedRCNN",
         "MODEL.DEVICE": "cpu",  # moved by the trainer
@@ -86,7 +87,7 @@ def make_config(arch: str, classes: int, norm: str, settings: DetectionSettings)
 
 def _pyramid(cfg: CfgNode, input_shape: ShapeSpec) -> FPN:
     """Build a residual network of any number of blocks and any width, and the feature pyramid on it."""
-    blocks, width, padding = parse_arch(cfg.ARCH)
+    blocks, width, padding = parse_resnet(cfg.ARCH)
     if padding:
         raise InputError(f"backend detectron2 has no {cfg.ARCH}; choose a settings block with backend: torchvision")
     norm = cfg.MODEL.RESNETS.NORM

@@ -17,7 +17,8 @@ from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, roi_align
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
-from ssltransfer.models.resnet import NORMALISATIONS, ResNet
+from ssltransfer.models.norm_table import mean_and_std
+from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.detection.settings import FROZEN, DetectionSettings, Network
 
 STRIDES = (4, 8, 16, 32, 64)
@@ -59,7 +60,7 @@ class Pyramid(nn.Module):
         for stage in stages[:kept]:
             stage.requires_grad_(False)
         self.backbone = backbone
-        wide = backbone.num_features
+        wide = backbone.width
         self.fpn = FeaturePyramidNetwork([wide // 8, wide // 4, wide // 2, wide], channels, LastLevelMaxPool())
 
     def forward(self, x: Tensor) -> dict[str, Tensor]:
@@ -169,7 +170,7 @@ class Detector(nn.Module):
         Becomes part of the detector.
     classes : int
     norm : str
-        See `resnet.NORMALISATIONS`.
+        See `norm_table.mean_and_std`.
     settings : DetectionSettings
     """
 
@@ -209,7 +210,7 @@ class Detector(nn.Module):
         for layer in (self.heads.box_head.fc6, self.heads.box_head.fc7):
             nn.init.kaiming_uniform_(layer.weight, a=1)
             nn.init.zeros_(layer.bias)
-        for name, values in zip(("mean", "std"), NORMALISATIONS[norm], strict=True):
+        for name, values in zip(("mean", "std"), mean_and_std(norm), strict=True):
             self.register_buffer(name, 255 * torch.tensor(values).view(3, 1, 1), persistent=False)
 
     def losses(self, batch: dict[str, list[Tensor]]) -> dict[str, Tensor]:

@@ -14,7 +14,8 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssltransfer.files import atomic_write
-from ssltransfer.models.resnet import NORMALISATIONS, ResNet
+from ssltransfer.models.norm_table import mean_and_std
+from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.inversion.deep_image_prior import DeepImagePrior
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.row_file import load_arrays
@@ -40,7 +41,7 @@ class PixelRange:
     """
 
     def __init__(self, norm: str, output: str, size: int, device: torch.device) -> None:
-        self.mean, self.std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in NORMALISATIONS[norm])
+        self.mean, self.std = (torch.tensor(v, device=device).view(1, 3, 1, 1) for v in mean_and_std(norm))
         self.bounded, self.size = output == "sigmoid", size
 
     def network_input(self, output: Tensor) -> Tensor:

@@ -13,7 +13,7 @@ from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import FORMATS, read_image
 from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.errors import InputError
-from ssltransfer.models.resnet import normalise
+from ssltransfer.models.input_norm import normalise
 from ssltransfer.protocols.dense.normals.codebook import IGNORE, check_labels
 from ssltransfer.protocols.dense.normals.ground_truth import (
     label_cells,

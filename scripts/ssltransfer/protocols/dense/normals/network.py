@@ -133,7 +133,7 @@ class NormalsNetwork(nn.Module):
         self.backbone = dilate(backbone).requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.trained = nn.ModuleDict({"head": PyramidPooling(backbone.num_features, codes, **asdict(head))})
+            self.trained = nn.ModuleDict({"head": PyramidPooling(backbone.width, codes, **asdict(head))})
         if frozen == "first-four":
             self.trained["layer4"] = backbone.layer4.requires_grad_(True)
         self.train(False)
