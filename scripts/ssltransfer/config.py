@@ -402,7 +402,9 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         config |= _with_backend(config)
     models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
     datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
-    norms = read_norms(located("norms"))
+    own_norms = located("norms")
+    shipped = package_data("config/norms.tsv")  # a config folder of an earlier release has no such table
+    norms = read_norms(own_norms if own_norms.exists() or config["norms"] != "config/norms.tsv" else shipped)
     for row in models.values():
         _fill_model(row, config["suite"], located("models"), norms)
     for row in datasets.values():
