@@ -23,7 +23,7 @@ FLOORS = (
     {"jobs", "download", "row_file", "part_folder", "safe_pickle", "settings", "training"},
     {"datasets", "device", "models", "results"},
     {"config", "checkpoints", "pretraining", "analysis"},
-    {"protocols", "report"},
+    {"protocols", "report", "targets"},
     {"commands", "evaluation"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}

@@ -213,14 +213,6 @@ def test_bad_configuration_is_one_line(tmp_path, file, old, new, message):
     assert any(message in line for line in done.stdout.splitlines()), done.stdout
 
 
-def test_a_report_of_another_suite_needs_its_configuration(tmp_path):
-    folder = workspace(tmp_path / "toy")
-    done = snakemake(folder, "results/elsewhere/report.html", "--dry-run")
-    assert done.returncode == 1
-    (line,) = [line for line in done.stdout.splitlines() if "elsewhere" in line]
-    assert "'toy'" in line and "--configfile" in line
-
-
 def test_damaged_features_are_one_line(copy):
     features = copy / "results/features/toy-random/digits/resize16.imagenet.npy"
     np.save(features, np.load(features)[:-1])
