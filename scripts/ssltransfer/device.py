@@ -28,6 +28,8 @@ HIDDEN = ("", "-1", "NoDevFiles")
 GRANTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 """Environment variables that name the GPUs which a process was given."""
 DRIVER_SECONDS = 30
+GPU_UNUSED = "the GPU is not used: "
+"""Beginning of the line in a job's log that says why it computed on the CPU although there is a GPU."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
 
@@ -99,9 +101,9 @@ def choose_device(threads: int = 1) -> "torch.device":
             "computes on the CPU"
         )
     if problem := driver_problem():
-        log.warning("the GPU is not used: %s", problem)
+        log.warning("%s%s", GPU_UNUSED, problem)
     elif has_gpu():
-        log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
+        log.warning("%storch %s cannot use it (driver? build without CUDA?)", GPU_UNUSED, torch.__version__)
     keep_freed_memory()
     torch.set_num_threads(threads)
     log.info("on the CPU (threads: %d)", threads)
