@@ -116,6 +116,7 @@ def data_files():
     return {path: name for name, pattern in DATA.items() for path in sorted(REPOSITORY.glob(pattern))}
 
 
+@cache
 def current():
     files = sorted({path for c in COMPONENTS.values() for path in code_of(c.entry)} - {LIBRARY / "versions.py"})
     return {

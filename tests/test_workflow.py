@@ -184,10 +184,16 @@ def test_switching_between_suites_plans_nothing(copy):
     assert not planned(copy, suite="v1.yaml")
 
 
-def test_number_of_cores_does_not_matter(finished, tmp_path):
-    folder = workspace(tmp_path / "one core")
-    succeed(folder, "--cores", "1", "results/toy/tables")
-    assert "scores.csv" in numbers(folder) and numbers(folder) == numbers(finished)
+def test_number_of_cores_does_not_matter(finished, copy, tmp_path):
+    """Images, and everything from the training of a model on, are made once more on one core."""
+    one, images = workspace(tmp_path / "one core"), "results/datasets/digits/resize16.npy"
+    succeed(one, "--cores", "1", images)
+    assert (one / images).read_bytes() == (finished / images).read_bytes()
+    for path in sorted(copy.glob("results/**/toy-simclr*")):
+        shutil.rmtree(path) if path.is_dir() else path.unlink(missing_ok=True)
+    output = succeed(copy, "--cores", "1", "results/toy/tables")
+    assert "rule pretrain_model:" in output and "rule extract_features:" in output
+    assert "scores.csv" in numbers(copy) and numbers(copy) == numbers(finished)
 
 
 def replace(path, old, new):

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.jobs import log
+from ssltransfer.jobs import GPU_UNUSED, log
 
 if TYPE_CHECKING:
     import torch
@@ -28,8 +28,6 @@ HIDDEN = ("", "-1", "NoDevFiles")
 GRANTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 """Environment variables that name the GPUs which a process was given."""
 DRIVER_SECONDS = 30
-GPU_UNUSED = "the GPU is not used: "
-"""Beginning of the line in a job's log that says why it computed on the CPU although there is a GPU."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
 

@@ -14,9 +14,8 @@ from pathlib import Path
 
 from ssltransfer.config import read_table
 from ssltransfer.datasets import Source, parse_dataset_source, parse_members
-from ssltransfer.device import GPU_UNUSED
 from ssltransfer.files import file_hash, package_data, read_json, write_json
-from ssltransfer.jobs import package_versions
+from ssltransfer.jobs import GPU_UNUSED, package_versions
 from ssltransfer.settings import config_schema
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
