@@ -41,6 +41,7 @@ BOTH_NORMS = ("test-max", "validation-max")
 """Values of `normalisation` for which a model is evaluated under all of `NORMS`."""
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
+    "knn": (("single-label", "multi-label"), ("train",)),
     "fewshot": (("single-label",), ()),
     "calibration": (("single-label",), ("train", "test")),
     "inversion": (("images",), ()),
@@ -612,8 +613,16 @@ def _cross_check_models_of(suite: Suite) -> None:
 
 def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
     of = suite.settings(protocol)["of"]
-    if suite.config["protocols"].get(of, {}).get("kind") != "linear":
-        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear protocol of this suite")
+    if suite.config["protocols"].get(of, {}).get("kind") not in ("linear", "knn"):
+        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear or knn protocol of this suite")
+
+
+def _check_knn(suite: Suite, protocol: str, row: dict) -> None:
+    if suite.settings(protocol)["selection"] == "validation" and row["test"] == 0:
+        raise InputError(
+            f"config: protocols.{protocol}.selection: {row['dataset']!r} has no test part, and its images would be both "
+            "selected and tested on; write none"
+        )
 
 
 def _check_attention(suite: Suite, protocol: str, row: dict) -> None:
@@ -677,6 +686,7 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
 
 PROTOCOL_CHECKS = {
     "fewshot": _check_fewshot,
+    "knn": _check_knn,
     "detection": _check_detection,
     "calibration": _check_calibration,
     "inversion": _check_inversion,

@@ -50,6 +50,8 @@ COMPONENTS = {
     "pretraining": Component(1, "pretrain_model.py"),
     "features": Component(2, "extract_features.py"),
     "linear": Component(2, "evaluate_linear.py"),
+    "neighbours": Component(1, "find_neighbours.py"),
+    "knn": Component(1, "evaluate_knn.py"),
     "calibration": Component(2, "evaluate_calibration.py"),
     "fewshot": Component(3, "evaluate_fewshot.py"),
     "inversion": Component(2, "invert_features.py"),

@@ -111,7 +111,8 @@ def _of_classifier(stored: Stored) -> list[Outcome]:
 def _of_calibration(stored: Stored) -> list[Outcome]:
     settings = read_settings(CalibrationSettings, stored.score["settings"])
     predictions = load_predictions(stored.file("predictions", ".npz", settings.of))
-    return calibration_outcomes(predictions, settings.seed)
+    kind = stored.score["values"][0]["setting"].partition("-")[0]
+    return calibration_outcomes(predictions, settings.seed, kind)
 
 
 def _of_episodes(stored: Stored) -> list[Outcome]:

@@ -28,6 +28,7 @@ from ssltransfer.results.picture_file import load_pictures
 SCATTERS = {
     "calibration": ("calibration",),
     "scatter-linear": ("linear",),
+    "scatter-knn": ("knn",),
     "scatter-finetune": ("finetune",),
     "scatter-fewshot": ("fewshot",),
     "scatter-detection": ("detection-frozen", "detection-finetune"),

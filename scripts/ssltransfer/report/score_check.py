@@ -21,6 +21,7 @@ from ssltransfer.versions import version
 
 COMPONENTS = {
     "linear": ("linear",),
+    "knn": ("neighbours", "knn"),
     "fewshot": ("fewshot",),
     "calibration": ("calibration",),
     "inversion": ("inversion", "similarity"),
@@ -157,12 +158,12 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     }
     if kind == "linear":
         entries["values.metric"] = [row["metric"]]
-    whole = kind in ("fewshot", "inversion", "attention")
+    whole = kind in ("fewshot", "inversion", "attention") or (kind == "knn" and row["test"] == 0)
     images = {"test": total_images(row, ("train", "val", "test") if whole else ("test",))}
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
-        images["train"] = total_images(row, ("train", "val") if kind == "linear" else ("train",))
+        images["train"] = total_images(row, ("train", "val") if kind in ("linear", "knn") else ("train",))
         entries |= {f"images.{part}": count for part, count in images.items()}
     counted = ("coverage.", "images.")
     return {key: value for key, value in entries.items() if value is not None or not key.startswith(counted)}
