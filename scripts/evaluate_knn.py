@@ -14,7 +14,7 @@ with job(snakemake.log[0]):
     neighbours, about = load_neighbours(snakemake.input.neighbours)
     measurement, predictions = measure_knn(
         neighbours,
-        about,
+        about | {"file": "/".join(snakemake.input.neighbours.split("/")[-3:])},
         read_index(snakemake.input.index),
         snakemake.wildcards.dataset,
         snakemake.params.metric,

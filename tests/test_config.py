@@ -497,7 +497,7 @@ def normals(dataset, **values):
         (lambda p: p["config"].update(batch_sise=3), "config: top level: unknown key 'batch_sise'; known are suite"),
         (lambda p: p["config"].pop("suite"), "config: top level: key 'suite' is missing"),
         (setting("lin", lamdas=3), "protocols.lin: unknown key 'lamdas'; known are kind"),
-        (setting("lin", kind="knn"), "protocols.lin.kind: found 'knn', expected one of 'linear', 'fewshot', "),
+        (setting("lin", kind="svm"), "protocols.lin.kind: found 'svm', expected one of 'linear', 'knn', 'fewshot', "),
         (
             lambda p: (
                 p["config"]["protocols"].update(cal={"kind": "calibration", "of": "few", "seed": 0}),

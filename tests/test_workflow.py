@@ -63,6 +63,7 @@ def test_everything_is_there(finished):
     cells = set(zip(scores["model"], scores["dataset"], scores["setting"], strict=True))
     models = ("toy-random", "toy-simclr", "toy-supervised")
     tasks = [("digits", ""), ("textures", ""), ("digits", "5-shot")]
+    tasks += [("digits", "5-nn"), ("digits", "20-nn")]
     tasks += [("digits", f"linear{scaled}") for scaled in ("", "-scaled", "-scaled-validation")]
     assert cells == {(model, dataset, setting) for model in models for dataset, setting in tasks}
     assert scores["value"].astype(float).between(0, 100).all()
@@ -105,6 +106,8 @@ def test_a_new_model_plans_its_jobs_and_the_summary(copy):
         "pretrain_model": 1,
         "extract_features": 2,
         "evaluate_linear": 2,
+        "find_neighbours": 1,
+        "evaluate_knn": 1,
         "evaluate_fewshot": 1,
         "evaluate_calibration": 1,
     }

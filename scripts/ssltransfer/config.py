@@ -620,8 +620,8 @@ def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
 def _check_knn(suite: Suite, protocol: str, row: dict) -> None:
     if suite.settings(protocol)["selection"] == "validation" and row["test"] == 0:
         raise InputError(
-            f"config: protocols.{protocol}.selection: {row['dataset']!r} has no test part, and its images would be both "
-            "selected and tested on; write none"
+            f"config: protocols.{protocol}.selection: {row['dataset']!r} has no test part, so that its images would be "
+            "both selected and tested on; write none"
         )
 
 

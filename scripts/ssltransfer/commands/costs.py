@@ -146,7 +146,7 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
         yield ("checkpoint", cell.model), work
         if work and recipe:
             yield from _images(suite, recipe["dataset"], recipe["transform"], units)
-    if kind in ("linear", "fewshot"):
+    if kind in ("linear", "knn", "fewshot"):
         yield from _features(suite, cell, settings["transform"], arch, units)
     elif kind == "inversion":
         yield from _images(suite, cell.dataset, settings["transform"], units)
@@ -171,6 +171,10 @@ def _score(
         path = train / SAMPLES * width * math.sqrt((row["classes"] or CLASSES) / CLASSES)
         path *= settings["validation_draws"] * (settings["lambdas"]["count"] / PENALTIES) ** 0.32
         yield Work("linear", norms * path)
+    elif kind == "knn":
+        validation = _count(suite, cell.dataset, ("val",)) or train / 5
+        pairs = train * test + validation * (train - validation) if test else train**2
+        yield Work("knn", width * pairs / 1e6, test or train)
     elif kind == "fewshot":
         yield Work("fewshot", norms * width * settings["episodes"] * len(settings["shots"]))
     elif kind == "inversion":

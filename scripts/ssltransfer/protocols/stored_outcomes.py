@@ -19,6 +19,9 @@ from ssltransfer.protocols.detection.objects import read_annotations, voc_object
 from ssltransfer.protocols.detection.outcomes import detection_outcomes
 from ssltransfer.protocols.fewshot import FewShotSettings, episode_outcome
 from ssltransfer.protocols.image_means import image_mean_outcomes
+from ssltransfer.protocols.knn.evaluation import measure_knn
+from ssltransfer.protocols.knn.neighbour_file import load_neighbours
+from ssltransfer.protocols.knn.settings import KnnSettings
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
 from ssltransfer.results.outcome_header import has_outcomes, outcome_path, short_path
@@ -115,6 +118,14 @@ def _of_calibration(stored: Stored) -> list[Outcome]:
     return calibration_outcomes(predictions, settings.seed, kind)
 
 
+def _of_votes(stored: Stored) -> list[Outcome]:
+    score = stored.score
+    path = stored.path.parents[3] / "neighbours" / score["details"]["neighbours"]
+    neighbours, about = load_neighbours(path)
+    index, settings = read_index(stored.index_file), read_settings(KnnSettings, score["settings"])
+    return measure_knn(neighbours, about, index, score["dataset"], score["values"][0]["metric"], settings)[0].outcomes
+
+
 def _of_episodes(stored: Stored) -> list[Outcome]:
     score, settings = stored.score, read_settings(FewShotSettings, stored.score["settings"])
     dataset, images = score["dataset"], score["details"]["images"]
@@ -163,6 +174,7 @@ def _of_attention(stored: Stored) -> list[Outcome]:
 READERS = {
     "linear": _of_classifier,
     "calibration": _of_calibration,
+    "knn": _of_votes,
     "fewshot": _of_episodes,
     "detection-frozen": _of_detections,
     "detection-finetune": _of_detections,

@@ -37,7 +37,7 @@ def measure_knn(
     found : dict of Neighbours
         See `neighbour_file.find_neighbours`; at least as many as the settings ask for, or all there are.
     about : dict
-        ``checkpoint`` and ``norm`` of the features.
+        ``checkpoint`` and ``norm`` of the features, and maybe the ``file`` of the neighbours below results/neighbours.
     index : Index
     dataset : str
         Id of the dataset, for messages.
@@ -107,6 +107,7 @@ def measure_knn(
             "leave_one_out": whole,
             "validation": {str(count): value for count, value in validation.items()},
             "predictions_of": best,
+            "neighbours": about.get("file"),
         },
         warnings=index.warnings + knn_warnings(test, settings, len(parts["test"].pool)),
         more={"selected": {"neighbours": best, "validation": validation[best]}} if reported == {"": best} else {},
@@ -147,7 +148,7 @@ def top_five(shares: np.ndarray, labels: np.ndarray) -> np.ndarray:
 
 
 def knn_warnings(neighbours: Neighbours, settings: KnnSettings, pool: int) -> list[str]:
-    """Return the caveats of a vote: too few training images, queries without direction, near-duplicates, equal features.
+    """Return the caveats of a vote: few training images, queries without direction, equal features, near-duplicates.
 
     Parameters
     ----------
