@@ -31,11 +31,12 @@ COMPONENTS = {
 }
 """Kind of a settings block -> the components whose versions its scores carry, training first."""
 TRAINED = {
+    "knn": "results/neighbours/{model}/{dataset}/{features}.{similarity}{number}.npz",
     "inversion": "results/inverted/{protocol}/{model}/{dataset}.npz",
     "normals": "results/trained/{protocol}/{model}/{dataset}.safetensors",
     "detection": "results/trained/{protocol}/{model}/{dataset}.safetensors",
 }
-"""Kind of a settings block -> the file that the job before the evaluation leaves, where one trains."""
+"""Kind of a settings block -> the file that the job before the evaluation leaves, where one trains or searches."""
 REQUIRED = ("settings", "preprocessing", "checkpoint", "versions")
 """Entries of a score file without which it cannot be compared; files written by hand may lack them."""
 
@@ -242,6 +243,9 @@ def _to_remake(path: Path, key: str, suite: Suite, cell: Cell) -> str:
     if part in ("images", "coverage"):
         return f"results/datasets/{cell.dataset}/index.parquet"
     if kind in TRAINED and part in ("trained", "preprocessing", "versions"):
+        if kind == "knn":  # found among the features of a dataset that may have another name
+            neighbours = read_json(path).get("details", {}).get("neighbours")
+            return f"results/neighbours/{neighbours}" if neighbours else str(path)
         return TRAINED[kind].format(protocol=cell.protocol, model=cell.model, dataset=cell.dataset)
     return str(path)
 
