@@ -44,6 +44,7 @@ REQUIREMENTS = {
     "knn": (("single-label", "multi-label"), ("train",)),
     "fewshot": (("single-label",), ()),
     "calibration": (("single-label",), ("train", "test")),
+    "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
     "inversion": (("images",), ()),
     "attention": (("images",), ()),
     "normals": (("normals",), ("train", "test")),
@@ -617,6 +618,16 @@ def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear or knn protocol of this suite")
 
 
+def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:
+    of, where = suite.settings(protocol)["of"], f"config: protocols.{protocol}.of"
+    block = suite.config["protocols"].get(of, {})
+    if block.get("kind") != "linear" or block["normalisation"] != "per-model" or block["solver"] != "converged":
+        raise InputError(
+            f"{where}: {of!r} is not a linear protocol of this suite with normalisation: per-model and "
+            "solver: converged; name one, such as linear"
+        )
+
+
 def _check_knn(suite: Suite, protocol: str, row: dict) -> None:
     if suite.settings(protocol)["selection"] == "validation" and row["test"] == 0:
         raise InputError(
@@ -687,6 +698,7 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
 PROTOCOL_CHECKS = {
     "fewshot": _check_fewshot,
     "knn": _check_knn,
+    "label-efficiency": _check_label_efficiency,
     "detection": _check_detection,
     "calibration": _check_calibration,
     "inversion": _check_inversion,

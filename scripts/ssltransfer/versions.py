@@ -52,6 +52,7 @@ COMPONENTS = {
     "linear": Component(2, "evaluate_linear.py"),
     "neighbours": Component(1, "find_neighbours.py"),
     "knn": Component(1, "evaluate_knn.py"),
+    "label-efficiency": Component(1, "evaluate_label_efficiency.py"),
     "calibration": Component(2, "evaluate_calibration.py"),
     "fewshot": Component(3, "evaluate_fewshot.py"),
     "inversion": Component(2, "invert_features.py"),

@@ -392,6 +392,15 @@ def neighbour_file(wildcards):
     return f"results/neighbours/{'/'.join(features.parts[-3:-1])}/{features.stem}.{similarity}{count}.npz"
 
 
+# label_efficiency.smk
+
+
+def many_shot_features(wildcards):
+    """The features of the many-shot protocol that a label-efficiency protocol names."""
+    cell = Cell(SUITE.settings(wildcards.protocol)["of"], wildcards.model, wildcards.dataset)
+    return feature_files(cell)
+
+
 # inversion.smk and attention.smk
 
 

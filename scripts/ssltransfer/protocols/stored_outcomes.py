@@ -22,6 +22,7 @@ from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.protocols.knn.evaluation import measure_knn
 from ssltransfer.protocols.knn.neighbour_file import load_neighbours
 from ssltransfer.protocols.knn.settings import KnnSettings
+from ssltransfer.protocols.label_efficiency.evaluation import ALL, curve_outcomes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
 from ssltransfer.results.outcome_header import has_outcomes, outcome_path, short_path
@@ -135,6 +136,13 @@ def _of_episodes(stored: Stored) -> list[Outcome]:
     ]
 
 
+def _of_curve(stored: Stored) -> list[Outcome]:
+    score = stored.score
+    (whole,) = (value for value in score["values"] if value["setting"] == ALL)
+    details = score["details"]
+    return curve_outcomes(whole["metric"], details["draws"], details["subsets"], whole, score["settings"]["of"])
+
+
 def _of_detections(stored: Stored) -> list[Outcome]:
     index, dataset = read_index(stored.index_file), stored.score["dataset"]
     rows = np.flatnonzero(index.split_array() == "test")
@@ -176,6 +184,7 @@ READERS = {
     "calibration": _of_calibration,
     "knn": _of_votes,
     "fewshot": _of_episodes,
+    "label-efficiency": _of_curve,
     "detection-frozen": _of_detections,
     "detection-finetune": _of_detections,
     "normals": _of_normals,

@@ -24,6 +24,7 @@ COMPONENTS = {
     "knn": ("neighbours", "knn"),
     "fewshot": ("fewshot",),
     "calibration": ("calibration",),
+    "label-efficiency": ("label-efficiency",),
     "inversion": ("inversion", "similarity"),
     "attention": ("attention",),
     "normals": ("normals-network", "normals"),
@@ -124,7 +125,7 @@ def score_differences(path: Path, score: dict, suite: Suite, cell: Cell) -> list
         for key, value in (expected | extra).items()
         if key in found and not _agrees(key, found[key], value)
     ]
-    if suite.kind(cell.protocol) == "calibration":
+    if suite.kind(cell.protocol) in ("calibration", "label-efficiency"):
         differences += _of_classifiers(path, suite, cell)
     return differences
 
@@ -164,7 +165,9 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
-        images["train"] = total_images(row, ("train", "val") if kind in ("linear", "knn") else ("train",))
+        images["train"] = total_images(
+            row, ("train", "val") if kind in ("linear", "knn", "label-efficiency") else ("train",)
+        )
         entries |= {f"images.{part}": count for part, count in images.items()}
     counted = ("coverage.", "images.")
     return {key: value for key, value in entries.items() if value is not None or not key.startswith(counted)}

@@ -118,6 +118,7 @@ KINDS = {
     "normals": Kind("Surface normals", "Normals", "within-11.25", units=ONE_TRAINING),
     "segmentation": Kind("Segmentation", "Segm.", "mean-iou", units=ONE_TRAINING),
     "calibration": Kind("Calibration", "Calibration", performance=False),
+    "label-efficiency": Kind("Label efficiency", "Labels", performance=False, units="draws of the labelled images"),
     "inversion": Kind("Feature inversion", "Inversion", performance=False, units="images"),
     "attention": Kind("Occlusion attention", "Attention", performance=False, units="images"),
 }
