@@ -505,6 +505,20 @@ def normals(dataset, **values):
             ),
             "protocols.cal.of: 'few' .* linear",
         ),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(near={"kind": "knn", "selection": "validation"}),
+                p["config"]["tasks"].update(near=["pool"]),
+            ),
+            "protocols.near.selection: 'pool' has no test part, .*; write none",
+        ),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(labels={"kind": "label-efficiency", "of": "few"}),
+                p["config"]["tasks"].update(labels=["digits"]),
+            ),
+            "protocols.labels.of: 'few' is not a linear protocol .* normalisation: per-model",
+        ),
         (setting("lin", validation_fraction=1.0), "lin.validation_fraction: found 1.0, expected less than 1"),
         (setting("lin", validation_fraction=0), "lin.validation_fraction: found 0, expected more than 0"),
         (setting("lin", seed="x"), "lin.seed: found 'x', expected a whole number"),

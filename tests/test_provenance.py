@@ -97,7 +97,14 @@ def test_published_features_are_restored(finished, tmp_path):
     for name, expected in (
         (
             "features",
-            {"evaluate_linear", "find_neighbours", "evaluate_knn", "evaluate_fewshot", "evaluate_calibration"},
+            {
+                "evaluate_linear",
+                "find_neighbours",
+                "evaluate_knn",
+                "evaluate_label_efficiency",
+                "evaluate_fewshot",
+                "evaluate_calibration",
+            },
         ),
         ("run", set()),
     ):
