@@ -1,11 +1,11 @@
 """Time and memory of exact nearest neighbours at the shapes of Food-101 and ImageNet, beside the bare product.
 
-    uv run python benchmarks/knn.py [FOLDER]
+    uv run python benchmarks/knn.py FOLDER [SHAPE...]
 
-Processor seconds of one thread, so that other work on the machine counts little. Needs 4 GB in FOLDER (by default a
-temporary one) and about a quarter of an hour. The features are of 2,048
-numbers, none negative, in classes that lie one after the other as in the index of a dataset. ImageNet's training
-images are cut to a quarter and its 50,000 queries to one block; the rest is extrapolated, because the work is the same
+Processor seconds of one thread, so that other work on the machine counts little. Needs 4 GB in
+FOLDER and some minutes. The features are of 2,048
+numbers, none negative, in classes that lie one after the other as in the index of a dataset. One block of queries is
+searched, for ImageNet among a quarter of its training images; the rest is extrapolated, because the work is the same
 for every block. The bare product multiplies the same blocks in float32 and keeps nothing.
 """
 
@@ -13,7 +13,6 @@ import resource
 import sys
 import time
 from pathlib import Path
-from tempfile import TemporaryDirectory
 
 import numpy as np
 from threadpoolctl import threadpool_limits
@@ -22,8 +21,8 @@ sys.path.insert(0, str(Path(__file__).parents[1] / "scripts"))
 from ssltransfer.protocols.knn.neighbours import BLOCK, nearest_neighbours
 
 WIDTH, CHECKED = 2048, 20
-SHAPES = {"Food-101": (75_750, 25_250, 101, 1.0), "ImageNet": (320_292, 4_096, 1000, 4 * 50_000 / 4_096)}
-"""Training images, queries, classes, and the factor to the whole dataset."""
+SHAPES = {"Food-101": (75_750, 101, 25_250 / BLOCK), "ImageNet": (320_292, 1000, 4 * 50_000 / BLOCK)}
+"""Training images, classes, and the factor from one block of queries to the whole dataset."""
 
 
 def make_features(path: Path, rows: int, queries: int, classes: int) -> np.ndarray:
@@ -67,31 +66,27 @@ def check(features: np.ndarray, rows: int, found: np.ndarray) -> bool:
     return bool((order == found[chosen]).all())
 
 
-def main(folder: Path) -> None:
-    """Print a row of the table for each shape."""
+def main(folder: Path, names: list[str]) -> None:
+    """Print rows of the table for some shapes."""
     print("| Shape | measured | bare product, s | neighbours, s | ratio | peak memory, MiB | equal to a full sort |")
     print("| --- | --- | --- | --- | --- | --- | --- |")
-    for name, (rows, queries, classes, factor) in SHAPES.items():
-        features = make_features(folder / f"{name}.npy", rows, queries, classes)
+    for name in names:
+        rows, classes, factor = SHAPES[name]
+        features = make_features(folder / f"{name}.npy", rows, BLOCK, classes)
         with threadpool_limits(1):
             begin = time.process_time()
-            found = nearest_neighbours(features, np.arange(rows), np.arange(rows, rows + queries), 200)
+            found = nearest_neighbours(features, np.arange(rows), np.arange(rows, rows + BLOCK), 200)
             seconds = time.process_time() - begin
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
             bare = bare_product(features, rows)
         equal = check(features, rows, found.rows)
         print(
-            f"| {name} | {rows:,} x {queries:,} | {bare:.0f} | {seconds:.0f} | {seconds / bare:.2f} | {peak:.0f} | "
+            f"| {name} | {rows:,} x {BLOCK:,} | {bare:.0f} | {seconds:.0f} | {seconds / bare:.2f} | {peak:.0f} | "
             f"{'yes' if equal else 'no'} ({CHECKED} queries) |"
         )
-        if factor > 1:
-            print(f"| {name}, whole | extrapolated | {bare * factor:.0f} | {seconds * factor:.0f} | | | |")
+        print(f"| {name}, whole | extrapolated | {bare * factor:.0f} | {seconds * factor:.0f} | | | |", flush=True)
         (folder / f"{name}.npy").unlink()
 
 
 if __name__ == "__main__":
-    if len(sys.argv) > 1:
-        main(Path(sys.argv[1]))
-    else:
-        with TemporaryDirectory() as temporary:
-            main(Path(temporary))
+    main(Path(sys.argv[1]), sys.argv[2:] or list(SHAPES))
