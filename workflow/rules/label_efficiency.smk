@@ -19,7 +19,7 @@ rule evaluate_label_efficiency:
     resources:
         gpu=GPU_HERE,
         mem_mb=attempt_times(4000, per_mb=6),
-        runtime=attempt_times(60, per_mb=1),
+        runtime=attempt_times(60, per_mb=1 / 2),
     params:
         settings=protocol_settings,
         linear=lambda w: SUITE.job_settings(SUITE.settings(w.protocol)["of"]),
