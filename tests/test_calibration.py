@@ -168,7 +168,12 @@ def test_a_class_without_training_images_has_no_likelihood(unseen):
     scores, labels = sample(n=60)
     scores[:, 4] = -np.inf if unseen else scores[:, 4]
     predictions = Predictions(scores, labels, scores, labels)
-    linear = {"checkpoint": {"source": "here"}, "preprocessing": {"norm": "none"}, "warnings": ["biased"]}
+    linear = {
+        "kind": "linear",
+        "checkpoint": {"source": "here"},
+        "preprocessing": {"norm": "none"},
+        "warnings": ["biased"],
+    }
     score = calibration.measure_calibration(predictions, linear, calibration.CalibrationSettings("linear", seed=0))
     assert (score.checkpoint, score.preprocessing) == (linear["checkpoint"], linear["preprocessing"])
     assert (score.details["negative_log_likelihood"] is None) == unseen

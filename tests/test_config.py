@@ -560,13 +560,27 @@ def normals(dataset, **values):
         (lambda p: p["config"].update(batch_sise=3), "config: top level: unknown key 'batch_sise'; known are suite"),
         (lambda p: p["config"].pop("suite"), "config: top level: key 'suite' is missing"),
         (setting("lin", lamdas=3), "protocols.lin: unknown key 'lamdas'; known are kind"),
-        (setting("lin", kind="knn"), "protocols.lin.kind: found 'knn', expected one of 'linear', 'fewshot', "),
+        (setting("lin", kind="svm"), "protocols.lin.kind: found 'svm', expected one of 'linear', 'knn', 'fewshot', "),
         (
             lambda p: (
                 p["config"]["protocols"].update(cal={"kind": "calibration", "of": "few", "seed": 0}),
                 p["config"]["tasks"].update(cal=["digits"]),
             ),
             "protocols.cal.of: 'few' .* linear",
+        ),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(near={"kind": "knn", "selection": "validation"}),
+                p["config"]["tasks"].update(near=["pool"]),
+            ),
+            "protocols.near.selection: 'pool' has no test part, .*; write none",
+        ),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(labels={"kind": "label-efficiency", "of": "few"}),
+                p["config"]["tasks"].update(labels=["digits"]),
+            ),
+            "protocols.labels.of: 'few' is not a linear protocol .* normalisation: per-model",
         ),
         (setting("lin", validation_fraction=1.0), "lin.validation_fraction: found 1.0, expected less than 1"),
         (setting("lin", validation_fraction=0), "lin.validation_fraction: found 0, expected more than 0"),

@@ -289,3 +289,18 @@ def test_jobs_do_not_import_what_is_for_notebooks():
     assert set(ssltransfer.__all__) == {"Evaluation", "evaluate", "evaluate_features"}
     with pytest.raises(AttributeError, match="evaluate_all"):
         _ = ssltransfer.evaluate_all
+
+
+def test_nearest_neighbours_of_arrays_are_scored():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    features, split = np.eye(3, 8)[labels] + 0.1 * rng.random((90, 8)), np.where(np.arange(90) < 60, "train", "test")
+    blocks = {"near": {"kind": "knn", "neighbours": [1, 5]}}
+    result = ssltransfer.evaluate_features(features, labels, split, blocks)
+    assert result.table["setting"].tolist() == ["1-nn", "5-nn"] and (result.table["value"] == 100).all()
+    whole = ssltransfer.evaluate_features(features, labels, protocols=blocks)
+    assert (whole.table["value"] == 100).all()
+    with pytest.raises(InputError, match="no test image; selection: validation"):
+        ssltransfer.evaluate_features(
+            features, labels, protocols={"near": blocks["near"] | {"selection": "validation"}}
+        )

@@ -122,7 +122,17 @@ def test_published_features_are_restored(finished, tmp_path):
         elsewhere = command.replace("czf ", f"czf {tmp_path}/")
         subprocess.run(["bash", "-c", elsewhere], cwd=finished, check=True)
     for name, expected in (
-        ("features", {"evaluate_linear", "evaluate_fewshot", "evaluate_calibration"}),
+        (
+            "features",
+            {
+                "evaluate_linear",
+                "find_neighbours",
+                "evaluate_knn",
+                "evaluate_label_efficiency",
+                "evaluate_fewshot",
+                "evaluate_calibration",
+            },
+        ),
         ("run", set()),
     ):
         folder = workspace(tmp_path / name)

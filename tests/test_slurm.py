@@ -21,7 +21,7 @@ OPTIONS = [
     *("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
     *("--latency-wait", "10", "--jobs", "6"),
 ]
-GPU_RULES = {"pretrain_model", "extract_features", "evaluate_linear"}
+GPU_RULES = {"pretrain_model", "extract_features", "evaluate_linear", "find_neighbours", "evaluate_label_efficiency"}
 BROKEN = NODES[0]
 
 

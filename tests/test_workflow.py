@@ -63,6 +63,9 @@ def test_everything_is_there(finished):
     cells = set(zip(scores["model"], scores["dataset"], scores["setting"], strict=True))
     models = ("toy-random", "toy-simclr", "toy-supervised")
     tasks = [("digits", ""), ("textures", ""), ("digits", "5-shot")]
+    tasks += [("digits", "5-nn"), ("digits", "20-nn")]
+    tasks += [("digits", f"{begin}{n}-per-class") for begin in ("", "knn-") for n in (1, 2)]
+    tasks += [("digits", "area"), ("digits", "all")]
     tasks += [("digits", f"linear{scaled}") for scaled in ("", "-scaled", "-scaled-validation")]
     assert cells == {(model, dataset, setting) for model in models for dataset, setting in tasks}
     assert scores["value"].astype(float).between(0, 100).all()
@@ -105,6 +108,9 @@ def test_a_new_model_plans_its_jobs_and_the_summary(copy):
         "pretrain_model": 1,
         "extract_features": 2,
         "evaluate_linear": 2,
+        "find_neighbours": 1,
+        "evaluate_knn": 1,
+        "evaluate_label_efficiency": 1,
         "evaluate_fewshot": 1,
         "evaluate_calibration": 1,
     }
@@ -164,6 +170,7 @@ def test_a_key_that_a_release_adds_plans_nothing_at_its_default(copy, next_relea
     assert planned(copy, repository=next_release) == {("evaluate_fewshot", model): 1 for model in models} | SUMMARY
     suite.write_text(written.replace("count: 3", "count: 3, later: 4"))
     linear = {("evaluate_linear", model): 2 for model in models}
+    linear |= {("evaluate_label_efficiency", model): 1 for model in models}
     calibration = {("evaluate_calibration", model): 1 for model in models}
     assert planned(copy, repository=next_release) == linear | calibration | SUMMARY
     suite.write_text(written)

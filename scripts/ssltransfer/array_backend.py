@@ -44,6 +44,17 @@ class Arrays:
         """Return an uninitialised float64 array."""
         return np.empty(shape) if self.xp is np else self.xp.empty(shape, dtype=self.xp.float64, device=self.device)
 
+    def largest(self, values: Array, count: int) -> tuple[Array, Array]:
+        """Return the `count` largest values of each row of a matrix, in no order, and their columns."""
+        if self.xp is not np:
+            return tuple(self.xp.topk(values, count, dim=1, sorted=False))
+        columns = np.argpartition(values, values.shape[1] - count, axis=1)[:, values.shape[1] - count :]
+        return self.take(values, columns), columns
+
+    def take(self, values: Array, columns: Array) -> Array:
+        """Return the values of each row of a matrix in these columns (m, c)."""
+        return np.take_along_axis(values, columns, 1) if self.xp is np else self.xp.take_along_dim(values, columns, 1)
+
     def numpy(self, array: Array) -> np.ndarray:
         """Bring an array back."""
         return array if self.xp is np else array.cpu().numpy()

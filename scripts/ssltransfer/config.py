@@ -43,8 +43,10 @@ BOTH_NORMS = ("test-max", "validation-max")
 """Values of `normalisation` for which a model is evaluated under both of `PAPER_NORMS`."""
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
+    "knn": (("single-label", "multi-label"), ("train",)),
     "fewshot": (("single-label",), ()),
     "calibration": (("single-label",), ("train", "test")),
+    "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
     "inversion": (("images",), ()),
     "attention": (("images",), ()),
     "normals": (("normals",), ("train", "test")),
@@ -784,8 +786,26 @@ def _cross_check_models_of(suite: Suite) -> None:
 
 def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
     of = suite.settings(protocol)["of"]
-    if suite.config["protocols"].get(of, {}).get("kind") != "linear":
-        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear protocol of this suite")
+    if suite.config["protocols"].get(of, {}).get("kind") not in ("linear", "knn"):
+        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear or knn protocol of this suite")
+
+
+def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:
+    of, where = suite.settings(protocol)["of"], f"config: protocols.{protocol}.of"
+    block = suite.config["protocols"].get(of, {})
+    if block.get("kind") != "linear" or block["normalisation"] != "per-model" or block["solver"] != "converged":
+        raise InputError(
+            f"{where}: {of!r} is not a linear protocol of this suite with normalisation: per-model and "
+            "solver: converged; name one, such as linear"
+        )
+
+
+def _check_knn(suite: Suite, protocol: str, row: dict) -> None:
+    if suite.settings(protocol)["selection"] == "validation" and row["test"] == 0:
+        raise InputError(
+            f"config: protocols.{protocol}.selection: {row['dataset']!r} has no test part, so that its images would be "
+            "both selected and tested on; write none"
+        )
 
 
 def _check_attention(suite: Suite, protocol: str, row: dict) -> None:
@@ -849,6 +869,8 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
 
 PROTOCOL_CHECKS = {
     "fewshot": _check_fewshot,
+    "knn": _check_knn,
+    "label-efficiency": _check_label_efficiency,
     "detection": _check_detection,
     "calibration": _check_calibration,
     "inversion": _check_inversion,

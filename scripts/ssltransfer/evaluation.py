@@ -1,4 +1,4 @@
-"""Linear and few-shot scores of a torch module or of features in memory, by the code of the workflow's jobs.
+"""Linear, k-NN and few-shot scores of a torch module or of features in memory, by the code of the workflow's jobs.
 
 For notebooks and scripts; nothing is written below the working directory. `ssltransfer.evaluate` and
 `ssltransfer.evaluate_features` are the functions of this module.
@@ -29,6 +29,9 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.fewshot import FewShotSettings, measure_fewshot, possible_shots
+from ssltransfer.protocols.knn.evaluation import measure_knn
+from ssltransfer.protocols.knn.neighbour_file import find_neighbours, searches
+from ssltransfer.protocols.knn.settings import SIMILARITY, KnnSettings, stored_neighbours
 from ssltransfer.protocols.linear.evaluation import measure_linear
 from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.results.score_file import Measurement, with_intervals
@@ -40,7 +43,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-KINDS = ("linear", "fewshot")
+KINDS = ("linear", "knn", "fewshot")
 """Kinds of protocols that features in memory can be evaluated by."""
 PROTOCOLS = ("linear", "fewshot")
 """Settings blocks that are evaluated if none are named."""
@@ -107,8 +110,8 @@ def evaluate(
         ``image,label,split``, or a `source` of ``config/datasets.tsv`` such as ``generated:digits`` or
         ``original:cifar10``.
     protocols : sequence of str or mapping
-        Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear`` and ``fewshot``, or own blocks by
-        name.
+        Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear``, ``knn`` and ``fewshot``, or own
+        blocks by name.
     norm : str
         Input normalisation, a row of ``config/norms.tsv``: ``imagenet``, ``none`` (plain pixel / 255), ``half``,
         ``clip``, ...
@@ -156,7 +159,7 @@ def evaluate(
         measurements = {}
         for protocol, block in possible.items():
             transform, features = transforms[protocol], {}
-            for used in evaluated_norms(block["normalisation"], norm):
+            for used in evaluated_norms(block.get("normalisation", ""), norm):
                 if (transform, used) not in computed:
                     images = DecodedImages(found.root, found.index.image, transform, source.name, workers)
                     values = _extract(module, images, norms[used], device, batch_size)
@@ -201,7 +204,7 @@ def evaluate_features(
         If the arrays do not fit each other, a feature is not finite, or no protocol can be measured.
     """
     blocks = _blocks(protocols)
-    if both := [name for name, block in blocks.items() if block["normalisation"] in BOTH_NORMS]:
+    if both := [name for name, block in blocks.items() if block.get("normalisation") in BOTH_NORMS]:
         raise InputError(
             f"protocols: {both[0]!r} compares two input normalisations, and features have one; name another"
         )
@@ -311,6 +314,10 @@ def _possible(blocks: dict[str, dict], index: Index, name: str) -> tuple[dict[st
 def _check_block(block: dict, index: Index, name: str) -> None:
     if block["kind"] == "linear":
         make_split(index.split_array(), block["validation_fraction"], block["seed"], name)
+    elif block["kind"] == "knn":
+        if block["selection"] == "validation" and "test" not in index.split:
+            raise InputError(f"{name} has no test image; selection: validation needs some")
+        searches(index, name)
     elif index.multi_label:
         raise InputError(f"{name} has several labels per image; few-shot episodes need one")
     else:
@@ -368,7 +375,18 @@ def _measure(
         # Jobs have one thread; with more, products are rounded otherwise, which can change the answer of a test image.
         with threadpool_limits(1):
             return measure_linear(features, index, name, metric, read_settings(LinearSettings, block), arrays)[0]
+    if block["kind"] == "knn":
+        return _measure_knn(features, index, name, metric, read_settings(KnnSettings, block), arrays)
     return measure_fewshot(features, index, name, read_settings(FewShotSettings, block))
+
+
+def _measure_knn(
+    features: dict[str, Features], index: Index, name: str, metric: str, settings: KnnSettings, arrays: Arrays
+) -> Measurement:
+    ((norm, given),) = features.items()
+    count, similarity = stored_neighbours(settings.neighbours), SIMILARITY[settings.vote]
+    found = find_neighbours(given.values, index, name, count, similarity, arrays)
+    return measure_knn(found, {"checkpoint": given.checkpoint, "norm": norm}, index, name, metric, settings)[0]
 
 
 def _evaluation(measurements: dict[str, Measurement], dataset: str, warnings: Iterable[str]) -> Evaluation:

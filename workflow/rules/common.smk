@@ -20,6 +20,7 @@ from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data, read_json
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.protocols.knn.settings import SIMILARITY, stored_neighbours
 from ssltransfer.interrupts import QuietStop
 from ssltransfer.report.missing import FailedJob, failed_job_lines, missing_lines, missing_scores, write_missing
 from ssltransfer.report.score_check import list_differences
@@ -397,6 +398,25 @@ def feature_params(wildcards):
 def validation_draws(wildcards):
     """How often a linear job fits the whole path: for each draw of the validation part."""
     return SUITE.settings(wildcards.protocol)["validation_draws"]
+
+
+# knn.smk
+
+
+def neighbour_file(wildcards):
+    """The neighbours that a vote is over, found among the features of the dataset whose images it has."""
+    settings, (features,) = SUITE.settings(wildcards.protocol), map(Path, feature_files(wildcards))
+    similarity, count = SIMILARITY[settings["vote"]], stored_neighbours(settings["neighbours"])
+    return f"results/neighbours/{'/'.join(features.parts[-3:-1])}/{features.stem}.{similarity}{count}.npz"
+
+
+# label_efficiency.smk
+
+
+def many_shot_features(wildcards):
+    """The features of the many-shot protocol that a label-efficiency protocol names."""
+    cell = Cell(SUITE.settings(wildcards.protocol)["of"], wildcards.model, wildcards.dataset)
+    return feature_files(cell)
 
 
 # inversion.smk and attention.smk

@@ -24,7 +24,7 @@ def on_paper_datasets(measured: pd.DataFrame) -> pd.Series:
     """
     datasets = measured.groupby("protocol")["dataset"].agg(_names_in_paper)
     marked = [
-        KINDS[kind].performance or datasets[protocol] == PROPERTY_DATASETS[kind]
+        KINDS[kind].performance or datasets[protocol] == PROPERTY_DATASETS.get(kind)
         for kind, protocol in zip(measured["kind"], measured["protocol"], strict=True)
     ]
     return pd.Series(marked, measured.index, dtype=bool)

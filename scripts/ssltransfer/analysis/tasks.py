@@ -14,13 +14,15 @@ import pandas as pd
 from ssltransfer.analysis.marks import as_tasks
 from ssltransfer.analysis.published import PAPER_SPLITS
 from ssltransfer.analysis.scale import to_analysis_scale
-from ssltransfer.results.metric_info import KINDS
+from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import AVERAGE, CELL, TASK, Task
 
 #: Datasets of the cross-domain few-shot benchmark CD-FSL; the paper calls the other few-shot datasets Kornblith's.
 CD_FSL = ("cropdiseases", "eurosat", "isic", "chestx")
 #: The number of shots that stands for few-shot in Fig. 1, the radar chart and the counts of tasks.
 FIGURE_SHOT = "20-shot"
+#: Kind -> the setting that stands for it where a protocol has it beside others: 20 neighbours are DINO's best number.
+FIGURE_SETTING = {"fewshot": FIGURE_SHOT, "knn": "20-nn"}
 #: Source accuracy, where it stands beside tasks as a column of its own.
 SOURCE = Task("", "", "", "", "source")
 
@@ -177,7 +179,7 @@ def panels(tasks: Iterable[Task], conventions: Conventions) -> list[Panel]:
     benchmarks: dict[str, set[bool]] = {}
     for task in tasks:
         headline = conventions.headline(task.kind)
-        if not KINDS[task.kind].performance or headline not in (None, task.metric):
+        if not KINDS[task.kind].performance or headline not in (None, task.metric) or METRICS[task.metric].secondary:
             continue
         few, cd_fsl = task.kind == "fewshot", task.dataset in CD_FSL
         benchmarks.setdefault(task.protocol, set()).add(cd_fsl)
@@ -248,11 +250,15 @@ class TaskScores:
 
     @cached_property
     def figure_panels(self) -> list[Panel]:
-        """Panels of Fig. 1: of several numbers of shots only the conventional one."""
+        """Panels of Fig. 1: of several numbers of shots or neighbours only the conventional one."""
         settings: dict[str, set[str]] = {}
         for panel in self.panels:
             settings.setdefault(panel.protocol, set()).add(panel.setting)
-        return [p for p in self.panels if p.setting == FIGURE_SHOT or FIGURE_SHOT not in settings[p.protocol]]
+        return [
+            panel
+            for panel in self.panels
+            if (chosen := FIGURE_SETTING.get(panel.kind)) == panel.setting or chosen not in settings[panel.protocol]
+        ]
 
     @cached_property
     def counted(self) -> list[Task]:
@@ -260,12 +266,14 @@ class TaskScores:
         return [task for panel in self.figure_panels for task in panel.tasks]
 
     def figure_tasks(self, kinds: Collection[str]) -> list[Task]:
-        """Tasks of some kinds, without source datasets, and of several numbers of shots only the conventional one."""
+        """Tasks of some kinds, without source datasets, and of several settings only the conventional one."""
         tasks = [task for task in self.tasks if task.kind in kinds and task.dataset not in self.leave_out]
-        shots = {task.setting for task in tasks if task.kind == "fewshot"}
-        if self.conventions.merge_shots or FIGURE_SHOT not in shots:
-            return tasks
-        return [task for task in tasks if task.kind != "fewshot" or task.setting == FIGURE_SHOT]
+        tasks = [task for task in tasks if not METRICS[task.metric].secondary]
+        found = {(task.kind, task.setting) for task in tasks}
+        chosen = {kind: setting for kind, setting in FIGURE_SETTING.items() if (kind, setting) in found}
+        if self.conventions.merge_shots:
+            chosen.pop("fewshot", None)
+        return [task for task in tasks if chosen.get(task.kind, task.setting) == task.setting]
 
     @cached_property
     def values(self) -> pd.DataFrame:

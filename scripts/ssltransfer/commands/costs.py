@@ -25,6 +25,8 @@ GPU_RATE = 10e12
 """Operations per second of the GPU, an assumption (benchmarks/operations.md): none was timed."""
 WIDTH, CLASSES, SAMPLES, PENALTIES = 2048, 100, 2668, 45
 """Features, classes, samples and penalties of the path of linear fits in the table."""
+FOLDS = 5
+"""Paths of fits of a subset of a label-efficiency curve."""
 ASPECT = 4 / 3
 """Longer side of photographs, as a multiple of the shorter one."""
 NORMALS_CHANNELS, PYRAMID_CHANNELS = 512, 256
@@ -149,8 +151,9 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
         yield ("checkpoint", cell.model), work
         if work and recipe:
             yield from _images(suite, recipe["dataset"], recipe["transform"], units)
-    if kind in ("linear", "fewshot"):
-        yield from _features(suite, cell, settings["transform"], arch, units)
+    if kind in ("linear", "knn", "fewshot", "label-efficiency"):
+        used = suite.settings(settings["of"]) if kind == "label-efficiency" else settings
+        yield from _features(suite, cell, used["transform"], arch, units)
     elif kind == "inversion":
         yield from _images(suite, cell.dataset, settings["transform"], units)
     elif kind == "attention":
@@ -174,6 +177,12 @@ def _score(
         path = train / SAMPLES * width * math.sqrt((row["classes"] or CLASSES) / CLASSES)
         path *= settings["validation_draws"] * (settings["lambdas"]["count"] / PENALTIES) ** 0.32
         yield Work("linear", norms * path)
+    elif kind == "knn":
+        validation = _count(suite, cell.dataset, ("val",)) or train / 5
+        pairs = train * test + validation * (train - validation) if test else train**2
+        yield Work("knn", width * pairs / 1e6, test or train)
+    elif kind == "label-efficiency":
+        yield Work("label-efficiency", _curve_paths(settings, suite.settings(settings["of"]), row, train, width))
     elif kind == "fewshot":
         yield Work("fewshot", norms * width * settings["episodes"] * len(settings["shots"]))
     elif kind == "inversion":
@@ -198,6 +207,23 @@ def _score(
         # A test image is one pass of the three that training takes.
         yield Work(stage, head * (trained + test * _megapixels([settings["sides"]["test"]]) / 3))
         yield Work("detection-network", 0, head)
+
+
+def _curve_paths(settings: dict, linear: dict, row: dict, train: int, width: float) -> float:
+    """Paths of linear fits of the size in the table that a label-efficiency curve is: the folds of all draws.
+
+    Fits of fewer images than features have as many columns as images.
+    """
+    classes = row["classes"] or CLASSES
+    sizes = (
+        [n * classes for n in settings["images_per_class"] if n * classes < train]
+        if row["task"] != "multi-label"
+        else []
+    )
+    sizes += [share / 100 * train for share in settings["percent"]]
+    one = math.sqrt(classes / CLASSES) * (linear["lambdas"]["count"] / PENALTIES) ** 0.32
+    paths = (FOLDS * size / SAMPLES * min(width, size / WIDTH) * one for size in sizes)
+    return settings["draws"] * sum(paths)
 
 
 def _features(

@@ -178,17 +178,19 @@ def confidences(
     return Confidences(rows, probabilities.max(axis=1), probabilities.argmax(axis=1) == labels[rows])
 
 
-def calibration_outcomes(predictions: Predictions, seed: int) -> list[Outcome]:
+def calibration_outcomes(predictions: Predictions, seed: int, kind: str = "linear") -> list[Outcome]:
     """Return the outcomes of the three calibration errors of a classifier (see `measure_calibration`).
+
+    `kind` is that of its score, ``linear`` or ``knn``, which settings begin with.
 
     Temperatures are taken as given: resamples draw test images, and fit nothing.
     """
     scores, labels = predictions.test_scores.astype(np.float64), predictions.test_labels
     temperature = fit_temperature(predictions.validation_scores.astype(np.float64), predictions.validation_labels)
     parts = {
-        "linear": [confidences(scores, labels)],
-        "linear-scaled": [confidences(scores, labels, t, rest) for rest, t in official_folds(scores, labels, seed)],
-        "linear-scaled-validation": [confidences(scores, labels, temperature)],
+        kind: [confidences(scores, labels)],
+        f"{kind}-scaled": [confidences(scores, labels, t, rest) for rest, t in official_folds(scores, labels, seed)],
+        f"{kind}-scaled-validation": [confidences(scores, labels, temperature)],
     }
     units = identity(labels)
     return [_ece_outcome(setting, part, len(labels), units) for setting, part in parts.items()]
@@ -273,14 +275,14 @@ def debiased_squared_ece(diagram: ReliabilityDiagram) -> float:
     return float(np.sum(counts * squares) / diagram.counts.sum())
 
 
-def measure_calibration(predictions: Predictions, linear: dict, settings: CalibrationSettings) -> Measurement:
-    """Measure the calibration of the classifiers of a linear score.
+def measure_calibration(predictions: Predictions, score: dict, settings: CalibrationSettings) -> Measurement:
+    """Measure the calibration of the classifiers of a linear or k-nearest-neighbour score.
 
     Parameters
     ----------
     predictions : Predictions
         Of a dataset with one label per image.
-    linear : dict
+    score : dict
         The score file of the classifiers.
     settings : CalibrationSettings
     """
@@ -291,7 +293,7 @@ def measure_calibration(predictions: Predictions, linear: dict, settings: Calibr
     )
     likelihood = negative_log_likelihood(scores, labels)
     diagram = reliability_diagram(probabilities, labels)
-    warnings = [f"of the classifiers: {warning}" for warning in linear["warnings"]]
+    warnings = [f"of the classifiers: {warning}" for warning in score["warnings"]]
     if not np.isfinite(likelihood):
         warnings.append(
             "the negative log-likelihood is infinite: some test images are of a class without training images"
@@ -299,12 +301,12 @@ def measure_calibration(predictions: Predictions, linear: dict, settings: Calibr
     return Measurement(
         kind="calibration",
         values=[
-            percent("ece", expected_calibration_error(probabilities, labels), "linear"),
-            percent("ece", ece_official_scaling(scores, labels, settings.seed), "linear-scaled"),
-            percent("ece", validated, "linear-scaled-validation"),
+            percent("ece", expected_calibration_error(probabilities, labels), score["kind"]),
+            percent("ece", ece_official_scaling(scores, labels, settings.seed), f"{score['kind']}-scaled"),
+            percent("ece", validated, f"{score['kind']}-scaled-validation"),
         ],
-        checkpoint=linear["checkpoint"],
-        preprocessing=linear["preprocessing"],
+        checkpoint=score["checkpoint"],
+        preprocessing=score["preprocessing"],
         details={
             "brier": brier_score(probabilities, labels),
             "negative_log_likelihood": likelihood if np.isfinite(likelihood) else None,
@@ -317,6 +319,6 @@ def measure_calibration(predictions: Predictions, linear: dict, settings: Calibr
             },
         },
         warnings=warnings,
-        coverage=linear.get("coverage"),
-        outcomes=calibration_outcomes(predictions, settings.seed),
+        coverage=score.get("coverage"),
+        outcomes=calibration_outcomes(predictions, settings.seed, score["kind"]),
     )

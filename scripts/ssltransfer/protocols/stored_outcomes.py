@@ -19,6 +19,10 @@ from ssltransfer.protocols.detection.objects import read_annotations, voc_object
 from ssltransfer.protocols.detection.outcomes import detection_outcomes
 from ssltransfer.protocols.fewshot import FewShotSettings, episode_outcome
 from ssltransfer.protocols.image_means import image_mean_outcomes
+from ssltransfer.protocols.knn.evaluation import measure_knn
+from ssltransfer.protocols.knn.neighbour_file import load_neighbours
+from ssltransfer.protocols.knn.settings import KnnSettings
+from ssltransfer.protocols.label_efficiency.evaluation import ALL, curve_outcomes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
 from ssltransfer.results.outcome_header import has_outcomes, outcome_path, short_path
@@ -111,7 +115,16 @@ def _of_classifier(stored: Stored) -> list[Outcome]:
 def _of_calibration(stored: Stored) -> list[Outcome]:
     settings = read_settings(CalibrationSettings, stored.score["settings"])
     predictions = load_predictions(stored.file("predictions", ".npz", settings.of))
-    return calibration_outcomes(predictions, settings.seed)
+    kind = stored.score["values"][0]["setting"].partition("-")[0]
+    return calibration_outcomes(predictions, settings.seed, kind)
+
+
+def _of_votes(stored: Stored) -> list[Outcome]:
+    score = stored.score
+    path = stored.path.parents[3] / "neighbours" / score["details"]["neighbours"]
+    neighbours, about = load_neighbours(path)
+    index, settings = read_index(stored.index_file), read_settings(KnnSettings, score["settings"])
+    return measure_knn(neighbours, about, index, score["dataset"], score["values"][0]["metric"], settings)[0].outcomes
 
 
 def _of_episodes(stored: Stored) -> list[Outcome]:
@@ -121,6 +134,13 @@ def _of_episodes(stored: Stored) -> list[Outcome]:
         episode_outcome(dataset, images, settings, setting, entry["queries"], np.array(entry["correct"]))
         for setting, entry in score["episodes"].items()
     ]
+
+
+def _of_curve(stored: Stored) -> list[Outcome]:
+    score = stored.score
+    (whole,) = (value for value in score["values"] if value["setting"] == ALL)
+    details = score["details"]
+    return curve_outcomes(whole["metric"], details["draws"], details["subsets"], whole, score["settings"]["of"])
 
 
 def _of_detections(stored: Stored) -> list[Outcome]:
@@ -162,7 +182,9 @@ def _of_attention(stored: Stored) -> list[Outcome]:
 READERS = {
     "linear": _of_classifier,
     "calibration": _of_calibration,
+    "knn": _of_votes,
     "fewshot": _of_episodes,
+    "label-efficiency": _of_curve,
     "detection-frozen": _of_detections,
     "detection-finetune": _of_detections,
     "normals": _of_normals,

@@ -13,6 +13,7 @@ from ssltransfer.report.drawing import FigureContext, save_figure
 from ssltransfer.report.epoch_figure import epoch_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
+from ssltransfer.report.label_figure import label_figure
 from ssltransfer.report.labels import joined
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
@@ -28,6 +29,7 @@ from ssltransfer.results.picture_file import load_pictures
 SCATTERS = {
     "calibration": ("calibration",),
     "scatter-linear": ("linear",),
+    "scatter-knn": ("knn",),
     "scatter-finetune": ("finetune",),
     "scatter-fewshot": ("fewshot",),
     "scatter-detection": ("detection-frozen", "detection-finetune"),
@@ -50,7 +52,7 @@ FIGURES = {
 } | {name: partial(scatter_figure, kinds=kinds) for name, kinds in SCATTERS.items()}
 """Figure -> the function that draws it, or returns None where the scores do not allow it."""
 
-KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention")}
+KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention"), "label-efficiency": ("label-efficiency",)}
 """Figure -> the kinds whose warnings its caption repeats, for the figures that do not show all kinds."""
 
 WITH_INTERVALS = KINDS_SHOWN | {"transfer": PANEL_KINDS, "epochs": PANEL_KINDS, "domain-vs-transfer": ("linear",)}
@@ -110,6 +112,9 @@ def plot_figures(
     }
     if losses:
         save_figure(loss_figure(context, losses), folder, "losses")
+    points = tables / "label-efficiency.csv"
+    if points.exists():
+        save_figure(label_figure(context, pd.read_csv(points)), folder, "label-efficiency")
     write_json(folder / "captions.json", captions)
     data = scatter_data(context)
     if data:

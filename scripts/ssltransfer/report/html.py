@@ -64,8 +64,15 @@ SECTIONS = {
     "linear": Section(
         "Many-shot linear", ("scatter-linear",), (), "protocols.md#many-shot-linear-v1-table-1-v2-table-1-top"
     ),
+    "knn": Section("k-nearest neighbours", ("scatter-knn",), (), "protocols.md#k-nearest-neighbours"),
     "finetune": Section("Many-shot finetuning", ("scatter-finetune",)),
     "fewshot": Section("Few-shot", ("scatter-fewshot",), (), "protocols.md#few-shot-v1-table-2-v2-tables-2-3-6-7-8"),
+    "label-efficiency": Section(
+        "Label efficiency",
+        ("label-efficiency",),
+        ("label-efficiency", "label-equivalence"),
+        "protocols.md#label-efficiency",
+    ),
     "detection": Section("Detection", ("scatter-detection", "detection-pictures"), ("detection",), "detection.md"),
     "normals": Section("Surface normals", ("scatter-normals", "normals-pictures"), ("normals",), "normals.md"),
     "segmentation": Section("Segmentation", ("scatter-segmentation",), ("segmentation",)),

@@ -12,6 +12,9 @@ SETTINGS = {
     "linear": "Linear",
     "linear-scaled": "Linear, scaled",
     "linear-scaled-validation": "Linear, scaled on validation",
+    "knn": "k-NN",
+    "knn-scaled": "k-NN, scaled",
+    "knn-scaled-validation": "k-NN, scaled on validation",
     "finetune": "Finetune",
     "finetune-scaled": "Finetune, scaled",
     "finetune-scaled-validation": "Finetune, scaled on validation",
@@ -20,6 +23,8 @@ SETTINGS = {
 
 def setting_label(setting: str) -> str:
     """Label of a variant within a protocol, or its id."""
+    if setting.endswith("-nn"):
+        return f"k = {setting.removesuffix('-nn')}"
     return SETTINGS.get(setting, setting)
 
 
@@ -58,7 +63,7 @@ class Labels:
 
     def panel(self, panel: Panel) -> str:
         """Heading of a panel."""
-        extra = joined(panel.benchmark, panel.setting, by=", ")
+        extra = joined(panel.benchmark, setting_label(panel.setting), by=", ")
         return joined(KINDS[panel.kind].label, f"({extra})" if extra else "", self.suffixes[panel.protocol])
 
     def task(self, task: Task, cd_fsl: bool = False) -> str:
@@ -77,7 +82,7 @@ class Labels:
         """Short name of a task for an axis: abbreviated kind, dataset or metric, number of shots."""
         if task == SOURCE:
             return "Source accuracy"
-        suffix, shots = self.suffixes[task.protocol], task.setting.removesuffix("-shot")
+        suffix, shots = self.suffixes[task.protocol], task.setting.removesuffix("-shot").removesuffix("-nn")
         return joined(KINDS[task.kind].short, suffix, self.subject(task), shots)
 
     def subject(self, task: Task) -> str:

@@ -21,8 +21,10 @@ from ssltransfer.versions import version
 
 COMPONENTS = {
     "linear": ("linear",),
+    "knn": ("neighbours", "knn"),
     "fewshot": ("fewshot",),
     "calibration": ("calibration",),
+    "label-efficiency": ("label-efficiency",),
     "inversion": ("inversion", "similarity"),
     "attention": ("attention",),
     "normals": ("normals-network", "normals"),
@@ -30,11 +32,12 @@ COMPONENTS = {
 }
 """Kind of a settings block -> the components whose versions its scores carry, training first."""
 TRAINED = {
+    "knn": "results/neighbours/{model}/{dataset}/{features}.{similarity}{number}.npz",
     "inversion": "results/inverted/{protocol}/{model}/{dataset}.npz",
     "normals": "results/trained/{protocol}/{model}/{dataset}.safetensors",
     "detection": "results/trained/{protocol}/{model}/{dataset}.safetensors",
 }
-"""Kind of a settings block -> the file that the job before the evaluation leaves, where one trains."""
+"""Kind of a settings block -> the file that the job before the evaluation leaves, where one trains or searches."""
 REQUIRED = ("settings", "preprocessing", "checkpoint", "versions")
 """Entries of a score file without which it cannot be compared; files written by hand may lack them."""
 
@@ -122,7 +125,7 @@ def score_differences(path: Path, score: dict, suite: Suite, cell: Cell) -> list
         for key, value in (expected | extra).items()
         if key in found and not _agrees(key, found[key], value)
     ]
-    if suite.kind(cell.protocol) == "calibration":
+    if suite.kind(cell.protocol) in ("calibration", "label-efficiency"):
         differences += _of_classifiers(path, suite, cell)
     return differences
 
@@ -158,12 +161,14 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     }
     if kind == "linear":
         entries["values.metric"] = [row["metric"]]
-    whole = kind in ("fewshot", "inversion", "attention")
+    whole = kind in ("fewshot", "inversion", "attention") or (kind == "knn" and row["test"] == 0)
     images = {"test": total_images(row, ("train", "val", "test") if whole else ("test",))}
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
-        images["train"] = total_images(row, ("train", "val") if kind == "linear" else ("train",))
+        images["train"] = total_images(
+            row, ("train", "val") if kind in ("linear", "knn", "label-efficiency") else ("train",)
+        )
         entries |= {f"images.{part}": count for part, count in images.items()}
     counted = ("coverage.", "images.")
     return {key: value for key, value in entries.items() if value is not None or not key.startswith(counted)}
@@ -244,6 +249,9 @@ def _to_remake(path: Path, key: str, suite: Suite, cell: Cell) -> str:
     if part in ("images", "coverage"):
         return f"results/datasets/{cell.dataset}/index.parquet"
     if kind in TRAINED and part in ("trained", "preprocessing", "versions"):
+        if kind == "knn":  # found among the features of a dataset that may have another name
+            neighbours = read_json(path).get("details", {}).get("neighbours")
+            return f"results/neighbours/{neighbours}" if neighbours else str(path)
         return TRAINED[kind].format(protocol=cell.protocol, model=cell.model, dataset=cell.dataset)
     return str(path)
 

@@ -8,12 +8,14 @@ from pathlib import Path
 import pandas as pd
 
 from ssltransfer.analysis.cell_outcomes import cell_outcomes
+from ssltransfer.analysis.label_curves import collect_curves
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.published import LABELS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config import Suite
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write, read_json, write_json
+from ssltransfer.report.label_tables import label_tables
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
@@ -94,6 +96,9 @@ def make_tables(
         tables.append(left_out_table(check.differences))
     if missing is not None:
         tables.append(missing_table(read_missing(missing), results.datasets))
+    curves = collect_curves(check.shown)
+    if len(curves):
+        tables += label_tables(curves, suite_labels(results))
     tables.append(model_table(results, rows, read_checkpoints(check.shown)))
     notes = read_notes(score_files, check.remarks)
     add_notes(tables, notes)

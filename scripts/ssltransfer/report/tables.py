@@ -175,12 +175,17 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
         task: "Source" if task.dataset in leave_out else "" if task in targets else "Other split"
         for task in panel.tasks
     }
+    beside = [task for task in results.tasks.tasks if METRICS[task.metric].secondary]
+    beside = [task for task in beside if (task.protocol, task.setting) == (panel.protocol, panel.setting)]
     tasks = sorted(panel.tasks, key=lambda task: ["Source", "Other split", ""].index(groups[task]))
     cells = matrix.loc[matrix[targets or tasks].notna().any(axis=1), tasks]
     columns = [Column(labels.dataset(task.dataset), groups[task], better=1) for task in tasks]
     if targets:
         cells[panel.average] = results.tasks.matrix.loc[cells.index, targets].mean(axis=1, skipna=False)
         columns.append(Column("Avg.", better=1))
+    for task in beside:
+        cells[task] = matrix.loc[cells.index, task]
+        columns.append(Column(labels.dataset(task.dataset), METRICS[task.metric].label, better=1))
     if panel.kind == "linear" and not leave_out and source.notna().any():
         cells.insert(0, SOURCE, source)
         columns.insert(0, Column("ImageNet", "Source", better=1))

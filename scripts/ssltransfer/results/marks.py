@@ -5,7 +5,8 @@ from collections.abc import Iterable, Mapping
 MARKS = ("partial", "shortened")
 """Columns of the tidy table that say in words what is missing; empty for a full measurement."""
 WHOLE_DATASET = ("fewshot", "inversion", "attention")
-"""Kinds that are measured on all images of a dataset; the others are measured on its test part."""
+"""Kinds that are measured on all images of a dataset; the others are measured on its test part, or one by one
+(``leave_one_out``) where it has none."""
 PARTS = {"images": ("train", "val", "test"), "test images": ("test",), "training images": ("train", "val")}
 """Images that a score counts -> the parts of a dataset that hold them."""
 
@@ -46,8 +47,9 @@ def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int | None]
 
     Scores of version 0.1.0 count their images in the details alone, and training images are counted nowhere else.
     """
-    own = "images" if score["kind"] in WHOLE_DATASET else "test images"
-    counted = score.get("details", {}).get("images")
+    details = score.get("details", {})
+    own = "images" if score["kind"] in WHOLE_DATASET or details.get("leave_one_out") else "test images"
+    counted = details.get("images")
     used = {}
     if isinstance(counted, int):
         used[own] = counted

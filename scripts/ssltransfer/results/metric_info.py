@@ -31,6 +31,8 @@ class Metric:
         Whether correlations use the logit of the value (v2 section A.7) or the value itself.
     decimals : int
         Digits printed in tables, as in the paper.
+    secondary : bool
+        Whether it stands beside the metric of a dataset only, so that no panel, average or rank counts it.
     """
 
     label: str
@@ -38,6 +40,7 @@ class Metric:
     better: int = 1
     logit: bool = True
     decimals: int = 2
+    secondary: bool = False
 
     @property
     def scale(self) -> float:
@@ -47,6 +50,7 @@ class Metric:
 
 METRICS = {
     "top1": Metric("Top-1 accuracy"),
+    "top5": Metric("Top-5 accuracy", secondary=True),
     "mean-per-class": Metric("Mean per-class accuracy"),
     "map11": Metric("11-point mAP"),
     "accuracy": Metric("Accuracy"),
@@ -106,6 +110,7 @@ ONE_TRAINING = "test images, for one training run"
 
 KINDS = {
     "linear": Kind("Many-shot linear", "Linear"),
+    "knn": Kind("k-nearest neighbours", "k-NN"),
     "finetune": Kind("Many-shot finetune", "Finetune", units=ONE_TRAINING),
     "fewshot": Kind("Few-shot", "Few-shot", units="episodes"),
     "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50", units=ONE_TRAINING),
@@ -113,6 +118,7 @@ KINDS = {
     "normals": Kind("Surface normals", "Normals", "within-11.25", units=ONE_TRAINING),
     "segmentation": Kind("Segmentation", "Segm.", "mean-iou", units=ONE_TRAINING),
     "calibration": Kind("Calibration", "Calibration", performance=False),
+    "label-efficiency": Kind("Label efficiency", "Labels", performance=False, units="draws of the labelled images"),
     "inversion": Kind("Feature inversion", "Inversion", performance=False, units="images"),
     "attention": Kind("Occlusion attention", "Attention", performance=False, units="images"),
 }

@@ -1,0 +1,1 @@
+"""Label-efficiency curves: transfer with few labelled images, on cached features."""

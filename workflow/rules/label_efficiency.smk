@@ -1,0 +1,29 @@
+# Needs: the features of a dataset, and the score of the many-shot linear protocol on it.
+# Makes: results/scores/{protocol}/{model}/{dataset}.json of the label-efficiency protocol.
+
+
+rule evaluate_label_efficiency:
+    """Fit and test classifiers on nested subsets of the labelled images of a dataset."""
+    input:
+        index=index_file,
+        features=many_shot_features,
+        score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",
+    output:
+        score="results/scores/{protocol}/{model}/{dataset}.json",
+    log:
+        "logs/evaluate_label_efficiency/{protocol}/{model}/{dataset}.log",
+    wildcard_constraints:
+        protocol=any_of(protocols_of_kind("label-efficiency")),
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(4000, per_mb=6),
+        runtime=attempt_times(60, per_mb=1 / 2),
+    params:
+        settings=protocol_settings,
+        linear=lambda w: SUITE.job_settings(SUITE.settings(w.protocol)["of"]),
+        metric=lambda w: SUITE.datasets[w.dataset]["metric"],
+        version=version("label-efficiency"),
+    script:
+        "../../scripts/evaluate_label_efficiency.py"
