@@ -415,8 +415,7 @@ def neighbour_file(wildcards):
 
 def many_shot_features(wildcards):
     """The features of the many-shot protocol that a label-efficiency protocol names."""
-    cell = Cell(SUITE.settings(wildcards.protocol)["of"], wildcards.model, wildcards.dataset)
-    return feature_files(cell)
+    return SUITE.feature_files(Cell(SUITE.settings(wildcards.protocol)["of"], wildcards.model, wildcards.dataset))
 
 
 # inversion.smk and attention.smk

@@ -22,7 +22,7 @@ rule evaluate_label_efficiency:
         runtime=attempt_times(60, per_mb=1 / 2),
     params:
         settings=protocol_settings,
-        linear=lambda w: SUITE.job_settings(SUITE.settings(w.protocol)["of"]),
+        linear=lambda w: SUITE.job_settings(SUITE.settings(w.protocol)["of"], w.model),
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],
         version=version("label-efficiency"),
     script:
