@@ -6,11 +6,12 @@ import re
 import pytest
 import yaml
 
-from ssltransfer.config import Cell, load_suite, read_table
+from ssltransfer.config import Cell, evaluated_norms, load_suite, read_norms, read_table
 from ssltransfer.datasets import ORIGINAL, parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
+from ssltransfer.models.norm_table import mean_and_std
 from ssltransfer.settings import job_settings, read_schema
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
@@ -285,6 +286,68 @@ def test_a_valid_suite(tmp_path):
     assert suite.config["allow_subset"] is False
 
 
+def transformer(**cells):
+    """Make model a a DINOv2, whose patches of 14 pixels do not fit the suite's 32."""
+    cells = {"arch": "timm:vit_small_patch14_dinov2", "size": "", "pool": ""} | cells
+    return lambda parts: columns(**cells)(parts) or parts["models"]["b"].update(arch=MODELS["b"]["arch"])
+
+
+def test_size_and_pool_of_a_model_are_part_of_its_features(tmp_path):
+    suite = load(tmp_path, transformer(size="28", pool="cls-mean"))
+    assert suite.feature_files(Cell("lin", "a", "multi")) == [
+        "results/features/a/digits/resize28.imagenet.cls-mean.npy"
+    ]
+    assert suite.feature_files(Cell("lin", "b", "multi")) == ["results/features/b/digits/resize32.none.npy"]
+    assert suite.settings("lin", "a") == suite.settings("lin") | {"transform": "resize28"}
+    assert suite.job_settings("lin", "b") == suite.job_settings("lin")
+
+
+def test_the_official_few_shot_geometry_has_one_size(tmp_path):
+    suite = load(
+        tmp_path, lambda p: (columns(size="64")(p), p["config"]["protocols"]["few"].update(transform="square257"))
+    )
+    assert suite.settings("few", "a")["transform"] == "square257"
+
+
+@pytest.mark.parametrize(
+    ("cells", "norm"),
+    [
+        ({}, "imagenet"),
+        ({"arch": "timm:vit_base_patch16_clip_quickgelu_224", "size": "32"}, "clip"),
+        ({"arch": "timm:vit_small_patch16_224", "size": "32", "source": "timm:vit_small_patch16_224.dino"}, "imagenet"),
+        (
+            {"arch": "timm:vit_small_patch16_224", "size": "32", "source": "timm:vit_small_patch16_224.augreg_in1k"},
+            "half",
+        ),
+    ],
+)
+def test_an_empty_norm_is_that_of_the_published_weights(tmp_path, cells, norm):
+    suite = load(tmp_path, lambda p: (columns(**{"norm": "", **cells})(p), p["models"]["b"].update(MODELS["b"])))
+    assert suite.models["a"]["norm"] == norm
+
+
+def test_values_of_a_normalisation_travel_with_its_name(tmp_path):
+    table = tmp_path / "norms.tsv"
+    table.write_text("norm\tmean\tstd\nimagenet\t0.485/0.456/0.406\t0.229/0.224/0.225\nmine\t.5/0.4/0.3\t1/1/1\n")
+    with pytest.raises(InputError, match=r"row 'mine': found the values '\.5/0\.4/0\.3:1/1/1', expected three numbers"):
+        read_norms(table)
+    table.write_text("norm\tmean\tstd\nmine\t0.5/0.4/0.3\t1/1/1\n")
+    assert read_norms(table) == {"imagenet": "imagenet", "none": "none", "mine": "mine=0.5/0.4/0.3:1/1/1"}
+    assert mean_and_std("mine=0.5/0.4/0.3:1/1/1") == ((0.5, 0.4, 0.3), (1.0, 1.0, 1.0))
+    for row_, message in (
+        ("imagenet\t0.5/0.5/0.5\t1/1/1", "the paper's normalisations do not change"),
+        ("mine\t0.5/0.4/0.3\t0/1/1", "a standard deviation of 0"),
+    ):
+        table.write_text(f"norm\tmean\tstd\n{row_}\n")
+        with pytest.raises(InputError, match=message):
+            read_norms(table)
+
+
+def test_both_of_the_papers_inputs_for_a_network_with_another(tmp_path):
+    assert evaluated_norms("test-max", "clip") == ["clip", "none"]
+    assert evaluated_norms("test-max", "none") == ["imagenet", "none"]
+
+
 OWN = dict(
     dataset="own", label="Own", task="single-label", metric="top1", source="folder:birds", classes="", train="",
     val="0", test="", licence="", reference="",
@@ -551,11 +614,6 @@ def normals(dataset, **values):
         (lambda p: p["config"].update(allow_subset="yes"), "allow_subset: found 'yes', expected true or false"),
         (lambda p: p["config"].update(on_error="ignore"), "on_error: found 'ignore', expected one of 'fail', 'skip'"),
         (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),
-        (row("datasets", "boxes", metric="top1"), "row 'boxes': metric 'top1' does not fit task 'detection'"),
-        (row("datasets", "pool", source="original:eurosat/ms"), "row 'pool': source 'original:eurosat/ms' is unknown"),
-        (row("datasets", "boxes", source="one-of:cars"), "row 'boxes': source .*'cars'"),
-        (row("datasets", "boxes", source="one-of:multi"), "row 'boxes': source names 'multi', which has no images of"),
-        (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
         (normals(dataset="digits"), "tasks.nor: 'digits' is single-label; normals needs .* normals"),
         (
             normals(dataset="pictures"),
@@ -590,19 +648,31 @@ def normals(dataset, **values):
         (look("inversion", "pool", lpips=["resnet"]), r"see.lpips.0: found 'resnet', expected one of 'alexnet'"),
         (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
         (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
-        (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),
         (row("datasets", "digits", classes="ten"), "row 'digits': classes: found 'ten', expected text like"),
         (row("datasets", "digits", source="original:mnist"), "row 'digits': source 'original:mnist' is unknown"),
-        (row("datasets", "multi", source="column:x/objects"), "row 'multi': source .*'x'"),
         (row("datasets", "pool", dataset="digits"), "dataset 'digits' has two rows; ids must be unique"),
         (row("models", "a", model="b"), "model 'b' has two rows; ids must be unique"),
         (row("models", "a", model="A"), "row 'A': model: found 'A', expected text like"),
-        (row("models", "a", norm="vgg"), "row 'a': norm: found 'vgg', expected one of 'imagenet', 'none'"),
+        (row("models", "a", norm="vgg"), "row 'a': norm 'vgg' is not one of imagenet, none, half, clip"),
         (row("models", "b", format="auto"), "row 'b': format is 'auto', but source pretrain: has no file"),
         (row("models", "a", format="mocco"), "row 'a': format: found 'mocco', expected text like"),
         (row("models", "a", arch=""), "row 'a': top level: key 'arch' is missing"),
-        (columns(pool="cls"), "row 'a': pool is 'cls', which resnet50 does not take"),
-        (columns(size="384"), "row 'a': size is '384', which resnet50 does not take"),
+        (columns(pool="cls"), "row 'a': pool: found 'cls', but resnet50 has one readout only; leave the cell empty"),
+        (columns(pool="avg"), "row 'a': pool: found 'avg', expected text like"),
+        (columns(size="big"), "row 'a': size: found 'big', expected text like"),
+        (
+            row("models", "a", arch="timm:vit_small"),
+            "row 'a': arch: timm has no network 'vit_small'; the nearest names",
+        ),
+        (row("models", "a", arch="torchvision:swin_t"), "row 'a': arch: found torchvision:swin_t, whose tensors have"),
+        (row("models", "a", arch="vit_small_patch16_224"), "row 'a': arch: found 'vit_small_patch16_224', expected"),
+        (transformer(), "row 'a', protocol 'lin': size: timm:.* would see images of 32 pixels, expected a multiple of"),
+        (transformer(size="50"), "row 'a': size: .* would see images of 50 pixels, .*its patch of 14; write 56"),
+        (transformer(size="28", pool="token-1"), "row 'a': pool: found 'token-1', .* has 1 tokens beside its patches"),
+        (
+            transformer(arch="timm:vit_small_patch16_224", norm=""),
+            "row 'a': norm: the cell is empty and published weights of timm:vit_small_patch16_224 use half or imagenet",
+        ),
         (columns(run="", epoch="10"), "row 'a': epoch is 10, but run is empty"),
         (columns(run="first", epoch="ten"), "row 'a': epoch: found 'ten', expected text like"),
         (columns(colour="red"), "unknown key 'colour'; known are model, label"),
@@ -641,6 +711,97 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, change, message):
     assert "\n" not in str(error.value)
 
 
+UNUSED = [
+    (row("datasets", "boxes", metric="top1"), "row 'boxes': metric 'top1' does not fit task 'detection'"),
+    (row("datasets", "pool", source="original:eurosat/ms"), "row 'pool': source 'original:eurosat/ms' is unknown"),
+    (row("datasets", "boxes", source="one-of:cars"), "row 'boxes': source .*'cars'"),
+    (row("datasets", "boxes", source="one-of:multi"), "row 'boxes': source names 'multi', which has no images of"),
+    (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
+    (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),
+    (row("datasets", "multi", source="column:x/objects"), "row 'multi': source .*'x'"),
+    (row("models", "a", suites="t", arch="vgg"), "row 'a': arch: found 'vgg'"),
+    (row("models", "a", suites="t", source="pretrain:x", format=""), "row 'a': recipe 'x' is not in"),
+    (lambda p: p["datasets"]["boxes"].update(more=""), r"line 5 \(boxes\): 12 cells, the header has 11"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), UNUSED)
+def test_rows_that_a_suite_does_not_use_do_not_stop_it(tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    suite = load(tmp_path, change)
+    [(name, problem)] = suite.invalid.items()
+    assert re.search(message, problem) and "\n" not in problem
+    assert name not in suite.models and name not in suite.datasets
+    assert not suite.left_out and suite.config["tasks"] == CONFIG["tasks"]
+
+
+@pytest.mark.parametrize("name", ["", "B"])
+def test_the_id_of_a_row_is_checked_whether_it_is_used_or_not(tmp_path, name):
+    with pytest.raises(InputError, match=rf"row '{name}': model: found '{name}'"):
+        load(tmp_path, row("models", "b", model=name, suites="t"))
+
+
+def test_a_row_of_a_wrong_length_may_be_any_suites(tmp_path):
+    """Its cells may be shifted; a model that the suite waits for must not vanish without a word."""
+    with pytest.raises(InputError, match=r"line 3 \(b\): 13 cells"):
+        load(tmp_path, lambda p: p["models"].update(b={"model": "b", "x": "y", **MODELS["b"]}))
+    assert load(tmp_path, lambda p: p["models"].update(b={**MODELS["b"], "suites": "t", "x": "y"})).invalid
+
+
+def available(parts):
+    parts["config"] |= {"available": True, "tasks": {"lin": ["digits", "pool"], "few": ["digits"]}}
+    parts["datasets"]["pool"] |= {"test": "10"}
+
+
+def two(*changes):
+    return lambda parts: [change(parts) for change in changes]
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        (row("models", "a", arch="vgg"), {("lin", "a", "digits"), ("lin", "a", "pool"), ("few", "a", "digits")}),
+        (
+            row("models", "a", source_accuracy="0.1"),
+            {("lin", "a", d) for d in ("digits", "pool")} | {("few", "a", "digits")},
+        ),
+        (row("datasets", "pool", metric="map11"), {("lin", "a", "pool"), ("lin", "b", "pool")}),
+    ],
+)
+def test_a_row_that_is_wrong_costs_its_own_scores(tmp_path, change, lost):
+    """Where the report is made of the scores that exist; otherwise it is one line, as above."""
+    suite, whole = load(tmp_path, two(available, change)), load(tmp_path, available)
+    cells = {Cell(*names) for names in lost}
+    assert set(suite.left_out) == cells and set(suite.cells()) == set(whole.cells()) - cells
+    assert set(suite.left_out.values()) == set(suite.invalid.values()) and len(suite.invalid) == 1
+    with pytest.raises(InputError) as error:
+        load(tmp_path, two(available, change, lambda p: p["config"].update(available=False)))
+    assert str(error.value) in suite.invalid.values()
+
+
+def test_rows_that_name_a_wrong_one_are_wrong_with_it(tmp_path):
+    chain = {"source": "column:multi/objects"}
+    suite = load(
+        tmp_path,
+        two(
+            row("datasets", "multi", metric="top1"),
+            row("datasets", "boxes", task="multi-label", metric="map11", **chain),
+        ),
+    )
+    assert set(suite.invalid) == {"multi", "boxes"} and len(set(suite.invalid.values())) == 1
+    trained = two(row("datasets", "pool", metric="map11"), lambda p: p["recipes"]["r"].update(SIMCLR, dataset="pool"))
+    assert set(load(tmp_path, two(trained, row("models", "b", suites="t"))).invalid) == {"pool", "b"}
+    with pytest.raises(InputError, match="row 'pool': metric"):
+        load(tmp_path, trained)
+
+
+def test_a_suite_without_any_valid_row_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="row '[ab]': arch"):
+        load(tmp_path, two(available, row("models", "a", arch="x"), row("models", "b", arch="x")))
+    with pytest.raises(InputError, match="row 'digits': metric"):
+        load(tmp_path, two(lambda p: p["config"].update(available=True), row("datasets", "digits", metric="map11")))
+
+
 def test_the_reference_is_written_from_the_schemas():
     import runpy
 
@@ -648,6 +809,7 @@ def test_the_reference_is_written_from_the_schemas():
     assert (REPOSITORY / "docs/configuration.md").read_text() == page, "run: python workflow/schemas/document.py"
 
 
+@pytest.mark.slow
 def test_disk_use_is_written_from_the_tables():
     import runpy
 
