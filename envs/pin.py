@@ -26,7 +26,16 @@ CONDA = {"detectron2": ["detectron2=0.6", "numpy", "pillow", "pytorch", "torchvi
 
 def locked_versions() -> dict[str, str]:
     """Return the locked version of each package for the Python of the environments."""
-    command = ["uv", "export", "--frozen", "--no-emit-project", "--no-hashes", "--no-dev", "--no-header", "--no-annotate"]
+    command = [
+        "uv",
+        "export",
+        "--frozen",
+        "--no-emit-project",
+        "--no-hashes",
+        "--no-dev",
+        "--no-header",
+        "--no-annotate",
+    ]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     requirements = map(Requirement, filter(None, lines))
     marker_environment = {

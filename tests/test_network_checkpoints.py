@@ -30,8 +30,8 @@ QUICK = "timm:vit_base_patch32_clip_quickgelu_224(depth=1)"
 SIGLIP = "timm:vit_base_patch16_siglip_224(depth=1)"
 BEIT = "timm:beit_base_patch16_224(depth=1)"
 DEIT3 = "timm:deit3_small_patch16_224(depth=1)"
-SWIN, CONVNEXT = "timm:swin_tiny_patch4_window7_224", "timm:convnext_tiny"
-FCMAE, HIERA = "timm:convnextv2_atto", "timm:hiera_tiny_224"
+SWIN, CONVNEXT = "timm:swin_tiny_patch4_window7_224(embed_dim=24)", "timm:convnext_atto"
+FCMAE, HIERA = "timm:convnextv2_atto", "timm:hiera_tiny_224(embed_dim=24,num_heads=1)"
 
 
 def random(arch, seed=0):
@@ -206,7 +206,7 @@ LAYOUTS = {
         "model.",
     ),
     "Swin": (SWIN, swin, "auto", "model."),
-    "ConvNeXt": (CONVNEXT, lambda s: {"model": convnext(s) | LINEAR("head", 10, 768)}, "auto", "model."),
+    "ConvNeXt": (CONVNEXT, lambda s: {"model": convnext(s) | LINEAR("head", 10, 320)}, "auto", "model."),
     "ConvNeXt V2, finetuned": (FCMAE, lambda s: {"model": convnext(s) | LINEAR("head", 10, 320)}, "auto", "model."),
     "Hiera": (
         HIERA,
@@ -374,7 +374,11 @@ def full(arch):
 RECOGNISED = {
     **{name: full(LAYOUTS[name][0]) for name in ("DINO", "MAE, with its decoder", "MoCo-v3", "MSN", "DINOv2")},
     **{name: full(LAYOUTS[name][0]) for name in ("DINOv2 with registers", "DINOv3, with biases", "CLIP", "OpenCLIP")},
-    **{name: full(LAYOUTS[name][0]) for name in ("BEiT", "DeiT-III", "Swin", "ConvNeXt", "Hiera")},
+    **{name: full(LAYOUTS[name][0]) for name in ("BEiT", "DeiT-III")},
+    "Swin": "timm:swin_tiny_patch4_window7_224",
+    "ConvNeXt": "timm:convnext_tiny",
+    "ConvNeXt V2, finetuned": "timm:convnextv2_base",
+    "Hiera": "timm:hiera_tiny_224",
     "ResNet-18 of torchvision": "timm:resnet18",
 }
 

@@ -16,11 +16,11 @@ from ssltransfer.checkpoints.fetch import manifest_files
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint
 from ssltransfer.checkpoints.recognition import recognise
 from ssltransfer.checkpoints.simclr import read_simclr
-from ssltransfer.checkpoints.sources import check_weights
 from ssltransfer.errors import InputError
 from ssltransfer.jobs import package_versions
 from ssltransfer.models.architecture import feature_width, is_resnet
 from ssltransfer.models.backbone_file import check_state, expected_state, forward_check
+from ssltransfer.models.model_row import check_weights
 from ssltransfer.models.resnet import build_resnet
 
 log = logging.getLogger(__name__)

@@ -5,11 +5,9 @@ from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
 
-from ssltransfer.download import HUB
 from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, file_state, read_json
-from ssltransfer.models.architecture import parse_architecture
-from ssltransfer.models.timm_catalog import find_weights, networks_of
+from ssltransfer.models.timm_catalog import find_weights
 
 _HUB_FILE = re.compile(r"([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?/(\S+)")
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
@@ -108,36 +106,7 @@ def _locate(text: str) -> Location:
 
 
 def _hub_url(repository: str, file: str, revision: str = "main") -> str:
-    return f"{HUB}/{repository}/resolve/{revision}/{file}"
-
-
-def check_weights(source: str, arch: str) -> None:
-    """Require that an `arch` of timm computes with the activation that published weights were trained with.
-
-    CLIP's networks with QuickGELU and with GELU have the same tensors; timm's list of weights says which is which.
-
-    Raises
-    ------
-    InputError
-        If a source of timm or of timm's repository on the hub belongs to the other one.
-    """
-    architecture = parse_architecture(arch)
-    if architecture.kind != "timm":
-        return
-    for address in source.split():
-        kind, _, rest = address.partition(":")
-        match = _HUB_FILE.fullmatch(rest) if kind == "hf" else None
-        if kind != "timm" and match is None:
-            continue
-        repository = match[1] if match is not None else find_weights(rest).repository
-        networks = networks_of(repository)
-        quick = [name for name in networks if "quickgelu" in name]
-        if networks and bool(quick) != ("quickgelu" in architecture.name):
-            right = (quick or networks)[0]
-            raise InputError(
-                f"source {address}: found arch {arch}, but these weights were trained with "
-                f"{'QuickGELU' if quick else 'GELU'}; write arch timm:{right}"
-            )
+    return f"https://huggingface.co/{repository}/resolve/{revision}/{file}"
 
 
 def _torchvision_url(name: str, text: str) -> str:
