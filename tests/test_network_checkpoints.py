@@ -1,10 +1,12 @@
 """Checkpoints of transformers and other networks of timm, written as their authors publish them."""
 
+import csv
 import re
 from pathlib import Path
 
 import published_files as published
 import pytest
+import timm
 import torch
 from safetensors.torch import save_file
 
@@ -13,8 +15,10 @@ from ssltransfer.checkpoints.convert import convert, read_published
 from ssltransfer.checkpoints.inspection import inspect_checkpoint
 from ssltransfer.checkpoints.recognition import recognise
 from ssltransfer.errors import InputError
-from ssltransfer.files import file_hash
+from ssltransfer.files import file_hash, package_data
+from ssltransfer.models.architecture import parse_architecture
 from ssltransfer.models.backbone_file import build_backbone, expected_state, load_backbone
+from ssltransfer.models.timm_catalog import find_network
 from ssltransfer.results.tensor_file import save_tensors
 
 P, LINEAR = published.prefixed, published.linear
@@ -122,6 +126,16 @@ def convnext(state):
     return {name: tensor[None, None, None] if "grn." in name else tensor for name, tensor in tensors.items()}
 
 
+def xcit(state):
+    """Facebook's class attention has one matrix for query, key and value."""
+    tensors = renamed(state, ("^pos_embed", "pos_embeder"))
+    for block in range(2):
+        name = f"cls_attn_blocks.{block}.attn"
+        for entry in ("weight", "bias"):
+            tensors[f"{name}.qkv.{entry}"] = torch.cat([tensors.pop(f"{name}.{part}.{entry}") for part in "qkv"])
+    return tensors
+
+
 LAYOUTS = {
     # name -> arch, writer, format, prefix
     "DINO": (SMALL, lambda s: s, "auto", ""),
@@ -216,6 +230,7 @@ LAYOUTS = {
         "auto",
         "model_state.",
     ),
+    "DINO, XCiT": ("timm:xcit_small_12_p16_224(depth=1)", xcit, "auto", ""),
     "ResNet-18 of torchvision": ("torchvision:resnet18", lambda s: s | LINEAR("fc", 10, 512), "auto", ""),
 }
 
@@ -364,6 +379,37 @@ def test_a_converted_network_is_the_one_that_was_saved(tmp_path):
     with torch.inference_mode():
         loaded = load_backbone(tmp_path / "converted.safetensors", SMALL)
         torch.testing.assert_close(loaded(images), network(images), rtol=0, atol=0)
+
+
+def modern():
+    """Rows of the suite `modern` with weights of timm, one for each network."""
+    with Path(package_data("config/models.tsv")).open(encoding="utf-8", newline="") as file:
+        rows = [row for row in csv.DictReader(file, delimiter="\t") if "modern" in (row["suites"] or "")]
+    return {row["arch"]: row for row in rows if row["source"].startswith("timm:") and not row["format"]}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("arch", modern())
+def test_networks_of_the_modern_suite_are_read_from_the_files_of_timm(tmp_path, arch):
+    """With the classifier and number of blocks of the published file, but of transformers one block."""
+    row = modern()[arch]
+    name = row["source"].removeprefix("timm:")
+    if find_network(arch).tokens:
+        arch = arch.replace(")", ",depth=1)") if "(" in arch else f"{arch}(depth=1)"
+    arguments = parse_architecture(arch).arguments
+    own = {key: value for key, value in arguments.items() if key != "resample"}
+    torch.manual_seed(0)
+    published = timm.create_model(name, pretrained=False, **own)
+    save_file(published.state_dict(), tmp_path / "model.safetensors")
+    read = read_published([tmp_path / "model.safetensors"], "auto", arch)
+    assert all(torch.equal(tensor, published.state_dict()[key]) for key, tensor in read.state.items())
+    classifier = set(published.state_dict()) - set(read.state)
+    assert set(read.dropped) == classifier and all(key.startswith(("head", "fc", "classifier")) for key in classifier)
+    save_tensors(read.state, tmp_path / "converted.safetensors", {"arch": arch})
+    side = int(row["size"] or 224)
+    loaded = load_backbone(tmp_path / "converted.safetensors", arch, row["pool"] or "", side)
+    with torch.inference_mode():
+        assert loaded(torch.rand(1, 3, side, side)).shape == (1, find_network(row["arch"]).width)
 
 
 def full(arch):
