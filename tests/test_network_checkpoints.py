@@ -449,3 +449,24 @@ def test_an_inspection_names_arch_and_readouts(tmp_path):
     assert "unknown" not in str(found)
     found = inspect_checkpoint(tmp_path / "f.pth", "timm:vit_tiny_patch16_42")
     assert not found.loads and "vit_tiny_patch16_42" in found.problem
+
+
+def test_a_network_of_own_code_is_read_strictly(tmp_path):
+    (tmp_path / "net.py").write_text(
+        "from torch import nn\n\n\ndef make():\n"
+        "    return nn.Sequential(nn.Conv2d(3, 8, 4, 4), nn.BatchNorm2d(8), nn.AdaptiveAvgPool2d(1), nn.Flatten())\n"
+    )
+    arch = f"python:{tmp_path}/net.py:make"
+    state = random(arch)
+    torch.save({"model": P(state, "module.")}, tmp_path / "f.pth")
+    read = read_published([tmp_path / "f.pth"], "auto", arch)
+    assert read.prefix == "model.module." and all(torch.equal(read.state[key], state[key]) for key in state)
+    torch.save({key: tensor for key, tensor in state.items() if key != "1.bias"}, tmp_path / "f.pth")
+    with pytest.raises(InputError, match=r"1 tensors of python:.* are missing, first 1\.bias; write"):
+        read_published([tmp_path / "f.pth"], "auto", arch)
+
+
+def test_given_features_have_no_file_of_weights(tmp_path):
+    torch.save(random(SMALL), tmp_path / "f.pth")
+    with pytest.raises(InputError, match="arch: found none"):
+        read_published([tmp_path / "f.pth"], "auto", "none")
