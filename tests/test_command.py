@@ -125,9 +125,22 @@ def test_add_a_model_that_is_elsewhere(call, folder):
     assert call("add", "model", "own", "pretrain:simclr-shapes", "--arch", ARCH)[0] == 0
 
 
+def test_add_weights_of_timm(call, folder):
+    words = ["timm:vit_small_patch16_224.dino", "--pool", "cls-mean", "--size", "448", "--suites", "mine"]
+    code, _, err = call("add", "model", "dino-s", *words)
+    assert code == 0, err
+    row = read_suite(["config/mine.yaml"]).suite.models["dino-s"]
+    assert row["arch"] == "timm:vit_small_patch16_224" and row["norm"] == "imagenet"
+    assert (row["pool"], row["size"], row["format"]) == ("cls-mean", "448", "auto")
+
+
 @pytest.mark.parametrize(
     ("words", "expected"),
     [
+        (["a", "timm:vit_small_patch16_224"], "tag is missing"),
+        (["a", "timm:vit_base_patch32_clip_224.openai"], "QuickGELU"),
+        (["a", "timm:vit_small_patch16_224.dino", "--pool", "token-1"], "token-1"),
+        (["a", "timm:vit_small_patch16_224.dino", "--size", "220"], "224"),
         (["swav", "https://host/a.pth", "--arch", "resnet50"], "'swav'"),
         (["a", "https://host/a.pth"], "'arch'"),
         (["A_b", "https://host/a.pth", "--arch", "resnet50"], "'A_b'"),

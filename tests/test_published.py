@@ -27,6 +27,7 @@ from ssltransfer.analysis.published import (
 )
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import suite_results
+from ssltransfer.files import package_data
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.table import marks
 from ssltransfer.report.tables import all_tables, score_tables
@@ -220,3 +221,32 @@ def test_captions_say_how_many_published_ranks_are_separated(published):
     assert {"Caltech-101", "Flowers", "VOC2007"} <= set(re.split(", |without some tasks of |without ", unknown))
     linear = tables["linear"]
     assert linear.half_widths is None and not linear.tied
+
+
+def test_linear_scores_of_dinov2_stand_beside_measured_ones():
+    printed = published_scores("dinov2")
+    assert printed.groupby("model").size().eq(11).all() and printed["model"].nunique() == 7
+    # Of CUB, which is not evaluated here, and of all 12 datasets, as printed.
+    cub_and_average = {
+        "openclip-vitg14": (89.9, 91.9),
+        "mae-vith14": (57.2, 78.0),
+        "dino-vitb8": (81.7, 85.1),
+        "ibot-vitl16-in22k": (82.1, 86.6),
+        "dinov2-vits14": (88.1, 87.7),
+        "dinov2-vitb14": (89.6, 90.1),
+        "dinov2-vitl14": (90.5, 91.2),
+    }
+    sums = printed.groupby("model")["value"].sum()
+    for model, (cub, average) in cub_and_average.items():
+        assert (sums[model] + cub) / 12 == pytest.approx(average, abs=0.051), model
+    rows = pd.read_csv(package_data("config/models.tsv"), sep="\t", dtype=str, keep_default_na=False)
+    known = set(rows.loc[rows["suites"].eq("modern"), "model"])
+    assert set(printed["model"]) - known == {"openclip-vitg14", "ibot-vitl16-in22k"}
+
+    own = printed[printed["model"].eq("dinov2-vits14")]
+    measured = own.assign(source="measured", value=own["value"] + 1.5, protocol="linear")
+    scores = tidy(pd.concat([measured, own]).to_dict("records"))
+    model = [{"model": "dinov2-vits14", "label": "S", "family": "self-distillation", "source_accuracy": "81.1"}]
+    tables = {table.name: table for table in all_tables(suite_results(scores, model, LABELS, {}, "v2"), True)}
+    assert "claims" not in tables and tables["comparison"].data["difference"].round(9).eq(1.5).all()
+    assert tables["comparison"].data["rerun"].isna().all() and "Rerun" not in tables["comparison-linear"].caption

@@ -4,7 +4,7 @@ import numpy as np
 import pandas as pd
 
 from ssltransfer.analysis.marks import mark_texts
-from ssltransfer.analysis.published import PAPER_SPLITS, PROPERTY_DATASETS, rerun_changes
+from ssltransfer.analysis.published import PAPER_SOURCES, PAPER_SPLITS, PROPERTY_DATASETS, rerun_changes
 from ssltransfer.analysis.tasks import task_matrix
 from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS
@@ -83,7 +83,8 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
         ``half_width`` of the interval of the difference (published and measured ones combined in quadrature; NaN
         where the paper states none, because then half of the noise is unknown), ``verdict`` (agrees, differs, not
         stated without an interval, or not judged),
-        ``rerun`` (of linear scores, what the authors' own changed on the dataset, see `published.rerun_changes`),
+        ``rerun`` (of the paper's linear scores, what its authors' own changed on the dataset, see
+        `published.rerun_changes`),
         ``partial`` and ``shortened`` (see `results.marks`) and ``note`` (why else a cell is not judged).
     """
     measured = scores[scores["source"] == "measured"]
@@ -98,7 +99,8 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
     halves = compared[["half", "half_published"]].to_numpy(float)
     stated = ~np.isnan(halves[:, 1])
     compared["half_width"] = np.where(stated, np.sqrt(np.nansum(halves**2, axis=1)), np.nan)
-    compared["rerun"] = compared["paper"].map(rerun_changes()).where(compared["kind"] == "linear").astype(float)
+    reruns = rerun_changes() if published["source"].isin(PAPER_SOURCES).any() else {}
+    compared["rerun"] = compared["paper"].map(reruns).where(compared["kind"] == "linear").astype(float)
     cells = [tuple(cell) for cell in compared[CELL].itertuples(index=False)]
     for mark in MARKS:
         texts = mark_texts(measured, mark)

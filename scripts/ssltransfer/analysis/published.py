@@ -1,4 +1,4 @@
-"""The published numbers of the paper (resources/published) as rows of the tidy table."""
+"""The published numbers of the paper, and of others under its protocols, as rows of the tidy table."""
 
 from pathlib import Path
 
@@ -9,6 +9,9 @@ from ssltransfer.results.scores import AVERAGE, tidy
 
 FOLDER = package_data("resources/published")
 VERSIONS = ("v1", "v2")
+"""Of the paper; other values of a suite's key `published` are tables of others under its linear protocol."""
+PAPER_SOURCES = tuple(f"published-{version}" for version in VERSIONS)
+"""Values of the column `source` for scores of the paper."""
 
 #: Name in the files -> (id of the dataset, label).
 DATASETS = {
@@ -141,7 +144,7 @@ def text_claims() -> pd.DataFrame:
 
 
 def published_scores(version: str) -> pd.DataFrame:
-    """Read the tables of one version of the paper as tidy rows.
+    """Read the tables of one version of the paper, or the linear scores of another one, as tidy rows.
 
     v1 never printed its values of calibration, perceptual distance, colour and attention; its rows are those of v2
     (``source`` says so).
@@ -149,8 +152,11 @@ def published_scores(version: str) -> pd.DataFrame:
     Parameters
     ----------
     version : str
-        ``v1`` or ``v2``.
+        ``v1`` or ``v2``, or ``dinov2`` (M. Oquab et al., DINOv2, Table 8; models by their id in ``config/models.tsv``).
     """
+    if version not in VERSIONS:
+        others = _manyshot(FOLDER / f"linear_{version}.csv", "linear")
+        return tidy([row | {"source": f"published-{version}"} for row in others])
     rows = _manyshot(FOLDER / f"manyshot_linear_{version}.csv", "linear")
     if version == "v2":
         rows += _manyshot(FOLDER / "manyshot_finetune_v2.csv", "finetune")

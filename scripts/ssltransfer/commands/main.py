@@ -81,14 +81,16 @@ def add() -> None:
 @click.option("--arch", default="", help="Architecture; found in a file on this machine.")
 @click.option("--format", "format_", default="", help="How the file is read; found in a file on this machine.")
 @click.option("--sha256", default="", help="Checksum of the published file.")
-@click.option("--norm", default="", help="Input normalisation: imagenet (default) or none.")
+@click.option("--norm", default="", help="Input normalisation, a row of config/norms.tsv; default: the published one.")
+@click.option("--pool", default="", help="Vector that is read, e.g. cls or mean; default: the network's own readout.")
+@click.option("--size", default="", help="Side of the input in pixels; default: that of the protocol.")
 @click.option("--source-accuracy", default="", help="Percentage, or measured:DATASET.")
 @click.option("--suites", default="", help="Suites that measure it, separated by commas; default: every suite.")
 @click.option("--run", default="", help="Training run that the weights are of.")
 @click.option("--epoch", default="", help="Epoch of the run.")
 @click.option("--table", default="config/models.tsv", show_default=True, help="Table of models.")
 def add_model(model: str, source: str, table: str, format_: str, **cells: str) -> None:
-    """Add MODEL, whose weights are at SOURCE: a file, or a source such as https://..., hf:OWNER/REPOSITORY/FILE."""
+    """Add MODEL, whose weights are at SOURCE: a file, or a source such as https://..., timm:NAME.TAG."""
     from ssltransfer.commands.rows import append_model, model_row
 
     row = model_row(model, source, {**cells, "format": format_})

@@ -7,7 +7,7 @@ import pandas as pd
 from ssltransfer.analysis.comparison import agreement, compare
 from ssltransfer.analysis.correlation import pearson, rounding_interval
 from ssltransfer.analysis.paper_claims import check_claims
-from ssltransfer.analysis.published import printed_averages, printed_correlations, training_details
+from ssltransfer.analysis.published import PAPER_SOURCES, printed_averages, printed_correlations, training_details
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.labels import Labels, joined, setting_label
@@ -20,7 +20,12 @@ PARTS = ("published", "measured", "difference")
 
 
 def paper_tables(results: SuiteResults, labels: Labels) -> list[Table]:
-    """Claims, and measured next to published scores; where nothing was measured, checks of the printed numbers."""
+    """Claims, and measured next to published scores; where nothing was measured, checks of the printed numbers.
+
+    Scores that others published than the paper's authors stand next to measured ones only.
+    """
+    if not results.scores["source"].isin(PAPER_SOURCES).any():
+        return comparison_tables(results, labels)
     claims = claims_table(check_claims(results.scores))
     if (results.scores["source"] == "measured").any():
         return [*comparison_tables(results, labels), claims]
@@ -67,7 +72,8 @@ def _side_by_side(protocol: str, setting: str, compared: pd.DataFrame, labels: L
     kind = compared["kind"].iloc[0]
     rows = [(row, Task(protocol, kind, row.dataset, setting, row.metric)) for row in compared.itertuples()]
     tasks = list(dict.fromkeys(task for _, task in rows))
-    parts = [*PARTS, "rerun"] if kind == "linear" else [*PARTS]
+    rerun = kind == "linear" and compared["rerun"].notna().any()
+    parts = [*PARTS, "rerun"] if rerun else [*PARTS]
     ids = pd.MultiIndex.from_tuples([(*task, part) for task in tasks for part in parts])
     cells = pd.DataFrame(math.nan, index=list(dict.fromkeys(compared["model"])), columns=ids)
     flags, notes = {}, {}
@@ -85,6 +91,8 @@ def _side_by_side(protocol: str, setting: str, compared: pd.DataFrame, labels: L
     title = joined(KINDS[kind].label, labels.suffixes[protocol], setting_label(setting), "next to published")
     caption = "Green: the difference lies inside the stated interval; orange: outside; white: no interval is stated."
     if kind == "linear":
+        caption = "Not judged, because no interval is published."
+    if rerun:
         caption = (
             "Not judged, because the paper states no interval. Rerun: what the authors' own scores changed between v1 "
             "and v2 on the dataset (95th percentile over models); the protocols of the two differ."

@@ -10,7 +10,7 @@ import pandas as pd
 from ssltransfer.analysis.cell_outcomes import cell_outcomes
 from ssltransfer.analysis.label_curves import collect_curves
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
-from ssltransfer.analysis.published import LABELS, merge_models, published_scores
+from ssltransfer.analysis.published import LABELS, VERSIONS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config import Suite
 from ssltransfer.errors import InputError
@@ -58,7 +58,8 @@ def make_tables(
     models, datasets, pretrained_on, conventions, relabelled
         As for `suite_results`.
     published : str
-        Version of the paper (``v1``, ``v2``) whose scores and models are added; empty for none.
+        Version of the paper (``v1``, ``v2``) whose scores and models are added, another table (``dinov2``) whose scores
+        of the suite's models are added, or empty for none.
     suite : Suite, optional
         What the scores have to be measured with; those that differ are left out and listed. It also says how many
         images there should be, and what each model is. Without it all scores are shown.
@@ -84,8 +85,13 @@ def make_tables(
     if check.differences:
         scores = collect_scores(check.shown, promised)
     if published:
-        scores = pd.concat([scores, published_scores(published)], ignore_index=True)
-        models, datasets = merge_models(models), LABELS | datasets
+        printed = published_scores(published)
+        if published in VERSIONS:
+            models, datasets = merge_models(models), LABELS | datasets
+        else:
+            printed = printed[printed["model"].isin([row["model"] for row in models])]
+            datasets = {name: LABELS[name] for name in printed["dataset"].unique()} | datasets
+        scores = pd.concat([scores, printed], ignore_index=True)
     rows = {} if suite is None else suite.models
     own = {model for model, row in rows.items() if row["source"].startswith("file:")}
     results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear, own)

@@ -12,7 +12,7 @@ metric    a key of `METRICS`, which also fixes unit and direction
 value     the number, in the unit of the metric
 low       lower end of the 95 % interval, empty when none was stated
 high      upper end of the 95 % interval
-source    ``measured``, ``published-v1`` or ``published-v2``
+source    ``measured``, ``published-v1``, ``published-v2`` or ``published-dinov2``
 partial   the part of the data that the number was measured on, empty for all of it
 shortened how the training behind the number was shortened, empty where it was not
 interval  how the interval was computed, followed by its level where that is not 0.95, or why there is none
