@@ -201,7 +201,7 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
     """
     content = flatten(load_content(path), path)
     places = find_places(content.shapes, backbone_shapes(arch))
-    place = _choose(path, [place for place in places if place.fits], choice, arch, content)
+    place = choose_place(path, [place for place in places if place.fits], choice, arch, content)
     if place is None:
         raise InputError(f"{path}: {explain_misfit(content, places, arch)}")
     tensors = content.tensors
@@ -232,7 +232,7 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
     return ReadCheckpoint(state, head, dropped, place.prefix)
 
 
-def _choose(path: Path, fitting: list[Place], choice: str, arch: str, content: Content) -> Place | None:
+def choose_place(path: Path, fitting: list[Place], choice: str, arch: str, content: Content) -> Place | None:
     """Return the one place that fits, None if there is none; InputError if several differ."""
     if choice:
         prefix = f"{choice.rstrip('.')}." if choice.rstrip(".") else ""

@@ -12,10 +12,13 @@ from ssltransfer.checkpoints import torch_file
 from ssltransfer.checkpoints.auto import read_auto
 from ssltransfer.checkpoints.byol import read_byol
 from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.checkpoints.module_weights import convert_module
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint
 from ssltransfer.checkpoints.recognition import recognise
 from ssltransfer.checkpoints.simclr import read_simclr
+from ssltransfer.checkpoints.sources import OWN_WEIGHTS
 from ssltransfer.errors import InputError
+from ssltransfer.models.architecture import parse_architecture
 from ssltransfer.models.backbone_file import check_state, expected_state, forward_check
 from ssltransfer.models.resnet import ResNet, build_resnet
 
@@ -37,14 +40,15 @@ def convert(
     folder : Path
         Folder of the files.
     params : mapping
-        ``format`` and ``arch`` (see `read_published`), and the ``version`` of this code.
+        ``format`` and ``arch`` (see `read_published`), the ``version`` of this code, and for a user's own module what
+        `module_weights.convert_module` needs.
     model : str
         Id of the model, for messages.
 
     Returns
     -------
     state : dict of str to Tensor
-        The tensors of the backbone, float32, in torchvision's names.
+        The tensors of the backbone, float32, in the network's own names.
     provenance : dict of str to str
         Header of the converted file: source, SHA-256 of the files, converter, where format ``auto`` found the backbone,
         and the result of `forward_check`.
@@ -52,19 +56,24 @@ def convert(
     Raises
     ------
     InputError
-        If a file has changed since it was fetched, or see `read_published` and `forward_check`.
+        If a file has changed since it was fetched, or see `read_published`, `forward_check` and `convert_module`.
     """
-    published = read_published(manifest_files(manifest, folder), params["format"], params["arch"])
+    files = manifest_files(manifest, folder)
+    if parse_architecture(params["arch"]).kind == "python":
+        published, found = convert_module(files, params, model)
+    else:
+        published = read_published(files, params["format"], params["arch"])
+        found = {"forward": json.dumps(forward_check(published.state, params["arch"], model))}
     prefix = {"prefix": published.prefix} if params["format"].startswith("auto") else {}
     log.info("%d tensors set, %d entries left out", len(published.state), len(published.dropped))
     return published.state, {
-        "source": " ".join(file["source"] for file in manifest["files"]),
+        "source": " ".join(file["source"] for file in manifest["files"]) or OWN_WEIGHTS,
         "files": json.dumps({file["name"]: file["sha256"] for file in manifest["files"]}),
         "arch": params["arch"],
         "converter": f"{params['format']} {params['version']}",
         **prefix,
         "left_out": str(len(published.dropped)),
-        "forward": json.dumps(forward_check(published.state, params["arch"], model)),
+        **found,
     }
 
 

@@ -8,6 +8,9 @@ from urllib.parse import unquote, urlsplit
 from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, file_state, read_json
 
+OWN_WEIGHTS = "module:own"
+"""Source of a user's module that has its weights when its function returns it."""
+
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
 
 
@@ -22,13 +25,16 @@ def parse_checkpoint_source(source: str) -> list[list[Location]]:
     """Parse a source into its alternatives, each a list of files.
 
     Alternatives are separated by blanks and tried in order. ``https://host/model.{index,data}`` names several files;
-    ``hf:OWNER/REPOSITORY/FILE`` is on the Hugging Face hub; ``torchvision:NAME`` is looked up in torchvision.
+    ``hf:OWNER/REPOSITORY/FILE`` is on the Hugging Face hub; ``torchvision:NAME`` is looked up in torchvision. What
+    ``module:own`` names, the weights of a user's module, has no files.
 
     Raises
     ------
     InputError
         If an alternative has none of these forms.
     """
+    if source == OWN_WEIGHTS:
+        return [[]]
     alternatives = [[_locate(address) for address in _expand(text)] for text in source.split()]
     for locations in alternatives:
         names = [location.name for location in locations]

@@ -1,0 +1,77 @@
+"""Features that a user gives instead of a network: joined by image name, or refused in one line."""
+
+import numpy as np
+import pytest
+
+from ssltransfer.errors import InputError
+from ssltransfer.models.given_features import given_file, read_given_features
+
+NAMES = ["a/1.png", "a/2.png", "b/1.png"]
+VALUES = np.arange(6, dtype=np.float32).reshape(3, 2)
+
+
+def save(folder, **arrays):
+    path = folder / "birds.npz"
+    np.savez(path, **{"names": np.array(NAMES), "features": VALUES} | arrays)
+    return path
+
+
+def test_rows_are_joined_by_name(tmp_path):
+    path = save(tmp_path)
+    images = ["b/1.png", "a/1.png", "b/1.png"]  # an index may list an image twice, and lack others
+    found = read_given_features(path, images)
+    assert found.dtype == np.float32
+    np.testing.assert_array_equal(found, VALUES[[2, 0, 2]])
+
+
+@pytest.mark.parametrize("dtype", [np.float16, np.float64])
+def test_other_precisions_are_rounded(tmp_path, dtype):
+    values = np.random.default_rng(0).normal(size=(3, 4)).astype(dtype)
+    np.testing.assert_array_equal(
+        read_given_features(save(tmp_path, features=values), NAMES), values.astype(np.float32)
+    )
+
+
+def test_the_folder_is_a_path_of_the_user(tmp_path, monkeypatch):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    assert given_file("features:~/net", "birds") == tmp_path / "net/birds.npz"
+    assert str(given_file("features:net", "birds")) == "net/birds.npz"
+
+
+@pytest.mark.parametrize(
+    ("arrays", "message"),
+    [
+        (
+            {"names": np.array(["a/1.png", "a/2.png", "c.png"])},
+            "1 of 3 images of the index have no row, first 'b/1.png'",
+        ),
+        ({"names": np.array(["a/1.png", "b/1.png", "b/1.png"])}, "names has 'b/1.png' twice"),
+        ({"names": np.array(NAMES[:2])}, "found 2 names and 3 rows of features"),
+        ({"names": np.arange(3)}, r"names is int64 \(3,\), expected text"),
+        ({"names": np.array(NAMES, dtype=object)}, "not an npz file of plain arrays .* names as text"),
+        (
+            {"features": VALUES[:, 0]},
+            r"features is float32 \(3,\), expected floating-point numbers \(images, features\)",
+        ),
+        ({"features": VALUES.astype(int)}, "features is int64"),
+        ({"features": VALUES[:, :0]}, r"features is float32 \(3, 0\)"),
+        ({"features": np.where(VALUES == 2, np.nan, VALUES)}, "features of 1 images are not finite .* 'a/2.png'"),
+        ({"features": np.full((3, 2), 1e300)}, "features of 3 images are not finite in float32"),
+    ],
+)
+def test_unfit_features_are_refused(tmp_path, arrays, message):
+    with pytest.raises(InputError, match=rf"birds\.npz.*{message}") as error:
+        read_given_features(save(tmp_path, **arrays), NAMES)
+    assert "\n" not in str(error.value)
+
+
+def test_unfit_files_are_refused(tmp_path):
+    path = tmp_path / "birds.npz"
+    with pytest.raises(InputError, match=r"birds\.npz is not a file; save the arrays"):
+        read_given_features(path, NAMES)
+    np.savez(path, features=VALUES)
+    with pytest.raises(InputError, match="found the arrays features; expected names and features"):
+        read_given_features(path, NAMES)
+    path.write_bytes(path.read_bytes()[:100])
+    with pytest.raises(InputError, match="not an npz file of plain arrays"):
+        read_given_features(path, NAMES)
