@@ -1,9 +1,10 @@
 """Bring features that the user gives into the order of the index of their dataset."""
 
+from ssltransfer.checkpoints.sources import given_file
 from ssltransfer.datasets.index import read_index
 from ssltransfer.files import write_json
 from ssltransfer.jobs import JobUsage, job
-from ssltransfer.models.given_features import describe_given_features, given_file, read_given_features
+from ssltransfer.models.given_features import describe_given_features, read_given_features
 from ssltransfer.row_file import save_array
 
 with job(snakemake.log[0]):

@@ -3,8 +3,9 @@
 import numpy as np
 import pytest
 
+from ssltransfer.checkpoints.sources import given_file
 from ssltransfer.errors import InputError
-from ssltransfer.models.given_features import given_file, read_given_features
+from ssltransfer.models.given_features import read_given_features
 
 NAMES = ["a/1.png", "a/2.png", "b/1.png"]
 VALUES = np.arange(6, dtype=np.float32).reshape(3, 2)

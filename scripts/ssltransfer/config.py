@@ -53,6 +53,8 @@ EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
 """Source -> kinds that its datasets serve besides those of their task."""
 
 
+FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
+"""Kinds of protocols that need the features of a model alone."""
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
 """Source whose index has one image in several rows -> the source of the same images without repeats."""
 
@@ -384,6 +386,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     _cross_check_tasks(suite)
     _cross_check_models(suite, models, located("models"))
     _cross_check_models_of(suite)
+    _cross_check_given_features(suite)
     return suite
 
 
@@ -516,8 +519,50 @@ def _check_members(suite: Suite, text: str, where: str) -> None:
             raise InputError(f"{where}: source names {member.dataset!r}, which has no images of its own ({kind})")
 
 
+def _check_own(row: dict, where: str) -> None:
+    """Check a row of a user's module (arch ``python:``) or of given features (arch ``none``); InputError otherwise."""
+    arch, source = (row[column].partition(":")[0] for column in ("arch", "source"))
+    if (arch == "none") != (source == "features"):
+        raise InputError(
+            f"{where}: arch is {row['arch']!r} and source {row['source']!r}; given features have arch none and source "
+            "features:FOLDER, networks have neither"
+        )
+    if source == "module" and (arch != "python" or row["source"] != "module:own"):
+        raise InputError(
+            f"{where}: source is {row['source']!r}, expected module:own, with an arch python:FILE.py:FUNCTION that "
+            "returns a module with its weights"
+        )
+    if arch == "python" and row["format"].partition(":")[0] not in ("auto", ""):
+        raise InputError(f"{where}: format is {row['format']!r}, which is one of ResNets; leave the cell empty")
+    empty = {"features": ("format", "sha256", "pool", "size"), "module": ("format", "sha256")}.get(source, ())
+    if filled := [column for column in empty if row[column]]:
+        raise InputError(
+            f"{where}: {filled[0]} is {row[filled[0]]!r}, but source {row['source']} has no file that it could be of; "
+            "leave the cell empty"
+        )
+
+
+def _cross_check_given_features(suite: Suite) -> None:
+    """Require that models without a network are evaluated by protocols of features alone, of which there is one set."""
+    for cell in suite.cells():
+        if suite.models[cell.model]["arch"] != "none":
+            continue
+        kind, settings = suite.kind(cell.protocol), suite.settings(cell.protocol)
+        if kind not in FROZEN_KINDS:
+            reason = f"and {kind} needs a network"
+        elif settings.get("normalisation") in BOTH_NORMS:
+            reason = f"and normalisation {settings['normalisation']} needs those of two inputs"
+        else:
+            continue
+        raise InputError(
+            f"config: tasks.{cell.protocol}: of model {cell.model!r} only features are given (arch none), {reason}; "
+            f"list the other models under models_of.{cell.protocol}"
+        )
+
+
 def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -> None:
     for name, row in all_models.items():
+        _check_own(row, f"{path}, row {name!r}")
         kind, _, recipe = row["source"].partition(":")
         if kind == "pretrain" and row["format"]:
             raise InputError(

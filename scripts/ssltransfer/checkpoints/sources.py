@@ -11,6 +11,9 @@ from ssltransfer.files import expand_path, file_state, read_json
 OWN_WEIGHTS = "module:own"
 """Source of a user's module that has its weights when its function returns it."""
 
+FEATURES = "features:"
+"""Beginning of the source of features that are given instead of a network; their folder follows."""
+
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
 
 
@@ -49,6 +52,11 @@ def local_files(source: str) -> list[str]:
     """Paths of the files of a source that are said to be on this machine."""
     addresses = [address for text in source.split() for address in _expand(text)]
     return [expand_path(address.removeprefix("file:")) for address in addresses if address.startswith("file:")]
+
+
+def given_file(source: str, dataset: str) -> Path:
+    """Return the path of the given features of a dataset below the folder of a source ``features:FOLDER``."""
+    return Path(expand_path(source.removeprefix(FEATURES)), f"{dataset}.npz")
 
 
 def local_state(source: str) -> dict[str, list[int]]:

@@ -8,18 +8,10 @@ from typing import Any
 import numpy as np
 
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.files import expand_path, file_hash
+from ssltransfer.files import file_hash
 from ssltransfer.jobs import JobUsage, package_versions
 
 log = logging.getLogger(__name__)
-
-PREFIX = "features:"
-"""Beginning of the source of such a model; the folder follows."""
-
-
-def given_file(source: str, dataset: str) -> Path:
-    """Return the path of the features of a dataset below the folder of a source ``features:FOLDER``."""
-    return Path(expand_path(source.removeprefix(PREFIX)), f"{dataset}.npz")
 
 
 def read_given_features(path: Path, images: Sequence[str]) -> np.ndarray:

@@ -178,7 +178,7 @@ def _belongs(log: str, cells: set, suite: str, datasets: set[str]) -> bool:
     """Whether a job of this suite wrote the log; those of other suites and earlier models are in the same folders."""
     rule, first, *others = log.split("/")
     known = {"model": {model for _, model, _ in cells}, "dataset": datasets, "suite": {suite}}
-    if rule == "extract_features":
+    if rule in ("extract_features", "import_features"):
         return first in known["model"] and others[0] in datasets
     if len(others) == 2:
         return (first, *others) in cells
