@@ -28,6 +28,7 @@ TOY = {
     "shapes": "digits",
     "results/demo": "results/toy",
     "\\tdemo\\t": "\\ttoy\\t",
+    "\\tdemo\\n": "\\ttoy\\n",
     "ways: 10": "ways: 10\n    episodes: 20",
 }
 
