@@ -101,7 +101,7 @@ def test_add_your_own_module(finished, tmp_path):
     torch.save(nn.Sequential(*layers).state_dict(), tmp_path / "my-net.pth")
     output = follow("add-your-own-module", folder, tmp_path)
     assert "Report: results/toy/report.html" in output and "rule pretrain_model" not in output
-    assert table(folder).count("my-net,") == 2 + 1 + 2  # linear, few-shot, calibration
+    assert table(folder).count("my-net,") == 2 + 1 + 3  # linear, few-shot, calibration
     score = json.loads((folder / "results/scores/toy-linear/my-net/digits.json").read_text())
     assert score["checkpoint"]["network"] == {"width": 16, "strides": [4], "channels": [16]}
     report = (folder / "results/toy/report.html").read_text()
@@ -110,7 +110,8 @@ def test_add_your_own_module(finished, tmp_path):
     with (folder / "nets/mine.py").open("a") as file:
         file.write("\n# another network\n")
     again = {rule for rule, model in planned(folder) if model}
-    assert again == {"convert_checkpoint", "extract_features", "evaluate_linear", "evaluate_fewshot"}
+    evaluations = {"evaluate_linear", "evaluate_fewshot", "evaluate_calibration"}
+    assert again == {"convert_checkpoint", "extract_features"} | evaluations
 
 
 def test_add_features(finished, tmp_path):
