@@ -28,6 +28,7 @@ from ssltransfer.checkpoints.sources import (
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.models.backbone_file import forward_check, load_backbone
+from ssltransfer.models.model_row import check_weights
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.results.tensor_header import read_provenance
@@ -606,6 +607,12 @@ def test_sources():
     assert [location.name for location in several] == ["m.index", "m.data-00000-of-00001"]
     [[hub]] = parse_checkpoint_source("hf:owner/repo/folder/w.pth")
     assert hub == Location("https://huggingface.co/owner/repo/resolve/main/folder/w.pth", "w.pth")
+    [[hub]] = parse_checkpoint_source("hf:owner/repo@v1.0/folder/w.pth")
+    assert hub == Location("https://huggingface.co/owner/repo/resolve/v1.0/folder/w.pth", "w.pth")
+    [[weights]] = parse_checkpoint_source("timm:vit_small_patch16_224.dino")
+    assert weights.address == "https://huggingface.co/timm/vit_small_patch16_224.dino/resolve/main/model.safetensors"
+    [[weights]] = parse_checkpoint_source("timm:vit_huge_patch14_gap_224.in1k_ijepa")  # not on the hub
+    assert weights.address == "https://dl.fbaipublicfiles.com/ijepa/IN1K-vit.h.14-300e.pth.tar"
     [[vision]] = parse_checkpoint_source("torchvision:ResNet50_Weights.IMAGENET1K_V1")
     assert vision.name == "resnet50-0676ba61.pth"
 
@@ -627,10 +634,53 @@ def test_sources_that_name_no_file_of_their_own_are_refused(source):
     assert "\n" not in str(error.value)
 
 
-@pytest.mark.parametrize("source", ["hf:owner/repo", "ftp://h/x", "w.pth", "https://host/", "torchvision:ResNet51.V1"])
+@pytest.mark.parametrize(
+    "source",
+    ["hf:owner/repo", "hf:owner/repo@main", "hf:owner/@v1/w", "ftp://h/x", "w.pth", "https://host/"]
+    + ["torchvision:ResNet51.V1"],
+)
 def test_unknown_sources_are_refused(source):
     with pytest.raises(InputError, match="source '"):
         parse_checkpoint_source(source)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("vit_small_patch16_224", ["tag is missing", "timm:vit_small_patch16_224.dino"]),
+        ("vit_small_patch16_224.dyno", ["'dyno'", "dino"]),
+        ("vit_smal_patch16_224.dino", ["nearest names", "vit_small_patch16_224"]),
+        ("nothing-alike", ["nothing-alike"]),
+    ],
+)
+def test_unknown_weights_of_timm_name_the_nearest(name, words):
+    with pytest.raises(InputError, match=f"source timm:{name}") as error:
+        parse_checkpoint_source(f"timm:{name}")
+    assert all(word in str(error.value) for word in words) and "\n" not in str(error.value)
+
+
+PLAIN, QUICK = "timm:vit_base_patch32_clip_224", "timm:vit_base_patch32_clip_quickgelu_224"
+
+
+@pytest.mark.parametrize(
+    ("source", "arch", "right"),
+    [
+        ("timm:vit_base_patch32_clip_224.openai", PLAIN, QUICK),
+        ("timm:vit_base_patch32_clip_quickgelu_224.openai", PLAIN, QUICK),
+        ("https://host/x hf:timm/vit_base_patch32_clip_224.openai@main/model.safetensors", PLAIN, QUICK),
+        ("timm:vit_base_patch32_clip_224.laion2b", QUICK, PLAIN),
+    ],
+)
+def test_weights_and_arch_have_one_activation(source, arch, right):
+    check_weights(source, right)
+    with pytest.raises(InputError, match=f"QuickGELU|GELU.*write arch {right}$"):
+        check_weights(source, arch)
+
+
+def test_weights_that_timm_does_not_list_have_any_activation():
+    for source in ("hf:me/clip/model.safetensors", "https://host/x", "file:/x", "timm:vit_small_patch16_224.dino"):
+        check_weights(source, "timm:vit_small_patch16_224")
+    check_weights("timm:nonsense", "resnet50")
 
 
 @pytest.fixture

@@ -24,6 +24,16 @@ class Handler(BaseHTTPRequestHandler):
     def do_GET(self):
         count = self.server.counts[self.path] = self.server.counts.get(self.path, 0) + 1
         kind = self.path.strip("/").split("/")[0]
+        token = self.headers.get("Authorization")
+        self.server.tokens.append((kind, token))
+        if kind == "owner" and token != "Bearer good":
+            self.send_error(403 if token else 401)
+            return
+        if kind == "owner":
+            self.send_response(302)
+            self.send_header("Location", f"http://localhost:{self.server.server_port}/store")
+            self.end_headers()
+            return
         if kind == "missing" or (kind == "flaky" and count < 3):
             self.send_error(404 if kind == "missing" else 500)
             return
@@ -38,7 +48,7 @@ class Handler(BaseHTTPRequestHandler):
 @pytest.fixture(scope="module")
 def server():
     server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    server.counts = {}
+    server.counts, server.tokens = {}, []
     thread = threading.Thread(target=server.serve_forever, daemon=True)
     thread.start()
     yield server
@@ -120,3 +130,38 @@ def test_full_disk(fetch, tmp_path, monkeypatch):
     with pytest.raises(InputError, match="No space left on device"):
         fetch("good")
     assert not only_file(tmp_path)
+
+
+GATED = "owner/repo/resolve/main/model.safetensors"
+
+
+@pytest.fixture
+def hub(server, monkeypatch):
+    """The local server as the hub, without a token."""
+    monkeypatch.delenv(module.TOKEN, raising=False)
+    monkeypatch.setattr(module, "HUB", f"http://127.0.0.1:{server.server_port}")
+    server.tokens.clear()
+    return server
+
+
+def test_a_gated_repository_says_how_to_log_in(hub, fetch, monkeypatch):
+    page = f"{module.HUB}/owner/repo,"
+    with pytest.raises(InputError, match=f"answers 401: .*HF_TOKEN is not set; accept its terms at {page}") as error:
+        fetch(GATED)
+    assert "\n" not in str(error.value) and hub.counts == {f"/{GATED}": 1}, "tried once"
+    monkeypatch.setenv(module.TOKEN, "bad")
+    with pytest.raises(InputError, match="answers 403: .*the token in HF_TOKEN may not read it; accept") as error:
+        fetch(GATED)
+    assert "bad" not in str(error.value)
+
+
+def test_the_token_goes_to_the_hub_alone(hub, fetch, monkeypatch, tmp_path):
+    monkeypatch.setenv(module.TOKEN, "good")
+    fetch(GATED)
+    assert only_file(tmp_path) == ["file.bin"]
+    assert hub.tokens == [("owner", "Bearer good"), ("store", None)]
+    (tmp_path / "file.bin").unlink()
+    monkeypatch.setattr(module, "HUB", "https://huggingface.co")
+    hub.tokens.clear()
+    fetch("good")
+    assert hub.tokens == [("good", None)]

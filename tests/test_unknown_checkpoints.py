@@ -524,14 +524,14 @@ def test_shapes_are_those_of_the_network(arch):
 
 
 NETWORKS = {
-    "resnet18": ("ResNet-18", ""),
-    "resnet34": ("ResNet-34", ""),
+    "resnet18": ("ResNet-18", "timm:resnet18"),
+    "resnet34": ("ResNet-34", "timm:resnet34"),
     "resnet50": ("ResNet-50", "resnet50"),
     "resnet101": ("ResNet-101", "resnet-3x4x23x3-w64"),
     "resnet152": ("ResNet-152", "resnet-3x8x36x3-w64"),
-    "wide_resnet50_2": ("Wide ResNet-50-2", ""),
-    "resnext50_32x4d": ("ResNeXt-50 32x4d", ""),
-    "resnext101_64x4d": ("ResNeXt-101 64x4d", ""),
+    "wide_resnet50_2": ("Wide ResNet-50-2", "timm:wide_resnet50_2"),
+    "resnext50_32x4d": ("ResNeXt-50 32x4d", "timm:resnext50_32x4d"),
+    "resnext101_64x4d": ("ResNeXt-101 64x4d", "timm:resnext101_64x4d"),
     "vit_b_16": ("ViT-B/16", ""),
     "vit_l_32": ("ViT-L/32", ""),
     "convnext_tiny": ("ConvNeXt", ""),

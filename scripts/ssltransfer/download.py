@@ -6,6 +6,7 @@ what to do.
 """
 
 import logging
+import os
 import sys
 import time
 from collections.abc import Callable, Iterable
@@ -22,6 +23,9 @@ log = logging.getLogger(__name__)
 
 ATTEMPTS = 3
 TIMEOUT = 60.0
+HUB = "https://huggingface.co"
+TOKEN = "HF_TOKEN"
+"""Environment variable with an access token of the hub, which is sent there alone."""
 
 
 def check_file(path: Path, *, size: int | None = None, sha256: str = "", md5: str = "") -> None:
@@ -101,7 +105,7 @@ def download(
             try:
                 _transfer(url, target, check, progress)
             except (requests.RequestException, OSError, InputError) as error:
-                reason = f"{url}: {first_line(error)}"
+                reason = f"{url}: {_explain(url, error)}"
                 log.warning("attempt %d, %s", attempt + 1, reason)
                 if _is_final(error):
                     break
@@ -121,12 +125,33 @@ def _transfer(url: str, target: Path, check: Callable[[Path], None], progress: b
             known_hash=None,
             fname=incoming.name,
             path=target.parent,
-            downloader=pooch.HTTPDownloader(progressbar=progress and sys.stderr.isatty(), timeout=TIMEOUT),
+            downloader=pooch.HTTPDownloader(
+                progressbar=progress and sys.stderr.isatty(), timeout=TIMEOUT, headers=_headers(url)
+            ),
         )
         check(incoming)
         incoming.replace(target)
     finally:
         incoming.unlink(missing_ok=True)
+
+
+def _headers(url: str) -> dict[str, str]:
+    """Headers of a request; requests takes the token off where the hub sends it on to another host."""
+    token = os.environ.get(TOKEN, "")
+    return {"Authorization": f"Bearer {token}"} if token and url.startswith(f"{HUB}/") else {}
+
+
+def _explain(url: str, error: Exception) -> str:
+    """Say in one line why a transfer failed; of repositories that the hub does not give to everybody, what to do."""
+    refused = isinstance(error, requests.HTTPError) and error.response is not None and error.response.status_code
+    if refused not in (401, 403) or not url.startswith(f"{HUB}/"):
+        return first_line(error)
+    page = url.partition("/resolve/")[0]
+    token = f"the token in {TOKEN} may not read it" if os.environ.get(TOKEN) else f"{TOKEN} is not set"
+    return (
+        f"the hub answers {refused}: the repository is not there or is gated, and {token}; accept its terms at {page}, "
+        f"and set the environment variable {TOKEN} to a token from {HUB}/settings/tokens"
+    )
 
 
 def _is_final(error: Exception) -> bool:

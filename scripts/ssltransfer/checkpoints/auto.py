@@ -1,4 +1,4 @@
-"""Format ``auto``: find the backbone in a torch or safetensors file of unknown layout, strictly.
+"""Format ``auto``: find a residual network in a torch or safetensors file of unknown layout, strictly.
 
 A file is a tree of mappings with tensors at its ends. Each tensor has one full name: the keys that lead to it, joined
 by dots. The backbone is where **all** tensors of the architecture stand behind one beginning of these names (the
@@ -7,10 +7,10 @@ prefix), whatever wraps or surrounds it, for example ``state_dict.module.encoder
 
 import logging
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
@@ -72,6 +72,9 @@ class Place:
         return f"auto:{self.prefix or '.'}"
 
 
+Found = TypeVar("Found", bound=Place)
+
+
 @dataclass
 class Content:
     """What a file holds.
@@ -97,7 +100,7 @@ class Content:
 
     def has_values(self, place: Place) -> bool:
         """Whether all tensors of a place hold plain values."""
-        return all(_has_values(self.tensors[full]) for full in place.names.values())
+        return all(has_values(self.tensors[full]) for full in place.names.values())
 
 
 def flatten(content: Any, path: Path) -> Content:
@@ -206,7 +209,7 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
         raise InputError(f"{path}: {explain_misfit(content, places, arch)}")
     tensors = content.tensors
     state = {name: tensors[full] for name, full in place.names.items()}
-    if wrong := [full for full in place.names.values() if not _has_values(tensors[full])]:
+    if wrong := [full for full in place.names.values() if not has_values(tensors[full])]:
         raise InputError(f"{path}: {shown(wrong[:1])} holds no values in plain memory; save the weights themselves")
     weight, bias = (tensors.get(f"{place.prefix}fc.{entry}") for entry in ("weight", "bias"))
     head = None
@@ -219,20 +222,26 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
         head = (weight, bias)
     taken = set(place.names.values())
     dropped = [name for name in tensors if name not in taken]
-    log.info("backbone: the tensors behind %r", place.prefix)
-    if content.beside:
-        log.info("left out: %s, which are not tensors", shown(_tops(content.beside), 20))
-    log_dropped(dropped, group=lambda name: _group(name, place.prefix))
-    for name in dropped:
-        if name.rpartition(".")[2] in _STATISTICS and tensors[name].numel() == 3 and _has_values(tensors[name]):
-            values = ", ".join(f"{value:.4g}" for value in tensors[name].flatten().tolist())
-            log.warning(
-                "left out: %s (%s); the network normalised its own input: compare the column norm", name, values
-            )
+    log_left_out(content, dropped, place.prefix)
     return ReadCheckpoint(state, head, dropped, place.prefix)
 
 
-def choose_place(path: Path, fitting: list[Place], choice: str, arch: str, content: Content) -> Place | None:
+def log_left_out(content: Content, dropped: list[str], prefix: str) -> None:
+    """Log what is left out of a file whose backbone stands behind `prefix`; `dropped` are its other tensors."""
+    log.info("backbone: the tensors behind %r", prefix)
+    if content.beside:
+        log.info("left out: %s, which are not tensors", shown(_tops(content.beside), 20))
+    log_dropped(dropped, group=lambda name: _group(name, prefix))
+    for name in dropped:
+        tensor = content.tensors[name]
+        if name.rpartition(".")[2] in _STATISTICS and tensor.numel() == 3 and has_values(tensor):
+            values = ", ".join(f"{value:.4g}" for value in tensor.flatten().tolist())
+            log.warning(
+                "left out: %s (%s); the network normalised its own input: compare the column norm", name, values
+            )
+
+
+def choose_place(path: Path, fitting: Sequence[Found], choice: str, arch: str, content: Content) -> Found | None:
     """Return the one place that fits, None if there is none; InputError if several differ."""
     if choice:
         prefix = f"{choice.rstrip('.')}." if choice.rstrip(".") else ""
@@ -262,10 +271,11 @@ def _same(one: Place, other: Place, tensors: Mapping[str, Tensor]) -> bool:
 
 
 def _equal(one: Tensor, other: Tensor) -> bool:
-    return _has_values(one) and _has_values(other) and one.dtype == other.dtype and torch.equal(one, other)
+    return has_values(one) and has_values(other) and one.dtype == other.dtype and torch.equal(one, other)
 
 
-def _has_values(tensor: Tensor) -> bool:
+def has_values(tensor: Tensor) -> bool:
+    """Whether a tensor holds plain values in memory."""
     return tensor.layout == torch.strided and tensor.device.type == "cpu"
 
 
@@ -287,7 +297,7 @@ def explain_misfit(content: Content, places: list[Place], arch: str) -> str:
     networks = recognise(content.shapes)
     others = [network for network in networks if not network.has_arch(arch)]
     if others and len(others) == len(networks):
-        return f"{_describe(others)}, not those of {arch}; {_advice(others)}"
+        return f"{_describe(others)}, not those of {arch}; {advise(others)}"
     if not places:
         return (
             f"no tensors look like {arch}; found {shown(content.tensors)}; write the arch that the weights were "
@@ -325,6 +335,11 @@ def no_tensors(content: Content) -> str:
     return f"found no tensors, but {found}; name a file that holds a state dict: {SAVE_STATE_DICT}"
 
 
+def describe_networks(networks: list[Network]) -> str:
+    """Say which networks a file holds, and what to write for them."""
+    return f"{_describe(networks)}; {advise(networks)}"
+
+
 def _describe(networks: list[Network]) -> str:
     first = networks[0]
     where = f"behind {first.prefix!r} " if first.prefix else ""
@@ -338,7 +353,11 @@ def _article(title: str) -> str:
     return f"{'an' if title[0] in 'AEI' else 'a'} {title}"
 
 
-def _advice(networks: list[Network]) -> str:
+def advise(networks: list[Network]) -> str:
+    """Say what to write for networks that a file holds."""
     if arches := dict.fromkeys(network.arch for network in networks if network.arch):
         return f"write arch {' or '.join(arches)}"
-    return "this release evaluates ResNets of bottleneck blocks (arch resnet50, or resnet-AxBxCxD-wN)"
+    return (
+        "write the arch of this network, as timm:NAME, or where it cannot be read under these names the same weights "
+        "from timm (source timm:NAME.TAG)"
+    )

@@ -4,13 +4,15 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 
 from ssltransfer.checkpoints.auto import Content, explain_misfit, find_places, flatten, no_tensors
+from ssltransfer.checkpoints.auto_network import find_network_places, find_target
 from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.file_kind import file_kind, refuse_pages
 from ssltransfer.checkpoints.recognition import Network, recognise
 from ssltransfer.checkpoints.torch_file import load_content
 from ssltransfer.errors import InputError
-from ssltransfer.models.architecture import ARCH_PATTERN, backbone_shapes
+from ssltransfer.models.architecture import backbone_shapes, is_resnet, parse_architecture
 from ssltransfer.models.backbone_file import forward_check
+from ssltransfer.models.timm_catalog import find_network
 from ssltransfer.safe_pickle import shown
 
 _KINDS = {
@@ -41,6 +43,8 @@ class Inspection:
         Cells of `models.tsv` that read the file; empty if none do.
     left_out : int
         Number of tensors that this reading leaves out.
+    readout : str
+        What the column `pool` may be, for networks of timm.
     problem : str
         Why the file cannot be read, with what to do; empty if it can.
     """
@@ -54,6 +58,7 @@ class Inspection:
     arch: str = ""
     format: str = ""
     left_out: int = 0
+    readout: str = ""
     problem: str = ""
 
     @property
@@ -78,6 +83,8 @@ class Inspection:
             lines.append(f"  beside the tensors: {shown(self.beside, 10)}")
         if self.loads:
             lines.append(f"  loads as arch {self.arch}, format {self.format}; {self.left_out} tensors are left out")
+            if self.readout:
+                lines.append(f"  {self.readout}")
             lines.append(f"  row of config/models.tsv: {self.row()!r}")
         else:
             lines.append(f"  does not load: {self.problem.removeprefix(f'{self.path}: ')}")
@@ -105,8 +112,11 @@ def inspect_checkpoint(path: Path, arch: str = "", format: str = "auto") -> Insp
         return Inspection(path, 0, "", problem=f"{path} {what}; write the path of a file of weights")
     size, kind = path.stat().st_size, file_kind(path)
     kind = _KINDS.get(kind, "a pickle" if kind == "pickle" else kind)
-    if arch and not ARCH_PATTERN.fullmatch(arch):
-        return Inspection(path, size, kind, problem=f"arch {arch!r} is unknown; write resnet50 or resnet-AxBxCxD-wN")
+    try:
+        if arch:
+            parse_architecture(arch)
+    except InputError as error:
+        return Inspection(path, size, kind, problem=str(error))
     if not format.startswith("auto"):
         return _read(Inspection(path, size, kind), arch or "resnet50", format)
     try:
@@ -128,12 +138,28 @@ def _read_auto(found: Inspection, content: Content, arch: str, format: str) -> I
         return _read(found, arch, format)
     known = dict.fromkeys(network.arch for network in networks if network.arch)
     for name in known:
-        if any(place.fits and content.has_values(place) for place in find_places(shapes, backbone_shapes(name))):
+        if _fits(content, name):
+            return _read(found, name, format)
+    for name in known:
+        if not is_resnet(name):
             return _read(found, name, format)
     arch = next(iter(known), "resnet50")
     return replace(
         found, problem=f"{found.path}: {explain_misfit(content, find_places(shapes, backbone_shapes(arch)), arch)}"
     )
+
+
+def _fits(content: Content, arch: str) -> bool:
+    """Whether a network stands somewhere in a file; False also where it cannot be built."""
+    try:
+        places = (
+            find_places(content.shapes, backbone_shapes(arch))
+            if is_resnet(arch)
+            else find_network_places(content.tensors, find_target(arch))
+        )
+    except InputError:
+        return False
+    return any(place.fits and content.has_values(place) for place in places)
 
 
 def _read(found: Inspection, arch: str, format: str) -> Inspection:
@@ -142,4 +168,15 @@ def _read(found: Inspection, arch: str, format: str) -> Inspection:
         forward_check(published.state, arch, str(found.path))
     except InputError as error:
         return replace(found, problem=str(error))
-    return replace(found, arch=arch, format=format, left_out=len(published.dropped))
+    return replace(found, arch=arch, format=format, left_out=len(published.dropped), readout=_readout(arch))
+
+
+def _readout(arch: str) -> str:
+    """Say which vectors can be read from a network of timm."""
+    if not arch.startswith(("timm:", "torchvision:")):
+        return ""
+    network = find_network(arch)
+    if not network.tokens:
+        return f"pool: empty, the network's own readout ({network.width} values)"
+    tokens = "cls, mean, cls-mean" if network.class_token else "mean"
+    return f"pool: empty for the network's own readout ({network.width} values), or {tokens}, layers-N"

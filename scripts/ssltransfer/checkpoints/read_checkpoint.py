@@ -12,7 +12,7 @@ log = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class ReadCheckpoint:
-    """Tensors of a published checkpoint, in torchvision's names and layout.
+    """Tensors of a published checkpoint, in the names and layout of the network.
 
     Attributes
     ----------
@@ -24,12 +24,15 @@ class ReadCheckpoint:
         Original names of everything that was left out on purpose.
     prefix : str
         Beginning of the names of the backbone, where format ``auto`` found it.
+    precision : str
+        Type of tensors that were widened to float32; empty if none were.
     """
 
     state: dict[str, Tensor]
     head: tuple[Tensor, Tensor] | None
     dropped: list[str]
     prefix: str = ""
+    precision: str = ""
 
 
 def log_dropped(names: Iterable[str], group: Callable[[str], str]) -> None:

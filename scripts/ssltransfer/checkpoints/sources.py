@@ -7,6 +7,7 @@ from urllib.parse import unquote, urlsplit
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, file_state, read_json
+from ssltransfer.models.timm_catalog import find_weights
 
 OWN_WEIGHTS = "module:own"
 """Source of a user's module that has its weights when its function returns it."""
@@ -14,6 +15,7 @@ OWN_WEIGHTS = "module:own"
 FEATURES = "features:"
 """Beginning of the source of features that are given instead of a network; their folder follows."""
 
+_HUB_FILE = re.compile(r"([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?/(\S+)")
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
 
 
@@ -28,8 +30,10 @@ def parse_checkpoint_source(source: str) -> list[list[Location]]:
     """Parse a source into its alternatives, each a list of files.
 
     Alternatives are separated by blanks and tried in order. ``https://host/model.{index,data}`` names several files;
-    ``hf:OWNER/REPOSITORY/FILE`` is on the Hugging Face hub; ``torchvision:NAME`` is looked up in torchvision. What
-    ``module:own`` names, the weights of a user's module, has no files.
+    ``hf:OWNER/REPOSITORY/FILE`` is on the Hugging Face hub, with ``@REVISION`` behind the repository if not the newest
+    is meant; ``timm:NAME.TAG`` is the hub's file of weights that timm publishes, else its authors';
+    ``torchvision:NAME`` is looked up in torchvision. What ``module:own`` names, the weights of a user's
+    module, has no files.
 
     Raises
     ------
@@ -91,17 +95,21 @@ def _expand(text: str) -> list[str]:
 def _locate(text: str) -> Location:
     kind, _, rest = text.partition(":")
     if kind == "hf":
-        owner, _, path = rest.partition("/")
-        repository, _, file = path.partition("/")
-        if not (owner and repository and file):
-            raise InputError(f"source {text!r}: write hf:OWNER/REPOSITORY/FILE")
-        text = f"https://huggingface.co/{owner}/{repository}/resolve/main/{file}"
+        match = _HUB_FILE.fullmatch(rest)
+        if match is None:
+            raise InputError(f"source {text!r}: write hf:OWNER/REPOSITORY/FILE, or hf:OWNER/REPOSITORY@REVISION/FILE")
+        text = _hub_url(match[1], match[3], match[2] or "main")
+    elif kind == "timm":
+        weights = find_weights(rest)
+        text = _hub_url(weights.repository, "model.safetensors") if weights.repository else weights.url
     elif kind == "torchvision":
         text = _torchvision_url(rest, text)
     elif kind == "file":
         return Location(f"file:{expand_path(rest)}", PurePosixPath(rest).name)
     elif kind not in ("http", "https"):
-        raise InputError(f"source {text!r}: write a URL, file:PATH, hf:OWNER/REPOSITORY/FILE or torchvision:NAME")
+        raise InputError(
+            f"source {text!r}: write a URL, file:PATH, hf:OWNER/REPOSITORY/FILE, timm:NAME.TAG or torchvision:NAME"
+        )
     try:
         name = PurePosixPath(unquote(urlsplit(text).path)).name
     except ValueError as error:
@@ -109,6 +117,10 @@ def _locate(text: str) -> Location:
     if not name:
         raise InputError(f"source {text!r}: the address ends in no file name; write that of a file")
     return Location(text, name)
+
+
+def _hub_url(repository: str, file: str, revision: str = "main") -> str:
+    return f"https://huggingface.co/{repository}/resolve/{revision}/{file}"
 
 
 def _torchvision_url(name: str, text: str) -> str:

@@ -88,7 +88,7 @@ def add() -> None:
 @click.option("--epoch", default="", help="Epoch of the run.")
 @click.option("--table", default="config/models.tsv", show_default=True, help="Table of models.")
 def add_model(model: str, source: str, table: str, format_: str, **cells: str) -> None:
-    """Add MODEL, whose weights are at SOURCE: a file, or a source such as https://..., hf:OWNER/REPOSITORY/FILE."""
+    """Add MODEL, whose weights are at SOURCE: a file, or a source such as https://..., timm:NAME.TAG."""
     from ssltransfer.commands.rows import append_model, model_row
 
     row = model_row(model, source, {**cells, "format": format_})

@@ -8,12 +8,14 @@ from ssltransfer.datasets import READ_KINDS, Source, location, parse_dataset_sou
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 
-SOURCE_KINDS = ("http", "https", "file", "hf", "torchvision", "pretrain")
+SOURCE_KINDS = ("http", "https", "file", "hf", "timm", "torchvision", "pretrain")
 """Beginnings of the sources of models; other text is a path."""
 
 
 def model_row(model: str, source: str, cells: Mapping[str, str]) -> dict[str, str]:
     """Return the row of a model; of a file on this machine, `arch` and `format` are found if they are not given.
+
+    Of weights of timm, `arch` is in their name.
 
     Parameters
     ----------
@@ -30,6 +32,8 @@ def model_row(model: str, source: str, cells: Mapping[str, str]) -> dict[str, st
         If the file does not load.
     """
     row = {"model": model, "source": source} | {name: cell for name, cell in cells.items() if cell}
+    if source.startswith("timm:"):
+        row = {"arch": source.partition(".")[0]} | row
     if source.partition(":")[0] not in SOURCE_KINDS:
         row["source"] = f"file:{Path(source).expanduser().resolve()}"
     path = row["source"].removeprefix("file:")

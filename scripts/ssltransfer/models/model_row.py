@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import feature_width, parse_architecture
 from ssltransfer.models.readout import parse_pool
-from ssltransfer.models.timm_catalog import find_network, find_weights, pooled_width, published_norms
+from ssltransfer.models.timm_catalog import find_network, find_weights, networks_of, pooled_width, published_norms
 
 
 def check_network(row: Mapping[str, str]) -> None:
@@ -18,10 +18,36 @@ def check_network(row: Mapping[str, str]) -> None:
     architecture, pool = parse_architecture(row["arch"]), parse_pool(row["pool"])
     if architecture.kind in ("timm", "torchvision"):
         pooled_width(find_network(row["arch"]), pool)
+        check_weights(row["source"], row["arch"])
     elif pool.kind and architecture.kind in ("resnet", "none"):
         raise InputError(f"pool: found {pool.text!r}, but {row['arch']} has one readout only; leave the cell empty")
     if row["size"]:
         check_size(row, int(row["size"]))
+
+
+def check_weights(source: str, arch: str) -> None:
+    """Require that an `arch` of timm computes with the activation that published weights were trained with.
+
+    CLIP's networks with QuickGELU and with GELU have the same tensors; timm's list of weights says which is which.
+
+    Raises
+    ------
+    InputError
+        If a source of timm, or of a repository of the hub that timm lists, is unknown or belongs to the other one.
+    """
+    architecture = parse_architecture(arch)
+    for address in source.split() if architecture.kind == "timm" else ():
+        kind, _, rest = address.partition(":")
+        if kind not in ("timm", "hf"):
+            continue
+        repository = find_weights(rest).repository if kind == "timm" else "/".join(rest.split("/")[:2]).split("@")[0]
+        networks = networks_of(repository) if repository else []
+        quick = [name for name in networks if "quickgelu" in name]
+        if networks and bool(quick) != ("quickgelu" in architecture.name):
+            raise InputError(
+                f"source {address}: found arch {arch}, but these weights were trained with "
+                f"{'QuickGELU' if quick else 'GELU'}; write arch timm:{(quick or networks)[0]}"
+            )
 
 
 def check_size(row: Mapping[str, str], side: int) -> None:

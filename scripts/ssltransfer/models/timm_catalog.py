@@ -115,6 +115,11 @@ def find_weights(name: str) -> TimmWeights:
     raise InputError(f"source timm:{name}: timm has no weights for {network!r}{_nearest(network, names)}")
 
 
+def networks_of(repository: str) -> list[str]:
+    """Return the networks that the weights of a repository of the hub are published for, in alphabetical order."""
+    return sorted({name.partition(".")[0] for name, weights in _weights().items() if weights.repository == repository})
+
+
 def tags_of(network: str) -> list[str]:
     """Return the tags of the published weights of a network."""
     return [name.partition(".")[2] for name in _weights() if name.partition(".")[0] == network]
