@@ -16,7 +16,7 @@ from ssltransfer.datasets.index import read_index
 from ssltransfer.datasets.indexing import index_source
 from ssltransfer.datasets.sources import Source
 from ssltransfer.errors import InputError
-from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.backbone_file import build_backbone, load_backbone
 from ssltransfer.models.feature_file import read_features
 from ssltransfer.models.features import extract_features
 from ssltransfer.models.resnet import build_resnet
@@ -66,6 +66,17 @@ class Pooled(nn.Module):
         return nn.functional.adaptive_avg_pool2d(images, 2).flatten(1)
 
 
+class Read(nn.Module):
+    """The pooled vectors of a backbone."""
+
+    def __init__(self, backbone):
+        super().__init__()
+        self.backbone = backbone
+
+    def forward(self, images):
+        return self.backbone.pooled(images)
+
+
 def rows(result):
     return result.table.drop(columns="method").to_dict("records")
 
@@ -111,6 +122,14 @@ def test_arrays_have_the_scores_of_the_workflow(finished):
         for found in (result, again):
             values = [(r["protocol"], r["setting"], r["value"], r["low"], r["high"]) for r in rows(found)]
             assert values == expected
+
+
+def test_a_backbone_is_evaluated_by_its_vectors(birds, tmp_path):
+    (tmp_path / "net.py").write_text("from torch import nn\ndef make(): return nn.Conv2d(3, 4, 4, stride=4)\n")
+    backbone = build_backbone(f"python:{tmp_path}/net.py:make", size=16, seed=0).eval()
+    result = ssltransfer.evaluate(backbone, birds, LINEAR)
+    assert len(rows(result)) == 1
+    assert rows(ssltransfer.evaluate(Read(backbone).eval(), birds, LINEAR)) == rows(result)
 
 
 def test_any_module_and_any_batch_size(birds):

@@ -11,11 +11,12 @@ import pytest
 import torch
 import yaml
 from layouts import picture
+from torch import nn
 
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.report.scatter_figures import panel_scores
 from ssltransfer.report.table_folder import read_results
-from workflow import REPOSITORY, environment
+from workflow import REPOSITORY, environment, planned
 
 #: The pages speak of the demo suite; the same steps with the toy suite take seconds.
 TOY = {
@@ -27,6 +28,7 @@ TOY = {
     "shapes": "digits",
     "results/demo": "results/toy",
     "\\tdemo\\t": "\\ttoy\\t",
+    "\\tdemo\\n": "\\ttoy\\n",
     "ways: 10": "ways: 10\n    episodes: 20",
 }
 
@@ -91,6 +93,42 @@ def test_add_a_model(finished, tmp_path):
     assert "Report: results/mine/report.html" in output and "rule pretrain_model" not in output
     assert table(folder, "mine").count("my-net,") == 2 + 1  # linear, few-shot
     assert "My net" in (folder / "results/mine/report.html").read_text()
+
+
+def test_add_your_own_module(finished, tmp_path):
+    folder = clone(tmp_path / "clone", finished)
+    layers = (nn.Conv2d(3, 8, 3), nn.ReLU(), nn.Conv2d(8, 16, 3))
+    torch.save(nn.Sequential(*layers).state_dict(), tmp_path / "my-net.pth")
+    output = follow("add-your-own-module", folder, tmp_path)
+    assert "Report: results/toy/report.html" in output and "rule pretrain_model" not in output
+    assert table(folder).count("my-net,") == 2 + 1 + 3  # linear, few-shot, calibration
+    score = json.loads((folder / "results/scores/toy-linear/my-net/digits.json").read_text())
+    assert score["checkpoint"]["network"] == {"width": 16, "strides": [4], "channels": [16]}
+    report = (folder / "results/toy/report.html").read_text()
+    assert "python:nets/mine.py:build" in report
+    assert not {rule for rule, _ in planned(folder)} - {"all"}
+    with (folder / "nets/mine.py").open("a") as file:
+        file.write("\n# another network\n")
+    again = {rule for rule, model in planned(folder) if model}
+    evaluations = {"evaluate_linear", "evaluate_fewshot", "evaluate_calibration"}
+    assert again == {"convert_checkpoint", "extract_features"} | evaluations
+
+
+def test_add_features(finished, tmp_path):
+    folder = clone(tmp_path / "clone", finished)
+    output = follow("add-features", folder, tmp_path)
+    assert "Report: results/toy/report.html" in output and "rule extract_features" not in output
+    assert table(folder).count("my-net,") == 3
+    score = json.loads((folder / "results/scores/toy-linear/my-net/digits.json").read_text())
+    assert score["checkpoint"]["source"] == "features:features/my-net" and score["values"][0]["value"] > 30
+    given = np.load(folder / "features/my-net/digits.npz")
+    imported = np.load(folder / "results/features/my-net/digits/resize16.none.npy")
+    np.testing.assert_array_equal(imported, given["features"])
+    assert "given features" in (folder / "results/toy/report.html").read_text()
+    reordered = {name: given[name][::-1] for name in ("names", "features")}
+    np.savez(folder / "features/my-net/digits.npz", **reordered)
+    again = {rule for rule, model in planned(folder) if model}
+    assert again == {"import_features", "evaluate_linear", "evaluate_fewshot", "evaluate_calibration"}
 
 
 @pytest.mark.slow

@@ -25,6 +25,7 @@ RULES = rules()
 #: Megabytes of input for 100,000 images: pixels, features, or an index that lists them.
 LARGEST = {
     "extract_features": 15_000,
+    "import_features": 2_000,
     "pretrain_model": 15_000,
     "prepare_images": 5,
     "prepare_normals": 5,

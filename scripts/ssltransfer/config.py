@@ -57,6 +57,8 @@ EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
 """Source -> kinds that its datasets serve besides those of their task."""
 
 
+FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
+"""Kinds of protocols that need the features of a model alone."""
 WITHOUT_FORMAT = ("pretrain:", "features:", "module:")
 """Beginnings of sources that have no file of weights."""
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
@@ -482,6 +484,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     _cross_check_tasks(Suite(config | {"tasks": tasks}, {}, datasets.rows, recipes))
     models.sort_out(lambda _, row: _check_source_accuracy(row, config, models.path))
     models.sort_out(lambda _, row: _check_sizes(row, config, models.path))
+    models.sort_out(lambda _, row: _check_given_features(row, config))
     wrong = {model: problem for model, problem in models.invalid.items() if _may_list(models.written[model], name)}
     own = {model: row for model, row in models.rows.items() if name in row["suites"]}
     if not own and not wrong:
@@ -658,6 +661,7 @@ def _check_named_datasets(table: _Table, row: dict, where: str) -> None:
 
 def _check_model(row: dict, recipes: dict[str, dict], datasets: _Table, pretraining: str, path: Path) -> None:
     where = f"{path}, row {row['model']!r}"
+    _check_own(row, where)
     kind, _, recipe = row["source"].partition(":")
     if kind == "pretrain" and row["format"]:
         raise InputError(
@@ -678,6 +682,50 @@ def _check_model(row: dict, recipes: dict[str, dict], datasets: _Table, pretrain
         raise InputError(f"{where}: recipe {recipe!r} is not in {pretraining}; known are {', '.join(recipes)}")
     if (dataset := recipes[recipe].get("dataset")) is not None:
         datasets.require(dataset, f"{pretraining}, recipe {recipe!r}: dataset {dataset!r} has no row")
+
+
+def _check_own(row: dict, where: str) -> None:
+    """Check a row of a user's module (arch ``python:``) or of given features (arch ``none``); InputError otherwise."""
+    arch, source = (row[column].partition(":")[0] for column in ("arch", "source"))
+    if (arch == "none") != (source == "features"):
+        raise InputError(
+            f"{where}: arch is {row['arch']!r} and source {row['source']!r}; given features have arch none and source "
+            "features:FOLDER, networks have neither"
+        )
+    if source == "module" and (arch != "python" or row["source"] != "module:own"):
+        raise InputError(
+            f"{where}: source is {row['source']!r}, expected module:own, with an arch python:FILE.py:FUNCTION that "
+            "returns a module with its weights"
+        )
+    if arch == "python" and row["format"].partition(":")[0] not in ("auto", ""):
+        raise InputError(f"{where}: format is {row['format']!r}, which is one of ResNets; leave the cell empty")
+    empty = {"features": ("format", "sha256", "pool", "size"), "module": ("format", "sha256")}.get(source, ())
+    if filled := [column for column in empty if row[column]]:
+        raise InputError(
+            f"{where}: {filled[0]} is {row[filled[0]]!r}, but source {row['source']} has no file that it could be of; "
+            "leave the cell empty"
+        )
+
+
+def _check_given_features(row: dict, config: dict) -> None:
+    """Require that a model without a network is evaluated by protocols of features alone, of which there is one set."""
+    if row["arch"] != "none" or config["suite"] not in row["suites"]:
+        return
+    suite = Suite(config, {row["model"]: row}, {}, {})
+    for protocol in config["tasks"]:
+        kind, settings = suite.kind(protocol), suite.settings(protocol)
+        if row["model"] not in config["models_of"].get(protocol, suite.models):
+            continue
+        if kind not in FROZEN_KINDS:
+            reason = f"and {kind} needs a network"
+        elif settings.get("normalisation") in BOTH_NORMS:
+            reason = f"and normalisation {settings['normalisation']} needs those of two inputs"
+        else:
+            continue
+        raise InputError(
+            f"config: tasks.{protocol}: of model {row['model']!r} only features are given (arch none), {reason}; list "
+            f"the other models under models_of.{protocol}"
+        )
 
 
 def _check_source_accuracy(row: dict, config: dict, path: Path) -> None:

@@ -93,7 +93,7 @@ rule verify_checkpoint:
         "../../scripts/verify_checkpoint.py"
 
 
-CHECKPOINTS = [f"results/checkpoints/{model}.safetensors" for model in SUITE.models]
+CHECKPOINTS = [f"results/checkpoints/{model}.safetensors" for model in NETWORK_MODELS]
 VERIFICATIONS = [
     f"results/verification/{model}.json"
     for model in PUBLISHED_MODELS

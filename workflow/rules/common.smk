@@ -13,12 +13,13 @@ from snakemake.io import IOFile
 from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
-from ssltransfer.checkpoints.sources import local_files, source_with_state
+from ssltransfer.checkpoints.sources import given_file, local_files, source_with_state
 from ssltransfer.config import COUNTS, Cell, load_suite, read_table, repeated_option
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
 from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_state, package_data, read_json
+from ssltransfer.models.user_code import code_hash
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
 from ssltransfer.protocols.knn.settings import SIMILARITY, stored_neighbours
 from ssltransfer.interrupts import QuietStop
@@ -102,7 +103,7 @@ def datasets_of_task(task):
 
 
 def models_pretrained(here):
-    return [model for model in SUITE.models if (SUITE.recipe(model) is not None) == here]
+    return [model for model in NETWORK_MODELS if (SUITE.recipe(model) is not None) == here]
 
 
 def protocols_of_kind(kind):
@@ -113,6 +114,8 @@ def detection_protocols(backend):
     return [p for p in protocols_of_kind("detection") if SUITE.settings(p)["backend"] == backend]
 
 
+# Of the others, features are given.
+NETWORK_MODELS = [model for model, row in SUITE.models.items() if row["arch"] != "none"]
 PUBLISHED_MODELS = models_pretrained(here=False)
 
 
@@ -326,7 +329,11 @@ def head_source(wildcards):
 def conversion_params(wildcards):
     """What a converted checkpoint depends on, beside its files."""
     row = SUITE.models[wildcards.model]
-    return {key: row[key] for key in ("arch", "format", "source")} | {"version": version("checkpoints")}
+    params = {key: row[key] for key in ("arch", "format", "source")} | {"version": version("checkpoints")}
+    kind, _, name = row["arch"].partition(":")
+    if kind == "python":
+        params |= {"pool": row["pool"], "size": row["size"], "code": code_hash(name)}
+    return params
 
 
 def has_embedded_head(wildcards):
@@ -390,6 +397,19 @@ def feature_params(wildcards):
         params["source"] = source_list(wildcards)
         params["versions"].append(version("images"))
     return params
+
+
+def given_features(wildcards):
+    """The file of features that the user gives for a dataset; the job reports a missing one."""
+    path = given_file(SUITE.models[wildcards.model]["source"], wildcards.dataset)
+    return str(path) if path.is_file() else []
+
+
+def given_params(wildcards):
+    """What imported features depend on; with the state of the file, a replacement by an older one is noticed as well."""
+    path = given_features(wildcards)
+    params = {"source": SUITE.models[wildcards.model]["source"], "version": version("given-features")}
+    return params | ({"state": file_state(path)} if path else {})
 
 
 # linear.smk

@@ -1,5 +1,6 @@
 # Needs: results/checkpoints/{model}.safetensors and results/datasets/{dataset}/{transform}.npy (with keep_images:
 # false the original images, which are then decoded for each model).
+# Or the arrays of a source features:FOLDER, for models without a network.
 # Makes: results/features/{model}/{dataset}/{transform}.{norm}.npy, for another readout than the network's own
 # {transform}.{norm}.{pool}.npy, and beside it where they come from.
 
@@ -14,6 +15,8 @@ rule extract_features:
         provenance="results/features/{model}/{dataset}/{transform}.{norm}.json",
     log:
         "logs/extract_features/{model}/{dataset}/{transform}.{norm}.log",
+    wildcard_constraints:
+        model=any_of(NETWORK_MODELS),
     conda:
         "../../envs/torch.yaml"
     threads: feature_threads
@@ -34,3 +37,26 @@ use rule extract_features as extract_pooled_features with:
         provenance="results/features/{model}/{dataset}/{transform}.{norm}.{pool}.json",
     log:
         "logs/extract_features/{model}/{dataset}/{transform}.{norm}.{pool}.log",
+
+
+rule import_features:
+    """Bring features that the user gives into the order of the index of their dataset."""
+    input:
+        index=index_file,
+        given=given_features,
+    output:
+        features="results/features/{model}/{dataset}/{transform}.{norm}.npy",
+        provenance="results/features/{model}/{dataset}/{transform}.{norm}.json",
+    log:
+        "logs/import_features/{model}/{dataset}/{transform}.{norm}.log",
+    wildcard_constraints:
+        model=any_of(set(SUITE.models) - set(NETWORK_MODELS)),
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        mem_mb=attempt_times(2000, per_mb=4),
+        runtime=attempt_times(10),
+    params:
+        features=given_params,
+    script:
+        "../../scripts/import_features.py"

@@ -13,12 +13,14 @@ from ssltransfer.checkpoints.auto import advise, read_auto
 from ssltransfer.checkpoints.auto_network import read_network
 from ssltransfer.checkpoints.byol import read_byol
 from ssltransfer.checkpoints.fetch import manifest_files
+from ssltransfer.checkpoints.module_weights import check_module, read_own_weights
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint
 from ssltransfer.checkpoints.recognition import recognise
 from ssltransfer.checkpoints.simclr import read_simclr
+from ssltransfer.checkpoints.sources import OWN_WEIGHTS
 from ssltransfer.errors import InputError
 from ssltransfer.jobs import package_versions
-from ssltransfer.models.architecture import feature_width, is_resnet
+from ssltransfer.models.architecture import feature_width, is_resnet, parse_architecture
 from ssltransfer.models.backbone_file import check_state, expected_state, forward_check
 from ssltransfer.models.model_row import check_weights
 from ssltransfer.models.resnet import build_resnet
@@ -41,7 +43,8 @@ def convert(
     folder : Path
         Folder of the files.
     params : mapping
-        ``format`` and ``arch`` (see `read_published`), ``source``, and the ``version`` of this code.
+        ``format`` and ``arch`` (see `read_published`), ``source``, the ``version`` of this code, and for a user's own
+        module what `module_weights.check_module` needs.
     model : str
         Id of the model, for messages.
 
@@ -56,24 +59,30 @@ def convert(
     Raises
     ------
     InputError
-        If a file has changed since it was fetched, or see `read_published` and `forward_check`.
+        If a file has changed since it was fetched, or see `read_published`, `forward_check` and `check_module`.
     """
-    check_weights(params.get("source", ""), params["arch"])
-    published = read_published(manifest_files(manifest, folder), params["format"], params["arch"])
+    arch = params["arch"]
+    check_weights(params.get("source", ""), arch)
+    files = manifest_files(manifest, folder)
+    published = read_published(files, params["format"], arch) if files else read_own_weights(arch)
     notes = {"prefix": published.prefix} if params["format"].startswith("auto") else {}
     if published.precision:
         notes["precision"] = published.precision
-    if params["arch"].startswith(("timm:", "torchvision:")):
+    if arch.startswith(("timm:", "torchvision:")):
         notes["timm"] = package_versions("timm").get("timm", "")
+    if parse_architecture(arch).kind == "python":
+        checked = check_module(published.state, params)
+    else:
+        checked = {"forward": json.dumps(forward_check(published.state, arch, model))}
     log.info("%d tensors set, %d entries left out", len(published.state), len(published.dropped))
     return published.state, {
-        "source": " ".join(file["source"] for file in manifest["files"]),
+        "source": " ".join(file["source"] for file in manifest["files"]) or OWN_WEIGHTS,
         "files": json.dumps({file["name"]: file["sha256"] for file in manifest["files"]}),
-        "arch": params["arch"],
+        "arch": arch,
         "converter": f"{params['format']} {params['version']}",
         **notes,
         "left_out": str(len(published.dropped)),
-        "forward": json.dumps(forward_check(published.state, params["arch"], model)),
+        **checked,
     }
 
 

@@ -9,6 +9,12 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, file_state, read_json
 from ssltransfer.models.timm_catalog import find_weights
 
+OWN_WEIGHTS = "module:own"
+"""Source of a user's module that has its weights when its function returns it."""
+
+FEATURES = "features:"
+"""Beginning of the source of features that are given instead of a network; their folder follows."""
+
 _HUB_FILE = re.compile(r"([^/@\s]+/[^/@\s]+)(?:@([^/\s]+))?/(\S+)")
 _BRACES = re.compile(r"(.*)\{([^{}]+)\}(.*)")
 
@@ -26,13 +32,16 @@ def parse_checkpoint_source(source: str) -> list[list[Location]]:
     Alternatives are separated by blanks and tried in order. ``https://host/model.{index,data}`` names several files;
     ``hf:OWNER/REPOSITORY/FILE`` is on the Hugging Face hub, with ``@REVISION`` behind the repository if not the newest
     is meant; ``timm:NAME.TAG`` is the hub's file of weights that timm publishes, else its authors';
-    ``torchvision:NAME`` is looked up in torchvision.
+    ``torchvision:NAME`` is looked up in torchvision. What ``module:own`` names, the weights of a user's
+    module, has no files.
 
     Raises
     ------
     InputError
         If an alternative has none of these forms.
     """
+    if source == OWN_WEIGHTS:
+        return [[]]
     alternatives = [[_locate(address) for address in _expand(text)] for text in source.split()]
     for locations in alternatives:
         names = [location.name for location in locations]
@@ -47,6 +56,11 @@ def local_files(source: str) -> list[str]:
     """Paths of the files of a source that are said to be on this machine."""
     addresses = [address for text in source.split() for address in _expand(text)]
     return [expand_path(address.removeprefix("file:")) for address in addresses if address.startswith("file:")]
+
+
+def given_file(source: str, dataset: str) -> Path:
+    """Return the path of the given features of a dataset below the folder of a source ``features:FOLDER``."""
+    return Path(expand_path(source.removeprefix(FEATURES)), f"{dataset}.npz")
 
 
 def local_state(source: str) -> dict[str, list[int]]:

@@ -18,6 +18,8 @@ from ssltransfer.models.architecture import forward_operations, parse_architectu
 from ssltransfer.models.model_row import row_width
 from ssltransfer.models.timm_catalog import find_network
 
+GIVEN = "none"
+"""`arch` of models whose features are given."""
 TABLE = "resources/unit-costs.csv"
 MACHINE = "one core of an AMD EPYC (2 cores, no GPU)"
 """Machine that processor seconds were measured on."""
@@ -146,7 +148,7 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
     settings, kind = suite.settings(cell.protocol, cell.model), suite.kind(cell.protocol)
     arch = suite.models[cell.model]["arch"]
     recipe = suite.recipe(cell.model)
-    if not Path(f"results/checkpoints/{cell.model}.safetensors").exists():
+    if arch != GIVEN and not Path(f"results/checkpoints/{cell.model}.safetensors").exists():
         work = [_pretraining(suite, recipe, arch, units)] if recipe and "epochs" in recipe else []
         yield ("checkpoint", cell.model), work
         if work and recipe:
@@ -233,6 +235,9 @@ def _features(
     count, side = _count(suite, dataset), side_of(transform)
     kept = _relative_width(suite, cell)
     missing = [path for path in suite.feature_files(cell) if not Path(path).exists()]
+    if arch == GIVEN:
+        yield from ((("features", path), [Work("features", 0, count * kept)]) for path in missing)
+        return
     for path in missing:
         work = [Work("features", count * _relative(units["features"], arch, side), count * kept)]
         if not suite.config["keep_images"]:

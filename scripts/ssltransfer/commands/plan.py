@@ -10,12 +10,13 @@ from dataclasses import dataclass
 from importlib.util import find_spec
 from pathlib import Path
 
-from ssltransfer.checkpoints.sources import local_files
+from ssltransfer.checkpoints.sources import given_file, local_files
 from ssltransfer.commands.costs import GPU_RATE, MACHINE, Cost, estimate_costs
 from ssltransfer.commands.suite import ChosenSuite
 from ssltransfer.config import Cell, Suite
 from ssltransfer.datasets import location, parse_dataset_source, parse_members
 from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
+from ssltransfer.models.user_code import code_file
 from ssltransfer.report.missing import NOT_MEASURED, MissingScore, missing_scores
 
 SHOWN = 10
@@ -86,6 +87,7 @@ def _by_hand(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
         files = [path for path in local_files(suite.models[model]["source"]) if not Path(path).is_file()]
         if files and not Path(f"results/checkpoints/{model}.safetensors").exists():
             yield f"model {model}", f"{files[0]} is missing; place it there or correct the source of its row"
+    yield from _absent_of_users(suite, cells)
     for protocol in dict.fromkeys(cell.protocol for cell in cells):
         settings = suite.settings(protocol)
         if settings.get("backend") == "detectron2" and find_spec("detectron2") is None:
@@ -93,6 +95,21 @@ def _by_hand(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
                 f"protocol {protocol}",
                 "detectron2 is not installed; add --sdm conda or --config detection=torchvision",
             )
+
+
+def _absent_of_users(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
+    """Yield files of a user's own code, and features that are given, that are missing."""
+    paths = {}
+    for cell in cells:
+        row = suite.models[cell.model]
+        kind, _, name = row["arch"].partition(":")
+        if kind == "python":
+            paths[code_file(name)] = cell.model
+        elif kind == "none":
+            paths[given_file(row["source"], suite.image_dataset(cell.dataset))] = cell.model
+    for path, model in paths.items():
+        if not path.is_file():
+            yield f"model {model}", f"{path} is missing; place it there or correct its row"
 
 
 def _image_datasets(suite: Suite, dataset: str) -> list[str]:

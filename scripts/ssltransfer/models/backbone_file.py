@@ -41,7 +41,7 @@ def build_backbone(arch: str, pool: str = "", size: int | None = None, seed: int
         if architecture.kind == "python":
             from ssltransfer.models import module_backbone
 
-            return module_backbone.build(architecture.name, pool)
+            return module_backbone.build(architecture.name, pool, size)
         from ssltransfer.models import timm_backbone  # its import takes a second that other networks do not need
 
         network = timm_backbone.create_network(with_twin(architecture), size)
@@ -60,23 +60,37 @@ def load_backbone(path: str | Path, arch: str, pool: str = "", size: int | None 
     Raises
     ------
     InputError
-        If the file is damaged, a tensor is missing, left over or of another shape, or a value is not finite.
+        If the file is damaged, a tensor is missing, left over or of another shape, or a value is not finite; or if a
+        user's code is another one than when the file was converted.
     """
     architecture = parse_architecture(arch)
     state = load_tensors(path)
-    check_state(state, expected_state(arch), str(path), arch)
     if architecture.kind in ("timm", "torchvision"):
         from ssltransfer.models import timm_backbone
 
+        check_state(state, expected_state(arch), str(path), arch)
         network = timm_backbone.load_network(path, with_twin(architecture), size)
         return timm_backbone.TimmBackbone(network, pool).eval()
-    backbone = build_backbone(arch, pool)
+    if architecture.kind == "python":
+        from ssltransfer.models.module_backbone import require_same_code
+
+        require_same_code(path, architecture.name)
+    backbone = build_backbone(arch, pool, size)
+    check_state(state, backbone.tensors(), str(path), arch)
     backbone.load_tensors(state)
     return backbone.eval()
 
 
 def expected_state(arch: str) -> dict[str, Tensor]:
-    """Return the tensors of a converted checkpoint of `arch`, without values (on torch's device ``meta``)."""
+    """Return the tensors of a converted checkpoint of `arch`, without values (on torch's device ``meta``).
+
+    A user's own network has values: its code may compute with them.
+    """
+    architecture = parse_architecture(arch)
+    if architecture.kind == "python":
+        from ssltransfer.models import module_backbone
+
+        return module_backbone.make_network(architecture.name).state_dict()
     with torch.device("meta"):
         return build_backbone(arch).tensors()
 

@@ -17,9 +17,9 @@ def module_device(module: nn.Module) -> torch.device:
     return next((tensor.device for tensor in module.parameters()), torch.device("cpu"))
 
 
-def check_state(module: object) -> None:
-    """Require a torch module in evaluation mode with finite float32 weights; InputError otherwise."""
-    name = type(module).__name__
+def check_state(module: object, name: str = "") -> None:
+    """Require a torch module in evaluation mode with finite float32 weights; InputError otherwise, with its `name`."""
+    name = name or type(module).__name__
     if not isinstance(module, nn.Module):
         raise InputError(f"module: found {name}, expected a torch.nn.Module that maps images to vectors")
     if training := [key or name for key, part in module.named_modules() if part.training]:
@@ -33,7 +33,7 @@ def check_state(module: object) -> None:
 
 
 @torch.inference_mode()
-def check_features(module: nn.Module, images: Tensor) -> int:
+def check_features(module: nn.Module, images: Tensor, name: str = "") -> int:
     """Require that a module maps each image to one vector, the same one in every pass; return the length of the vector.
 
     Parameters
@@ -41,6 +41,8 @@ def check_features(module: nn.Module, images: Tensor) -> int:
     module : torch.nn.Module
     images : Tensor of float32, shape (n, 3, h, w)
         A few normalised images, on the device of the module.
+    name : str
+        For messages; by default that of the module's class.
 
     Raises
     ------
@@ -48,7 +50,7 @@ def check_features(module: nn.Module, images: Tensor) -> int:
         If the module does not return finite float32 (n, d), or the vector of an image differs between two passes or
         depends on the other images.
     """
-    name = type(module).__name__
+    name = name or type(module).__name__
     first = module(images)
     _check_output(first, name, len(images))
     again, alone = module(images), module(images[:1])

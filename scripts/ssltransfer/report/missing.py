@@ -15,6 +15,8 @@ LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
 """Beginning of a line of a job's log."""
 NOT_FOR_SCORES = ("fetch_head", "verify_checkpoint", "list_checkpoints")
 """Rules without which all scores can be measured."""
+OF_IMAGES = ("extract_features", "import_features", "prepare_images")
+"""Rules whose logs end in the name of a transform."""
 NOT_MEASURED = "not measured yet"
 """Reason of a score that no failed job stands in the way of."""
 SHOWN_FAILURES = 20
@@ -66,7 +68,7 @@ def failed_logs(folder: str | Path = "logs") -> Iterator[tuple[str, tuple[str, .
         reason = failure(path)
         if reason is not None and values and rule not in NOT_FOR_SCORES:
             # The last part of these names an image size, which does not say whose job it was.
-            yield rule, tuple(values[:-1] if rule in ("extract_features", "prepare_images") else values), reason, path
+            yield rule, tuple(values[:-1] if rule in OF_IMAGES else values), reason, path
 
 
 def missing_scores(

@@ -32,16 +32,19 @@ def model_table(
     records = {}
     for model, family in zip(results.models["model"], results.models["family"], strict=True):
         row = rows.get(model, {"arch": PAPER_ARCH, "source": "published scores only"})
-        width = row_width(row)
+        given = row["arch"] == "none"
+        checkpoint = checkpoints.get(model, {})
+        # Only a conversion knows the width of a user's own network.
+        width = row_width(row) or checkpoint.get("network", {}).get("width")
         records[model] = {
             "family": family,
-            "architecture": row["arch"],
+            "architecture": "given features" if given else row["arch"],
             "width": MISSING if width is None else str(width),
             "readout": row.get("pool", ""),
             "size": row.get("size", ""),
-            "normalisation": row.get("norm", ""),
+            "normalisation": "" if given else row.get("norm", ""),
             "source": row["source"],
-            "checksum": _checksum(row.get("sha256", ""), checkpoints.get(model, {})),
+            "checksum": _checksum(row.get("sha256", ""), checkpoint),
             "licence": row.get("licence", ""),
         }
     frame = pd.DataFrame.from_dict(records, orient="index")

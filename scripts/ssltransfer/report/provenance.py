@@ -186,7 +186,7 @@ def _belongs(log: str, cells: set, suite: str, datasets: set[str]) -> bool:
     """Whether a job of this suite wrote the log; those of other suites and earlier models are in the same folders."""
     rule, first, *others = log.split("/")
     known = {"model": {model for _, model, _ in cells}, "dataset": datasets, "suite": {suite}}
-    if rule in ("extract_features", "find_neighbours"):
+    if rule in ("extract_features", "import_features", "find_neighbours"):
         return first in known["model"] and others[0] in datasets
     if len(others) == 2:
         return (first, *others) in cells

@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssltransfer.checkpoints.sources import parse_checkpoint_source
+from ssltransfer.checkpoints.sources import FEATURES, parse_checkpoint_source
 from ssltransfer.config import Cell, Suite
 from ssltransfer.files import read_json, write_json
 from ssltransfer.results.marks import total_images
@@ -220,7 +220,7 @@ def _agrees(key: str, found: Any, expected: Any) -> bool:
 
 def _addresses(source: str, found: str) -> list[str]:
     """Return what the checkpoint of a published model may name as its source: the addresses of one alternative."""
-    if source.startswith("pretrain:"):
+    if source.startswith(("pretrain:", FEATURES)):
         return []
     try:
         return [" ".join(place.address for place in places) for places in parse_checkpoint_source(source)]
