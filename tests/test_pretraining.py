@@ -34,6 +34,7 @@ HEADS = {
     "barlow-twins": {"hidden": 16, "output": 8, "redundancy": 0.01},
     "vicreg": {"hidden": 16, "output": 8, "invariance": 25, "variance": 25, "covariance": 1},
     "swav": {"hidden": 16, "output": 8, "prototypes": 6, "temperature": 0.1, "epsilon": 0.05},
+    "dino": {"hidden": 16, "output": 8, "prototypes": 6, "temperature": 0.1, "epsilon": 0.05, "momentum": 0.9},
 }
 RECIPE = {
     "seed": 1,
