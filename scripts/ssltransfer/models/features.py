@@ -1,5 +1,6 @@
 """Extract frozen features (paper section 3.1): one pass of a backbone over prepared images."""
 
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -134,7 +135,7 @@ def describe_features(
     Parameters
     ----------
     cell : mapping
-        ``model``, ``dataset``, ``transform`` and ``norm``: the wildcards of the job.
+        ``model``, ``dataset``, ``transform``, ``norm`` and maybe ``pool``: the wildcards of the job.
     images : int
         Number of images.
     checkpoint : path
@@ -144,10 +145,12 @@ def describe_features(
     usage : JobUsage
         Of the job so far.
     """
+    readout = {"pool": cell["pool"]} if "pool" in cell else {}
+    packages = ("torch", "numpy", *(["timm"] if "timm" in sys.modules else []))
     return dict(cell.items()) | {
         "images": images,
-        "checkpoint": decode_metadata(read_provenance(checkpoint)),
+        "checkpoint": decode_metadata(read_provenance(checkpoint)) | readout,
         "device": device.type,
-        "versions": package_versions("torch", "numpy"),
+        "versions": package_versions(*packages),
         "cost": usage.report(),
     }
