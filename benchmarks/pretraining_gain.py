@@ -1,7 +1,8 @@
 """What pretraining gains over random initialisation: `uv run python benchmarks/pretraining_gain.py`.
 
 Every recipe that the model table trains a residual network by is trained with three seeds by the code of the pipeline,
-and its features are evaluated by the demo suite's linear protocol. Prints and writes `benchmarks/pretraining_gain.md` (half an hour).
+and its features are evaluated by the demo suite's linear protocol. Prints and writes
+`benchmarks/pretraining_gain.md` (half an hour).
 """
 
 import os
@@ -9,6 +10,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # as in the pipeline; has to be set before NumPy starts
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # its table is of CPU seconds
 
+import csv
 import platform
 import sys
 import tempfile
@@ -24,7 +26,6 @@ import torch  # noqa: E402
 import yaml  # noqa: E402
 from PIL import Image  # noqa: E402
 
-from ssltransfer.config import read_table  # noqa: E402
 from ssltransfer.datasets import shapes, textures  # noqa: E402
 from ssltransfer.datasets.images import parse_transform  # noqa: E402
 from ssltransfer.datasets.splits import make_split  # noqa: E402
@@ -40,7 +41,8 @@ TASKS = {"shapes": "top1", "textures": "mean-per-class", "shapes-multilabel": "m
 WHERE = {"shapes": "shapes", "textures": "textures", "shapes-multilabel": "shapes"}
 SETTINGS = complete(yaml.safe_load((ROOT / "config/protocols.yaml").read_text())["linear-r32"])
 WRITTEN = yaml.safe_load((ROOT / "config/pretraining.yaml").read_text())
-MODELS = {row["model"]: row for row in read_table(ROOT / "config/models.tsv") if row["source"].startswith("pretrain:")}
+TABLE = (ROOT / "config/models.tsv").read_text(encoding="utf-8").splitlines()
+MODELS = {row["model"]: row for row in csv.DictReader(TABLE, delimiter="\t", restval="")}
 USED = [row["source"].removeprefix("pretrain:") for row in MODELS.values() if row["arch"] == ARCH]
 RECIPES = {name: read_recipe(name, WRITTEN[name]) for name in sorted(USED, key=list(WRITTEN).index)}
 
