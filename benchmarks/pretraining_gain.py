@@ -1,7 +1,8 @@
 """What pretraining gains over random initialisation: `uv run python benchmarks/pretraining_gain.py`.
 
-Every recipe of config/pretraining.yaml is trained with three seeds by the code of the pipeline, and its features are
-evaluated by the demo suite's linear protocol. Prints and writes `benchmarks/pretraining_gain.md` (half an hour).
+Every recipe that the model table trains a residual network by is trained with three seeds by the code of the pipeline,
+and its features are evaluated by the demo suite's linear protocol. Prints and writes
+`benchmarks/pretraining_gain.md` (half an hour).
 """
 
 import os
@@ -9,6 +10,7 @@ import os
 os.environ["OMP_NUM_THREADS"] = "1"  # as in the pipeline; has to be set before NumPy starts
 os.environ["CUDA_VISIBLE_DEVICES"] = ""  # its table is of CPU seconds
 
+import csv
 import platform
 import sys
 import tempfile
@@ -27,17 +29,22 @@ from PIL import Image  # noqa: E402
 from ssltransfer.datasets import shapes, textures  # noqa: E402
 from ssltransfer.datasets.images import parse_transform  # noqa: E402
 from ssltransfer.datasets.splits import make_split  # noqa: E402
+from ssltransfer.models.backbone_file import build_backbone  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
-from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.pretraining.recipe import TrainingData, pretrain, read_recipe  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
+from ssltransfer.settings import complete  # noqa: E402
 from ssltransfer.training import Run  # noqa: E402
 
 ARCH, NORM, SEEDS = "resnet-1x1x1x1-w16", "imagenet", (0, 1, 2)
 TASKS = {"shapes": "top1", "textures": "mean-per-class", "shapes-multilabel": "map11"}
 WHERE = {"shapes": "shapes", "textures": "textures", "shapes-multilabel": "shapes"}
-SETTINGS = yaml.safe_load((ROOT / "config/protocols.yaml").read_text())["linear-r32"]
-RECIPES = {n: read_recipe(n, r) for n, r in yaml.safe_load((ROOT / "config/pretraining.yaml").read_text()).items()}
+SETTINGS = complete(yaml.safe_load((ROOT / "config/protocols.yaml").read_text())["linear-r32"])
+WRITTEN = yaml.safe_load((ROOT / "config/pretraining.yaml").read_text())
+TABLE = (ROOT / "config/models.tsv").read_text(encoding="utf-8").splitlines()
+MODELS = {row["model"]: row for row in csv.DictReader(TABLE, delimiter="\t", restval="")}
+USED = [row["source"].removeprefix("pretrain:") for row in MODELS.values() if row["arch"] == ARCH]
+RECIPES = {name: read_recipe(name, WRITTEN[name]) for name in sorted(USED, key=list(WRITTEN).index)}
 
 
 def prepare():
@@ -57,10 +64,21 @@ def prepare():
     return data
 
 
-def scores(state, data):
+def train(recipe, seed, arch, data):
+    """Return the tensors of a backbone and the processor time of its training in seconds."""
+    images, split, labels, _ = data[recipe.dataset or "shapes"]
+    run_data = TrainingData(images, labels[recipe.dataset or "shapes"], np.flatnonzero(split == "train"))
+    start = time.process_time()
+    with tempfile.TemporaryDirectory() as folder:
+        run = Run(Path(folder), "", recipe.config_path)
+        state, _ = pretrain(run_data, replace(recipe, seed=seed), arch, NORM, run)
+    return state, time.process_time() - start
+
+
+def scores(state, data, arch=ARCH, pool=""):
     """Test metric of every task in percent, for one backbone."""
-    backbone = build_resnet(ARCH)
-    backbone.load_state_dict(state)
+    backbone = build_backbone(arch, pool, parse_transform(SETTINGS["transform"])[0])
+    backbone.load_tensors(state)
     found = {}
     with tempfile.TemporaryDirectory() as folder:
         for task, metric in TASKS.items():
@@ -115,15 +133,9 @@ def main():
     cells = {name: [] for name in RECIPES}
     for seed in SEEDS:
         for name, recipe in RECIPES.items():
-            images, split, labels, _ = data[recipe.dataset or "shapes"]
-            rows = np.flatnonzero(split == "train")
-            start = time.process_time()
-            with tempfile.TemporaryDirectory() as folder:
-                labels = labels[recipe.dataset or "shapes"]
-                run = Run(Path(folder), "", recipe.config_path)
-                state, _ = pretrain(TrainingData(images, labels, rows), replace(recipe, seed=seed), ARCH, NORM, run)
-            seconds = time.process_time() - start
-            views = recipe.epochs * len(rows) * (1 if recipe.method == "supervised" else 2)
+            state, seconds = train(recipe, seed, ARCH, data)
+            rows = np.count_nonzero(data[recipe.dataset or "shapes"][1] == "train")
+            views = (recipe.epochs or 0) * rows * (1 if recipe.method == "supervised" else 2)
             cells[name].append((scores(state, data), seconds, views))
             print(name, seed, f"{seconds:.1f} s", {k: round(v, 1) for k, v in cells[name][-1][0].items()}, flush=True)
     lines = [

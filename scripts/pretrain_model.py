@@ -13,5 +13,5 @@ with job(snakemake.log[0]):
     data = read_training_data(snakemake.input.get("index"), snakemake.input.get("images"))
     with resumable(output, run_key(params), recipe.config_path, label=recipe.name) as run:
         state, losses = pretrain(data, recipe, params.arch, params.norm, run)
-        provenance = describe_pretraining(recipe, losses, params.version, usage.report())
+        provenance = describe_pretraining(recipe, params.arch, losses, params.version, usage.report())
         save_tensors(state, output, encode_metadata(provenance))

@@ -292,6 +292,13 @@ def transformer(**cells):
     return lambda parts: columns(**cells)(parts) or parts["models"]["b"].update(arch=MODELS["b"]["arch"])
 
 
+def transformer_recipe(parts):
+    """Train model b, a DINOv2 whose patches of 14 pixels do not fit its recipe's images of 32."""
+    columns(pool="", size="")(parts)
+    parts["recipes"]["r"].update(SIMCLR, dataset="digits")
+    parts["models"]["b"].update(size="28", arch="timm:vit_small_patch14_dinov2")
+
+
 def test_size_and_pool_of_a_model_are_part_of_its_features(tmp_path):
     suite = load(tmp_path, transformer(size="28", pool="cls-mean"))
     assert suite.feature_files(Cell("lin", "a", "multi")) == [
@@ -691,6 +698,12 @@ def normals(dataset, **values):
         (columns(run="first", epoch="ten"), "row 'a': epoch: found 'ten', expected text like"),
         (columns(colour="red"), "unknown key 'colour'; known are model, label"),
         (row("models", "b", source="pretrain:x"), "row 'b': recipe 'x' is not in pretraining.yaml; known are r"),
+        (row("models", "b", arch="none"), "row 'b': source is pretrain:r, but arch none has no network to train"),
+        (
+            transformer_recipe,
+            "row 'b': size: timm:vit_small_patch14_dinov2 would see images of 32 pixels, .* 14; write 28 into the "
+            "transform of a new recipe",
+        ),
         (row("models", "b", source_accuracy="0.74"), "row 'b': source_accuracy is 0.74; write a percentage from 1"),
         (row("models", "b", source_accuracy="100"), "row 'b': source_accuracy is 100; write a percentage from 1"),
         (row("models", "a", source_accuracy="measured:pool"), "row 'a': source_accuracy is measured:pool, but suite"),

@@ -1,5 +1,6 @@
 """Pretraining: losses against independent formulas, views, and the loop (seeded, resumable)."""
 
+import copy
 import logging
 import math
 import runpy
@@ -16,17 +17,26 @@ from torchvision.transforms import functional as reference
 
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
-from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.backbone_file import build_backbone, load_backbone
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.pretraining import methods
 from ssltransfer.pretraining import recipe as recipes
 from ssltransfer.pretraining.augmentation import Augmentation, augment, crop, recolour, rotate_hue
-from ssltransfer.pretraining.recipe import TrainingData, batches, pretrain, read_recipe, schedule
-from ssltransfer.results.tensor_header import read_provenance
+from ssltransfer.pretraining.recipe import (
+    TrainingData,
+    batches,
+    describe_pretraining,
+    pretrain,
+    read_recipe,
+    schedule,
+)
+from ssltransfer.results.tensor_file import save_tensors
+from ssltransfer.results.tensor_header import encode_metadata, read_provenance
 from ssltransfer.training import Run
 
 ROOT = Path(__file__).parent.parent
 ARCH = "resnet-1x1x1x1-w2"
+VIT = "timm:vit_tiny_patch16_224(depth=1,embed_dim=16,num_heads=2)"
 HEADS = {
     "supervised": {},
     "simclr": {"hidden": 16, "output": 8, "temperature": 0.2},
@@ -34,6 +44,7 @@ HEADS = {
     "barlow-twins": {"hidden": 16, "output": 8, "redundancy": 0.01},
     "vicreg": {"hidden": 16, "output": 8, "invariance": 25, "variance": 25, "covariance": 1},
     "swav": {"hidden": 16, "output": 8, "prototypes": 6, "temperature": 0.1, "epsilon": 0.05},
+    "dino": {"hidden": 16, "output": 8, "prototypes": 6, "temperature": 0.1, "epsilon": 0.05, "momentum": 0.9},
 }
 RECIPE = {
     "seed": 1,
@@ -75,9 +86,9 @@ def strength(**changes):
 STRONG = Augmentation((0.2, 1.0), 0.5, 0.8, 0.4, 0.4, 0.4, 0.1, 0.2)
 
 
-def train(images, labels, part, chosen, key="1", **options):
+def train(images, labels, part, chosen, key="1", arch=ARCH, **options):
     run = Run(part, key, chosen.config_path, **options)
-    return pretrain(TrainingData(images, labels, np.arange(40)), chosen, ARCH, "imagenet", run)
+    return pretrain(TrainingData(images, labels, np.arange(40)), chosen, arch, "imagenet", run)
 
 
 # Losses
@@ -146,6 +157,44 @@ def test_byol_compares_each_view_with_the_target_of_the_other():
     t = functional.normalize(method.target(views))
     expected = sum((p[i] - t[(i + 3) % 6]).square().sum() for i in range(6)) / 6
     torch.testing.assert_close(method(views, labels), expected)
+
+
+def test_dino_is_equation_3_with_the_teacher_of_the_other_view():
+    torch.manual_seed(0)
+    method = methods.DINO(build_backbone(ARCH, seed=0), **HEADS["dino"] | {"momentum": 0.5})
+    with torch.no_grad():
+        method.prototypes.weight += 1
+        method.backbone.conv1.weight *= 1.5
+    method.after_step(0.0)  # the teacher is half way between the networks before and after the change
+    views, labels = torch.rand(8, 3, 32, 32), torch.zeros(4, dtype=torch.long)
+
+    student, teacher = copy.deepcopy(method.student()), copy.deepcopy(method.teacher)
+    p, t = (head(trunk(views)) for trunk, head, _ in (student, teacher))
+    total = 0.0
+    for i in range(8):
+        j = (i + 4) % 8
+        other = slice(0, 4) if j < 4 else slice(4, 8)
+        taught = functional.cosine_similarity(t[other, None], teacher[2].weight[None], dim=-1)
+        assigned = methods.sinkhorn(taught, 0.05)[j % 4]
+        scores = functional.cosine_similarity(p[i], student[2].weight, dim=-1) / 0.1
+        total -= (assigned * (scores - scores.logsumexp(0))).sum()
+    found = method(views, labels)
+    torch.testing.assert_close(found, total / 8)
+    found.backward()
+    assert method.backbone.conv1.weight.grad.abs().sum() > 0
+    assert all(q.grad is None and not q.requires_grad for q in method.teacher.parameters())
+
+
+def test_the_teacher_of_dino_follows_the_student():
+    torch.manual_seed(0)
+    method = methods.DINO(build_backbone(VIT, size=32, seed=0), **HEADS["dino"])
+    before = [p.clone() for p in method.teacher.parameters()]
+    with torch.no_grad():
+        for parameter in method.student().parameters():
+            parameter += 1
+    method.after_step(0.0)
+    for old, new in zip(before, method.teacher.parameters(), strict=True):
+        torch.testing.assert_close(new, old + 0.1)
 
 
 # Views
@@ -242,10 +291,33 @@ def test_no_method_is_the_seeded_initialisation(tmp_path):
     assert losses == [] and all(torch.equal(state[name], expected[name]) for name in expected)
 
 
-@pytest.mark.parametrize("method", ["byol", "swav"])
-def test_an_interrupted_run_ends_with_the_same_weights(method, images, labels, tmp_path, monkeypatch, caplog):
+def test_a_transformer_is_built_for_the_images_of_its_recipe(images, labels, tmp_path):
+    """It starts from the seeded initialisation, and its checkpoint is read at any size."""
+    chosen = recipe("dino", epochs=1)
+    state, losses = train(images, labels, tmp_path / "part", chosen, arch=VIT)
+    initial = build_backbone(VIT, size=32, seed=1).tensors()
+    assert len(losses) == 1 and state["pos_embed"].shape == (1, 1 + 2 * 2, 16)
+    assert not any(torch.equal(state[name], initial[name]) for name in ("patch_embed.proj.weight", "pos_embed"))
+
+    path = tmp_path / "model.safetensors"
+    save_tensors(state, path, encode_metadata(describe_pretraining(chosen, VIT, losses, [1, 1], {})))
+    pixels = torch.rand(2, 3, 32, 32)
+    network = build_backbone(VIT, size=32)
+    network.load_tensors(state)
+    torch.testing.assert_close(load_backbone(path, VIT, size=32)(pixels), network.eval()(pixels), rtol=0, atol=0)
+    assert load_backbone(path, VIT, "mean", 64)(torch.rand(2, 3, 64, 64)).shape == (2, 16)
+
+
+def test_headers_of_residual_networks_name_no_size():
+    chosen = recipe()
+    assert "size" not in describe_pretraining(chosen, ARCH, [1.0], 1, {})
+    assert describe_pretraining(chosen, VIT, [1.0], [1, 1], {})["size"] == 32
+
+
+@pytest.mark.parametrize(("method", "arch"), [("byol", ARCH), ("swav", ARCH), ("dino", VIT)])
+def test_an_interrupted_run_ends_with_the_same_weights(method, arch, images, labels, tmp_path, monkeypatch, caplog):
     chosen = recipe(method)
-    whole, losses = train(images, labels, tmp_path / "whole", chosen)
+    whole, losses = train(images, labels, tmp_path / "whole", chosen, arch=arch)
 
     calls = iter(range(7))  # interrupted in the middle of the second epoch
 
@@ -256,10 +328,10 @@ def test_an_interrupted_run_ends_with_the_same_weights(method, images, labels, t
 
     monkeypatch.setattr(recipes, "augment", interrupted)
     with pytest.raises(KeyboardInterrupt):
-        train(images, labels, tmp_path / "parts", chosen, save_seconds=0)
+        train(images, labels, tmp_path / "parts", chosen, arch=arch, save_seconds=0)
     monkeypatch.undo()
     with caplog.at_level(logging.INFO):
-        resumed, resumed_losses = train(images, labels, tmp_path / "parts", chosen)
+        resumed, resumed_losses = train(images, labels, tmp_path / "parts", chosen, arch=arch)
     assert "resuming at step 7" in caplog.text
     assert resumed_losses == losses
     assert all(torch.equal(whole[name], resumed[name]) for name in whole)

@@ -25,7 +25,7 @@ rule pretrain_model:
         recipe_name=lambda w: SUITE.models[w.model]["source"].removeprefix("pretrain:"),
         recipe=lambda w: job_recipe(SUITE.recipe(w.model)),
         arch=of_model("arch"),
-        norm=of_model("norm"),
-        version=version("pretraining"),
+        norm=lambda w: SUITE.input_norms[SUITE.models[w.model]["norm"]],
+        version=network_version("pretraining"),
     script:
         "../../scripts/pretrain_model.py"

@@ -11,6 +11,7 @@ from ssltransfer.models.architecture import is_resnet, parse_architecture, with_
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.results.tensor_file import load_tensors
+from ssltransfer.results.tensor_header import read_provenance
 
 
 def build_backbone(arch: str, pool: str = "", size: int | None = None, seed: int | None = None) -> Backbone:
@@ -68,7 +69,8 @@ def load_backbone(path: str | Path, arch: str, pool: str = "", size: int | None 
     if architecture.kind in ("timm", "torchvision"):
         from ssltransfer.models import timm_backbone
 
-        check_state(state, expected_state(arch), str(path), arch)
+        trained_at = read_provenance(path).get("size")  # of networks trained here, whose recipe decides the size
+        check_state(state, expected_state(arch, int(trained_at) if trained_at else None), str(path), arch)
         network = timm_backbone.load_network(path, with_twin(architecture), size)
         return timm_backbone.TimmBackbone(network, pool).eval()
     if architecture.kind == "python":
@@ -81,10 +83,15 @@ def load_backbone(path: str | Path, arch: str, pool: str = "", size: int | None 
     return backbone.eval()
 
 
-def expected_state(arch: str) -> dict[str, Tensor]:
-    """Return the tensors of a converted checkpoint of `arch`, without values (on torch's device ``meta``).
+def expected_state(arch: str, size: int | None = None) -> dict[str, Tensor]:
+    """Return the tensors of a converted checkpoint, without values (on torch's device ``meta``).
 
     A user's own network has values: its code may compute with them.
+
+    Parameters
+    ----------
+    arch, size
+        See `build_backbone`.
     """
     architecture = parse_architecture(arch)
     if architecture.kind == "python":
@@ -92,7 +99,7 @@ def expected_state(arch: str) -> dict[str, Tensor]:
 
         return module_backbone.make_network(architecture.name).state_dict()
     with torch.device("meta"):
-        return build_backbone(arch).tensors()
+        return build_backbone(arch, size=size).tensors()
 
 
 _NEXT = "; write the arch that the weights were trained with, or fetch the file again"

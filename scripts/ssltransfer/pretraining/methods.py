@@ -16,7 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
-from ssltransfer.models.resnet import ResNet
+from ssltransfer.models.backbone import Backbone
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -32,7 +32,7 @@ class Method(nn.Module):
 
     views = 2
 
-    def __init__(self, backbone: ResNet) -> None:
+    def __init__(self, backbone: Backbone) -> None:
         super().__init__()
         self.backbone = backbone
 
@@ -45,7 +45,7 @@ class Supervised(Method):
 
     views = 1
 
-    def __init__(self, backbone: ResNet, classes: int) -> None:
+    def __init__(self, backbone: Backbone, classes: int) -> None:
         super().__init__(backbone)
         self.classifier = nn.Linear(backbone.width, classes)
 
@@ -57,7 +57,7 @@ class Supervised(Method):
 class SimCLR(Method):
     """Contrast of two views of an image against all other images (Chen et al., arXiv:2002.05709)."""
 
-    def __init__(self, backbone: ResNet, hidden: int, output: int, temperature: float) -> None:
+    def __init__(self, backbone: Backbone, hidden: int, output: int, temperature: float) -> None:
         super().__init__(backbone)
         self.projector = mlp(backbone.width, hidden, output)
         self.temperature = temperature
@@ -78,7 +78,7 @@ def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
 class BYOL(Method):
     """Prediction of a moving average's embedding of the other view (Grill et al., arXiv:2006.07733)."""
 
-    def __init__(self, backbone: ResNet, hidden: int, output: int, momentum: float) -> None:
+    def __init__(self, backbone: Backbone, hidden: int, output: int, momentum: float) -> None:
         super().__init__(backbone)
         self.projector = mlp(backbone.width, hidden, output)
         self.predictor = mlp(output, hidden, output)
@@ -92,19 +92,23 @@ class BYOL(Method):
             target = self.target(views).roll(len(labels), dims=0)
         return 2 - 2 * functional.cosine_similarity(prediction, target).mean()
 
-    @torch.no_grad()
     def after_step(self, progress: float) -> None:
-        """Move the target towards the online network; the momentum rises to 1 (section 3.2)."""
-        momentum = 1 - (1 - self.momentum) * (math.cos(math.pi * progress) + 1) / 2
-        online = nn.Sequential(self.backbone, self.projector)
-        for target, source in zip(self.target.parameters(), online.parameters(), strict=True):
-            target.lerp_(source, 1 - momentum)
+        """Move the target towards the online network (section 3.2)."""
+        update_average(self.target, nn.Sequential(self.backbone, self.projector), self.momentum, progress)
+
+
+@torch.no_grad()
+def update_average(average: nn.Module, online: nn.Module, momentum: float, progress: float) -> None:
+    """Move the parameters of a moving average towards the trained ones; the momentum rises to 1 by half a cosine."""
+    momentum = 1 - (1 - momentum) * (math.cos(math.pi * progress) + 1) / 2
+    for target, source in zip(average.parameters(), online.parameters(), strict=True):
+        target.lerp_(source, 1 - momentum)
 
 
 class BarlowTwins(Method):
     """Cross-correlation of the views' embeddings made the identity (Zbontar et al., arXiv:2103.03230)."""
 
-    def __init__(self, backbone: ResNet, hidden: int, output: int, redundancy: float) -> None:
+    def __init__(self, backbone: Backbone, hidden: int, output: int, redundancy: float) -> None:
         super().__init__(backbone)
         self.projector = mlp(backbone.width, hidden, output)
         self.redundancy = redundancy
@@ -132,7 +136,7 @@ class VICReg(Method):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         hidden: int,
         output: int,
         invariance: float,
@@ -165,7 +169,7 @@ class SwAV(Method):
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         hidden: int,
         output: int,
         prototypes: int,
@@ -180,10 +184,14 @@ class SwAV(Method):
 
     def forward(self, views: Tensor, labels: Tensor) -> Tensor:
         """Return the cross-entropy with the assignments that `sinkhorn` gives the other view."""
-        z = functional.normalize(self.projector(self.backbone(views)))
-        scores = z @ functional.normalize(self.prototypes.weight).T
+        scores = prototype_scores(self.backbone, self.projector, self.prototypes, views)
         targets = torch.cat([sinkhorn(part.detach(), self.epsilon) for part in scores.chunk(2)])
         return functional.cross_entropy(scores / self.temperature, targets.roll(len(labels), dims=0))
+
+
+def prototype_scores(backbone: nn.Module, projector: nn.Module, prototypes: nn.Linear, views: Tensor) -> Tensor:
+    """Cosines (n, k) of the embeddings of n views and the k prototypes."""
+    return functional.normalize(projector(backbone(views))) @ functional.normalize(prototypes.weight).T
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
@@ -195,6 +203,49 @@ def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:
     return assignment * len(assignment)
 
 
+class DINO(Method):
+    """Self-distillation: a student predicts its moving average's assignment of the other view (arXiv:2104.14294).
+
+    Both have a head that ends in one score per prototype, the cosine to its weights. The teacher's scores are balanced
+    by `sinkhorn` instead of a moving centre, as in DINOv2 (arXiv:2304.07193), and the head has batch normalisation,
+    which DINO leaves to choice; both keep short trainings on small batches from collapsing.
+    """
+
+    def __init__(
+        self,
+        backbone: Backbone,
+        hidden: int,
+        output: int,
+        prototypes: int,
+        temperature: float,
+        epsilon: float,
+        momentum: float,
+    ) -> None:
+        super().__init__(backbone)
+        self.projector = mlp(backbone.width, hidden, output)
+        self.prototypes = nn.Linear(output, prototypes, bias=False)
+        self.teacher = copy.deepcopy(self.student()).requires_grad_(False)
+        self.temperature = temperature
+        self.epsilon = epsilon
+        self.momentum = momentum
+
+    def student(self) -> nn.ModuleList:
+        """Return the trained network: backbone, projector and prototypes."""
+        return nn.ModuleList([self.backbone, self.projector, self.prototypes])
+
+    def forward(self, views: Tensor, labels: Tensor) -> Tensor:
+        """Return the cross-entropy with the teacher's assignments of the other view (equation 3)."""
+        scores = prototype_scores(*self.student(), views)
+        with torch.no_grad():
+            taught = prototype_scores(*self.teacher, views)
+            targets = torch.cat([sinkhorn(part, self.epsilon) for part in taught.chunk(2)])
+        return functional.cross_entropy(scores / self.temperature, targets.roll(len(labels), dims=0))
+
+    def after_step(self, progress: float) -> None:
+        """Move the teacher towards the student."""
+        update_average(self.teacher, self.student(), self.momentum, progress)
+
+
 METHODS = {
     "supervised": Supervised,
     "simclr": SimCLR,
@@ -202,5 +253,6 @@ METHODS = {
     "barlow-twins": BarlowTwins,
     "vicreg": VICReg,
     "swav": SwAV,
+    "dino": DINO,
 }
 """Names of the methods in recipes; `none` (random initialisation) trains nothing."""

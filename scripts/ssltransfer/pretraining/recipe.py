@@ -14,11 +14,14 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
+from ssltransfer.datasets.images import parse_transform
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
+from ssltransfer.models.architecture import is_resnet
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.backbone_file import build_backbone
 from ssltransfer.models.input_norm import normalise
-from ssltransfer.models.resnet import build_resnet
 from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
 from ssltransfer.row_file import open_array
@@ -58,6 +61,11 @@ class Recipe:
     def config_path(self) -> str:
         """Place of the recipe, for error messages."""
         return f"config/pretraining.yaml, {self.name}"
+
+    @property
+    def size(self) -> int | None:
+        """Side of the images in pixels; None for a recipe without images."""
+        return None if self.transform is None else parse_transform(self.transform)[0]
 
     @property
     def resume_settings(self) -> dict:
@@ -111,9 +119,9 @@ def pretrain(
         Not used by method ``none``.
     recipe : Recipe
     arch : str
-        See `resnet.build_resnet`.
+        See `backbone_file.build_backbone`; networks that are built for one size are built for the recipe's images.
     norm : str
-        See `resnet.normalise`.
+        See `norm_table.mean_and_std`.
     run : Run
         Its key describes everything that the run depends on, apart from images and recipe.
 
@@ -131,14 +139,14 @@ def pretrain(
         being finite.
     """
     if recipe.method == "none":
-        return build_resnet(arch, recipe.seed).state_dict(), []
+        return new_backbone(recipe, arch).tensors(), []
     images, labels, rows = data.images, data.labels, data.rows
     check(recipe, data)
     method = build_method(recipe, arch, labels[rows])
     steps_per_epoch = len(rows) // recipe.batch_size
     steps = steps_per_epoch * recipe.epochs
     device = choose_device()
-    method.to(device, memory_format=torch.channels_last)
+    method.train().to(device, memory_format=torch.channels_last)
 
     def loss(batch: np.ndarray, step: int) -> Tensor:
         views = torch.from_numpy(images[batch]).to(device).repeat(method.views, 1, 1, 1)
@@ -157,7 +165,7 @@ def pretrain(
         precision="float32",
         after_step=lambda step: method.after_step(step / steps),
     )
-    return {name: tensor.cpu() for name, tensor in method.backbone.state_dict().items()}, curve.losses
+    return {name: tensor.cpu() for name, tensor in method.backbone.tensors().items()}, curve.losses
 
 
 def check(recipe: Recipe, data: TrainingData) -> None:
@@ -181,7 +189,12 @@ def build_method(recipe: Recipe, arch: str, labels: np.ndarray) -> nn.Module:
         head["classes"] = int(labels.max()) + 1
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(recipe.seed)
-        return METHODS[recipe.method](build_resnet(arch, recipe.seed), **head)
+        return METHODS[recipe.method](new_backbone(recipe, arch), **head)
+
+
+def new_backbone(recipe: Recipe, arch: str) -> Backbone:
+    """Build a backbone for images of the recipe's size, initialised from the recipe's seed."""
+    return build_backbone(arch, size=recipe.size, seed=recipe.seed)
 
 
 def build_optimiser(method: nn.Module, recipe: Recipe) -> torch.optim.Optimizer:
@@ -212,11 +225,26 @@ def batches(rows: np.ndarray, recipe: Recipe, first: int) -> Iterator[np.ndarray
             yield np.sort(order[start * size : (start + 1) * size])
 
 
-def describe_pretraining(recipe: Recipe, losses: list[float], version: int, usage: dict) -> dict:
-    """Describe where a pretrained backbone comes from; `version` is that of the component ``pretraining``."""
+def describe_pretraining(recipe: Recipe, arch: str, losses: list[float], version: int | list, usage: dict) -> dict:
+    """Describe where a pretrained backbone comes from, and for which images its network was built.
+
+    Parameters
+    ----------
+    recipe : Recipe
+    arch : str
+    losses : list of float
+        See `pretrain`.
+    version : int or list of int
+        Of the component ``pretraining``, and where others build the network theirs.
+    usage : dict
+        Time and memory of the job.
+    """
+    # Residual networks are the same for all sizes, and their headers stay as they were.
+    size = {} if recipe.size is None or is_resnet(arch) else {"size": recipe.size}
     return {
         "source": f"pretrain:{recipe.name}",
         "version": version,
+        **size,
         "recipe": recipe.written,
         "losses": [round(loss, 5) for loss in losses],
         "cost": usage,
