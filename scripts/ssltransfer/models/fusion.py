@@ -7,6 +7,7 @@ import torch
 from torch import nn
 from torch.nn.utils.fusion import fuse_conv_bn_eval
 
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.resnet import Bottleneck, ResNet
 
 
@@ -36,6 +37,21 @@ def fuse_conv_bn(backbone: ResNet, device: torch.device | str = "cpu") -> ResNet
             if block.downsample is not None:
                 block.downsample = nn.Sequential(fuse_conv_bn_eval(*block.downsample), nn.Identity())
     return fused.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
+
+
+def freeze(backbone: Backbone, device: torch.device | str = "cpu") -> Backbone:
+    """Return a frozen copy in evaluation mode whose maps are computed as fast as its class allows.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Left as it is; of a `ResNet`, the batch normalisation is folded (`fuse_conv_bn`).
+    device : torch.device or str
+        Where the copy lives.
+    """
+    if isinstance(backbone, ResNet):
+        return fuse_conv_bn(backbone, device)
+    return deepcopy(backbone).eval().requires_grad_(False).to(device)
 
 
 def optimise_for_inference(backbone: ResNet, device: torch.device | str = "cpu") -> nn.Module:

@@ -8,9 +8,10 @@ import numpy as np
 import torch
 
 from ssltransfer.files import atomic_write
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid, attention_map, diffusion
-from ssltransfer.protocols.attention.occlusion import Occluder
+from ssltransfer.protocols.attention.occlusion import Occluder, WindowOccluder
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.results.picture_file import Pictures
@@ -28,14 +29,14 @@ def make_grid(settings: AttentionSettings) -> MaskGrid:
 
 
 def attention_maps(
-    backbone: ResNet, images: np.ndarray, norm: str, settings: AttentionSettings, device: torch.device, run: Run
+    backbone: Backbone, images: np.ndarray, norm: str, settings: AttentionSettings, device: torch.device, run: Run
 ) -> np.ndarray:
     """Measure the attention maps of images, float64 (n, size, size).
 
     Parameters
     ----------
-    backbone : ResNet
-        From `models.fusion.fuse_conv_bn`, on the device.
+    backbone : Backbone
+        From `models.fusion.freeze`, on the device. Of a `ResNet`, only the windows that a mask changes are recomputed.
     images : ndarray of uint8, shape (n, bordered size, bordered size, 3)
         Images with their borders.
     norm : str
@@ -46,9 +47,10 @@ def attention_maps(
         Its key describes everything that the maps depend on, apart from the images.
     """
     grid = make_grid(settings)
+    kind = WindowOccluder if isinstance(backbone, ResNet) else Occluder
 
     def occluder(image: np.ndarray) -> Occluder:
-        return Occluder(backbone, image, norm, grid, settings.fill, settings.view, settings.feature)
+        return kind(backbone, image, norm, grid, settings.fill, settings.view, settings.feature)
 
     errors = occlude_images(occluder, images, 16 if device.type == "cuda" else 8, run)
     return np.stack([attention_map(values, grid) for values in errors])
@@ -98,6 +100,7 @@ def measure_attention(
     norm: str,
     settings: AttentionSettings,
     covered: dict | None = None,
+    pool: str = "",
 ) -> Measurement:
     """Summarise attention maps as a score: attentive diffusion in percent, averaged over the images.
 
@@ -114,6 +117,8 @@ def measure_attention(
     settings : AttentionSettings
     covered : dict, optional
         The entry `coverage` of the score.
+    pool : str
+        Readout of the pooled features; empty for the network's own.
     """
     grid = make_grid(settings)
     values = [diffusion(attention) for attention in maps]
@@ -122,7 +127,7 @@ def measure_attention(
         kind="attention",
         values=[percent("attentive-diffusion", float(np.mean(values)))],
         checkpoint=checkpoint,
-        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm},
+        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm} | ({"pool": pool} if pool else {}),
         details={"masks": len(grid.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
         warnings=[approximation] if grid.stride > 1 else [],
         coverage=covered,

@@ -57,10 +57,12 @@ class Predictor:
     def predict(self, rows: Sequence[int]) -> np.ndarray:
         """Predict the normals of images, float32 (n, h, w, 3), at the size of the originals."""
         images = [torch.from_numpy(self.dataset.image(row, self.shorter)) for row in rows]
-        batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images])
+        stride = self.network.stride
+        batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images], stride)
         logits = self.network(network_input(batch.to(self.device), sizes, self.norm))
         codebook = torch.from_numpy(self.dataset.codebook).to(self.device)
-        return logits_to_normals(logits, codebook, sizes[0], self.dataset.normals.shape[1:3]).cpu().numpy()
+        normals = logits_to_normals(logits, codebook, sizes[0], self.dataset.normals.shape[1:3], stride)
+        return normals.cpu().numpy()
 
 
 def angular_errors(
