@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.images import DecodedImages
+from ssltransfer.datasets.images import DecodedImages, parse_transform
 from ssltransfer.device import choose_device
 from ssltransfer.files import write_json
 from ssltransfer.jobs import JobUsage, job, progress
@@ -22,10 +22,11 @@ with job(snakemake.log[0]):
         images = DecodedImages(
             dataset.root, dataset.index.image, wildcards.transform, dataset.source.name, snakemake.threads
         )
+    pool, side = wildcards.get("pool", ""), parse_transform(wildcards.transform)[0]
     extract_features(
-        load_backbone(snakemake.input.checkpoint, params["arch"]),
+        load_backbone(snakemake.input.checkpoint, params["arch"], pool, side),
         images,
-        wildcards.norm,
+        params.get("norm", wildcards.norm),
         Path(snakemake.output.features),
         device,
         progress=lambda batches: progress(batches, "batches"),

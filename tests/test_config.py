@@ -6,11 +6,12 @@ import re
 import pytest
 import yaml
 
-from ssltransfer.config import Cell, load_suite, read_table
+from ssltransfer.config import Cell, evaluated_norms, load_suite, read_norms, read_table
 from ssltransfer.datasets import ORIGINAL, parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError
+from ssltransfer.models.norm_table import mean_and_std
 from ssltransfer.settings import job_settings, read_schema
 from ssltransfer.versions import COMPONENTS
 from workflow import REPOSITORY
@@ -283,6 +284,68 @@ def test_a_valid_suite(tmp_path):
     assert suite.recipe("a") is None
     assert suite.norms("lin", "b") == ["none"]
     assert suite.config["allow_subset"] is False
+
+
+def transformer(**cells):
+    """Make model a a DINOv2, whose patches of 14 pixels do not fit the suite's 32."""
+    cells = {"arch": "timm:vit_small_patch14_dinov2", "size": "", "pool": ""} | cells
+    return lambda parts: columns(**cells)(parts) or parts["models"]["b"].update(arch=MODELS["b"]["arch"])
+
+
+def test_size_and_pool_of_a_model_are_part_of_its_features(tmp_path):
+    suite = load(tmp_path, transformer(size="28", pool="cls-mean"))
+    assert suite.feature_files(Cell("lin", "a", "multi")) == [
+        "results/features/a/digits/resize28.imagenet.cls-mean.npy"
+    ]
+    assert suite.feature_files(Cell("lin", "b", "multi")) == ["results/features/b/digits/resize32.none.npy"]
+    assert suite.settings("lin", "a") == suite.settings("lin") | {"transform": "resize28"}
+    assert suite.job_settings("lin", "b") == suite.job_settings("lin")
+
+
+def test_the_official_few_shot_geometry_has_one_size(tmp_path):
+    suite = load(
+        tmp_path, lambda p: (columns(size="64")(p), p["config"]["protocols"]["few"].update(transform="square257"))
+    )
+    assert suite.settings("few", "a")["transform"] == "square257"
+
+
+@pytest.mark.parametrize(
+    ("cells", "norm"),
+    [
+        ({}, "imagenet"),
+        ({"arch": "timm:vit_base_patch16_clip_quickgelu_224", "size": "32"}, "clip"),
+        ({"arch": "timm:vit_small_patch16_224", "size": "32", "source": "timm:vit_small_patch16_224.dino"}, "imagenet"),
+        (
+            {"arch": "timm:vit_small_patch16_224", "size": "32", "source": "timm:vit_small_patch16_224.augreg_in1k"},
+            "half",
+        ),
+    ],
+)
+def test_an_empty_norm_is_that_of_the_published_weights(tmp_path, cells, norm):
+    suite = load(tmp_path, lambda p: (columns(**{"norm": "", **cells})(p), p["models"]["b"].update(MODELS["b"])))
+    assert suite.models["a"]["norm"] == norm
+
+
+def test_values_of_a_normalisation_travel_with_its_name(tmp_path):
+    table = tmp_path / "norms.tsv"
+    table.write_text("norm\tmean\tstd\nimagenet\t0.485/0.456/0.406\t0.229/0.224/0.225\nmine\t.5/0.4/0.3\t1/1/1\n")
+    with pytest.raises(InputError, match=r"row 'mine': found the values '\.5/0\.4/0\.3:1/1/1', expected three numbers"):
+        read_norms(table)
+    table.write_text("norm\tmean\tstd\nmine\t0.5/0.4/0.3\t1/1/1\n")
+    assert read_norms(table) == {"imagenet": "imagenet", "none": "none", "mine": "mine=0.5/0.4/0.3:1/1/1"}
+    assert mean_and_std("mine=0.5/0.4/0.3:1/1/1") == ((0.5, 0.4, 0.3), (1.0, 1.0, 1.0))
+    for row_, message in (
+        ("imagenet\t0.5/0.5/0.5\t1/1/1", "the paper's normalisations do not change"),
+        ("mine\t0.5/0.4/0.3\t0/1/1", "a standard deviation of 0"),
+    ):
+        table.write_text(f"norm\tmean\tstd\n{row_}\n")
+        with pytest.raises(InputError, match=message):
+            read_norms(table)
+
+
+def test_both_of_the_papers_inputs_for_a_network_with_another(tmp_path):
+    assert evaluated_norms("test-max", "clip") == ["clip", "none"]
+    assert evaluated_norms("test-max", "none") == ["imagenet", "none"]
 
 
 OWN = dict(
@@ -597,12 +660,26 @@ def normals(dataset, **values):
         (row("datasets", "pool", dataset="digits"), "dataset 'digits' has two rows; ids must be unique"),
         (row("models", "a", model="b"), "model 'b' has two rows; ids must be unique"),
         (row("models", "a", model="A"), "row 'A': model: found 'A', expected text like"),
-        (row("models", "a", norm="vgg"), "row 'a': norm: found 'vgg', expected one of 'imagenet', 'none'"),
+        (row("models", "a", norm="vgg"), "row 'a': norm 'vgg' is not one of imagenet, none, half, clip"),
         (row("models", "b", format="auto"), "row 'b': format is 'auto', but source pretrain: has no file"),
         (row("models", "a", format="mocco"), "row 'a': format: found 'mocco', expected text like"),
         (row("models", "a", arch=""), "row 'a': top level: key 'arch' is missing"),
-        (columns(pool="cls"), "row 'a': pool is 'cls', which resnet50 does not take"),
-        (columns(size="384"), "row 'a': size is '384', which resnet50 does not take"),
+        (columns(pool="cls"), "row 'a': pool: found 'cls', but resnet50 has one readout only; leave the cell empty"),
+        (columns(pool="avg"), "row 'a': pool: found 'avg', expected text like"),
+        (columns(size="big"), "row 'a': size: found 'big', expected text like"),
+        (
+            row("models", "a", arch="timm:vit_small"),
+            "row 'a': arch: timm has no network 'vit_small'; the nearest names",
+        ),
+        (row("models", "a", arch="torchvision:swin_t"), "row 'a': arch: found torchvision:swin_t, whose tensors have"),
+        (row("models", "a", arch="vit_small_patch16_224"), "row 'a': arch: found 'vit_small_patch16_224', expected"),
+        (transformer(), "row 'a', protocol 'lin': size: timm:.* would see images of 32 pixels, expected a multiple of"),
+        (transformer(size="50"), "row 'a': size: .* would see images of 50 pixels, .*its patch of 14; write 56"),
+        (transformer(size="28", pool="token-1"), "row 'a': pool: found 'token-1', .* has 1 tokens beside its patches"),
+        (
+            transformer(arch="timm:vit_small_patch16_224", norm=""),
+            "row 'a': norm: the cell is empty and published weights of timm:vit_small_patch16_224 use half or imagenet",
+        ),
         (columns(run="", epoch="10"), "row 'a': epoch is 10, but run is empty"),
         (columns(run="first", epoch="ten"), "row 'a': epoch: found 'ten', expected text like"),
         (columns(colour="red"), "unknown key 'colour'; known are model, label"),

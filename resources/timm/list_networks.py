@@ -49,7 +49,7 @@ def describe_network(name: str) -> dict:
         "prefix": backbone.prefix_tokens if backbone.has_tokens else 0,
         "class_token": int(backbone.has_tokens and getattr(net, "cls_token", None) is not None),
         "depth": len(net.blocks) if backbone.has_tokens else 0,
-        "patch": patch[0] if backbone.has_tokens and patch else "",
+        "patch": (patch[0] if isinstance(patch, tuple) else patch) if backbone.has_tokens and patch else "",
         "strides": ",".join(map(str, backbone.strides)),
         "channels": ",".join(map(str, backbone.channels)),
         "native_size": backbone.native_size or "",

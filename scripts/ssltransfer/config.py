@@ -7,7 +7,7 @@ import codecs
 import csv
 import re
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
 from typing import Any
@@ -19,11 +19,13 @@ from jsonschema.exceptions import ValidationError, best_match
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, package_data
+from ssltransfer.models.model_row import check_network, check_size, own_norm
+from ssltransfer.models.norm_table import mean_and_std
 from ssltransfer.settings import complete, config_schema, fill_defaults, job_settings, parse_yaml, read_schema
 
 COUNTS = ("classes", "train", "val", "test")
 """Columns of `datasets.tsv` that the index is checked against."""
-PATHS = ("models", "datasets", "pretraining", "blocks", "data_root", "imagenet_val")
+PATHS = ("models", "datasets", "pretraining", "norms", "blocks", "data_root", "imagenet_val")
 """Keys of a suite that are paths."""
 METRICS_OF_TASK = {
     "single-label": ("top1", "mean-per-class"),
@@ -35,10 +37,10 @@ METRICS_OF_TASK = {
 """Task of `datasets.tsv` -> metrics of the linear protocol that fit it; the last three have none."""
 PUBLISHED = ("published-v1", "published-v2")
 """Suites of published numbers only, which are not configured."""
-NORMS = tuple(read_schema("models")["properties"]["norm"]["enum"])
-"""Input normalisations of models."""
+PAPER_NORMS = ("imagenet", "none")
+"""Input normalisations of the paper's models."""
 BOTH_NORMS = ("test-max", "validation-max")
-"""Values of `normalisation` for which a model is evaluated under all of `NORMS`."""
+"""Values of `normalisation` for which a model is evaluated under both of `PAPER_NORMS`."""
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
     "fewshot": (("single-label",), ()),
@@ -53,6 +55,8 @@ EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
 """Source -> kinds that its datasets serve besides those of their task."""
 
 
+WITHOUT_FORMAT = ("pretrain:", "features:", "module:")
+"""Beginnings of sources that have no file of weights."""
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
 """Source whose index has one image in several rows -> the source of the same images without repeats."""
 
@@ -80,12 +84,15 @@ class Suite:
         All rows of `datasets.tsv` by id; counts as int, or None where the index is to tell them.
     recipes : dict of str to dict
         Pretraining recipes by name.
+    input_norms : dict of str to str
+        Input normalisations by name, as jobs read them (see `norm_table.mean_and_std`).
     """
 
     config: dict
     models: dict[str, dict]
     datasets: dict[str, dict]
     recipes: dict[str, dict]
+    input_norms: dict[str, str] = field(default_factory=lambda: {name: name for name in PAPER_NORMS})
 
     @property
     def name(self) -> str:
@@ -138,13 +145,16 @@ class Suite:
                     "correct the path, or leave data_root out to read downloads only"
                 )
 
-    def settings(self, protocol: str) -> dict:
-        """The settings block of a protocol, with all defaults filled in."""
-        return self.config["protocols"][protocol]
+    def settings(self, protocol: str, model: str = "") -> dict:
+        """The settings block of a protocol with all defaults filled in; for a model with a size, with its transform."""
+        settings, size = self.config["protocols"][protocol], self.models.get(model, {}).get("size")
+        if size and "transform" in settings:
+            return settings | {"transform": resized_transform(settings["transform"], size)}
+        return settings
 
-    def job_settings(self, protocol: str) -> dict:
+    def job_settings(self, protocol: str, model: str = "") -> dict:
         """The part of a settings block that jobs depend on (see `settings.job_settings`)."""
-        return job_settings(self.settings(protocol))
+        return job_settings(self.settings(protocol, model))
 
     def kind(self, protocol: str) -> str:
         """The kind of a protocol: ``linear``, ``fewshot``, ..."""
@@ -159,6 +169,14 @@ class Suite:
         """Input normalisations under which a model is evaluated."""
         return evaluated_norms(self.settings(protocol).get("normalisation", ""), self.models[model]["norm"])
 
+    def feature_files(self, cell: Cell) -> list[str]:
+        """Feature files that a cell's score is computed from, one for each input normalisation."""
+        transform = self.settings(cell.protocol, cell.model)["transform"]
+        pool = self.models[cell.model]["pool"]
+        readout = f".{pool}" if pool else ""
+        folder = f"results/features/{cell.model}/{self.image_dataset(cell.dataset)}"
+        return [f"{folder}/{transform}.{norm}{readout}.npy" for norm in self.norms(cell.protocol, cell.model)]
+
     def recipe(self, model: str) -> dict | None:
         """The pretraining recipe of a model, or None if its weights are published ones."""
         kind, _, name = self.models[model]["source"].partition(":")
@@ -166,10 +184,28 @@ class Suite:
 
 
 def evaluated_norms(normalisation: str, own: str) -> list[str]:
-    """Input normalisations that a value of `normalisation` in a settings block asks for; `own` is the model's."""
-    if normalisation in NORMS:
+    """Input normalisations that a value of `normalisation` in a settings block asks for; `own` is the model's.
+
+    Where both of the paper's are asked for, a model with another one is evaluated under that and plain pixels.
+    """
+    if normalisation in PAPER_NORMS:
         return [normalisation]
-    return list(NORMS) if normalisation in BOTH_NORMS else [own]
+    if normalisation not in BOTH_NORMS:
+        return [own]
+    return list(PAPER_NORMS) if own in PAPER_NORMS else [own, "none"]
+
+
+def resized_transform(transform: str, size: str | int) -> str:
+    """Return a transform with another side in pixels: ``resize224`` and 518 give ``resize518``.
+
+    ``square257``, the geometry of the official few-shot code, has one size.
+    """
+    return re.sub(r"^(resize|stretch)\d+$", rf"\g<1>{size}", transform)
+
+
+def side_of(transform: str) -> int:
+    """Return the side in pixels of the images that a transform makes."""
+    return 224 if transform == "square257" else int(transform.lstrip("abcdefghijklmnopqrstuvwxyz"))
 
 
 def _read_text(path: Path) -> str:
@@ -366,8 +402,9 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         config |= _with_backend(config)
     models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
     datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
+    norms = read_norms(located("norms"))
     for row in models.values():
-        _fill_model(row, config["suite"])
+        _fill_model(row, config["suite"], located("models"), norms)
     for row in datasets.values():
         _fill_dataset(row)
     recipes = read_yaml(located("pretraining")) or {}
@@ -378,6 +415,7 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         {name: row for name, row in models.items() if config["suite"] in row["suites"]},
         datasets,
         recipes,
+        norms,
     )
     _check(recipes, read_yaml(schemas / "pretraining.schema.yaml"), str(located("pretraining")))
     _cross_check_datasets(suite, located("datasets"))
@@ -387,12 +425,53 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     return suite
 
 
-def _fill_model(row: dict, suite: str) -> None:
+def read_norms(path: Path) -> dict[str, str]:
+    """Read the table of input normalisations: name -> text that `norm_table.mean_and_std` reads.
+
+    Raises
+    ------
+    InputError
+        If a row has no three means and standard deviations, or changes one of the paper's.
+    """
+    norms = {name: name for name in PAPER_NORMS}
+    for row in read_table(path, short_rows=True):
+        name = row.get("norm", "")
+        text = f"{name}={row.get('mean', '')}:{row.get('std', '')}"
+        try:
+            values = mean_and_std(text)
+        except InputError:
+            raise InputError(
+                f"{path}, row {name!r}: found the values {text.partition('=')[2]!r}, expected three numbers for mean "
+                "and std, as in 0.485/0.456/0.406"
+            ) from None
+        if 0.0 in values[1]:
+            raise InputError(f"{path}, row {name!r}: found a standard deviation of 0; write one above it")
+        if name in PAPER_NORMS and values != mean_and_std(name):
+            raise InputError(f"{path}, row {name!r}: the paper's normalisations do not change; give yours another name")
+        norms[name] = name if name in PAPER_NORMS else text
+    return norms
+
+
+def _fill_model(row: dict, suite: str, path: Path, norms: Mapping[str, str]) -> None:
     """Fill the cells of a model's row whose default is none of a fixed text; its suites become a list."""
     row["label"] = row["label"] or row["model"]
     row["suites"] = [name.strip() for name in (row["suites"] or suite).split(",")]
-    if not row["format"] and not row["source"].startswith("pretrain:"):
+    if not row["format"] and not row["source"].startswith(WITHOUT_FORMAT):
         row["format"] = "auto"
+    try:
+        row["norm"] = row["norm"] or _norm_name(own_norm(row), norms)
+    except InputError as error:
+        raise InputError(f"{path}, row {row['model']!r}: {error}") from None
+    if row["norm"] not in norms:
+        raise InputError(f"{path}, row {row['model']!r}: norm {row['norm']!r} is not one of {', '.join(norms)}")
+
+
+def _norm_name(norm: str, norms: Mapping[str, str]) -> str:
+    """Return the name of a normalisation that is given by its name or its values."""
+    named = next((name for name, text in norms.items() if norm == name or text.partition("=")[2] == norm), None)
+    if named is None:
+        raise InputError(f"norm: no row of the table of normalisations has the values {norm}; add one")
+    return named
 
 
 def _fill_dataset(row: dict) -> None:
@@ -482,8 +561,10 @@ def check_model_table(path: Path, model: str) -> None:
         See `load_suite`.
     """
     rows = _rows_by_id(path, read_schema("models"), "model")
+    table = Path("config/norms.tsv")
+    norms = read_norms(table if table.is_file() else package_data(str(table)))
     for row in rows.values():
-        _fill_model(row, "")
+        _fill_model(row, "", path, norms)
     file = Path("config/pretraining.yaml")
     recipes = read_yaml(file if file.is_file() else package_data(str(file))) or {}
     own = rows[model]
@@ -524,12 +605,10 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
                 f"{path}, row {name!r}: format is {row['format']!r}, but source pretrain: has no file to read; leave "
                 "the cell empty"
             )
-        for column in ("pool", "size"):
-            if row[column]:
-                raise InputError(
-                    f"{path}, row {name!r}: {column} is {row[column]!r}, which {row['arch']} does not take (only for "
-                    "timm networks); leave the cell empty"
-                )
+        try:
+            check_network(row)
+        except InputError as error:
+            raise InputError(f"{path}, row {name!r}: {error}") from None
         if row["epoch"] and not row["run"]:
             raise InputError(
                 f"{path}, row {name!r}: epoch is {row['epoch']}, but run is empty; write the name of the training that "
@@ -549,6 +628,8 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
             f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; "
             "add it to the column suites of a row"
         )
+    for name, row in suite.models.items():
+        _check_sizes(suite, row, f"{path}, row {name!r}")
     linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
     for name, row in suite.models.items():
         kind, _, dataset = row["source_accuracy"].partition(":")
@@ -562,6 +643,17 @@ def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -
                 f"{path}, row {name!r}: source_accuracy is measured:{dataset}, but suite {suite.name!r} has no "
                 f"linear task on {dataset!r}"
             )
+
+
+def _check_sizes(suite: Suite, row: dict, where: str) -> None:
+    """Require that a model's network takes the images of every protocol that resizes them to one side."""
+    for protocol in suite.config["tasks"]:
+        transform = suite.settings(protocol, row["model"]).get("transform")
+        if transform and row["model"] in suite.config["models_of"].get(protocol, suite.models):
+            try:
+                check_size(row, side_of(transform))
+            except InputError as error:
+                raise InputError(f"{where}, protocol {protocol!r}: {error} into the cell") from None
 
 
 def _cross_check_tasks(suite: Suite) -> None:

@@ -18,7 +18,7 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ssltransfer.array_backend import NUMPY, Arrays
-from ssltransfer.config import BOTH_NORMS, METRICS_OF_TASK, NORMS, evaluated_norms, read_blocks
+from ssltransfer.config import BOTH_NORMS, METRICS_OF_TASK, evaluated_norms, read_blocks, read_norms
 from ssltransfer.datasets import DOWNLOAD_FOLDER, READ_KINDS, Source, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import DecodedImages
@@ -26,6 +26,7 @@ from ssltransfer.datasets.index import Index, check_classes, check_index, count_
 from ssltransfer.datasets.indexing import IndexParams, generate_dataset, index_source
 from ssltransfer.datasets.splits import make_split
 from ssltransfer.errors import InputError
+from ssltransfer.files import package_data
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.fewshot import FewShotSettings, measure_fewshot, possible_shots
 from ssltransfer.protocols.linear.evaluation import measure_linear
@@ -108,8 +109,9 @@ def evaluate(
     protocols : sequence of str or mapping
         Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear`` and ``fewshot``, or own blocks by
         name.
-    norm : {'imagenet', 'none'}
-        Input normalisation: ImageNet's mean and standard deviation, or plain pixel / 255.
+    norm : str
+        Input normalisation, a row of ``config/norms.tsv``: ``imagenet``, ``none`` (plain pixel / 255), ``half``,
+        ``clip``, ...
     size : int, optional
         Side of the images in pixels; by default that of the settings block (224).
     metric : {'top1', 'mean-per-class', 'map11'}, optional
@@ -138,8 +140,9 @@ def evaluate(
 
     blocks = _blocks(protocols)
     transforms = {protocol: _transform(block["transform"], size) for protocol, block in blocks.items()}
-    if norm not in NORMS:
-        raise InputError(f"norm: found {norm!r}, expected one of {', '.join(NORMS)}")
+    norms = read_norms(package_data("config/norms.tsv"))
+    if norm not in norms:
+        raise InputError(f"norm: found {norm!r}, expected one of {', '.join(norms)}")
     source = _source(data)
     name = dataset or (Path(source.name).stem if source.kind == "csv" else Path(source.name).name)
     workers = workers or os.cpu_count() or 1
@@ -156,7 +159,7 @@ def evaluate(
             for used in evaluated_norms(block["normalisation"], norm):
                 if (transform, used) not in computed:
                     images = DecodedImages(found.root, found.index.image, transform, source.name, workers)
-                    values = _extract(module, images, used, device, batch_size)
+                    values = _extract(module, images, norms[used], device, batch_size)
                     images.warn_of_dark_images()
                     computed[transform, used] = Features(values, {"source": type(module).__name__})
                 features[used] = computed[transform, used]
@@ -324,17 +327,17 @@ def _extract(
     import torch
     from tqdm import tqdm
 
+    from ssltransfer.models.backbone import Backbone
     from ssltransfer.models.features import feature_batches, finite_features
     from ssltransfer.models.fusion import optimise_for_inference
     from ssltransfer.models.input_norm import normalise
     from ssltransfer.models.module_check import CHECKED, check_features
-    from ssltransfer.models.resnet import ResNet
 
     name = type(module).__name__
     with torch.inference_mode(), _computing(device):
         width = check_features(module, normalise(torch.from_numpy(images[:CHECKED]).to(device), norm))
         values = np.empty((len(images), width), np.float32)
-        network = optimise_for_inference(module, device) if isinstance(module, ResNet) else module
+        network = optimise_for_inference(module, device) if isinstance(module, Backbone) else module
         bar = partial(tqdm, desc="features, batches", delay=2, leave=False)
         for start, features in feature_batches(network, images, norm, device, batch_size, bar):
             values[start : start + batch_size] = finite_features(features, start, name)

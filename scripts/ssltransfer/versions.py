@@ -49,6 +49,7 @@ COMPONENTS = {
     "verification": Component(1, "verify_checkpoint.py"),
     "pretraining": Component(1, "pretrain_model.py"),
     "features": Component(2, "extract_features.py"),
+    "timm": Component(1, "ssltransfer/models/timm_backbone.py"),
     "linear": Component(2, "evaluate_linear.py"),
     "calibration": Component(2, "evaluate_calibration.py"),
     "fewshot": Component(3, "evaluate_fewshot.py"),

@@ -14,7 +14,7 @@ from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import COUNTS, NORMS, PUBLISHED, Cell, load_suite, read_table, repeated_option
+from ssltransfer.config import COUNTS, PUBLISHED, Cell, load_suite, read_table, repeated_option
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
 from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
@@ -120,7 +120,8 @@ wildcard_constraints:
     dataset=any_of(SUITE.datasets),
     protocol=any_of(SUITE.config["protocols"]),
     transform=TRANSFORM,
-    norm=any_of(NORMS),
+    norm=any_of(SUITE.input_norms),
+    pool=any_of({row["pool"] for row in SUITE.models.values()} - {""}),
     suite=SUITE.name,
 
 
@@ -189,12 +190,22 @@ def of_model(column):
 
 
 def protocol_settings(wildcards):
-    return SUITE.job_settings(wildcards.protocol)
+    return SUITE.job_settings(wildcards.protocol, wildcards.model)
 
 
 def evaluated_norm(wildcards):
-    """The input normalisation of protocols that evaluate one only."""
-    return SUITE.norms(wildcards.protocol, wildcards.model)[0]
+    """The input normalisation of protocols that evaluate one only, as jobs read it."""
+    return SUITE.input_norms[SUITE.norms(wildcards.protocol, wildcards.model)[0]]
+
+
+def network_version(component):
+    """A function of wildcards: the version of a component, and for networks of timm that of how they are read out."""
+
+    def versions(wildcards):
+        timm = SUITE.models[wildcards.model]["arch"].startswith(("timm:", "torchvision:"))
+        return [version(component), version("timm")] if timm else version(component)
+
+    return versions
 
 
 def source_of(wildcards):
@@ -211,12 +222,7 @@ def index_file(wildcards):
 
 def feature_files(wildcards):
     """One feature file for each input normalisation that the protocol evaluates."""
-    dataset = SUITE.image_dataset(wildcards.dataset)
-    transform = SUITE.settings(wildcards.protocol)["transform"]
-    return [
-        f"results/features/{wildcards.model}/{dataset}/{transform}.{norm}.npy"
-        for norm in SUITE.norms(wildcards.protocol, wildcards.model)
-    ]
+    return SUITE.feature_files(Cell(**wildcards))
 
 
 def present_files(source):
@@ -367,6 +373,11 @@ def feature_params(wildcards):
         "arch": SUITE.models[wildcards.model]["arch"],
         "versions": [version("features")],
     }
+    norm = SUITE.input_norms[wildcards.norm]
+    if norm != wildcards.norm:
+        params["norm"] = norm
+    if params["arch"].startswith(("timm:", "torchvision:")):
+        params["versions"].append(version("timm"))
     if not SUITE.config["keep_images"]:
         params["source"] = source_list(wildcards)
         params["versions"].append(version("images"))
@@ -385,12 +396,13 @@ def validation_draws(wildcards):
 
 
 def inversion_images(wildcards):
-    return f"results/datasets/{wildcards.dataset}/{SUITE.settings(wildcards.protocol)['transform']}.npy"
+    transform = SUITE.settings(wildcards.protocol, wildcards.model)["transform"]
+    return f"results/datasets/{wildcards.dataset}/{transform}.npy"
 
 
 def inversion_settings(wildcards):
     """The settings of a reconstruction; the choice of distances does not affect it."""
-    return {key: value for key, value in SUITE.job_settings(wildcards.protocol).items() if key != "lpips"}
+    return {key: value for key, value in protocol_settings(wildcards).items() if key != "lpips"}
 
 
 def lpips_manifests(wildcards):

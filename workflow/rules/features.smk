@@ -1,6 +1,7 @@
 # Needs: results/checkpoints/{model}.safetensors and results/datasets/{dataset}/{transform}.npy (with keep_images:
 # false the original images, which are then decoded for each model).
-# Makes: results/features/{model}/{dataset}/{transform}.{norm}.npy, and beside it where they come from.
+# Makes: results/features/{model}/{dataset}/{transform}.{norm}.npy, for another readout than the network's own
+# {transform}.{norm}.{pool}.npy, and beside it where they come from.
 
 
 rule extract_features:
@@ -25,3 +26,11 @@ rule extract_features:
         features=feature_params,
     script:
         "../../scripts/extract_features.py"
+
+
+use rule extract_features as extract_pooled_features with:
+    output:
+        features="results/features/{model}/{dataset}/{transform}.{norm}.{pool}.npy",
+        provenance="results/features/{model}/{dataset}/{transform}.{norm}.{pool}.json",
+    log:
+        "logs/extract_features/{model}/{dataset}/{transform}.{norm}.{pool}.log",

@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
 
-from ssltransfer.config import Cell, Suite
+from ssltransfer.config import Cell, Suite, side_of
 from ssltransfer.files import package_data
-from ssltransfer.models.architecture import feature_width, forward_operations
+from ssltransfer.models.architecture import forward_operations, parse_architecture
+from ssltransfer.models.model_row import row_width
+from ssltransfer.models.timm_catalog import find_network
 
 TABLE = "resources/unit-costs.csv"
 MACHINE = "one core of an AMD EPYC (2 cores, no GPU)"
@@ -139,7 +141,8 @@ def estimate_costs(suite: Suite, missing: Iterable[Cell]) -> list[Cost]:
 
 def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tuple[tuple, list[Work]]]:
     """Yield the jobs that a score needs and that have not run, each with a key that tells it from others."""
-    settings, kind, arch = suite.settings(cell.protocol), suite.kind(cell.protocol), suite.models[cell.model]["arch"]
+    settings, kind = suite.settings(cell.protocol, cell.model), suite.kind(cell.protocol)
+    arch = suite.models[cell.model]["arch"]
     recipe = suite.recipe(cell.model)
     if not Path(f"results/checkpoints/{cell.model}.safetensors").exists():
         work = [_pretraining(suite, recipe, arch, units)] if recipe and "epochs" in recipe else []
@@ -165,7 +168,7 @@ def _score(
     row = suite.datasets[cell.dataset]
     train, test = _count(suite, cell.dataset, ("train", "val")), _count(suite, cell.dataset, ("test",))
     norms = len(suite.norms(cell.protocol, cell.model))
-    width = (feature_width(arch) or WIDTH) / WIDTH
+    width = _relative_width(suite, cell)
     if kind == "linear":
         # Exponents of benchmarks/linear_scaling.md.
         path = train / SAMPLES * width * math.sqrt((row["classes"] or CLASSES) / CLASSES)
@@ -201,17 +204,14 @@ def _features(
     suite: Suite, cell: Cell, transform: str, arch: str, units: dict[str, UnitCost]
 ) -> Iterator[tuple[tuple, list[Work]]]:
     dataset = suite.image_dataset(cell.dataset)
-    count, side = _count(suite, dataset), _side(transform)
-    kept = (feature_width(arch) or WIDTH) / WIDTH
-    missing = False
-    for norm in suite.norms(cell.protocol, cell.model):
-        path = f"results/features/{cell.model}/{dataset}/{transform}.{norm}.npy"
-        if not Path(path).exists():
-            missing = True
-            work = [Work("features", count * _relative(units["features"], arch, side), count * kept)]
-            if not suite.config["keep_images"]:
-                work.append(Work("images", count))
-            yield ("features", cell.model, dataset, transform, norm), work
+    count, side = _count(suite, dataset), side_of(transform)
+    kept = _relative_width(suite, cell)
+    missing = [path for path in suite.feature_files(cell) if not Path(path).exists()]
+    for path in missing:
+        work = [Work("features", count * _relative(units["features"], arch, side), count * kept)]
+        if not suite.config["keep_images"]:
+            work.append(Work("images", count))
+        yield ("features", path), work
     if missing and suite.config["keep_images"]:
         yield from _images(suite, dataset, transform, units)
 
@@ -222,7 +222,7 @@ def _images(
     dataset = suite.image_dataset(dataset)
     if not Path(f"results/datasets/{dataset}/{transform}.npy").exists():
         count = _count(suite, dataset)
-        area = (_side(transform) / units["images"].side) ** 2
+        area = (side_of(transform) / units["images"].side) ** 2
         # Generated images are small, and are there before: making them takes seconds.
         decoded = 0 if _is_generated(suite, dataset) else count
         yield ("images", dataset, transform), [Work("images", decoded, count * area)]
@@ -230,18 +230,26 @@ def _images(
 
 def _pretraining(suite: Suite, recipe: dict, arch: str, units: dict[str, UnitCost]) -> Work:
     views = recipe["epochs"] * _count(suite, recipe["dataset"], ("train",)) * (1 + (recipe["method"] != "supervised"))
-    return Work("pretraining", views * _relative(units["pretraining"], arch, _side(recipe["transform"])))
+    return Work("pretraining", views * _relative(units["pretraining"], arch, side_of(recipe["transform"])))
+
+
+def _relative_width(suite: Suite, cell: Cell) -> float:
+    """Elements of a model's feature, relative to those that were measured; 1 where only jobs know."""
+    return (row_width(suite.models[cell.model]) or WIDTH) / WIDTH
 
 
 def _relative(unit: UnitCost, arch: str, side: int) -> float:
-    """Operations of a network on an image, relative to those of the one that was measured; 1 for unknown networks."""
-    if feature_width(arch) is None:
-        return 1.0
-    return forward_operations(arch, side) / forward_operations(unit.arch, unit.side)
+    """Operations of a network on an image, relative to those of the one that was measured; 1 for unknown networks.
 
-
-def _side(transform: str) -> int:
-    return 224 if transform == "square257" else int(transform.lstrip("abcdefghijklmnopqrstuvwxyz"))
+    Of a plain transformer, every weight is used once for each token, with one multiplication and one addition.
+    """
+    architecture = parse_architecture(arch)
+    if architecture.kind == "resnet":
+        return forward_operations(arch, side) / forward_operations(unit.arch, unit.side)
+    if architecture.kind == "timm" and (network := find_network(arch)).patch:
+        operations = 2.0 * network.parameters * (side / network.patch) ** 2
+        return operations / forward_operations(unit.arch, unit.side)
+    return 1.0
 
 
 def _megapixels(sides: Iterable[int]) -> float:

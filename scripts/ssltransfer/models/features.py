@@ -11,9 +11,9 @@ from torch import nn
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 from ssltransfer.jobs import JobUsage, package_versions
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.fusion import optimise_for_inference
 from ssltransfer.models.input_norm import normalise
-from ssltransfer.models.resnet import ResNet
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import ArrayFile
 
@@ -23,7 +23,7 @@ BATCH = 64
 
 @torch.inference_mode()
 def extract_features(
-    backbone: ResNet,
+    backbone: Backbone,
     images: np.ndarray,
     norm: str,
     output: Path,
@@ -37,11 +37,12 @@ def extract_features(
 
     Parameters
     ----------
-    backbone : ResNet
+    backbone : Backbone
         Used in evaluation mode (running batch-norm statistics).
     images : array of uint8, shape (n, h, w, 3)
         Anything with a length whose slices are arrays: an `ArrayFile`, `images.DecodedImages`, an ndarray.
-    norm : {'imagenet', 'none'}
+    norm : str
+        See `norm_table.mean_and_std`.
     output : Path
         Becomes float32 (n, d), row i from image i.
     device : torch.device

@@ -84,10 +84,11 @@ def _require_multiple(name: str, arguments: Mapping[str, Any], size: int) -> Non
     with torch.device("meta"):
         patch = getattr(timm.create_model(name, **arguments), "patch_embed", None)
     side = getattr(patch, "patch_size", None)
-    if side is not None and size % side[0]:
-        near = round(size / side[0]) * side[0] or side[0]
+    side = side[0] if isinstance(side, tuple) else side
+    if side is not None and size % side:
+        near = round(size / side) * side or side
         raise InputError(
-            f"arch timm:{name}: found images of {size} pixels, expected a multiple of its patch of {side[0]}; write "
+            f"arch timm:{name}: found images of {size} pixels, expected a multiple of its patch of {side}; write "
             f"size {near} into the row of the model"
         )
 

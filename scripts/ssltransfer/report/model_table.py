@@ -6,7 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ssltransfer.analysis.suite_results import SuiteResults
-from ssltransfer.models.architecture import feature_width
+from ssltransfer.models.model_row import row_width
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.table import MISSING, Table, records_table
 
@@ -32,11 +32,14 @@ def model_table(
     records = {}
     for model, family in zip(results.models["model"], results.models["family"], strict=True):
         row = rows.get(model, {"arch": PAPER_ARCH, "source": "published scores only"})
-        width = feature_width(row["arch"])
+        width = row_width(row)
         records[model] = {
             "family": family,
             "architecture": row["arch"],
             "width": MISSING if width is None else str(width),
+            "readout": row.get("pool", ""),
+            "size": row.get("size", ""),
+            "normalisation": row.get("norm", ""),
             "source": row["source"],
             "checksum": _checksum(row.get("sha256", ""), checkpoints.get(model, {})),
             "licence": row.get("licence", ""),

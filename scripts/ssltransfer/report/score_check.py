@@ -140,7 +140,7 @@ def _of_classifiers(path: Path, suite: Suite, cell: Cell) -> list[Difference]:
 def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     """Return what the score file of a cell has to say, by key; see `found_entries`."""
     kind, row, model = suite.kind(cell.protocol), suite.datasets[cell.dataset], suite.models[cell.model]
-    settings = suite.settings(cell.protocol)
+    settings = suite.settings(cell.protocol, cell.model)
     norms = suite.norms(settings.get("of", cell.protocol), cell.model)
     several = kind in ("linear", "fewshot", "calibration")
     entries = {
