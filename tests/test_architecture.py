@@ -23,7 +23,7 @@ FLOORS = (
     {"jobs", "download", "row_file", "part_folder", "safe_pickle", "settings", "training"},
     {"datasets", "device", "models", "results"},
     {"config", "checkpoints", "pretraining", "analysis"},
-    {"protocols", "report"},
+    {"protocols", "report", "targets"},
     {"commands", "evaluation"},
 )
 FLOOR = {package: number for number, packages in enumerate(FLOORS) for package in packages}
@@ -116,6 +116,7 @@ def data_files():
     return {path: name for name, pattern in DATA.items() for path in sorted(REPOSITORY.glob(pattern))}
 
 
+@cache
 def current():
     files = sorted({path for c in COMPONENTS.values() for path in code_of(c.entry)} - {LIBRARY / "versions.py"})
     return {

@@ -248,6 +248,13 @@ def test_the_plan_counts_scores_and_names_failures(call, toy):
     assert any(line.startswith("  toy-random, digits, toy-fewshot: ") for line in out)
 
 
+def test_a_misspelt_suite_is_one_line_with_the_nearest_one(call, toy):
+    code, _, error = call("plan", "--configfile", "config/confi.yaml")
+    assert code == 1 and error == ["Error: config/confi.yaml is missing; is it config/config.yaml?"]
+    code, _, error = call("plan", "--configfile", "elsewhere.yaml")
+    assert code == 1 and error == ["Error: elsewhere.yaml is missing; correct the path"]
+
+
 def test_the_plan_of_a_finished_suite_costs_nothing(call, toy):
     for cell in read_suite().suite.cells():
         score(toy, cell.protocol, cell.model, cell.dataset)

@@ -614,11 +614,6 @@ def normals(dataset, **values):
         (lambda p: p["config"].update(allow_subset="yes"), "allow_subset: found 'yes', expected true or false"),
         (lambda p: p["config"].update(on_error="ignore"), "on_error: found 'ignore', expected one of 'fail', 'skip'"),
         (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),
-        (row("datasets", "boxes", metric="top1"), "row 'boxes': metric 'top1' does not fit task 'detection'"),
-        (row("datasets", "pool", source="original:eurosat/ms"), "row 'pool': source 'original:eurosat/ms' is unknown"),
-        (row("datasets", "boxes", source="one-of:cars"), "row 'boxes': source .*'cars'"),
-        (row("datasets", "boxes", source="one-of:multi"), "row 'boxes': source names 'multi', which has no images of"),
-        (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
         (normals(dataset="digits"), "tasks.nor: 'digits' is single-label; normals needs .* normals"),
         (
             normals(dataset="pictures"),
@@ -653,10 +648,8 @@ def normals(dataset, **values):
         (look("inversion", "pool", lpips=["resnet"]), r"see.lpips.0: found 'resnet', expected one of 'alexnet'"),
         (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
         (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
-        (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),
         (row("datasets", "digits", classes="ten"), "row 'digits': classes: found 'ten', expected text like"),
         (row("datasets", "digits", source="original:mnist"), "row 'digits': source 'original:mnist' is unknown"),
-        (row("datasets", "multi", source="column:x/objects"), "row 'multi': source .*'x'"),
         (row("datasets", "pool", dataset="digits"), "dataset 'digits' has two rows; ids must be unique"),
         (row("models", "a", model="b"), "model 'b' has two rows; ids must be unique"),
         (row("models", "a", model="A"), "row 'A': model: found 'A', expected text like"),
@@ -718,6 +711,97 @@ def test_mistakes_are_one_line(tmp_path, monkeypatch, change, message):
     assert "\n" not in str(error.value)
 
 
+UNUSED = [
+    (row("datasets", "boxes", metric="top1"), "row 'boxes': metric 'top1' does not fit task 'detection'"),
+    (row("datasets", "pool", source="original:eurosat/ms"), "row 'pool': source 'original:eurosat/ms' is unknown"),
+    (row("datasets", "boxes", source="one-of:cars"), "row 'boxes': source .*'cars'"),
+    (row("datasets", "boxes", source="one-of:multi"), "row 'boxes': source names 'multi', which has no images of"),
+    (row("datasets", "boxes", source="one-of:pool,pool"), "row 'boxes': source 'one-of:pool,pool': write one-of:"),
+    (row("datasets", "multi", metric="top1"), "row 'multi': metric 'top1' does not fit task 'multi-label'"),
+    (row("datasets", "multi", source="column:x/objects"), "row 'multi': source .*'x'"),
+    (row("models", "a", suites="t", arch="vgg"), "row 'a': arch: found 'vgg'"),
+    (row("models", "a", suites="t", source="pretrain:x", format=""), "row 'a': recipe 'x' is not in"),
+    (lambda p: p["datasets"]["boxes"].update(more=""), r"line 5 \(boxes\): 12 cells, the header has 11"),
+]
+
+
+@pytest.mark.parametrize(("change", "message"), UNUSED)
+def test_rows_that_a_suite_does_not_use_do_not_stop_it(tmp_path, monkeypatch, change, message):
+    monkeypatch.chdir(tmp_path)
+    suite = load(tmp_path, change)
+    [(name, problem)] = suite.invalid.items()
+    assert re.search(message, problem) and "\n" not in problem
+    assert name not in suite.models and name not in suite.datasets
+    assert not suite.left_out and suite.config["tasks"] == CONFIG["tasks"]
+
+
+@pytest.mark.parametrize("name", ["", "B"])
+def test_the_id_of_a_row_is_checked_whether_it_is_used_or_not(tmp_path, name):
+    with pytest.raises(InputError, match=rf"row '{name}': model: found '{name}'"):
+        load(tmp_path, row("models", "b", model=name, suites="t"))
+
+
+def test_a_row_of_a_wrong_length_may_be_any_suites(tmp_path):
+    """Its cells may be shifted; a model that the suite waits for must not vanish without a word."""
+    with pytest.raises(InputError, match=r"line 3 \(b\): 13 cells"):
+        load(tmp_path, lambda p: p["models"].update(b={"model": "b", "x": "y", **MODELS["b"]}))
+    assert load(tmp_path, lambda p: p["models"].update(b={**MODELS["b"], "suites": "t", "x": "y"})).invalid
+
+
+def available(parts):
+    parts["config"] |= {"available": True, "tasks": {"lin": ["digits", "pool"], "few": ["digits"]}}
+    parts["datasets"]["pool"] |= {"test": "10"}
+
+
+def two(*changes):
+    return lambda parts: [change(parts) for change in changes]
+
+
+@pytest.mark.parametrize(
+    ("change", "lost"),
+    [
+        (row("models", "a", arch="vgg"), {("lin", "a", "digits"), ("lin", "a", "pool"), ("few", "a", "digits")}),
+        (
+            row("models", "a", source_accuracy="0.1"),
+            {("lin", "a", d) for d in ("digits", "pool")} | {("few", "a", "digits")},
+        ),
+        (row("datasets", "pool", metric="map11"), {("lin", "a", "pool"), ("lin", "b", "pool")}),
+    ],
+)
+def test_a_row_that_is_wrong_costs_its_own_scores(tmp_path, change, lost):
+    """Where the report is made of the scores that exist; otherwise it is one line, as above."""
+    suite, whole = load(tmp_path, two(available, change)), load(tmp_path, available)
+    cells = {Cell(*names) for names in lost}
+    assert set(suite.left_out) == cells and set(suite.cells()) == set(whole.cells()) - cells
+    assert set(suite.left_out.values()) == set(suite.invalid.values()) and len(suite.invalid) == 1
+    with pytest.raises(InputError) as error:
+        load(tmp_path, two(available, change, lambda p: p["config"].update(available=False)))
+    assert str(error.value) in suite.invalid.values()
+
+
+def test_rows_that_name_a_wrong_one_are_wrong_with_it(tmp_path):
+    chain = {"source": "column:multi/objects"}
+    suite = load(
+        tmp_path,
+        two(
+            row("datasets", "multi", metric="top1"),
+            row("datasets", "boxes", task="multi-label", metric="map11", **chain),
+        ),
+    )
+    assert set(suite.invalid) == {"multi", "boxes"} and len(set(suite.invalid.values())) == 1
+    trained = two(row("datasets", "pool", metric="map11"), lambda p: p["recipes"]["r"].update(SIMCLR, dataset="pool"))
+    assert set(load(tmp_path, two(trained, row("models", "b", suites="t"))).invalid) == {"pool", "b"}
+    with pytest.raises(InputError, match="row 'pool': metric"):
+        load(tmp_path, trained)
+
+
+def test_a_suite_without_any_valid_row_is_one_line(tmp_path):
+    with pytest.raises(InputError, match="row '[ab]': arch"):
+        load(tmp_path, two(available, row("models", "a", arch="x"), row("models", "b", arch="x")))
+    with pytest.raises(InputError, match="row 'digits': metric"):
+        load(tmp_path, two(lambda p: p["config"].update(available=True), row("datasets", "digits", metric="map11")))
+
+
 def test_the_reference_is_written_from_the_schemas():
     import runpy
 
@@ -725,6 +809,7 @@ def test_the_reference_is_written_from_the_schemas():
     assert (REPOSITORY / "docs/configuration.md").read_text() == page, "run: python workflow/schemas/document.py"
 
 
+@pytest.mark.slow
 def test_disk_use_is_written_from_the_tables():
     import runpy
 

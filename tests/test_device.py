@@ -87,7 +87,7 @@ def test_a_job_says_what_it_runs_on(monkeypatch, caplog, present):
     with caplog.at_level(logging.INFO):
         assert device.choose_device(torch.get_num_threads()) == torch.device("cpu")
     assert "on the CPU" in caplog.text
-    assert ("there is a GPU that torch" in caplog.text) == present
+    assert ("the GPU is not used: torch" in caplog.text) == present
 
 
 @pytest.mark.parametrize("name", device.GRANTS)

@@ -199,6 +199,7 @@ def with_my_net(datasets):
     return suite_results(scores, [*published_models(), mine], LABELS, {}, "v2")
 
 
+@pytest.mark.slow
 def test_figure_1_averages_over_the_datasets_that_all_models_have():
     results = with_my_net(["dtd", "pets"])
     panel = next(panel for panel in results.tasks.figure_panels if panel.kind == "linear")

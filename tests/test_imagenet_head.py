@@ -130,3 +130,7 @@ def test_listing(tmp_path):
     assert list_checkpoints([path], {}, ["swav"])[1][-1] == "not measured: imagenet_val is not set"
     verified = {"swav": {"top1": 75.21, "published": 75.3}}
     assert list_checkpoints([path], verified, ["swav"])[1][-1] == "75.21 (published 75.3)"
+    shuffled = {"swav": {"top1": 0.11, "published": 75.3}}
+    assert list_checkpoints([path], shuffled, ["swav"])[1][-1] == (
+        "0.11 (published 75.3, near chance: order of the classes?)"
+    )

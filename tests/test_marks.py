@@ -153,7 +153,7 @@ def byol_again(kind, mark="", **changes):
 
 
 @pytest.mark.parametrize("mark", ["partial", "shortened"])
-@pytest.mark.parametrize("kind", ["fewshot", "normals"])
+@pytest.mark.parametrize("kind", [pytest.param("fewshot", marks=pytest.mark.slow), "normals"])
 def test_a_marked_score_is_compared_without_a_verdict(kind, mark):
     table, own = byol_again(kind, mark)
     found = compare(table)

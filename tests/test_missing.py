@@ -136,8 +136,15 @@ def test_missing_scores_are_grouped_and_written_only_when_they_change(folder):
     assert Path("missing.json").stat().st_mtime == 1
     write_missing("missing.json", scores[1:])
     assert Path("missing.json").stat().st_mtime > 1
-    lines = missing_lines("missing.json", suite())
+    lines = missing_lines(read_missing("missing.json"), suite())
     assert "11 of 12" in lines[0] and len(lines) == 3 and "logs/index_dataset/digits.log" in lines[1]
+    assert missing_lines([], suite()) == []
+    tables = Path("results/toy/tables")
+    tables.mkdir(parents=True)
+    # Two entries of one score differ.
+    (tables / "left-out.csv").write_text("file,key,found\na.json,metric,x\na.json,versions,1\nb.json,metric,x\n")
+    lines = missing_lines(scores[1:], suite())
+    assert "13 of 12" in lines[0] and lines[-1].startswith("  2: left out") and str(tables) in lines[-1]
     table = missing_table(scores, {"digits": "Digits"})
     assert table.cells["Scores"].tolist() == [11, 1] and table.cells["Datasets"].tolist() == [
         "Digits, textures",
@@ -201,8 +208,9 @@ def test_a_report_is_made_of_the_scores_that_exist(failed):
     assert set(scores["model"]) == {"toy-random", "toy-simclr", "toy-supervised"}
     report = (folder / "results/toy/report.html").read_text()
     assert 'id="table-missing"' in report and "logs/index_dataset/birds.log" in report
-    # Nothing is news, so nothing is made again; measuring still is what is planned without the key.
-    assert "Nothing to be done" in succeed(folder, "--config", "available=true")
+    # Nothing is news, so nothing is made again, but said again; measuring is still planned without the key.
+    again = succeed(folder, "--config", "available=true")
+    assert "Nothing to be done" in again and again.rstrip().splitlines()[-3:] == last[-4:-1]
     assert planned(folder)["evaluate_linear", "net"] == 3
 
 
@@ -212,6 +220,24 @@ def test_a_new_reason_makes_the_report_again(failed, tmp_path):
     (folder / "logs/index_dataset/birds.log").write_text(FAILED.format("the disk is full"))
     succeed(folder, "--config", "available=true")
     assert "the disk is full" in (folder / "results/toy/report.html").read_text()
+
+
+def test_a_row_that_is_wrong_costs_its_own_scores(failed, tmp_path):
+    folder = shutil.copytree(failed[0], tmp_path / "copy", copy_function=shutil.copy2)
+    table = folder / "config/models.tsv"
+    table.write_text(table.read_text().replace("file:net.pth\ttorchvision", "file:net.pth\tmocco"))
+    with (folder / "config/datasets.tsv").open("a") as file:
+        file.write("unused\tUnused\tsingle-label\tmap11\tfolder:x\t3\t30\t0\t6\t\t\n")
+    done = snakemake(folder, "--dry-run")
+    (line,) = [line for line in done.stdout.splitlines() if "mocco" in line]
+    assert done.returncode == 1 and "row 'net': format" in line
+    output = succeed(folder, "--config", "available=true")
+    last = output.rstrip().splitlines()
+    assert last[-4].endswith("8 of 20 scores") and last[-3].startswith("  5: config/models.tsv, row 'net': format")
+    assert "config/datasets.tsv, row 'unused': metric" in output
+    missing = pd.read_csv(folder / "results/toy/tables/missing.csv", keep_default_na=False)
+    assert missing["reason"].str.contains("'mocco'").sum() == 5 and len(missing) == 8
+    assert "mocco" in (folder / "results/toy/report.html").read_text()
 
 
 def test_a_complete_suite_has_no_list_and_no_score_is_one_line(finished, tmp_path):

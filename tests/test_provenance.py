@@ -6,8 +6,10 @@ import subprocess
 from pathlib import Path
 
 import pandas as pd
+import torch
 from test_profiles import RULES
 
+from ssltransfer import device
 from ssltransfer.report.provenance import SUBJECTS, collect, report_lines, revision
 from workflow import REPOSITORY, planned, workspace
 
@@ -67,6 +69,31 @@ def test_models_that_left_the_suite_do_not_count(tmp_path, monkeypatch):
     jobs = {rule: entry["jobs"] for rule, entry in found.items()}
     expected = ("pretrain_model", "extract_features", "prepare_images", "fetch_lpips_network", "evaluate_linear")
     assert jobs == dict.fromkeys(expected, 1)
+
+
+def test_a_gpu_that_was_not_used_is_said_once(tmp_path, monkeypatch, caplog):
+    monkeypatch.chdir(workspace(tmp_path / "toy"))
+    monkeypatch.setattr(device, "driver_problem", lambda: "nvidia-smi says: version mismatch")
+    monkeypatch.setattr("torch.cuda.is_available", lambda: False)
+    monkeypatch.setattr(device, "granted_gpu", lambda: "")
+    device.choose_device(torch.get_num_threads())
+    said = [f"2026-01-01 00:00:00,000 {record.getMessage()}\n" for record in caplog.records]
+    cost = json.dumps({"seconds": 1.0, "peak_memory_mib": 1, "machine": "m", "device": "cpu"})
+    for name, lines in (("a", said), ("b", said), ("c", [])):
+        path = Path(f"logs/evaluate_linear/p/{name}/digits.log")
+        path.parent.mkdir(parents=True)
+        path.write_text("".join([*lines, f"2026-01-01 00:00:00,000 cost {cost}\n"]))
+    config = {key: f"config/{key}.tsv" for key in ("models", "datasets")}
+
+    def shown(*models):
+        return report_lines(collect("toy", [("p", model, "digits") for model in models], config, {}))
+
+    reason = "nvidia-smi says: version mismatch (2 jobs computed on the CPU)"
+    assert shown("a", "b", "c")["GPU not used"] == reason
+    assert "GPU not used" not in shown("c")
+    older = collect("toy", [("p", "a", "digits")], config, {})
+    del older["gpu_unused"]  # as 0.1.0 wrote it
+    assert "GPU not used" not in report_lines(older)
 
 
 def test_it_has_no_parameters():

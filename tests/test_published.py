@@ -216,7 +216,7 @@ def test_captions_say_how_many_published_ranks_are_separated(published):
     pairs, neighbours = {"v1": ("59 of 91", "1 of 13"), "v2": ("59 of 91", "0 of 13")}[results.conventions_name]
     assert f"{pairs} pairs and {neighbours} neighbouring" in caption
     # Their test-image noise is not known.
-    (unknown,) = re.findall(r"data sets, (without [^)]*)\)", caption)
+    (unknown,) = re.findall(r"datasets, (without [^)]*)\)", caption)
     assert {"Caltech-101", "Flowers", "VOC2007"} <= set(re.split(", |without some tasks of |without ", unknown))
     linear = tables["linear"]
     assert linear.half_widths is None and not linear.tied

@@ -94,6 +94,23 @@ def test_links_lead_to_files_of_the_suite_and_sections_of_the_documentation(page
     assert all((DOCS / name).is_file() for name in linked)
 
 
+def test_sections_with_intervals_lead_to_their_page(page):
+    """And no other section does."""
+    linked = {
+        section.get("id"): any(link.get("href").endswith("docs/intervals.md") for link in section.iter("a"))
+        for section in page.iter("section")
+    }
+    with_intervals = {
+        section.get("id"): any(
+            "95 % interval" in "".join(text.itertext()) for tag in ("p", "figcaption") for text in section.iter(tag)
+        )
+        for section in page.iter("section")
+        if section.get("id") not in ("glossary", "provenance")
+    }
+    assert any(with_intervals.values()) and not all(with_intervals.values())
+    assert linked == with_intervals | {"glossary": False, "provenance": False}
+
+
 def test_without_documentation_beside_it_the_report_names_its_pages(report_file):
     folder = report_file.parent
     text = render_report("demo", "Demo", folder / "tables", folder / "figures", {})

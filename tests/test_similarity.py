@@ -47,7 +47,10 @@ def test_ssim_is_one_for_equal_images_and_less_for_others():
     assert (np.abs(structural_similarity(a, b)) < 0.2).all()
 
 
-@pytest.fixture(scope="module", params=list(LPIPS_NETWORKS))
+LARGE = pytest.param("vgg", marks=pytest.mark.slow)
+
+
+@pytest.fixture(scope="module", params=[LARGE if name == "vgg" else name for name in LPIPS_NETWORKS])
 def trunk(request, tmp_path_factory):
     """Random weights in the layout of torchvision's file, without the classifier."""
     import torchvision

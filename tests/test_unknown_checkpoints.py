@@ -486,7 +486,7 @@ WORDS = st.text("abcdefghij_.", min_size=1, max_size=8).filter(
 )
 
 
-@settings(max_examples=100, deadline=None)
+@settings(max_examples=40, deadline=None)
 @given(
     keys=st.lists(WORDS, max_size=4),
     prefix=st.lists(st.sampled_from(["module", "_orig_mod", "model", "backbone", "encoder", "0"]), max_size=4),

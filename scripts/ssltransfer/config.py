@@ -6,7 +6,7 @@ Only the standard library, PyYAML and jsonschema are imported, because every job
 import codecs
 import csv
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from itertools import zip_longest
 from pathlib import Path
@@ -81,11 +81,15 @@ class Suite:
     models : dict of str to dict
         Rows of `models.tsv` that list this suite, by id, with defaults filled in; `suites` split into a list.
     datasets : dict of str to dict
-        All rows of `datasets.tsv` by id; counts as int, or None where the index is to tell them.
+        All valid rows of `datasets.tsv` by id; counts as int, or None where the index is to tell them.
     recipes : dict of str to dict
         Pretraining recipes by name.
     input_norms : dict of str to str
         Input normalisations by name, as jobs read them (see `norm_table.mean_and_std`).
+    invalid : dict of str to str
+        Model or dataset whose row is not valid -> what is wrong with it.
+    left_out : dict of Cell to str
+        Scores of the suite that need such a row -> what is wrong with it; empty unless `available` is set.
     """
 
     config: dict
@@ -93,6 +97,8 @@ class Suite:
     datasets: dict[str, dict]
     recipes: dict[str, dict]
     input_norms: dict[str, str] = field(default_factory=lambda: {name: name for name in PAPER_NORMS})
+    invalid: dict[str, str] = field(default_factory=dict)
+    left_out: dict[Cell, str] = field(default_factory=dict)
 
     @property
     def name(self) -> str:
@@ -100,7 +106,7 @@ class Suite:
         return self.config["suite"]
 
     def cells(self) -> Iterator[Cell]:
-        """All scores of the suite, in the order of its tasks."""
+        """All scores of the suite but those that are left out, in the order of its tasks."""
         for protocol, names in self.config["tasks"].items():
             models = self.config["models_of"].get(protocol, self.models)
             for dataset in names:
@@ -241,7 +247,7 @@ def repeated_option(words: Sequence[str], *options: str) -> str | None:
     return next((option for option in options if given.count(option) > 1), None)
 
 
-def read_table(path: Path, *, short_rows: bool = False) -> list[dict[str, str]]:
+def read_table(path: Path, *, short_rows: bool = False, invalid: dict[str, str] | None = None) -> list[dict[str, str]]:
     """Read a tab-separated table: one header line, then one row per line, all cells as text.
 
     Parameters
@@ -249,6 +255,8 @@ def read_table(path: Path, *, short_rows: bool = False) -> list[dict[str, str]]:
     path : Path
     short_rows : bool
         Whether a row may end early; the cells that it lacks are empty.
+    invalid : dict of str to str, optional
+        Gains the first cell of each row of a wrong length -> what is wrong with it, instead of an error.
 
     Raises
     ------
@@ -268,11 +276,14 @@ def read_table(path: Path, *, short_rows: bool = False) -> list[dict[str, str]]:
         raise InputError(f"{path}: the header names column {twice[0]!r} twice; take one out")
     for (number, _), row in zip(lines, rows, strict=True):
         if len(row) > len(header) or (len(row) < len(header) and not short_rows):
-            raise InputError(
+            problem = (
                 f"{path}, line {number} ({row[0]}): {len(row)} cells, the header has {len(header)} columns; separate "
                 "cells by one tab each"
             )
-    return [dict(zip_longest(header, map(_cell, row), fillvalue="")) for row in rows[1:]]
+            if invalid is None:
+                raise InputError(problem)
+            invalid[_cell(row[0])] = problem
+    return [dict(zip_longest(header, map(_cell, row[: len(header)]), fillvalue="")) for row in rows[1:]]
 
 
 def read_yaml(path: Path) -> Any:
@@ -353,19 +364,71 @@ def _with_booleans(config: dict, schema: dict) -> dict:
     }
 
 
-def _rows_by_id(path: Path, schema: dict, key: str) -> dict[str, dict]:
-    """Rows by id; columns with a default in the schema may be missing or empty."""
+@dataclass
+class _Table:
+    """A table by id: its valid rows, what is wrong with the others, and all rows as they are written."""
+
+    path: Path
+    rows: dict[str, dict]
+    invalid: dict[str, str]
+    written: dict[str, dict]
+
+    def sort_out(self, check: Callable[[str, dict], None]) -> None:
+        """Move the rows for which `check` raises an InputError to `invalid`, and then those that name them."""
+        found = {name: problem for name, row in self.rows.items() if (problem := _problem(check, name, row))}
+        self.invalid |= found
+        self.rows = {name: row for name, row in self.rows.items() if name not in found}
+        if found:
+            self.sort_out(check)
+
+    def require(self, name: str, otherwise: str) -> dict:
+        """Return a row that another one names; InputError if it is not valid, or not there (`otherwise`)."""
+        if name not in self.rows:
+            raise InputError(self.invalid.get(name, otherwise))
+        return self.rows[name]
+
+
+def _problem(check: Callable[[str, dict], None], name: str, row: dict) -> str:
+    try:
+        check(name, row)
+    except InputError as error:
+        return str(error)
+    return ""
+
+
+def _read_rows(path: Path, schema: dict, key: str) -> _Table:
+    """Read a table by id; columns with a default in the schema may be missing or empty."""
     defaults = {name: spec["default"] for name, spec in schema["properties"].items() if "default" in spec}
-    rows: dict[str, dict] = {}
-    for row in read_table(path, short_rows=bool(defaults)):
-        if defaults:
-            row = {name: cell for name, cell in row.items() if cell}
-        _check(row, schema, f"{path}, row {row.get(key, '?')!r}")
-        row = defaults | row
-        if row[key] in rows:
-            raise InputError(f"{path}: {key} {row[key]!r} has two rows; ids must be unique")
-        rows[row[key]] = row
-    return rows
+    table = _Table(path, {}, {}, {})
+    for row in read_table(path, short_rows=bool(defaults), invalid=table.invalid):
+        name = row.get(key, "?")
+        _check({key: name}, {"properties": {key: schema["properties"][key]}}, f"{path}, row {name!r}")
+        if name in table.written:
+            raise InputError(f"{path}: {key} {name!r} has two rows; ids must be unique")
+        table.written[name] = row
+        if name not in table.invalid:
+            table.rows[name] = {column: cell for column, cell in row.items() if cell or not defaults}
+    table.sort_out(lambda name, row: _check(row, schema, f"{path}, row {name!r}"))
+    table.rows = {name: defaults | row for name, row in table.rows.items()}
+    return table
+
+
+def _read_models(path: Path, schema: dict, suite: str, norms: Mapping[str, str]) -> _Table:
+    table = _read_rows(path, schema, "model")
+    for row in table.rows.values():
+        _fill_model(row, suite)
+    table.sort_out(lambda _, row: _fill_norm(row, path, norms))
+    return table
+
+
+def _read_datasets(path: Path, schema: dict) -> _Table:
+    """Read a table of datasets, with the checks of rows by themselves and of the datasets that they name."""
+    table = _read_rows(path, schema, "dataset")
+    for row in table.rows.values():
+        _fill_dataset(row)
+    table.sort_out(lambda name, row: _check_dataset(row, f"{path}, row {name!r}"))
+    table.sort_out(lambda name, row: _check_named_datasets(table, row, f"{path}, row {name!r}"))
+    return table
 
 
 def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
@@ -400,29 +463,52 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     config["protocols"] = _named_blocks(config, located("blocks"), schema)
     if config["detection"]:
         config |= _with_backend(config)
-    models = _rows_by_id(located("models"), read_yaml(schemas / "models.schema.yaml"), "model")
-    datasets = _rows_by_id(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"), "dataset")
-    norms = read_norms(located("norms"))
-    for row in models.values():
-        _fill_model(row, config["suite"], located("models"), norms)
-    for row in datasets.values():
-        _fill_dataset(row)
+    name = config["suite"]
+    if name in PUBLISHED:
+        raise InputError(f"config: suite: {name!r} is reserved for the published numbers; take another name")
+    own_norms = located("norms")
+    shipped = package_data("config/norms.tsv")  # a config folder of an earlier release has no such table
+    norms = read_norms(own_norms if own_norms.exists() or config["norms"] != "config/norms.tsv" else shipped)
+    models = _read_models(located("models"), read_yaml(schemas / "models.schema.yaml"), name, norms)
+    datasets = _read_datasets(located("datasets"), read_yaml(schemas / "datasets.schema.yaml"))
     recipes = read_yaml(located("pretraining")) or {}
-    if config["suite"] in PUBLISHED:
-        raise InputError(f"config: suite: {config['suite']!r} is reserved for the published numbers; take another name")
-    suite = Suite(
-        config,
-        {name: row for name, row in models.items() if config["suite"] in row["suites"]},
-        datasets,
-        recipes,
-        norms,
-    )
     _check(recipes, read_yaml(schemas / "pretraining.schema.yaml"), str(located("pretraining")))
-    _cross_check_datasets(suite, located("datasets"))
-    _cross_check_tasks(suite)
-    _cross_check_models(suite, models, located("models"))
+    models.sort_out(lambda _, row: _check_model(row, recipes, datasets, config["pretraining"], models.path))
+
+    unusable = {d: datasets.invalid[d] for names in config["tasks"].values() for d in names if d in datasets.invalid}
+    tasks = _usable(config["tasks"], unusable)
+    _cross_check_tasks(Suite(config | {"tasks": tasks}, {}, datasets.rows, recipes))
+    models.sort_out(lambda _, row: _check_source_accuracy(row, config, models.path))
+    models.sort_out(lambda _, row: _check_sizes(row, config, models.path))
+    wrong = {model: problem for model, problem in models.invalid.items() if _may_list(models.written[model], name)}
+    own = {model: row for model, row in models.rows.items() if name in row["suites"]}
+    if not own and not wrong:
+        known = sorted({suite for row in models.rows.values() for suite in row["suites"]})
+        raise InputError(
+            f"{models.path}: no model lists suite {name!r}; suites there are {', '.join(known)}; "
+            "add it to the column suites of a row"
+        )
+    suite = Suite(
+        config, own | {m: {} for m in wrong}, datasets.rows, recipes, norms, models.invalid | datasets.invalid
+    )
     _cross_check_models_of(suite)
-    return suite
+    unusable |= wrong
+    if unusable and not (config["available"] and own and tasks):
+        raise InputError(next(iter(unusable.values())))
+    left_out = {c: unusable[n] for c in suite.cells() for n in (c.dataset, c.model) if n in unusable}
+    config = config | {"tasks": tasks, "models_of": _usable(config["models_of"], wrong)}
+    return replace(suite, config=config, models=own, left_out=left_out)
+
+
+def _usable(names: dict[str, list[str]], unusable: Mapping[str, str]) -> dict[str, list[str]]:
+    """Return tasks, or models of tasks, without unusable names and without what is empty then."""
+    kept = {protocol: [name for name in each if name not in unusable] for protocol, each in names.items()}
+    return {protocol: each for protocol, each in kept.items() if each}
+
+
+def _may_list(row: dict, suite: str) -> bool:
+    """Whether the row of a model, which may be wrong in any way, may list a suite."""
+    return not row.get("suites") or any(suite in re.split(r"[\s,]+", cell) for cell in row.values())
 
 
 def read_norms(path: Path) -> dict[str, str]:
@@ -452,12 +538,16 @@ def read_norms(path: Path) -> dict[str, str]:
     return norms
 
 
-def _fill_model(row: dict, suite: str, path: Path, norms: Mapping[str, str]) -> None:
+def _fill_model(row: dict, suite: str) -> None:
     """Fill the cells of a model's row whose default is none of a fixed text; its suites become a list."""
     row["label"] = row["label"] or row["model"]
     row["suites"] = [name.strip() for name in (row["suites"] or suite).split(",")]
     if not row["format"] and not row["source"].startswith(WITHOUT_FORMAT):
         row["format"] = "auto"
+
+
+def _fill_norm(row: dict, path: Path, norms: Mapping[str, str]) -> None:
+    """Fill an empty cell `norm` with the normalisation of the published weights; InputError if it has no row."""
     try:
         row["norm"] = row["norm"] or _norm_name(own_norm(row), norms)
     except InputError as error:
@@ -532,24 +622,92 @@ def _with_backend(config: dict) -> dict:
     return changed
 
 
-def _cross_check_datasets(suite: Suite, path: Path) -> None:
-    for name, row in suite.datasets.items():
-        if row["metric"] not in METRICS_OF_TASK[row["task"]]:
-            raise InputError(f"{path}, row {name!r}: metric {row['metric']!r} does not fit task {row['task']!r}")
-        try:
-            source = dataset_sources.parse_dataset_source(row["source"])
-        except InputError as error:
-            raise InputError(f"{path}, row {name!r}: {error}") from None
-        empty = [count for count in COUNTS if row[count] is None]
-        if empty and source.kind not in ("folder", "csv"):
-            raise InputError(
-                f"{path}, row {name!r}: {empty[0]} is empty; write the number (only folder: and csv: take it from the "
-                "images)"
-            )
-        if source.kind == "column" and source.name not in suite.datasets:
-            raise InputError(f"{path}, row {name!r}: source names dataset {source.name!r}, which has no row")
-        if source.kind == "one-of":
-            _check_members(suite, source.name, f"{path}, row {name!r}")
+def _check_dataset(row: dict, where: str) -> None:
+    if row["metric"] not in METRICS_OF_TASK[row["task"]]:
+        raise InputError(f"{where}: metric {row['metric']!r} does not fit task {row['task']!r}")
+    try:
+        source = dataset_sources.parse_dataset_source(row["source"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    empty = [count for count in COUNTS if row[count] is None]
+    if empty and source.kind not in ("folder", "csv"):
+        raise InputError(
+            f"{where}: {empty[0]} is empty; write the number (only folder: and csv: take it from the images)"
+        )
+
+
+def _check_named_datasets(table: _Table, row: dict, where: str) -> None:
+    """Check the datasets that a source names."""
+    source = dataset_sources.parse_dataset_source(row["source"])
+    if source.kind == "column":
+        table.require(source.name, f"{where}: source names dataset {source.name!r}, which has no row")
+    if source.kind != "one-of":
+        return
+    try:
+        members, _ = dataset_sources.parse_members(source.name)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    for member in members:
+        found = table.require(member.dataset, f"{where}: source names dataset {member.dataset!r}, which has no row")
+        kind = dataset_sources.parse_dataset_source(found["source"]).kind
+        if kind in ("one-of", "column"):
+            raise InputError(f"{where}: source names {member.dataset!r}, which has no images of its own ({kind})")
+
+
+def _check_model(row: dict, recipes: dict[str, dict], datasets: _Table, pretraining: str, path: Path) -> None:
+    where = f"{path}, row {row['model']!r}"
+    kind, _, recipe = row["source"].partition(":")
+    if kind == "pretrain" and row["format"]:
+        raise InputError(
+            f"{where}: format is {row['format']!r}, but source pretrain: has no file to read; leave the cell empty"
+        )
+    try:
+        check_network(row)
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    if row["epoch"] and not row["run"]:
+        raise InputError(
+            f"{where}: epoch is {row['epoch']}, but run is empty; write the name of the training that the epoch "
+            "belongs to"
+        )
+    if kind != "pretrain":
+        return
+    if recipe not in recipes:
+        raise InputError(f"{where}: recipe {recipe!r} is not in {pretraining}; known are {', '.join(recipes)}")
+    if (dataset := recipes[recipe].get("dataset")) is not None:
+        datasets.require(dataset, f"{pretraining}, recipe {recipe!r}: dataset {dataset!r} has no row")
+
+
+def _check_source_accuracy(row: dict, config: dict, path: Path) -> None:
+    """Check the source accuracy of a model of the suite, which may be the score of one of the suite's tasks."""
+    kind, _, dataset = row["source_accuracy"].partition(":")
+    if kind not in ("", "measured") and not 1 <= float(kind) < 100:
+        raise InputError(
+            f"{path}, row {row['model']!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
+            "measured:DATASET, or nothing"
+        )
+    blocks = config["protocols"]
+    linear = {d for name, ds in config["tasks"].items() for d in ds if blocks.get(name, {}).get("kind") == "linear"}
+    if kind == "measured" and config["suite"] in row["suites"] and dataset not in linear:
+        raise InputError(
+            f"{path}, row {row['model']!r}: source_accuracy is measured:{dataset}, but suite {config['suite']!r} has "
+            f"no linear task on {dataset!r}"
+        )
+
+
+def _check_sizes(row: dict, config: dict, path: Path) -> None:
+    """Require that a model of the suite takes images of the side of every protocol that resizes them to one."""
+    if config["suite"] not in row["suites"]:
+        return
+    suite = Suite(config, {row["model"]: row}, {}, {})
+    for protocol in config["tasks"]:
+        transform = suite.settings(protocol, row["model"]).get("transform")
+        if transform and row["model"] in config["models_of"].get(protocol, [row["model"]]):
+            try:
+                check_size(row, side_of(transform))
+            except InputError as error:
+                where = f"{path}, row {row['model']!r}, protocol {protocol!r}"
+                raise InputError(f"{where}: {error} into the cell") from None
 
 
 def check_model_table(path: Path, model: str) -> None:
@@ -560,100 +718,22 @@ def check_model_table(path: Path, model: str) -> None:
     InputError
         See `load_suite`.
     """
-    rows = _rows_by_id(path, read_schema("models"), "model")
-    table = Path("config/norms.tsv")
-    norms = read_norms(table if table.is_file() else package_data(str(table)))
-    for row in rows.values():
-        _fill_model(row, "", path, norms)
+    norms = Path("config/norms.tsv")
+    norms = norms if norms.is_file() else package_data(str(norms))
+    table = _read_models(path, read_schema("models"), "", read_norms(norms))
     file = Path("config/pretraining.yaml")
     recipes = read_yaml(file if file.is_file() else package_data(str(file))) or {}
-    own = rows[model]
-    if own["source_accuracy"].startswith("measured:"):
-        own |= {"source_accuracy": ""}
-    config = {"suite": "", "tasks": {}, "pretraining": str(file)}
-    trained_on: dict[str, dict] = {recipe.get("dataset", ""): {} for recipe in recipes.values()}
-    _cross_check_models(Suite(config, {model: own}, trained_on, recipes), {model: own}, path)
+    # What recipes are trained on is in another table, which reading a suite checks.
+    datasets = _Table(path, {recipe.get("dataset", ""): {} for recipe in recipes.values()}, {}, {})
+    config = {"suite": "", "tasks": {}, "protocols": {}}
+    table.sort_out(lambda _, row: _check_model(row, recipes, datasets, str(file), path))
+    table.sort_out(lambda _, row: _check_source_accuracy(row | {"suites": []}, config, path))
+    table.require(model, "")
 
 
 def check_dataset_table(path: Path, dataset: str) -> None:
     """Check a table of datasets and one row of it as reading a suite does; InputError as `load_suite`."""
-    rows = _rows_by_id(path, read_schema("datasets"), "dataset")
-    for row in rows.values():
-        _fill_dataset(row)
-    others = {name: row for name, row in rows.items() if name != dataset}
-    _cross_check_datasets(Suite({}, {}, {dataset: rows[dataset], **others}, {}), path)
-
-
-def _check_members(suite: Suite, text: str, where: str) -> None:
-    try:
-        members, _ = dataset_sources.parse_members(text)
-    except InputError as error:
-        raise InputError(f"{where}: {error}") from None
-    for member in members:
-        if member.dataset not in suite.datasets:
-            raise InputError(f"{where}: source names dataset {member.dataset!r}, which has no row")
-        kind = dataset_sources.parse_dataset_source(suite.datasets[member.dataset]["source"]).kind
-        if kind in ("one-of", "column"):
-            raise InputError(f"{where}: source names {member.dataset!r}, which has no images of its own ({kind})")
-
-
-def _cross_check_models(suite: Suite, all_models: dict[str, dict], path: Path) -> None:
-    for name, row in all_models.items():
-        kind, _, recipe = row["source"].partition(":")
-        if kind == "pretrain" and row["format"]:
-            raise InputError(
-                f"{path}, row {name!r}: format is {row['format']!r}, but source pretrain: has no file to read; leave "
-                "the cell empty"
-            )
-        try:
-            check_network(row)
-        except InputError as error:
-            raise InputError(f"{path}, row {name!r}: {error}") from None
-        if row["epoch"] and not row["run"]:
-            raise InputError(
-                f"{path}, row {name!r}: epoch is {row['epoch']}, but run is empty; write the name of the training that "
-                "the epoch belongs to"
-            )
-        if kind == "pretrain" and recipe not in suite.recipes:
-            raise InputError(
-                f"{path}, row {name!r}: recipe {recipe!r} is not in {suite.config['pretraining']}; "
-                f"known are {', '.join(suite.recipes)}"
-            )
-        dataset = suite.recipes[recipe].get("dataset") if kind == "pretrain" else None
-        if dataset is not None and dataset not in suite.datasets:
-            raise InputError(f"{suite.config['pretraining']}, recipe {recipe!r}: dataset {dataset!r} has no row")
-    if not suite.models:
-        known = sorted({suite for row in all_models.values() for suite in row["suites"]})
-        raise InputError(
-            f"{path}: no model lists suite {suite.name!r}; suites there are {', '.join(known)}; "
-            "add it to the column suites of a row"
-        )
-    for name, row in suite.models.items():
-        _check_sizes(suite, row, f"{path}, row {name!r}")
-    linear = {d for protocol, ds in suite.config["tasks"].items() for d in ds if suite.kind(protocol) == "linear"}
-    for name, row in suite.models.items():
-        kind, _, dataset = row["source_accuracy"].partition(":")
-        if kind not in ("", "measured") and not 1 <= float(kind) < 100:
-            raise InputError(
-                f"{path}, row {name!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
-                "measured:DATASET, or nothing"
-            )
-        if kind == "measured" and dataset not in linear:
-            raise InputError(
-                f"{path}, row {name!r}: source_accuracy is measured:{dataset}, but suite {suite.name!r} has no "
-                f"linear task on {dataset!r}"
-            )
-
-
-def _check_sizes(suite: Suite, row: dict, where: str) -> None:
-    """Require that a model's network takes the images of every protocol that resizes them to one side."""
-    for protocol in suite.config["tasks"]:
-        transform = suite.settings(protocol, row["model"]).get("transform")
-        if transform and row["model"] in suite.config["models_of"].get(protocol, suite.models):
-            try:
-                check_size(row, side_of(transform))
-            except InputError as error:
-                raise InputError(f"{where}, protocol {protocol!r}: {error} into the cell") from None
+    _read_datasets(path, read_schema("datasets")).require(dataset, "")
 
 
 def _cross_check_tasks(suite: Suite) -> None:
@@ -756,7 +836,7 @@ def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
     if row["source"] in REPEATED_IMAGES:
         raise InputError(
             f"config: tasks.{protocol}: {row['dataset']!r} lists images several times ({row['source']} draws with "
-            "replacement), so that one image would be both support and query; write a data set without repeats, such "
+            "replacement), so that one image would be both support and query; write a dataset without repeats, such "
             f"as {REPEATED_IMAGES[row['source']]}"
         )
     ways = suite.settings(protocol)["ways"]

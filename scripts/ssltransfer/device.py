@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.jobs import log
+from ssltransfer.jobs import GPU_UNUSED, log
 
 if TYPE_CHECKING:
     import torch
@@ -99,9 +99,9 @@ def choose_device(threads: int = 1) -> "torch.device":
             "computes on the CPU"
         )
     if problem := driver_problem():
-        log.warning("the GPU is not used: %s", problem)
+        log.warning("%s%s", GPU_UNUSED, problem)
     elif has_gpu():
-        log.warning("there is a GPU that torch %s cannot use (driver? build without CUDA?)", torch.__version__)
+        log.warning("%storch %s cannot use it (driver? build without CUDA?)", GPU_UNUSED, torch.__version__)
     keep_freed_memory()
     torch.set_num_threads(threads)
     log.info("on the CPU (threads: %d)", threads)

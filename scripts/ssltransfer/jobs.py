@@ -24,6 +24,9 @@ log = logging.getLogger("ssltransfer")
 RUN = uuid.uuid4().hex
 """Token of this run of this job: two runs of one job never have the same."""
 
+GPU_UNUSED = "the GPU is not used: "
+"""Beginning of the line in a log that says why a job computed on the CPU although there is a GPU."""
+
 #: Errors of the machine, reported without traceback.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
 

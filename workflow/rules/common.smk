@@ -14,7 +14,7 @@ from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod
 
 from ssltransfer.checkpoints.sources import local_files, source_with_state
-from ssltransfer.config import COUNTS, PUBLISHED, Cell, load_suite, read_table, repeated_option
+from ssltransfer.config import COUNTS, Cell, load_suite, read_table, repeated_option
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, location, parse_members, parse_dataset_source
 from ssltransfer.device import driver_problem, has_gpu
 from ssltransfer.errors import InputError
@@ -25,6 +25,7 @@ from ssltransfer.report.missing import FailedJob, failed_job_lines, missing_line
 from ssltransfer.report.score_check import list_differences
 from ssltransfer.results.outcome_header import list_missing
 from ssltransfer.settings import job_recipe
+from ssltransfer.targets import target_problem
 from ssltransfer.versions import version
 
 if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
@@ -44,19 +45,18 @@ try:
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
+if workflow.is_main_process:
+    for problem in {*SUITE.invalid.values()}.difference(SUITE.left_out.values()):
+        logger.warning(f"{problem} (this suite does not use the row)")
+
 # Linear ImageNet classifiers that authors published for their models: they verify a conversion.
 HEADS = {row["model"]: row for row in read_table(package_data("config/heads.tsv"))}
 
-# Checked here, because Snakemake's own message names neither the suite nor the configuration.
+# Checked here, because Snakemake's own message names neither the suite nor the ids that it knows.
 # As a module, other suites are other modules' to make.
-if Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent):
-    for target in sys.argv[1:]:
-        asked = re.fullmatch(r"results/([^/]+)/(report\.html|provenance\.json|tables|figures)/?", target)
-        if asked and asked[1] not in (SUITE.name, *PUBLISHED):
-            raise WorkflowError(
-                f"{target}: this configuration is of suite {SUITE.name!r}, not {asked[1]!r}; name that suite's "
-                "configuration with --configfile"
-            )
+if workflow.is_main_process and Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent):
+    for problem in filter(None, (target_problem(word, SUITE) for word in sys.argv[1:])):
+        raise WorkflowError(problem)
 
 SUITE_REPORT = f"results/{SUITE.name}/report.html"
 
@@ -128,17 +128,24 @@ wildcard_constraints:
 # What a run says at its end
 
 
-def say_at_the_end(lines):
-    """Print lines on the terminal after Snakemake's own last ones."""
+LAST_LINES = {}
+
+
+@atexit.register
+def say_at_the_end():
+    """Print lines on the terminal after Snakemake's own last ones: the missing scores, then how the run ended."""
+    lines = [
+        *(missing_lines(LAST_LINES["missing"], SUITE) if "missing" in LAST_LINES else []),
+        *LAST_LINES.get("end", []),
+    ]
     if lines:
-        atexit.register(print, *lines, sep="\n", file=sys.stderr)
+        print(*lines, sep="\n", file=sys.stderr)
 
 
 def success_lines():
-    """Scores that are missing, and the reports that were asked for."""
+    """The reports that were asked for."""
     reports = {str(path) for job in workflow.dag.jobs for path in job.output if Path(path).name == "report.html"}
-    missing = [] if all(map(shown_cell, SUITE.cells())) else missing_lines(MISSING, SUITE)
-    return [*missing, f"Report: {', '.join(sorted(reports))}"] if reports else []
+    return [f"Report: {', '.join(sorted(reports))}"] if reports else []
 
 
 def failure_lines():
@@ -502,9 +509,12 @@ def unrecorded_differences(wildcards):
 
 def missing_list(wildcards):
     """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
-    missing = [cell for cell in SUITE.cells() if not shown_cell(cell)]
+    cells = [*(cell for cell in SUITE.cells() if not shown_cell(cell)), *SUITE.left_out]
+    missing = missing_scores(SUITE, cells, command_options()) if cells else []
     if missing:
-        write_missing(MISSING, missing_scores(SUITE, missing, command_options()))
+        write_missing(MISSING, missing)
+    if SUITE.config["available"] and workflow.is_main_process:
+        LAST_LINES["missing"] = missing
     return [MISSING] if missing else []
 
 

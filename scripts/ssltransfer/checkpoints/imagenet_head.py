@@ -54,6 +54,11 @@ def read_head(files: list[Path], embedded: bool, format: str, arch: str, model: 
     return head
 
 
+def near_chance(top1: float, published: float) -> bool:
+    """Whether a top-1 accuracy is below a tenth of the published one, as with classes in another order."""
+    return top1 < published / 10
+
+
 def verify(
     model: str,
     checkpoint: str | Path,
@@ -92,7 +97,7 @@ def verify(
     top1, images = imagenet_top1(
         load_backbone(checkpoint, arch), head, folder, norm, device, workers, progress=progress
     )
-    if top1 < published / 10:
+    if near_chance(top1, published):
         log.warning(
             "%s: %.2f %% is near chance, %.2f %% is published; is the order of the class folders of %s that of the "
             "classifier (ImageNet's classes sorted by WordNet's identifiers)?",

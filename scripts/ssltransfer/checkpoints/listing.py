@@ -7,6 +7,7 @@ from pathlib import Path
 
 from safetensors import safe_open
 
+from ssltransfer.checkpoints.imagenet_head import near_chance
 from ssltransfer.files import atomic_write
 from ssltransfer.results.tensor_header import read_provenance
 
@@ -63,5 +64,6 @@ def write_listing(table: list[list[str]], path: Path) -> None:
 def _head_check(model: str, verified: dict[str, dict], heads: list[str]) -> str:
     if model in verified:
         result = verified[model]
-        return f"{result['top1']:.2f} (published {result['published']:.1f})"
+        hint = ", near chance: order of the classes?" * near_chance(result["top1"], result["published"])
+        return f"{result['top1']:.2f} (published {result['published']:.1f}{hint})"
     return "not measured: imagenet_val is not set" if model in heads else "no published classifier"

@@ -3,6 +3,7 @@
 import shlex
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
+from difflib import get_close_matches
 from pathlib import Path
 
 import yaml
@@ -62,6 +63,9 @@ def read_suite(config_files: Sequence[str | Path] = (), settings: Sequence[str] 
     """
     config: dict = {}
     for path in config_files or [Path(DEFAULT) if Path(DEFAULT).is_file() else package_data(DEFAULT)]:
+        if not Path(path).is_file():
+            near = get_close_matches(str(path), map(str, Path(path).parent.glob("*.yaml")), n=1)
+            raise InputError(f"{path} is missing{f'; is it {near[0]}?' if near else '; correct the path'}")
         content = read_yaml(Path(path))
         if not isinstance(content, dict):
             raise InputError(f"{path}: found no keys; write a suite, such as {DEFAULT}")

@@ -178,12 +178,14 @@ def _sections(tables: Path, figures: Path, suite: str, note: str) -> list[dict]:
         shown = {
             "id": key,
             "title": section.title,
-            "explained": section.explained,
             "figures": [_figure(figures, name, suite) for entry in section.figures for name in _named(figures, entry)],
             "tables": [t for t in written if (t["section"] or _section_of(t["name"])) == key],
         }
         if shown["figures"] or shown["tables"]:
-            _say_once([*shown["figures"], *shown["tables"]], note, warnings)
+            parts = [*shown["figures"], *shown["tables"]]
+            intervals = any("95 % interval" in part["caption"] for part in parts)
+            shown["explained"] = [section.explained] * bool(section.explained) + ["intervals.md"] * intervals
+            _say_once(parts, note, warnings)
             sections.append(shown)
     return sections
 

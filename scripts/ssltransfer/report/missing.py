@@ -1,5 +1,6 @@
 """Failed jobs and missing scores: for each the reason, and the command that makes it."""
 
+import csv
 import re
 from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
@@ -87,20 +88,28 @@ def missing_scores(
     Returns
     -------
     list of MissingScore
-        In the order of `cells`. The reason is the last line of the latest failed job that the score needs.
+        In the order of `cells`. The reason is the last line of the latest failed job that the score needs, or what is
+        wrong with a row that it needs.
     """
     failed = list(failed_logs(logs))
     found = []
     for cell in cells:
-        single, several = _needed(suite, cell)
-        rule, values, reason, log = next(
-            (job for job in failed if (single if len(job[1]) == 1 else several).issuperset(job[1])), ("", (), "", "")
-        )
-        reason = f"{', '.join((rule, *values))}: {reason}" if rule else NOT_MEASURED
+        reason, log = _reason(suite, cell, failed)
         score = f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
         command = f"uv run snakemake {score} {options}".strip()
-        found.append(MissingScore(cell.protocol, cell.model, cell.dataset, reason, str(log), command))
+        found.append(MissingScore(cell.protocol, cell.model, cell.dataset, reason, log, command))
     return found
+
+
+def _reason(suite: Suite, cell: Cell, failed: list[tuple[str, tuple[str, ...], str, str]]) -> tuple[str, str]:
+    """Return why a score is missing, and the log that tells it (empty if none does)."""
+    if cell in suite.left_out:
+        return suite.left_out[cell], ""
+    single, several = _needed(suite, cell)
+    for rule, values, reason, log in failed:
+        if (single if len(values) == 1 else several).issuperset(values):
+            return f"{', '.join((rule, *values))}: {reason}", str(log)
+    return NOT_MEASURED, ""
 
 
 def _needed(suite: Suite, cell: Cell) -> tuple[set[str], set[str]]:
@@ -139,20 +148,27 @@ def read_missing(path: str | Path) -> list[MissingScore]:
     return [MissingScore(*score) for score in read_json(path)["missing"]]
 
 
-def missing_lines(path: str | Path, suite: Suite) -> list[str]:
-    """Describe the missing scores of a suite for the terminal, one line for each reason.
+def missing_lines(missing: Sequence[MissingScore], suite: Suite, results: str | Path = "results") -> list[str]:
+    """Describe the scores that a report lacks for the terminal, one line for each reason; none if it lacks none.
 
     Parameters
     ----------
-    path : path
-        Written by `write_missing`.
+    missing : sequence of MissingScore
+        Scores that do not exist.
     suite : Suite
         The suite.
+    results : path
+        Folder of the results; the suite's tables there list the scores that exist but were left out.
     """
-    missing = read_missing(path)
-    lines = [f"Missing: {len(missing)} of {sum(1 for _ in suite.cells())} scores"]
-    lines += [f"  {len(group)}: {group[0].reason}{_in_log(group[0].log)}" for group in by_reason(missing)]
-    return lines
+    table = Path(results, suite.name, "tables", "left-out.csv")
+    groups = [(len(group), f"{group[0].reason}{_in_log(group[0].log)}") for group in by_reason(missing)]
+    if table.is_file():
+        with table.open(encoding="utf-8", newline="") as file:
+            left_out = {row["file"] for row in csv.DictReader(file)}
+        groups.append((len(left_out), f"left out, not measured as this suite says ({table})"))
+    total = sum(1 for _ in suite.cells()) + len(suite.left_out)
+    lines = [f"Missing: {sum(count for count, _ in groups)} of {total} scores"] if groups else []
+    return lines + [f"  {count}: {reason}" for count, reason in groups]
 
 
 def failed_job_lines(jobs: Sequence[FailedJob]) -> list[str]:

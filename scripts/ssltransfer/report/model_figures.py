@@ -44,7 +44,7 @@ def domain_figure(context: FigureContext) -> Figure | None:
             ax.set_title(context.labels.dataset(domain))
             ax.set_xlabel("Linear score (percent)")
             ax.set_yticks(range(len(models)), [context.labels.model(m) for m in reversed(models)])
-        fill = Line2D([], [], marker="o", linestyle="", color="#555555", label="pretrained on this data set")
+        fill = Line2D([], [], marker="o", linestyle="", color="#555555", label="pretrained on this dataset")
         hollow = Line2D([], [], marker="o", linestyle="", color="#555555", mfc="white", label="pretrained elsewhere")
         figure.legend(handles=[fill, hollow], loc="outside lower center", ncols=2)
     return figure
@@ -74,7 +74,7 @@ def rank_figure(context: FigureContext) -> Figure | None:
         context.emphasise(ax.get_yticklabels(), list(ranks.index))
         ax.invert_yaxis()
         datasets, tasks = ranks[["datasets", "tasks"]].iloc[0].astype(int)
-        ax.set_xlabel(f"Mean rank over {datasets} data sets, {tasks} tasks (1 is best)")
+        ax.set_xlabel(f"Mean rank over {datasets} datasets, {tasks} tasks (1 is best)")
         ax.grid(axis="x", linewidth=0.3, color="#DDDDDD", zorder=0)
     return figure
 

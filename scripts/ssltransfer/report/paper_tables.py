@@ -87,7 +87,7 @@ def _side_by_side(protocol: str, setting: str, compared: pd.DataFrame, labels: L
     if kind == "linear":
         caption = (
             "Not judged, because the paper states no interval. Rerun: what the authors' own scores changed between v1 "
-            "and v2 on the data set (95th percentile over models); the protocols of the two differ."
+            "and v2 on the dataset (95th percentile over models); the protocols of the two differ."
         )
     texts = [f"{', '.join(subjects)}: {note}" for note, subjects in notes.items()]
     caption += f" Not judged: {'; '.join(texts)}." if texts else ""

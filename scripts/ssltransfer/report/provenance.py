@@ -7,6 +7,7 @@ import csv
 import json
 import re
 import subprocess
+from collections import Counter
 from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
@@ -14,7 +15,7 @@ from pathlib import Path
 from ssltransfer.config import read_table
 from ssltransfer.datasets import Source, parse_dataset_source, parse_members
 from ssltransfer.files import file_hash, package_data, read_json, write_json
-from ssltransfer.jobs import package_versions
+from ssltransfer.jobs import GPU_UNUSED, package_versions
 from ssltransfer.settings import config_schema
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
@@ -68,9 +69,10 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     Returns
     -------
     dict
-        ``suite``, ``date``, ``revision``, ``versions`` and ``machines`` (all that took part), ``rules`` (jobs and
-        seconds), ``configuration``, ``settings`` (of each protocol, defaults included), ``inputs`` (checksums of
-        tables, indexes and published checkpoints).
+        ``suite``, ``date``, ``revision``, ``versions`` and ``machines`` (all that took part), ``gpu_unused`` (reasons
+        why jobs computed on the CPU although there is a GPU, with their number), ``rules`` (jobs and seconds),
+        ``configuration``, ``settings`` (of each protocol, defaults included), ``inputs`` (checksums of tables, indexes
+        and published checkpoints).
     """
     cells = set(cells)
     paths = (Path("results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
@@ -78,13 +80,15 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     tables = {key: _table(config, key) for key in TABLES}
     checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
     datasets = _datasets(cells, tables["datasets"], checkpoints)
-    costs = [(log, cost) for log, cost in _costs(Path("logs")) if _belongs(log, cells, suite, datasets)]
+    jobs = [job for job in _finished_jobs(Path("logs")) if _belongs(job[0], cells, suite, datasets)]
+    costs = [(log, cost) for log, cost, _ in jobs]
     return {
         "suite": suite,
         "date": datetime.now(UTC).isoformat(timespec="seconds"),
         "revision": revision(REPOSITORY),
         "versions": _versions([versions, *(score.get("versions", {}) for score in scores)]),
-        "machines": _machines(cost for _, cost in costs),
+        "machines": _counts(cost["machine"] for _, cost in costs),
+        "gpu_unused": _counts(reason for _, _, reason in jobs if reason),
         "rules": _rules((log.split("/")[0], cost) for log, cost in costs),
         "configuration": config,
         "settings": {score["protocol"]: score["settings"] for score in scores},
@@ -127,6 +131,9 @@ def report_lines(provenance: dict) -> dict[str, str]:
         "code": "not a git checkout" if commit is None else commit["commit"] + (" (changed)" * commit["changed"]),
         **{name: ", ".join(found) for name, found in provenance["versions"].items()},
         "machines": "; ".join(f"{name} ({count} jobs)" for name, count in provenance["machines"].items()),
+        "GPU not used": "; ".join(
+            f"{reason} ({count} jobs computed on the CPU)" for reason, count in provenance.get("gpu_unused", {}).items()
+        ),
         "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} in {cost['jobs']}" for name, cost in rules),
         "inputs": f"{len(inputs['indexes'])} indexes, {len(inputs['checkpoints'])} checkpoints; "
         "their checksums are in provenance.json",
@@ -152,7 +159,7 @@ def _table(config: dict, key: str) -> Path:
 def _datasets(cells: set, table: Path, checkpoints: dict[str, dict]) -> set[str]:
     """Datasets of the scores, those whose images they share, and those that models were pretrained on."""
     used = {dataset for _, _, dataset in cells}
-    for row in read_table(table) if table.is_file() else ():
+    for row in read_table(table, invalid={}) if table.is_file() else ():
         if row["dataset"] in used:
             used |= named_datasets(parse_dataset_source(row["source"]))
     recipes = (found.get("recipe") for found in checkpoints.values())
@@ -166,12 +173,13 @@ def named_datasets(source: Source) -> set[str]:
     return {source.name} if source.kind in ("column", "original") else set()
 
 
-def _costs(logs: Path) -> Iterator[tuple[str, dict]]:
-    """Log (path below `logs`, without suffix) and cost of every finished job."""
+def _finished_jobs(logs: Path) -> Iterator[tuple[str, dict, str]]:
+    """Log (path below `logs`, without suffix), cost, and why no GPU was used, of every finished job."""
     for path in sorted(logs.rglob("*.log")):
         lines = path.read_text(encoding="utf-8", errors="replace").splitlines()
         if lines and (found := COST.search(lines[-1])):
-            yield str(path.relative_to(logs).with_suffix("")), json.loads(found[1])
+            reason = next((line.partition(GPU_UNUSED)[2] for line in lines if GPU_UNUSED in line), "")
+            yield str(path.relative_to(logs).with_suffix("")), json.loads(found[1]), reason
 
 
 def _belongs(log: str, cells: set, suite: str, datasets: set[str]) -> bool:
@@ -194,11 +202,8 @@ def _versions(found: Iterable[dict]) -> dict[str, list[str]]:
     return {name: sorted(values) for name, values in sorted(versions.items())}
 
 
-def _machines(costs: Iterable[dict]) -> dict[str, int]:
-    counts: dict[str, int] = {}
-    for cost in costs:
-        counts[cost["machine"]] = counts.get(cost["machine"], 0) + 1
-    return dict(sorted(counts.items()))
+def _counts(names: Iterable[str]) -> dict[str, int]:
+    return dict(sorted(Counter(names).items()))
 
 
 def _rules(costs: Iterable[tuple[str, dict]]) -> dict[str, dict]:

@@ -48,7 +48,7 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
     caption = (
         f"Correlation of each task with source accuracy. Bounded scores as logits{but}; averages are averages of "
         f"these. {INTERVALS} p: two-sided permutation test, not corrected for the number of tasks. {NOT_INDEPENDENT} "
-        "Data sets that are the source of models are no targets."
+        "Datasets that are the source of models are no targets."
     )
     tasks = tasks_of(found[TASK].itertuples(index=False))
     return Table(
@@ -82,20 +82,20 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     columns = {
         "Mean rank": ranks["mean_rank"],
         "95 % interval": _ranges(ranks["low"], ranks["high"], 1),
-        "Ranks, data sets like these": _ranges(ranks["rank_low"], ranks["rank_high"], 0),
-        "Ranks, these data sets": _ranges(ranks["these_low"], ranks["these_high"], 0),
+        "Ranks, datasets like these": _ranges(ranks["rank_low"], ranks["rank_high"], 0),
+        "Ranks, these datasets": _ranges(ranks["these_low"], ranks["these_high"], 0),
         "Best on": ranks["best_on"],
         "Tasks": ranks["tasks"],
-        "Data sets": ranks["datasets"],
+        "Datasets": ranks["datasets"],
     }
     caption = (
-        "Rank of each model on the tasks that the paper counts, averaged over data sets (the tasks of one data set are "
+        "Rank of each model on the tasks that the paper counts, averaged over datasets (the tasks of one dataset are "
         f"averaged first); 1 is best. {_rank_statements(results, labels)}"
     )
     if ranks["datasets_needed"].notna().any():
         columns["Needed to tell from next"] = [number(needed, 0) for needed in ranks["datasets_needed"]]
         caption += (
-            " Needed: number of data sets with which a difference of ranks as large as the one found would exclude 0 "
+            " Needed: number of datasets with which a difference of ranks as large as the one found would exclude 0 "
             "in half of all cases."
         )
     left_out = tasks_of(matrix.columns.difference(shared_tasks(matrix).columns, sort=False))
@@ -121,23 +121,23 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
     if len(models) < 2:
         return "A single model is told from no other."
     if like is None:
-        found.append(f"Below {MIN_DATASETS} data sets nothing is said about data sets like these.")
+        found.append(f"Below {MIN_DATASETS} datasets nothing is said about datasets like these.")
     else:
         found.append(
-            "Data sets like these: intervals are Student's t over data sets; ranks follow from paired t tests of "
-            f"log-odds over data sets, adjusted for all pairs by Holm. {_other_tests(like)} {_separated(like, models)}"
+            "Datasets like these: intervals are Student's t over datasets; ranks follow from paired t tests of "
+            f"log-odds over datasets, adjusted for all pairs by Holm. {_other_tests(like)} {_separated(like, models)}"
         )
     if these is not None:
         unknown = [task for task in tasks_of(results.ranked_values.columns) if task not in results.known_noise]
         datasets = dict.fromkeys(task.dataset for task in unknown)
-        known = f"{len(these.datasets)} data set{'s' * (len(these.datasets) != 1)}"
+        known = f"{len(these.datasets)} dataset{'s' * (len(these.datasets) != 1)}"
         for text, names in (
             ("without", [labels.dataset(name) for name in datasets if name not in these.datasets]),
             ("without some tasks of", [labels.dataset(name) for name in datasets if name in these.datasets]),
         ):
             known += f", {text} {', '.join(names)}" if names else ""
         found.append(
-            f"These data sets ({known}): ranks follow from the noise of their test images (few-shot: of the episodes) "
+            f"These datasets ({known}): ranks follow from the noise of their test images (few-shot: of the episodes) "
             f"alone. {_separated(these, models)} Ranks hold for all models together (95 %)."
         )
         if results.cells["source"].ne("measured").any():
@@ -154,7 +154,7 @@ def _other_tests(order: Order) -> str:
     gap = studentized_range.ppf(1 - LEVEL, models, np.inf) * math.sqrt(models * (models + 1) / (12 * datasets))
     text = f"Not by Nemenyi's test, which needs a gap of {gap:.1f} mean ranks"
     if 2.0 ** (1 - datasets) * models * (models - 1) / 2 > LEVEL:
-        text += ", nor by signed-rank tests with Holm, which cannot reject anything with so few data sets"
+        text += ", nor by signed-rank tests with Holm, which cannot reject anything with so few datasets"
     return f"{text}."
 
 

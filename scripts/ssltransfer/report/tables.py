@@ -194,9 +194,9 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     caption = joined(caption, interval_note(_rows_of(results.cells, cells), HALF_WIDTHS))
     if halves is not None and panel.average in halves and halves[panel.average].notna().any():
         units = KINDS[panel.kind].units
-        caption += f" ± of the average: 95 % interval over {units}, for these data sets alone."
+        caption += f" ± of the average: 95 % interval over {units}, for these datasets alone."
     if leave_out:
-        caption += " Source data sets are not part of the average."
+        caption += " Source datasets are not part of the average."
     if "Other split" in groups.values():
         caption += " Nor is a split other than the paper's, where both are measured."
     # The name is the protocol's, which users choose; the section follows from its kind.
@@ -263,7 +263,7 @@ def domain_table(results: SuiteResults, labels: Labels) -> Table | None:
     here, elsewhere = wide.where(own).mean(), wide.where(~own).mean()
     footer = {"Pretrained on it": here, "Pretrained elsewhere": elsewhere, "Difference": here - elsewhere}
     caption = (
-        "Does pretraining on the target domain pay? † marks the data set a model was pretrained on; the last "
+        "Does pretraining on the target domain pay? † marks the dataset a model was pretrained on; the last "
         "rows average over models. Compare rows of one method for the effect of the domain alone."
     )
     return Table(
