@@ -43,4 +43,6 @@ with job(snakemake.log[0]):
             "schedule": asdict(settings.effective_schedule),
             "scaling": settings.scaling,
         }
+        if deviation := getattr(detector, "deviation", ""):
+            provenance["deviation"] = deviation
         save_tensors(detector.state_dict(), output.trained, encode_metadata(provenance))

@@ -1,26 +1,30 @@
 """Detection, surface normals, inversion and attention on networks that are not ResNets of this project."""
 
 import json
+import re
 import runpy
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
-import torch
-from PIL import Image
-from torch import nn
-from torch.nn.modules.batchnorm import _BatchNorm
-
 import test_detection
 import test_inversion
 import test_normals
+import torch
+from torch import nn
+from torch.nn.modules.batchnorm import _BatchNorm
+
+from ssltransfer.commands.costs import _relative_dense, read_unit_costs
+from ssltransfer.config import Suite, _cross_check_networks
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import ANY_SIZE, Backbone
-from ssltransfer.models.backbone_file import build_backbone, load_backbone
+from ssltransfer.models.backbone_file import build_backbone
 from ssltransfer.models.fusion import freeze
 from ssltransfer.models.grid_map import grid_map
+from ssltransfer.models.protocol_fit import misfit
 from ssltransfer.models.resnet import build_resnet
+from ssltransfer.models.timm_catalog import find_network
 from ssltransfer.protocols.attention.evaluation import attention_maps, measure_attention
 from ssltransfer.protocols.attention.mask_grid import MaskGrid
 from ssltransfer.protocols.attention.occlusion import Occluder, relative_error
@@ -31,9 +35,8 @@ from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.protocols.detection.objects import read_annotations
 from ssltransfer.protocols.detection.pyramid import SimplePyramid, build_pyramid
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
-from ssltransfer.protocols.inversion.inversion import invert
 from ssltransfer.results.tensor_file import save_tensors
-from ssltransfer.settings import read_settings
+from ssltransfer.settings import complete, read_settings
 from ssltransfer.training import Run
 from workflow import REPOSITORY
 
@@ -253,7 +256,9 @@ def test_the_map_is_normed_and_without_the_tokens_beside_it():
 # Attention
 
 
-@pytest.mark.parametrize(("arch", "pool", "feature"), [(VIT, "", "pooled"), (VIT, "mean", "pooled"), (CONVNEXT, "", "map")])
+@pytest.mark.parametrize(
+    ("arch", "pool", "feature"), [(VIT, "", "pooled"), (VIT, "mean", "pooled"), (CONVNEXT, "", "map")]
+)
 def test_attention_is_the_answer_of_the_network_on_covered_images(arch, pool, feature):
     grid = MaskGrid(32, 8, 6)
     backbone = freeze(build_backbone(arch, pool, 32, seed=0))
@@ -274,6 +279,28 @@ def test_attention_is_the_answer_of_the_network_on_covered_images(arch, pool, fe
             assert found[row, column] == pytest.approx(expected, rel=1e-3, abs=1e-6)
 
 
+def test_an_interrupted_image_goes_on_with_its_next_row(tmp_path):
+    settings = read_settings(AttentionSettings, {"kind": "attention", "size": 32, "mask": 8, "stride": 8})
+    pictures = np.random.default_rng(0).integers(0, 256, (1, 46, 46, 3), dtype=np.uint8)
+    backbone, lengths = freeze(build(CONVNEXT, None)), []
+
+    def measure(part, stop=99):
+        def progress(rows, total):
+            lengths.append(total)
+            for number, row in enumerate(rows):
+                if number == stop:
+                    raise KeyboardInterrupt
+                yield row
+
+        return attention_maps(backbone, pictures, "none", settings, CPU, Run(part, "key", "here", progress=progress))
+
+    expected = measure(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        measure(tmp_path / "part", stop=2)
+    assert np.array_equal(measure(tmp_path / "part"), expected)
+    assert lengths == [5, 5, 3] and len(list((tmp_path / "part").iterdir())) == 1
+
+
 def test_the_readout_is_part_of_an_attention_score(tmp_path):
     settings = read_settings(AttentionSettings, {"kind": "attention", "size": 32, "mask": 8, "stride": 8})
     pictures = np.random.default_rng(0).integers(0, 256, (1, 46, 46, 3), dtype=np.uint8)
@@ -288,3 +315,180 @@ def test_the_readout_is_part_of_an_attention_score(tmp_path):
 
 
 # Whole jobs
+
+
+def run_script(name, folder, inputs, outputs, params):
+    """Run a rule's script as Snakemake does."""
+
+    class Named(dict):
+        __getattr__ = dict.__getitem__
+
+    snakemake = SimpleNamespace(
+        input=Named({key: str(folder / value) for key, value in inputs.items()}),
+        output=Named({key: str(folder / value) for key, value in outputs.items()}),
+        params=SimpleNamespace(**params),
+        resources=SimpleNamespace(data_root=str(folder)),
+        wildcards=Named(protocol="p", model="m", dataset="d"),
+        threads=1,
+        log=[str(folder / f"{name}.log")],
+    )
+    runpy.run_path(str(REPOSITORY / f"scripts/{name}.py"), init_globals={"snakemake": snakemake})
+
+
+def checkpoint_of(arch, folder):
+    """A converted checkpoint of a network with random weights."""
+    provenance = {"source": "timm:x", "arch": arch}
+    save_tensors(build_backbone(arch, seed=0).tensors(), folder / "checkpoint.safetensors", provenance)
+
+
+def read_score(folder):
+    return json.loads((folder / "score.json").read_text())
+
+
+@pytest.mark.parametrize("arch", [PATCH14, RESNET])
+def test_a_detector_of_another_network_is_trained_and_evaluated(tmp_path, arch):
+    write_index(tmp_path / "index", test_detection.make_images(tmp_path, train=6, test=4))
+    checkpoint_of(arch, tmp_path)
+    block = test_detection.BLOCK | {"schedule": {"batch_size": 2, "steps": 3, "milestones": [2], "warmup": 1}}
+    source = ["folder", str(tmp_path), ""]
+    params = {"settings": block, "norm": "half=0.5/0.5/0.5:0.5/0.5/0.5", "source": source}
+    inputs = {"index": "index", "checkpoint": "checkpoint.safetensors"}
+    outputs = {"trained": "trained.safetensors", "predictions": "predictions.npz", "curve": "curve.json"}
+    run_script("train_detector", tmp_path, inputs, outputs, params | {"arch": arch, "version": "1+1"})
+    given = {"index": "index", "predictions": "predictions.npz", "trained": "trained.safetensors"}
+    outputs = {"score": "score.json", "pictures": "pictures.npz"}
+    run_script("evaluate_detection", tmp_path, given, outputs, params | {"version": 1})
+    score = read_score(tmp_path)
+    assert {value["metric"] for value in score["values"]} == {"ap", "ap50", "ap75"}
+    assert score["preprocessing"]["norm"] == "half" and score["versions"]["protocol"] == "1+1.1"
+    assert any("whole backbone is frozen" in warning for warning in score["warnings"]) == (arch == PATCH14)
+
+
+def test_normals_of_another_network_are_trained_and_evaluated(tmp_path, scenes):
+    checkpoint_of(PATCH14, tmp_path)
+    splits = ["train"] * 8 + ["test"] * 4
+    (tmp_path / "set").mkdir()
+    for path in scenes.images:
+        (scenes.root / path).rename(tmp_path / "set" / path)
+    write_index(tmp_path / "index", Index(list(scenes.images), splits, [0] * 12, ["all"]))
+    np.save(tmp_path / "normals.npy", scenes.normals)
+    block = test_normals.BLOCK | {"schedule": {"epochs": 1, "learning_rate": 0.05}}
+    params = {"settings": block, "arch": PATCH14, "norm": "none", "source": ["folder", str(tmp_path / "set"), ""]}
+    inputs = {"index": "index", "normals": "normals.npy", "checkpoint": "checkpoint.safetensors"}
+    outputs = {"trained": "trained.safetensors", "curve": "curve.json"}
+    run_script("train_normals", tmp_path, inputs, outputs, params | {"version": "1+1"})
+    outputs = {"score": "score.json", "images": "images.csv", "pictures": "pictures.npz"}
+    inputs |= {"trained": "trained.safetensors"}
+    run_script("evaluate_normals", tmp_path, inputs, outputs, params | {"version": "1+1"})
+    score = read_score(tmp_path)
+    assert score["preprocessing"]["stride"] == 16 and score["versions"]["protocol"] == "1+1.1+1"
+    assert "labels and logits every 16 pixels, those of ResNets every 8" in score["warnings"]
+
+
+def test_images_are_reconstructed_from_another_network(tmp_path):
+    checkpoint_of(VIT, tmp_path)
+    write_index(tmp_path / "index", Index(["a.png"], ["test"], [0], ["a"]))
+    np.save(tmp_path / "images.npy", test_inversion.pictures(1))
+    network = {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4}
+    block = {"kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 5, "network": network, "lpips": []}
+    given = {key: value for key, value in block.items() if key != "lpips"}
+    inputs = {"index": "index", "images": "images.npy", "checkpoint": "checkpoint.safetensors"}
+    params = {"settings": given, "arch": VIT, "norm": "imagenet", "version": "2+1"}
+    run_script("invert_features", tmp_path, inputs, {"images": "inverted.npz", "curve": "curve.json"}, params)
+    inputs = {"inverted": "inverted.npz", "originals": "images.npy"}
+    outputs = {"score": "score.json", "pictures": "pictures.npz"}
+    run_script("evaluate_inversion", tmp_path, inputs, outputs, {"settings": block, "version": 2})
+    score = read_score(tmp_path)
+    assert score["versions"]["protocol"] == "2+1.2" and score["preprocessing"]["norm"] == "imagenet"
+
+
+@pytest.mark.parametrize("pool", ["", "mean"])
+def test_attention_of_another_network_is_measured(tmp_path, pool):
+    checkpoint_of(VIT, tmp_path)
+    write_index(tmp_path / "index", Index(["a.png"], ["test"], [0], ["a"]))
+    np.save(tmp_path / "images.npy", test_inversion.pictures(1, 46))
+    inputs = {"index": "index", "images": "images.npy", "checkpoint": "checkpoint.safetensors"}
+    outputs = {"score": "score.json", "maps": "maps.npz", "pictures": "pictures.npz"}
+    block = {"kind": "attention", "size": 32, "mask": 8, "stride": 8}
+    arch = [VIT, pool] if pool else VIT
+    params = {"settings": block, "arch": arch, "norm": "imagenet", "version": "1+1"}
+    run_script("evaluate_attention", tmp_path, inputs, outputs, params)
+    score = read_score(tmp_path)
+    assert score["preprocessing"].get("pool", "") == pool and 0 < score["values"][0]["value"] < 100
+
+
+# Suites
+
+
+def refusal(arch, kind, **settings):
+    return misfit(arch, kind, complete({"kind": kind, **settings}))
+
+
+DETECTION = {"backend": "torchvision", "frozen": "first-four"}
+
+
+@pytest.mark.parametrize(
+    ("arch", "kind", "settings", "message"),
+    [
+        ("none", "detection", DETECTION, "needs a network, found given features"),
+        (VIT, "detection", DETECTION | {"backend": "detectron2"}, "builds ResNets only; write .* backend: torchvision"),
+        ("timm:beit_base_patch16_224", "detection", DETECTION, "images of several sizes, this one takes 224 pixels"),
+        ("timm:hiera_tiny_224", "normals", {}, "images of several sizes"),
+        ("timm:vit_small_patch14_dinov2(resample=dino)", "normals", {}, "add a row without resample"),
+        ("timm:resnet18", "normals", {"frozen": "first-four"}, "write a settings block with frozen: all"),
+        ("timm:vit_small_patch14_dinov2", "attention", {"view": "frame"}, "242 pixels .* multiple of its patch of 14"),
+        ("resnet50", "inversion", {"transform": "resize512"}, "512 pixels, expected at most the canvas of 256"),
+    ],
+)
+def test_pairs_that_cannot_work_are_one_line(arch, kind, settings, message):
+    assert re.search(message, refusal(arch, kind, **settings))
+
+
+def test_detection_needs_all_strides_or_one(monkeypatch):
+    network = find_network("timm:resnet18")._replace(strides=(8, 16, 32))
+    monkeypatch.setattr("ssltransfer.models.protocol_fit.find_network", lambda arch: network)
+    assert "4, 8, 16 and 32 or a single one, found 8, 16, 32" in refusal("timm:resnet18", "detection", **DETECTION)
+    monkeypatch.setattr("ssltransfer.models.protocol_fit.find_network", lambda arch: network._replace(strides=()))
+    assert "needs feature maps" in refusal("timm:resnet18", "inversion")
+    assert refusal("timm:resnet18", "attention") == ""
+    assert "needs feature maps" in refusal("timm:resnet18", "attention", feature="map")
+
+
+@pytest.mark.parametrize(
+    "arch", ["resnet50", VIT, PATCH14, "timm:resnet18", "timm:convnext_atto", "torchvision:resnet18"]
+)
+def test_what_can_work_is_not_refused(arch):
+    assert not any(
+        refusal(arch, kind, **(DETECTION if kind == "detection" else {}))
+        for kind in ("detection", "normals", "inversion", "attention", "linear")
+    )
+
+
+def test_a_suite_names_task_and_model_that_do_not_fit():
+    config = {"tasks": {"detect": ["d"]}, "models_of": {}, "protocols": {}}
+    config["protocols"]["detect"] = complete({"kind": "detection", "backend": "detectron2", "frozen": "none"})
+    rows = {name: {"arch": arch, "size": ""} for name, arch in (("good", "resnet50"), ("vit", VIT))}
+    with pytest.raises(InputError, match=r"^config: tasks\.detect: model 'vit' \(timm:vit_tiny.*models_of\.detect$"):
+        _cross_check_networks(Suite(config, rows, {}, {}))
+    _cross_check_networks(Suite(config | {"models_of": {"detect": ["good"]}}, rows, {}, {}))
+
+
+# Costs
+
+
+def test_other_networks_cost_by_their_weights_and_the_plain_loop():
+    units = read_unit_costs()
+    small, base = "timm:vit_small_patch16_224", "timm:vit_base_patch16_224"
+    assert _relative_dense(units, "resnet50", "normals") == 1
+    assert _relative_dense(units, base, "detection") / _relative_dense(units, small, "detection") == pytest.approx(
+        4, 0.03
+    )
+    # A patch of 14 on an image resized by 14/16 has as many tokens as one of 16.
+    ratio = _relative_dense(units, "timm:vit_small_patch14_dinov2", "normals") / _relative_dense(
+        units, small, "normals"
+    )
+    assert ratio == pytest.approx(1, rel=0.03)
+    assert _relative_dense(units, "timm:resnet18", "normals") == 4 * _relative_dense(
+        units, "timm:resnet18", "detection"
+    )
+    assert units["attention-plain"].cpu_seconds / units["attention"].cpu_seconds == pytest.approx(3.39, rel=0.01)

@@ -22,9 +22,11 @@ def misfit(arch: str, kind: str, settings: Mapping) -> str:
     kind : str
         Kind of the protocol.
     settings : mapping
-        Its complete settings block.
+        Its complete settings block, with the transform of the model.
     """
     architecture = parse_architecture(arch)
+    if kind == "inversion" and (side := _inverted_side(settings)) > settings["canvas"]:
+        return f"its images have {side} pixels, expected at most the canvas of {settings['canvas']}"
     if kind not in KINDS or architecture.kind == "resnet":
         return ""
     if architecture.kind == "none":
@@ -40,7 +42,11 @@ def misfit(arch: str, kind: str, settings: Mapping) -> str:
         return f"{kind} needs feature maps, which the network does not have"
     if kind in RESIZED:
         return _misfit_of_sizes(network, kind, "resample" in architecture.arguments)
-    return _misfit_of_side(network, kind, settings)
+    if kind == "attention" and network.patch and (side := _occluded_side(settings)) % network.patch:
+        return (
+            f"images of {side} pixels are not a multiple of its patch of {network.patch}; write another settings block"
+        )
+    return ""
 
 
 def _misfit_of_sizes(network: TimmNetwork, kind: str, resampled: bool) -> str:
@@ -54,13 +60,9 @@ def _misfit_of_sizes(network: TimmNetwork, kind: str, resampled: bool) -> str:
     return ""
 
 
-def _misfit_of_side(network: TimmNetwork, kind: str, settings: Mapping) -> str:
-    if kind == "inversion":
-        side = int(settings["transform"].removeprefix("resize"))
-        if side > settings["canvas"]:
-            return f"its images have {side} pixels, expected at most the canvas of {settings['canvas']}"
-    else:
-        side = settings["size"] + (2 * (settings["mask"] - 1) if settings["view"] == "frame" else 0)
-    if network.patch and side % network.patch:
-        return f"images of {side} pixels are not a multiple of its patch of {network.patch}; write another settings block"
-    return ""
+def _inverted_side(settings: Mapping) -> int:
+    return int(settings["transform"].removeprefix("resize"))
+
+
+def _occluded_side(settings: Mapping) -> int:
+    return settings["size"] + (2 * (settings["mask"] - 1) if settings["view"] == "frame" else 0)

@@ -9,6 +9,7 @@ import torch
 
 from ssltransfer.files import atomic_write
 from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.norm_table import norm_name
 from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid, attention_map, diffusion
 from ssltransfer.protocols.attention.occlusion import Occluder, WindowOccluder
@@ -69,7 +70,8 @@ def occlude_images(
     group_side : int
         See `Occluder.errors`.
     run : Run
-        Its resume folder keeps the finished images; its progress wraps the groups of masks of each image.
+        Its resume folder keeps the finished images, and the finished rows of one that `Occluder` works on; its progress
+        wraps the groups of masks of each image.
 
     Returns
     -------
@@ -81,8 +83,10 @@ def occlude_images(
     for image in images:
         path = run.resume_dir / f"{hashlib.sha256(run.key.encode() + image.tobytes()).hexdigest()}.npy"
         if not path.exists():
-            errors = occluder(image).errors(group_side, lambda groups: run.progress(groups, len(groups)))
+            rows = path.with_suffix(".rows.npy")
+            errors = occluder(image).errors(group_side, lambda groups: run.progress(groups, len(groups)), rows)
             save_array(path, errors)
+            rows.unlink(missing_ok=True)
         found.append(read_array(path))
     return np.stack(found)
 
@@ -127,7 +131,8 @@ def measure_attention(
         kind="attention",
         values=[percent("attentive-diffusion", float(np.mean(values)))],
         checkpoint=checkpoint,
-        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm} | ({"pool": pool} if pool else {}),
+        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm_name(norm)}
+        | ({"pool": pool} if pool else {}),
         details={"masks": len(grid.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
         warnings=[approximation] if grid.stride > 1 else [],
         coverage=covered,

@@ -9,6 +9,7 @@ rounding. In a transformer every token sees the mask from the first block on, so
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -20,6 +21,7 @@ from ssltransfer.models.norm_table import mean_and_std
 from ssltransfer.models.resnet import Bottleneck, ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid
 from ssltransfer.protocols.attention.receptive_field import BlockSpans, GroupSpans, Layer, Span, layer
+from ssltransfer.row_file import read_array, save_array
 
 FILLS = {
     "mean": tuple(255 * value for value in mean_and_std("imagenet")[0]),
@@ -140,7 +142,12 @@ class Occluder:
         return torch.where(masks, self.fill, self.image.at(*window)).contiguous(memory_format=torch.channels_last)
 
     @torch.inference_mode()
-    def errors(self, group_side: int = 8, progress: Callable[[Iterable], Iterable] = iter) -> np.ndarray:
+    def errors(
+        self,
+        group_side: int = 8,
+        progress: Callable[[Iterable], Iterable] = iter,
+        unfinished: Path | None = None,
+    ) -> np.ndarray:
         """Error of every mask: float64 (masks, masks) by row and column.
 
         Parameters
@@ -149,14 +156,20 @@ class Occluder:
             The square of it is the number of covered images that are passed together.
         progress : callable
             Wraps the list of the rows of masks.
+        unfinished : Path, optional
+            File that keeps the finished rows, from which an interrupted call goes on.
         """
         starts, whole, together = list(self.grid.starts), (0, self.size), group_side**2
-        found = []
-        for row in progress(starts):
+        found = list(read_array(unfinished)) if unfinished and unfinished.exists() else []
+        for row in progress(starts[len(found) :]):
+            parts = []
             for first in range(0, len(starts), together):
                 x = self.covered((row,), tuple(starts[first : first + together]), (whole, whole))
-                found.append(relative_error(self.features(x).double() - self.clean, self.clean))
-        return torch.cat(found).reshape(len(starts), len(starts)).cpu().numpy()
+                parts.append(relative_error(self.features(x).double() - self.clean, self.clean))
+            found.append(torch.cat(parts).cpu().numpy())
+            if unfinished:
+                save_array(unfinished, np.stack(found))
+        return np.stack(found)
 
 
 class WindowOccluder(Occluder):
@@ -217,7 +230,12 @@ class WindowOccluder(Occluder):
         return [self.spans(tuple(part.tolist())) for part in parts]
 
     @torch.inference_mode()
-    def errors(self, group_side: int = 8, progress: Callable[[Iterable], Iterable] = iter) -> np.ndarray:
+    def errors(
+        self,
+        group_side: int = 8,
+        progress: Callable[[Iterable], Iterable] = iter,
+        unfinished: Path | None = None,
+    ) -> np.ndarray:
         """Error of every mask, computed on the windows that it changes: float64 (masks, masks) by row and column.
 
         Parameters
@@ -227,6 +245,8 @@ class WindowOccluder(Occluder):
             of single masks.
         progress : callable
             Wraps the list of groups.
+        unfinished : Path, optional
+            Not used: an image takes minutes.
         """
         groups = self.groups(group_side)
         tiles = [(rows, columns) for rows in groups for columns in groups]

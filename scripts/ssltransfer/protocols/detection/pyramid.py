@@ -2,6 +2,7 @@
 
 from collections import OrderedDict
 from functools import partial
+from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
@@ -69,6 +70,8 @@ class Pyramid(nn.Module):
     """
 
     backbone: Backbone
+    deviation = ""
+    """How the frozen part differs from that of a residual network, in one line; empty if it does not."""
 
     def __init__(self, backbone: Backbone, frozen: str) -> None:
         super().__init__()
@@ -124,8 +127,14 @@ class SimplePyramid(Pyramid):
     trains the whole network; here the input is the one of all other protocols.
     """
 
+    _deviations: ClassVar = {
+        "first-four": "the whole backbone is frozen, where a ResNet trains its last stage",
+        "first-two": "the patch embedding is frozen, where a ResNet freezes stem and first stage",
+    }
+
     def __init__(self, backbone: Backbone, channels: int, frozen: str) -> None:
         super().__init__(backbone, frozen)
+        self.deviation = self._deviations.get(frozen, "")
         norm = partial(LayerNorm2d, eps=1e-6)
         wide = backbone.channels[-1]
         half, quarter = wide // 2, wide // 4

@@ -121,12 +121,18 @@ class Detector(nn.Module):
     norm : str
         See `norm_table.mean_and_std`.
     settings : DetectionSettings
+
+    Attributes
+    ----------
+    deviation : str
+        How the frozen part differs from that of a residual network; empty if it does not.
     """
 
     def __init__(self, backbone: Backbone, classes: int, norm: str, settings: DetectionSettings) -> None:
         super().__init__()
         net: Network = settings.network
         self.pyramid = build_pyramid(backbone, net.channels, settings.frozen)
+        self.deviation = self.pyramid.deviation
         before_train, before_test, after = net.proposals
         self.rpn = Proposer(
             Anchors(tuple((side,) for side in net.anchors), (RATIOS,) * len(net.anchors)),

@@ -155,7 +155,9 @@ class NormalsNetwork(nn.Module):
         elif frozen == "all":
             self.stride = GRID
         else:
-            raise InputError("frozen: found first-four, expected all for a network that is not a ResNet of this project")
+            raise InputError(
+                "frozen: found first-four, expected all for a network that is not a ResNet of this project"
+            )
         self.backbone = backbone.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
@@ -175,7 +177,7 @@ class NormalsNetwork(nn.Module):
         return self.trained.state_dict() | {"words": torch.from_numpy(codebook)}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (n, 3, h, w), sides multiples of `stride`, to logits (n, codes, h / stride, w / stride)."""
+        """Map normalised images (n, 3, h, w), sides multiples of `stride`, to logits (n, codes, h / stride, ...)."""
         return self.trained["head"](self._features(images))
 
     def _features(self, images: Tensor) -> Tensor:
