@@ -16,7 +16,7 @@ ANALYSIS = [
 ]  # fmt: skip
 TORCH = [
     "google-crc32c", "h5py", "lpips", "numpy", "pillow", "pooch", "pyarrow", "pyyaml", "requests", "safetensors",
-    "scikit-image", "scikit-learn", "scipy", "torch", "torchvision", "tqdm",
+    "scikit-image", "scikit-learn", "scipy", "timm", "torch", "torchvision", "tqdm",
 ]  # fmt: skip
 # What detectron2 is built against comes with it from conda, so that both fit together.
 DETECTRON2 = ["h5py", "pyarrow", "pyyaml", "safetensors", "scipy", "tqdm"]
@@ -26,7 +26,16 @@ CONDA = {"detectron2": ["detectron2=0.6", "numpy", "pillow", "pytorch", "torchvi
 
 def locked_versions() -> dict[str, str]:
     """Return the locked version of each package for the Python of the environments."""
-    command = ["uv", "export", "--frozen", "--no-hashes", "--no-dev", "--no-header", "--no-annotate"]
+    command = [
+        "uv",
+        "export",
+        "--frozen",
+        "--no-emit-project",
+        "--no-hashes",
+        "--no-dev",
+        "--no-header",
+        "--no-annotate",
+    ]
     lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
     requirements = map(Requirement, filter(None, lines))
     marker_environment = {

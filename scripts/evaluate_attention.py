@@ -3,7 +3,7 @@
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import SPLITS, image_names, read_index
 from ssltransfer.device import choose_device
-from ssltransfer.jobs import JobUsage, job, package_versions
+from ssltransfer.jobs import JobUsage, job, network_packages, package_versions
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.fusion import freeze
 from ssltransfer.protocols.attention.evaluation import (
@@ -35,6 +35,7 @@ with job(snakemake.log[0]):
     side = input_side(make_grid(settings), settings.view)
     backbone = freeze(load_backbone(snakemake.input.checkpoint, arch, pool, side), device)
     checkpoint = read_provenance(snakemake.input.checkpoint)
+    described = decode_metadata(checkpoint) | ({"pool": pool} if pool else {})
     key = run_key(params, checkpoint, resume_settings("attention", settings))
     with resumable(output.score, key, config_path(snakemake.wildcards), label="groups of masks") as run:
         maps = attention_maps(backbone, images, params.norm, settings, device, run)
@@ -43,10 +44,8 @@ with job(snakemake.log[0]):
         score_file.write(
             output.score,
             snakemake.wildcards,
-            measure_attention(
-                maps, names, decode_metadata(checkpoint), params.norm, settings, coverage(index, SPLITS), pool
-            ),
+            measure_attention(maps, names, described, params.norm, settings, coverage(index, SPLITS)),
             complete(params.settings),
-            package_versions("torch", "numpy") | {"protocol": params.version},
+            package_versions("torch", "numpy", *network_packages()) | {"protocol": params.version},
             usage.report(),
         )

@@ -71,6 +71,8 @@ def foreign(script):
 
 
 WITHOUT = {
+    ("timm", "detectron2"),  # detectron2 builds residual networks only
+    ("timm", "analysis"),  # imported in jobs of timm networks only
     ("detectron2", "torch"),  # a backend with an environment of its own, imported there only
     ("torchvision", "analysis"),  # knows addresses of weights; the check of scores does without (report/score_check.py)
 }

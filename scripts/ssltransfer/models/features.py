@@ -10,7 +10,7 @@ from torch import nn
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
-from ssltransfer.jobs import JobUsage, package_versions
+from ssltransfer.jobs import JobUsage, network_packages, package_versions
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.fusion import optimise_for_inference
 from ssltransfer.models.input_norm import normalise
@@ -134,7 +134,7 @@ def describe_features(
     Parameters
     ----------
     cell : mapping
-        ``model``, ``dataset``, ``transform`` and ``norm``: the wildcards of the job.
+        ``model``, ``dataset``, ``transform``, ``norm`` and maybe ``pool``: the wildcards of the job.
     images : int
         Number of images.
     checkpoint : path
@@ -144,10 +144,11 @@ def describe_features(
     usage : JobUsage
         Of the job so far.
     """
+    readout = {"pool": cell["pool"]} if "pool" in cell else {}
     return dict(cell.items()) | {
         "images": images,
-        "checkpoint": decode_metadata(read_provenance(checkpoint)),
+        "checkpoint": decode_metadata(read_provenance(checkpoint)) | readout,
         "device": device.type,
-        "versions": package_versions("torch", "numpy"),
+        "versions": package_versions("torch", "numpy", *network_packages()),
         "cost": usage.report(),
     }

@@ -153,6 +153,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
         "checkpoint.source": model["source"],
         "checkpoint.recipe": suite.recipe(cell.model),
         "checkpoint.arch": model["arch"],
+        "checkpoint.pool": model["pool"],
         "versions.protocol": ".".join(str(network_version(name, model["arch"])) for name in COMPONENTS[kind]),
     }
     if kind == "linear":
@@ -186,7 +187,9 @@ def found_entries(score: dict, kind: str) -> dict[str, Any]:
     if norm is not None:
         entries["preprocessing.norm"] = [norm] if isinstance(norm, str) else sorted(norm)
     checkpoint = score.get("checkpoint", {})
-    entries |= {f"checkpoint.{key}": checkpoint[key] for key in ("source", "recipe", "arch") if key in checkpoint}
+    entries |= {
+        f"checkpoint.{key}": checkpoint[key] for key in ("source", "recipe", "arch", "pool") if key in checkpoint
+    }
     if "protocol" in score.get("versions", {}):
         entries["versions.protocol"] = str(score["versions"]["protocol"])
     entries["values.metric"] = sorted({value["metric"] for value in score.get("values", ())})

@@ -104,7 +104,6 @@ def measure_attention(
     norm: str,
     settings: AttentionSettings,
     covered: dict | None = None,
-    pool: str = "",
 ) -> Measurement:
     """Summarise attention maps as a score: attentive diffusion in percent, averaged over the images.
 
@@ -121,8 +120,6 @@ def measure_attention(
     settings : AttentionSettings
     covered : dict, optional
         The entry `coverage` of the score.
-    pool : str
-        Readout of the pooled features; empty for the network's own.
     """
     grid = make_grid(settings)
     values = [diffusion(attention) for attention in maps]
@@ -131,8 +128,7 @@ def measure_attention(
         kind="attention",
         values=[percent("attentive-diffusion", float(np.mean(values)))],
         checkpoint=checkpoint,
-        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm_name(norm)}
-        | ({"pool": pool} if pool else {}),
+        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm_name(norm)},
         details={"masks": len(grid.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
         warnings=[approximation] if grid.stride > 1 else [],
         coverage=covered,
