@@ -24,7 +24,7 @@ from ssltransfer.device import choose_device
 from ssltransfer.models.fusion import fuse_conv_bn
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid
-from ssltransfer.protocols.attention.occlusion import Occluder, relative_error
+from ssltransfer.protocols.attention.occlusion import WindowOccluder, relative_error
 from ssltransfer.protocols.attention.receptive_field import GroupSpans
 
 
@@ -37,7 +37,7 @@ def image(side: int) -> np.ndarray:
     return np.asarray(load_photograph("cat").resize((side, side), Image.Resampling.BICUBIC))
 
 
-def operations(occluder: Occluder, groups: list[GroupSpans], last: str) -> tuple[float, float]:
+def operations(occluder: WindowOccluder, groups: list[GroupSpans], last: str) -> tuple[float, float]:
     """Multiplications a mask: of the whole network, and with windows from the stem up to the stage `last`."""
     masks = sum(len(group.starts) for group in groups)
 
@@ -82,7 +82,7 @@ def main() -> None:
     device = choose_device(arguments.threads)
     group_side = arguments.run or (16 if device.type == "cuda" else 8)
     grid = MaskGrid(224, mask=10, stride=1)
-    occluder = Occluder(
+    occluder = WindowOccluder(
         fuse_conv_bn(build_resnet(arguments.arch, seed=0), device),
         image(grid.bordered_size),
         "imagenet",

@@ -25,7 +25,7 @@ from ssltransfer.config import load_suite, read_yaml  # noqa: E402
 from ssltransfer.models.fusion import fuse_conv_bn  # noqa: E402
 from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.attention.mask_grid import MaskGrid  # noqa: E402
-from ssltransfer.protocols.attention.occlusion import Occluder  # noqa: E402
+from ssltransfer.protocols.attention.occlusion import WindowOccluder  # noqa: E402
 from ssltransfer.protocols.dense.normals.dataset import resized  # noqa: E402
 from ssltransfer.protocols.dense.normals.ground_truth import padded  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import STRIDE, NormalsNetwork  # noqa: E402
@@ -119,7 +119,7 @@ def attention(settings: dict) -> float:
     """Operations of one image: all masks, from a regular sample of their groups."""
     grid = MaskGrid(settings["size"], settings["mask"], settings["stride"])
     image = np.zeros((grid.bordered_size, grid.bordered_size, 3), np.uint8)
-    occluder = Occluder(fuse_conv_bn(build_resnet("resnet50"), META), image, "imagenet", grid)
+    occluder = WindowOccluder(fuse_conv_bn(build_resnet("resnet50"), META), image, "imagenet", grid)
     groups = occluder.groups(MASK_GROUP)
     with torch.inference_mode():
         work = sum(

@@ -34,7 +34,7 @@ with job(snakemake.log[0]):
     score_file.write(
         output.score,
         snakemake.wildcards,
-        measure_normals(errors, source.index, trained, params.norm, settings),
+        measure_normals(errors, source.index, trained, params.norm, settings, network.stride),
         complete(params.settings),
         score_file.join_versions(
             trained["versions"], package_versions("torch", "numpy") | {"protocol": params.version}

@@ -5,7 +5,7 @@ from ssltransfer.datasets.index import SPLITS, image_names, read_index
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import JobUsage, job
 from ssltransfer.models.backbone_file import load_backbone
-from ssltransfer.models.fusion import fuse_conv_bn
+from ssltransfer.models.fusion import freeze
 from ssltransfer.protocols.inversion.inversion import choose_batch_size, invert
 from ssltransfer.protocols.inversion.inverted_file import Inverted, save_inverted
 from ssltransfer.protocols.inversion.settings import InversionSettings
@@ -23,7 +23,7 @@ with job(snakemake.log[0]):
     index = read_index(snakemake.input.index)
     names = image_names(index)
     checkpoint = read_provenance(snakemake.input.checkpoint)
-    backbone = fuse_conv_bn(load_backbone(snakemake.input.checkpoint, params.arch), device)
+    backbone = freeze(load_backbone(snakemake.input.checkpoint, params.arch, size=images.shape[1]), device)
     batch_size = choose_batch_size(settings, device)
     with resumable(output.images, run_key(params, checkpoint), config_path(snakemake.wildcards)) as run:
         found, curve = invert(backbone, images, names, params.norm, settings, device, run, batch_size)

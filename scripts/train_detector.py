@@ -4,6 +4,7 @@ from dataclasses import asdict
 
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.jobs import JobUsage, job, progress
+from ssltransfer.models.backbone import ANY_SIZE
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.protocols.detection.detection_file import save_detections
 from ssltransfer.protocols.detection.objects import read_annotations
@@ -22,7 +23,7 @@ with job(snakemake.log[0]):
     index = dataset.index
     annotations = read_annotations(index, wildcards.dataset)
     checkpoint = read_provenance(snakemake.input.checkpoint)
-    backbone = load_backbone(snakemake.input.checkpoint, params.arch)
+    backbone = load_backbone(snakemake.input.checkpoint, params.arch, size=ANY_SIZE)
     detector = build_detector(backbone, params.arch, len(index.classes), params.norm, settings)
     with resumable(
         output.trained,
@@ -42,4 +43,6 @@ with job(snakemake.log[0]):
             "schedule": asdict(settings.effective_schedule),
             "scaling": settings.scaling,
         }
+        if deviation := getattr(detector, "deviation", ""):
+            provenance["deviation"] = deviation
         save_tensors(detector.state_dict(), output.trained, encode_metadata(provenance))

@@ -4,7 +4,7 @@ from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import JobUsage, job
 from ssltransfer.protocols.dense.normals.dataset import training_data
-from ssltransfer.protocols.dense.normals.network import build_network
+from ssltransfer.protocols.dense.normals.network import build_network, output_stride
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.results.tensor_file import save_tensors
@@ -19,7 +19,8 @@ with job(snakemake.log[0]):
     place = config_path(snakemake.wildcards)
     device = choose_device()
     source = Dataset(params.source, snakemake.resources.data_root, snakemake.input.index)
-    dataset, rows = training_data(source, snakemake.input.normals, settings, place)
+    stride = output_stride(params.arch)
+    dataset, rows = training_data(source, snakemake.input.normals, settings, place, stride)
     checkpoint = read_provenance(snakemake.input.checkpoint)
     network = build_network(snakemake.input.checkpoint, params.arch, len(dataset.codebook), settings)
     with resumable(output.trained, run_key(params, checkpoint), place, workers=snakemake.threads - 1) as run:

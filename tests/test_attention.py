@@ -18,7 +18,7 @@ from ssltransfer.protocols.attention.evaluation import (
     overlay,
 )
 from ssltransfer.protocols.attention.mask_grid import MaskGrid, attention_map, diffusion
-from ssltransfer.protocols.attention.occlusion import Occluder, relative_error
+from ssltransfer.protocols.attention.occlusion import Occluder, WindowOccluder, relative_error
 from ssltransfer.protocols.attention.receptive_field import layer
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.settings import read_settings
@@ -145,10 +145,10 @@ def test_affected_and_needed_rows_are_those_that_a_layer_shows(module, size):
 @pytest.mark.parametrize("run", [3, 8])
 def test_windows_give_the_values_of_the_plain_loop(arch, size, mask, stride, view, feature, run):
     grid = MaskGrid(size, mask, stride)
-    occluder = Occluder(fuse_conv_bn(network(arch)), picture(grid), "imagenet", grid, "grey", view, feature)
-    plain = occluder.plain_errors()
+    arguments = fuse_conv_bn(network(arch)), picture(grid), "imagenet", grid, "grey", view, feature
+    plain = Occluder(*arguments).errors()
     assert plain.max() > 1e-3
-    np.testing.assert_allclose(occluder.errors(run), plain, rtol=1e-4, atol=2e-6)
+    np.testing.assert_allclose(WindowOccluder(*arguments).errors(run), plain, rtol=1e-4, atol=2e-6)
 
 
 def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
@@ -164,7 +164,7 @@ def test_the_plain_loop_is_the_networks_own_answer_on_covered_images():
             return backbone(torch.tensor(seen, dtype=torch.float32).permute(2, 0, 1)[None])
 
     clean = feature(bordered)[0]
-    found = occluder.plain_errors()
+    found = occluder.errors()
     for row, top in enumerate(grid.starts):
         for column, left in enumerate(grid.starts):
             covered = bordered.copy()
@@ -199,7 +199,7 @@ def test_finished_images_are_not_measured_again(tmp_path):
         asked.append(image[0, 0, 0])
         if len(asked) == 2:
             raise KeyboardInterrupt
-        return Occluder(backbone, image, "imagenet", grid, "mean", "crop", "pooled")
+        return WindowOccluder(backbone, image, "imagenet", grid, "mean", "crop", "pooled")
 
     def scanned(key):
         return occlude_images(occluder, images, 8, Run(tmp_path, key, "here"))

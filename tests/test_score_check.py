@@ -14,7 +14,7 @@ from ssltransfer.files import read_json, write_json
 from ssltransfer.report.score_check import COMPONENTS, TRAINED, check_scores, expected_entries
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.settings import config_schema
-from ssltransfer.versions import version
+from ssltransfer.versions import WITH_NETWORK, version
 from workflow import REPOSITORY, numbers, planned, succeed, workspace
 
 SUMMARY = {(rule, ""): 1 for rule in ("make_tables", "plot_figures", "write_provenance", "write_report", "all")}
@@ -158,7 +158,8 @@ def test_every_kind_has_its_versions_and_its_trained_file():
     rules = "".join(RULES.values())
     for kind, components in COMPONENTS.items():
         assert (len(components) == 2) == (kind in TRAINED)
-        assert all(f'version("{name}")' in rules for name in components)
+        for name in components:
+            assert f'version{"_with_network" * (name in WITH_NETWORK)}("{name}")' in rules
     assert all(f'"{path}"' in rules for path in TRAINED.values())
 
 

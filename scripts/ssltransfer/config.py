@@ -21,6 +21,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, package_data
 from ssltransfer.models.model_row import check_network, check_size, own_norm
 from ssltransfer.models.norm_table import mean_and_std
+from ssltransfer.models.protocol_fit import misfit
 from ssltransfer.settings import complete, config_schema, fill_defaults, job_settings, parse_yaml, read_schema
 
 COUNTS = ("classes", "train", "val", "test")
@@ -502,7 +503,9 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         raise InputError(next(iter(unusable.values())))
     left_out = {c: unusable[n] for c in suite.cells() for n in (c.dataset, c.model) if n in unusable}
     config = config | {"tasks": tasks, "models_of": _usable(config["models_of"], wrong)}
-    return replace(suite, config=config, models=own, left_out=left_out)
+    suite = replace(suite, config=config, models=own, left_out=left_out)
+    _cross_check_networks(suite)
+    return suite
 
 
 def _usable(names: dict[str, list[str]], unusable: Mapping[str, str]) -> dict[str, list[str]]:
@@ -836,6 +839,18 @@ def _cross_check_models_of(suite: Suite) -> None:
                 raise InputError(
                     f"config: models_of.{protocol} names model {model!r}; models of suite {suite.name!r} are "
                     f"{', '.join(suite.models)}"
+                )
+
+
+def _cross_check_networks(suite: Suite) -> None:
+    """Require networks that fit the protocols they are evaluated with."""
+    for protocol in suite.config["tasks"]:
+        for model in suite.config["models_of"].get(protocol, suite.models):
+            arch = suite.models[model]["arch"]
+            if reason := misfit(arch, suite.kind(protocol), suite.settings(protocol, model)):
+                raise InputError(
+                    f"config: tasks.{protocol}: model {model!r} ({arch}): {reason}, or name the other models in "
+                    f"models_of.{protocol}"
                 )
 
 

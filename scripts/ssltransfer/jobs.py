@@ -143,3 +143,8 @@ def package_versions(*packages: str) -> dict[str, str]:
         with contextlib.suppress(PackageNotFoundError):
             found[package] = version(package)
     return found
+
+
+def network_packages() -> list[str]:
+    """Return the package that built the network of this process, where that is not torch alone: timm or nothing."""
+    return ["timm"] if "timm" in sys.modules else []

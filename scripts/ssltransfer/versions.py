@@ -71,6 +71,17 @@ COMPONENTS = {
 }
 
 
+WITH_NETWORK = ("inversion", "attention", "normals-network", "normals", "detector")
+"""Components that pass images through the network of a model, and whose version is in scores."""
+
+
 def version(component: str) -> int:
     """Return the version number of a component."""
     return COMPONENTS[component].version
+
+
+def network_version(component: str, arch: str) -> int | str:
+    """Return the version of a component, and for networks of timm behind it that of the code which reads them out."""
+    if component in WITH_NETWORK and arch.startswith(("timm:", "torchvision:")):
+        return f"{version(component)}+{version('timm')}"
+    return version(component)

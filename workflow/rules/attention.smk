@@ -25,8 +25,8 @@ rule evaluate_attention:
         runtime=attempt_times(240),
     params:
         settings=protocol_settings,
-        arch=of_model("arch"),
+        arch=network_with_readout,
         norm=evaluated_norm,
-        version=version("attention"),
+        version=version_with_network("attention"),
     script:
         "../../scripts/evaluate_attention.py"

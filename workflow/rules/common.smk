@@ -28,7 +28,7 @@ from ssltransfer.report.score_check import list_differences
 from ssltransfer.results.outcome_header import list_missing
 from ssltransfer.settings import job_recipe
 from ssltransfer.targets import target_problem
-from ssltransfer.versions import version
+from ssltransfer.versions import network_version, version
 
 if not LIBRARY.is_dir() and DeploymentMethod.CONDA in workflow.deployment_settings.deployment_method:
     raise WorkflowError(
@@ -209,14 +209,9 @@ def evaluated_norm(wildcards):
     return SUITE.input_norms[SUITE.norms(wildcards.protocol, wildcards.model)[0]]
 
 
-def network_version(component):
-    """A function of wildcards: the version of a component, and for networks of timm that of how they are read out."""
-
-    def versions(wildcards):
-        timm = SUITE.models[wildcards.model]["arch"].startswith(("timm:", "torchvision:"))
-        return [version(component), version("timm")] if timm else version(component)
-
-    return versions
+def version_with_network(component):
+    """A function of wildcards: the version of a component that uses the network of a model."""
+    return lambda w: network_version(component, SUITE.models[w.model]["arch"])
 
 
 def source_of(wildcards):
@@ -462,6 +457,12 @@ def lpips_source(wildcards):
 
 def lpips_source_with_state(wildcards):
     return source_with_state(lpips_source(wildcards), f"results/lpips/{wildcards.network}.json")
+
+
+def network_with_readout(wildcards):
+    """The architecture of a model; where it is read out in another way than its own, both."""
+    row = SUITE.models[wildcards.model]
+    return [row["arch"], row["pool"]] if row["pool"] else row["arch"]
 
 
 def attention_images(wildcards):

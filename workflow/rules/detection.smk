@@ -30,7 +30,7 @@ rule train_detector:
         arch=of_model("arch"),
         norm=evaluated_norm,
         source=source_list,
-        version=version("detector"),
+        version=version_with_network("detector"),
     script:
         "../../scripts/train_detector.py"
 

@@ -27,7 +27,7 @@ rule invert_features:
         settings=inversion_settings,
         arch=of_model("arch"),
         norm=evaluated_norm,
-        version=version("inversion"),
+        version=version_with_network("inversion"),
     script:
         "../../scripts/invert_features.py"
 

@@ -52,7 +52,7 @@ rule train_normals:
         arch=of_model("arch"),
         norm=evaluated_norm,
         source=source_list,
-        version=version("normals-network"),
+        version=version_with_network("normals-network"),
     script:
         "../../scripts/train_normals.py"
 
@@ -83,6 +83,6 @@ rule evaluate_normals:
         arch=of_model("arch"),
         norm=evaluated_norm,
         source=source_list,
-        version=version("normals"),
+        version=version_with_network("normals"),
     script:
         "../../scripts/evaluate_normals.py"

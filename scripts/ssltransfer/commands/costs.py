@@ -14,7 +14,7 @@ from typing import NamedTuple
 
 from ssltransfer.config import Cell, Suite, side_of
 from ssltransfer.files import package_data
-from ssltransfer.models.architecture import forward_operations, parse_architecture
+from ssltransfer.models.architecture import forward_operations, is_resnet, parse_architecture
 from ssltransfer.models.model_row import row_width
 from ssltransfer.models.timm_catalog import find_network
 
@@ -29,6 +29,8 @@ WIDTH, CLASSES, SAMPLES, PENALTIES = 2048, 100, 2668, 45
 """Features, classes, samples and penalties of the path of linear fits in the table."""
 FOLDS = 5
 """Paths of fits of a subset of a label-efficiency curve."""
+GRID = 16
+"""Side in pixels of the part of an image that a position of the last map stands for in dense protocols."""
 ASPECT = 4 / 3
 """Longer side of photographs, as a multiple of the shorter one."""
 NORMALS_CHANNELS, PYRAMID_CHANNELS = 512, 256
@@ -188,18 +190,19 @@ def _score(
     elif kind == "fewshot":
         yield Work("fewshot", norms * width * settings["episodes"] * len(settings["shots"]))
     elif kind == "inversion":
-        area = (settings["canvas"] / units["inversion"].side) ** 2
+        area = (settings["canvas"] / units["inversion"].side) ** 2 * _relative_dense(units, arch, kind)
         yield Work("inversion", _count(suite, cell.dataset) * settings["steps"] * area)
     elif kind == "attention":
         masks = math.ceil((settings["size"] + settings["mask"] - 1) / settings["stride"]) ** 2
-        yield Work(
-            "attention", _count(suite, cell.dataset) * masks * _relative(units["attention"], arch, settings["size"])
-        )
+        # Only residual networks recompute the windows that a mask changes.
+        stage = "attention" if is_resnet(arch) else "attention-plain"
+        yield Work(stage, _count(suite, cell.dataset) * masks * _relative(units[stage], arch, settings["size"]))
     elif kind == "normals":
         schedule, head = settings["schedule"], settings["network"]["channels"] / NORMALS_CHANNELS
         images = schedule["epochs"] * (schedule["epoch_steps"] * schedule["batch_size"] or train)
-        yield Work("normals-training", head * images * _megapixels(settings["sides"]["train"]))
-        yield Work("normals-test", head * test * _megapixels([settings["sides"]["test"]]))
+        dense = head * _relative_dense(units, arch, kind)
+        yield Work("normals-training", dense * images * _megapixels(settings["sides"]["train"]))
+        yield Work("normals-test", dense * test * _megapixels([settings["sides"]["test"]]))
         yield Work("normals-network", 0, head)
     elif kind == "detection":
         schedule, head = settings["schedule"], settings["network"]["channels"] / PYRAMID_CHANNELS
@@ -207,7 +210,8 @@ def _score(
         stage = "detection-frozen" if settings["frozen"] == "first-four" else "detection-finetune"
         trained = images * _megapixels(settings["sides"]["train"])
         # A test image is one pass of the three that training takes.
-        yield Work(stage, head * (trained + test * _megapixels([settings["sides"]["test"]]) / 3))
+        dense = head * _relative_dense(units, arch, kind)
+        yield Work(stage, dense * (trained + test * _megapixels([settings["sides"]["test"]]) / 3))
         yield Work("detection-network", 0, head)
 
 
@@ -272,15 +276,30 @@ def _relative_width(suite: Suite, cell: Cell) -> float:
 def _relative(unit: UnitCost, arch: str, side: int) -> float:
     """Operations of a network on an image, relative to those of the one that was measured; 1 for unknown networks.
 
-    Of a plain transformer, every weight is used once for each token, with one multiplication and one addition.
+    Of a plain transformer, every weight is used once for each token, with one multiplication and one addition; of a
+    hierarchical network about once for `GRID` x `GRID` pixels (a ResNet-50 comes out 1.2 times too large).
     """
-    architecture = parse_architecture(arch)
-    if architecture.kind == "resnet":
+    kind = parse_architecture(arch).kind
+    if kind == "resnet":
         return forward_operations(arch, side) / forward_operations(unit.arch, unit.side)
-    if architecture.kind == "timm" and (network := find_network(arch)).patch:
-        operations = 2.0 * network.parameters * (side / network.patch) ** 2
+    if kind in ("timm", "torchvision"):
+        network = find_network(arch)
+        operations = 2.0 * network.parameters * (side / (network.patch or GRID)) ** 2
         return operations / forward_operations(unit.arch, unit.side)
     return 1.0
+
+
+def _relative_dense(units: dict[str, UnitCost], arch: str, kind: str) -> float:
+    """Operations of a network on a photograph, relative to those of a ResNet-50; 1 for the ResNets of this project.
+
+    The images of other networks are resized so that the last map has a position for `GRID` x `GRID` pixels; those of a
+    hierarchical network are not for a detector, which takes all its maps.
+    """
+    if parse_architecture(arch).kind not in ("timm", "torchvision"):
+        return 1.0
+    network, unit = find_network(arch), units["features"]
+    resized = kind == "normals" or len(network.strides) == 1
+    return _relative(unit, arch, round(unit.side * (network.strides[-1] / GRID if resized else 1)))
 
 
 def _megapixels(sides: Iterable[int]) -> float:

@@ -5,6 +5,9 @@ from collections.abc import Mapping
 
 from torch import Tensor, nn
 
+ANY_SIZE = 0
+"""Side of the images of a network that takes several sizes, as detection and surface normals need."""
+
 
 class Backbone(nn.Module, ABC):
     """A pretrained network without its classifier.

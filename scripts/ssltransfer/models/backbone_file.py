@@ -24,7 +24,8 @@ def build_backbone(arch: str, pool: str = "", size: int | None = None, seed: int
     pool : str
         See `readout.parse_pool`; residual networks have one readout, the mean of their last map.
     size : int, optional
-        Side of the images in pixels, for networks that are built for one size; None for that of the published weights.
+        Side of the images in pixels, for networks that are built for one size; None for that of the published weights,
+        `backbone.ANY_SIZE` for images of several sizes.
     seed : int, optional
         Seed of the initialisation; the global generator is left as it was.
 

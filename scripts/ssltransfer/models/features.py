@@ -1,6 +1,5 @@
 """Extract frozen features (paper section 3.1): one pass of a backbone over prepared images."""
 
-import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from concurrent.futures import Future, ThreadPoolExecutor
 from pathlib import Path
@@ -11,7 +10,7 @@ from torch import nn
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
-from ssltransfer.jobs import JobUsage, package_versions
+from ssltransfer.jobs import JobUsage, network_packages, package_versions
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.fusion import optimise_for_inference
 from ssltransfer.models.input_norm import normalise
@@ -146,11 +145,10 @@ def describe_features(
         Of the job so far.
     """
     readout = {"pool": cell["pool"]} if "pool" in cell else {}
-    packages = ("torch", "numpy", *(["timm"] if "timm" in sys.modules else []))
     return dict(cell.items()) | {
         "images": images,
         "checkpoint": decode_metadata(read_provenance(checkpoint)) | readout,
         "device": device.type,
-        "versions": package_versions(*packages),
+        "versions": package_versions("torch", "numpy", *network_packages()),
         "cost": usage.report(),
     }

@@ -42,6 +42,19 @@ def fuse_conv_bn(backbone: ResNet, device: torch.device | str = "cpu") -> ResNet
     return fused.requires_grad_(False).to(device).to(memory_format=torch.channels_last)
 
 
+def freeze(backbone: Backbone, device: torch.device | str = "cpu") -> Backbone:
+    """Return a frozen copy in evaluation mode, of the same class, with batch normalisation folded where that is exact.
+
+    Parameters
+    ----------
+    backbone : Backbone
+        Left as it is.
+    device : torch.device or str
+        Where the copy lives.
+    """
+    return fuse_conv_bn(backbone, device) if isinstance(backbone, ResNet) else fold_batch_norms(backbone, device)
+
+
 def optimise_for_inference(backbone: Backbone, device: torch.device | str = "cpu") -> nn.Module:
     """Return the function of `backbone`, images to pooled features, in the fastest form that keeps float32.
 

@@ -20,7 +20,7 @@ from torch.nn import functional
 
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.models.architecture import Architecture
-from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.backbone import ANY_SIZE, Backbone
 from ssltransfer.models.readout import parse_pool
 from ssltransfer.results.tensor_file import load_tensors
 
@@ -39,7 +39,7 @@ def create_network(architecture: Architecture, size: int | None = None, **more: 
         Of kind ``timm``.
     size : int, optional
         Side of the images in pixels, for networks that are built for one size; None for the size of the published
-        weights.
+        weights; `backbone.ANY_SIZE` to resample position embeddings to each image.
     **more
         Further arguments of the constructor.
 
@@ -53,8 +53,8 @@ def create_network(architecture: Architecture, size: int | None = None, **more: 
     where = f"arch timm:{name}"
     if not timm.is_model(name):
         raise InputError(f"{where}: timm {timm.__version__} has no network of this name; see timm.list_models()")
-    fixed = {"img_size": size} if size is not None and takes_size(name) else {}
-    if size is not None:
+    fixed = _size_arguments(architecture, size)
+    if size:
         _require_multiple(name, own, size)
     try:
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
@@ -63,6 +63,20 @@ def create_network(architecture: Architecture, size: int | None = None, **more: 
     except (TypeError, AssertionError, RuntimeError, ValueError) as error:
         arguments = ", ".join(f"{key}={value}" for key, value in (fixed | own).items()) or "its own size"
         raise InputError(f"{where}: timm cannot build it with {arguments}: {first_line(error)}") from None
+
+
+def _size_arguments(architecture: Architecture, size: int | None) -> dict[str, bool | int]:
+    """Arguments of a constructor that make a network take images of a size, or of several."""
+    if size is None or not takes_size(architecture.name):
+        return {}
+    if size != ANY_SIZE:
+        return {"img_size": size}
+    if RESAMPLE in architecture.arguments:
+        raise InputError(
+            f"arch timm:{architecture.name}: found the argument {RESAMPLE}, but position embeddings are resampled to "
+            "images of several sizes as timm does; add a row without it for detection and surface normals"
+        )
+    return {"dynamic_img_size": True}
 
 
 def _require_multiple(name: str, arguments: Mapping[str, Any], size: int) -> None:

@@ -17,7 +17,7 @@ from ssltransfer.config import Cell, Suite
 from ssltransfer.files import read_json, write_json
 from ssltransfer.results.marks import total_images
 from ssltransfer.settings import defaults
-from ssltransfer.versions import version
+from ssltransfer.versions import network_version
 
 COMPONENTS = {
     "linear": ("linear",),
@@ -157,7 +157,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
         "checkpoint.recipe": suite.recipe(cell.model),
         "checkpoint.arch": model["arch"],
         "checkpoint.pool": model["pool"],
-        "versions.protocol": ".".join(str(version(name)) for name in COMPONENTS[kind]),
+        "versions.protocol": ".".join(str(network_version(name, model["arch"])) for name in COMPONENTS[kind]),
     }
     if kind == "linear":
         entries["values.metric"] = [row["metric"]]

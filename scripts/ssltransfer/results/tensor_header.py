@@ -9,7 +9,7 @@ from safetensors import SafetensorError, safe_open
 
 from ssltransfer.errors import damaged, first_line
 from ssltransfer.files import CHECKSUM, json_checksum
-from ssltransfer.jobs import JobUsage, package_versions
+from ssltransfer.jobs import JobUsage, network_packages, package_versions
 
 
 def read_provenance(path: str | Path) -> dict[str, str]:
@@ -59,6 +59,6 @@ def describe_training(checkpoint: dict[str, str], params: Any, packages: tuple[s
     return {
         "checkpoint": decode_metadata(checkpoint),
         "norm": params.norm,
-        "versions": package_versions(*packages) | {"protocol": params.version},
+        "versions": package_versions(*packages, *network_packages()) | {"protocol": params.version},
         "cost": usage.report(),
     }

@@ -8,9 +8,11 @@ import numpy as np
 import torch
 
 from ssltransfer.files import atomic_write
+from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.norm_table import norm_name
 from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid, attention_map, diffusion
-from ssltransfer.protocols.attention.occlusion import Occluder
+from ssltransfer.protocols.attention.occlusion import Occluder, WindowOccluder
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.results.picture_file import Pictures
@@ -28,14 +30,14 @@ def make_grid(settings: AttentionSettings) -> MaskGrid:
 
 
 def attention_maps(
-    backbone: ResNet, images: np.ndarray, norm: str, settings: AttentionSettings, device: torch.device, run: Run
+    backbone: Backbone, images: np.ndarray, norm: str, settings: AttentionSettings, device: torch.device, run: Run
 ) -> np.ndarray:
     """Measure the attention maps of images, float64 (n, size, size).
 
     Parameters
     ----------
-    backbone : ResNet
-        From `models.fusion.fuse_conv_bn`, on the device.
+    backbone : Backbone
+        From `models.fusion.freeze`, on the device. Of a `ResNet`, only the windows that a mask changes are recomputed.
     images : ndarray of uint8, shape (n, bordered size, bordered size, 3)
         Images with their borders.
     norm : str
@@ -46,9 +48,10 @@ def attention_maps(
         Its key describes everything that the maps depend on, apart from the images.
     """
     grid = make_grid(settings)
+    kind = WindowOccluder if isinstance(backbone, ResNet) else Occluder
 
     def occluder(image: np.ndarray) -> Occluder:
-        return Occluder(backbone, image, norm, grid, settings.fill, settings.view, settings.feature)
+        return kind(backbone, image, norm, grid, settings.fill, settings.view, settings.feature)
 
     errors = occlude_images(occluder, images, 16 if device.type == "cuda" else 8, run)
     return np.stack([attention_map(values, grid) for values in errors])
@@ -67,7 +70,8 @@ def occlude_images(
     group_side : int
         See `Occluder.errors`.
     run : Run
-        Its resume folder keeps the finished images; its progress wraps the groups of masks of each image.
+        Its resume folder keeps the finished images, and the finished rows of one that `Occluder` works on; its progress
+        wraps the groups of masks of each image.
 
     Returns
     -------
@@ -79,8 +83,10 @@ def occlude_images(
     for image in images:
         path = run.resume_dir / f"{hashlib.sha256(run.key.encode() + image.tobytes()).hexdigest()}.npy"
         if not path.exists():
-            errors = occluder(image).errors(group_side, lambda groups: run.progress(groups, len(groups)))
+            rows = path.with_suffix(".rows.npy")
+            errors = occluder(image).errors(group_side, lambda groups: run.progress(groups, len(groups)), rows)
             save_array(path, errors)
+            rows.unlink(missing_ok=True)
         found.append(read_array(path))
     return np.stack(found)
 
@@ -122,7 +128,7 @@ def measure_attention(
         kind="attention",
         values=[percent("attentive-diffusion", float(np.mean(values)))],
         checkpoint=checkpoint,
-        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm},
+        preprocessing={"transform": f"stretch{grid.bordered_size}", "norm": norm_name(norm)},
         details={"masks": len(grid.starts) ** 2, "diffusion": dict(zip(names, values, strict=True))},
         warnings=[approximation] if grid.stride > 1 else [],
         coverage=covered,

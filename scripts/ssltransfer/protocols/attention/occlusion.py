@@ -2,22 +2,26 @@
 
 The error at a position is the root relative squared error between the features of the covered and of the clean image.
 
-A mask changes only part of the early feature maps. `Occluder` computes the maps of the clean image once, and recomputes
-the changed part of every layer for square groups of neighbouring masks that share one window in each layer. The values
-are those of passing every covered image through the network, up to rounding.
+`Occluder` passes every covered image through the network. In a residual network, a mask changes only part of the early
+feature maps: `WindowOccluder` computes the maps of the clean image once, and recomputes the changed part of every layer
+for square groups of neighbouring masks that share one window in each layer. The values are those of `Occluder`, up to
+rounding. In a transformer every token sees the mask from the first block on, so there is no such part.
 """
 
 from collections.abc import Callable, Iterable
+from pathlib import Path
 
 import numpy as np
 import torch
 from torch import Tensor
 from torch.nn import functional
 
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.norm_table import mean_and_std
 from ssltransfer.models.resnet import Bottleneck, ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid
 from ssltransfer.protocols.attention.receptive_field import BlockSpans, GroupSpans, Layer, Span, layer
+from ssltransfer.row_file import read_array, save_array
 
 FILLS = {
     "mean": tuple(255 * value for value in mean_and_std("imagenet")[0]),
@@ -26,6 +30,11 @@ FILLS = {
     "white": (255.0, 255.0, 255.0),
 }
 """Colours of the mask on the 0-255 scale: the mean of ImageNet is 0 after its normalisation."""
+
+
+def input_side(grid: MaskGrid, view: str) -> int:
+    """Side in pixels of the images that the network gets, for each value of `view` (see `Occluder`)."""
+    return grid.size if view == "crop" else grid.bordered_size
 
 
 def relative_error(change: Tensor, clean: Tensor) -> Tensor:
@@ -64,16 +73,16 @@ class CleanMap:
 
 
 class Occluder:
-    """Errors of all mask positions on one image.
+    """Errors of all mask positions on one image, by passing every covered image through the network.
 
     Parameters
     ----------
-    backbone : ResNet
-        From `models.fusion.fuse_conv_bn`, on its device.
+    backbone : Backbone
+        Frozen, on its device.
     image : ndarray of uint8, shape (bordered size, bordered size, 3)
         The image with its border.
-    norm : {'imagenet', 'none'}
-        Input normalisation of the backbone.
+    norm : str
+        Input normalisation of the backbone (see `norm_table.mean_and_std`).
     grid : MaskGrid
     fill : str
         Colour of the mask, a key of `FILLS`.
@@ -85,7 +94,7 @@ class Occluder:
 
     def __init__(
         self,
-        backbone: ResNet,
+        backbone: Backbone,
         image: np.ndarray,
         norm: str,
         grid: MaskGrid,
@@ -96,21 +105,92 @@ class Occluder:
         if image.shape != (grid.bordered_size, grid.bordered_size, 3):
             raise ValueError(f"image has shape {image.shape}, expected a side of {grid.bordered_size} pixels")
         self.backbone, self.grid, self.pooled = backbone, grid, feature == "pooled"
-        device = backbone.conv1.weight.device
+        device = next(backbone.parameters()).device
         mean, std = (255 * torch.tensor(v, device=device).view(1, 3, 1, 1) for v in mean_and_std(norm))
         self.offset = grid.margin if view == "crop" else 0
-        self.size = grid.size if view == "crop" else grid.bordered_size
+        self.size = input_side(grid, view)
         seen = torch.from_numpy(np.array(image)).to(device)[None].permute(0, 3, 1, 2)
         seen = seen[:, :, self.offset : self.offset + self.size, self.offset : self.offset + self.size]
-        self.image = CleanMap((seen - mean) / std, backbone.conv1.kernel_size[0])
+        self.image = CleanMap((seen - mean) / std, self._margin())
         self.fill = (torch.tensor(FILLS[fill], device=device).view(1, 3, 1, 1) - mean) / std
-        self.blocks: list[Bottleneck] = [block for number in "1234" for block in getattr(backbone, f"layer{number}")]
         with torch.inference_mode():
-            self._remember()
+            self.clean = self._clean_feature()
+
+    def _margin(self) -> int:
+        """Width of the margin of zeros around the image."""
+        return 0
+
+    def _clean_feature(self) -> Tensor:
+        """Feature of the clean image, (d,)."""
+        whole = (0, self.size)
+        return self.features(self.image.at(whole, whole))[0]
+
+    def features(self, images: Tensor) -> Tensor:
+        """Map inputs (n, 3, size, size) to the features whose change is measured, (n, d)."""
+        return self.backbone.pooled(images) if self.pooled else self.backbone.feature_map(images).flatten(1)
+
+    def covered(self, rows: tuple[int, ...], columns: tuple[int, ...], window: tuple[Span, Span]) -> Tensor:
+        """Inputs covered by the masks that start at `rows` x `columns`, cropped to `window`: (n, 3, h, w)."""
+
+        def hidden(starts: tuple[int, ...], span: Span) -> Tensor:
+            at = torch.arange(*span, device=self.fill.device)
+            first = torch.tensor(starts, device=self.fill.device)[:, None] - self.offset
+            return (first <= at) & (at < first + self.grid.mask) & (at >= 0) & (at < self.size)
+
+        masks = hidden(rows, window[0])[:, None, :, None] & hidden(columns, window[1])[None, :, None, :]
+        masks = masks.flatten(0, 1)[:, None]
+        return torch.where(masks, self.fill, self.image.at(*window)).contiguous(memory_format=torch.channels_last)
+
+    @torch.inference_mode()
+    def errors(
+        self,
+        group_side: int = 8,
+        progress: Callable[[Iterable], Iterable] = iter,
+        unfinished: Path | None = None,
+    ) -> np.ndarray:
+        """Error of every mask: float64 (masks, masks) by row and column.
+
+        Parameters
+        ----------
+        group_side : int
+            The square of it is the number of covered images that are passed together.
+        progress : callable
+            Wraps the list of the rows of masks.
+        unfinished : Path, optional
+            File that keeps the finished rows, from which an interrupted call goes on.
+        """
+        starts, whole, together = list(self.grid.starts), (0, self.size), group_side**2
+        found = list(read_array(unfinished)) if unfinished and unfinished.exists() else []
+        for row in progress(starts[len(found) :]):
+            parts = []
+            for first in range(0, len(starts), together):
+                x = self.covered((row,), tuple(starts[first : first + together]), (whole, whole))
+                parts.append(relative_error(self.features(x).double() - self.clean, self.clean))
+            found.append(torch.cat(parts).cpu().numpy())
+            if unfinished:
+                save_array(unfinished, np.stack(found))
+        return np.stack(found)
+
+
+class WindowOccluder(Occluder):
+    """Errors of all mask positions on one image, computed on the windows of each layer that a mask changes.
+
+    The parameters are those of `Occluder`, but for the backbone: a `ResNet` from `models.fusion.fuse_conv_bn`.
+    """
+
+    backbone: ResNet
+
+    def _margin(self) -> int:
+        return self.backbone.conv1.kernel_size[0]
+
+    def _clean_feature(self) -> Tensor:
+        self._remember()
+        return self._feature(self.last)[0]
 
     def _remember(self) -> None:
         """Pass the clean image through the network and keep every map whose parts surround changed windows."""
         net = self.backbone
+        self.blocks: list[Bottleneck] = [block for number in "1234" for block in getattr(net, f"layer{number}")]
         whole = (0, self.size)
         x = functional.relu(net.conv1(self.image.at(whole, whole)))
         self.layers = [layer(net.conv1, self.size), layer(net.maxpool, x.shape[2])]
@@ -124,22 +204,9 @@ class Occluder:
             self.shortcuts.append(CleanMap(x if block.downsample is None else block.downsample(x)))
             x = block(x)
         self.last = x
-        self.clean = self._feature(x)[0]
 
     def _feature(self, x: Tensor) -> Tensor:
         return x.mean(dim=(2, 3)) if self.pooled else x.flatten(1)
-
-    def covered(self, rows: tuple[int, ...], columns: tuple[int, ...], window: tuple[Span, Span]) -> Tensor:
-        """Inputs covered by the masks that start at `rows` x `columns`, cropped to `window`: (n, 3, h, w)."""
-
-        def hidden(starts: tuple[int, ...], span: Span) -> Tensor:
-            at = torch.arange(*span, device=self.fill.device)
-            first = torch.tensor(starts, device=self.fill.device)[:, None] - self.offset
-            return (first <= at) & (at < first + self.grid.mask) & (at >= 0) & (at < self.size)
-
-        masks = hidden(rows, window[0])[:, None, :, None] & hidden(columns, window[1])[None, :, None, :]
-        masks = masks.flatten(0, 1)[:, None]
-        return torch.where(masks, self.fill, self.image.at(*window)).contiguous(memory_format=torch.channels_last)
 
     def spans(self, starts: tuple[int, ...]) -> GroupSpans:
         """Spans along one axis that contain every change by these masks."""
@@ -163,7 +230,12 @@ class Occluder:
         return [self.spans(tuple(part.tolist())) for part in parts]
 
     @torch.inference_mode()
-    def errors(self, group_side: int = 8, progress: Callable[[Iterable], Iterable] = iter) -> np.ndarray:
+    def errors(
+        self,
+        group_side: int = 8,
+        progress: Callable[[Iterable], Iterable] = iter,
+        unfinished: Path | None = None,
+    ) -> np.ndarray:
         """Error of every mask, computed on the windows that it changes: float64 (masks, masks) by row and column.
 
         Parameters
@@ -173,6 +245,8 @@ class Occluder:
             of single masks.
         progress : callable
             Wraps the list of groups.
+        unfinished : Path, optional
+            Not used: an image takes minutes.
         """
         groups = self.groups(group_side)
         tiles = [(rows, columns) for rows in groups for columns in groups]
@@ -228,15 +302,3 @@ class Occluder:
             return x.new_empty((len(x), block.conv3.out_channels, height, width))
         x = x[:, :, top : top + (height - 1) * stride + 1, left : left + (width - 1) * stride + 1]
         return block.downsample(x)
-
-    @torch.inference_mode()
-    def plain_errors(self, batch_size: int = 64, progress: Callable[[Iterable], Iterable] = iter) -> np.ndarray:
-        """Error of every mask, computed by passing every covered image through the network; as `errors`."""
-        starts, whole = tuple(self.grid.starts), (0, self.size)
-        found = []
-        for row in progress(starts):
-            for first in range(0, len(starts), batch_size):
-                x = self.covered((row,), starts[first : first + batch_size], (whole, whole))
-                change = self._feature(self.backbone.feature_map(x)).double() - self.clean
-                found.append(relative_error(change, self.clean))
-        return torch.cat(found).reshape(len(starts), len(starts)).cpu().numpy()

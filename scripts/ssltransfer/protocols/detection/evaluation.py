@@ -7,6 +7,7 @@ import numpy as np
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
+from ssltransfer.models.norm_table import norm_name
 from ssltransfer.protocols.detection.average_precision import (
     THRESHOLDS,
     accumulate,
@@ -63,7 +64,7 @@ def measure_detections(
         kind="detection-frozen" if settings.frozen == "first-four" else "detection-finetune",
         values=[percent(metric, value) for metric, value in metrics.items()],
         checkpoint=trained["checkpoint"],
-        preprocessing={"norm": trained["norm"], "sides": vars(settings.sides)},
+        preprocessing={"norm": norm_name(trained["norm"]), "sides": vars(settings.sides)},
         details={
             "images": {"train": index.split.count("train"), "test": len(rows)},
             "objects": int(counts.sum()),
@@ -73,7 +74,7 @@ def measure_detections(
             "training_cost": trained["cost"],
             "trained_settings": trained.get("settings"),
         },
-        warnings=_warnings(index, counts, trained["scaling"], settings),
+        warnings=_warnings(index, counts, trained, settings),
         coverage=coverage(index, used=counts > 0),
         schedule=training_schedule(text if seen < papers else ""),
         outcomes=detection_outcomes(matches, objects, rows, settings.rule),
@@ -89,9 +90,9 @@ def _images_seen(settings: DetectionSettings) -> tuple[int, int, str]:
     return used.steps * used.batch_size, paper["steps"] * paper["batch_size"], text
 
 
-def _warnings(index: Index, counts: np.ndarray, scaling: str, settings: DetectionSettings) -> list[str]:
-    """Say how the schedule differs from the paper's, and which classes have no object in the test images."""
-    warnings = index.warnings + ([scaling] if scaling else [])
+def _warnings(index: Index, counts: np.ndarray, trained: dict, settings: DetectionSettings) -> list[str]:
+    """Say how frozen part and schedule differ from the paper's, and which classes have no object in the test images."""
+    warnings = index.warnings + [text for text in (trained.get("deviation"), trained["scaling"]) if text]
     seen, papers, text = _images_seen(settings)
     if seen != papers:
         warnings.append(text)

@@ -1,10 +1,8 @@
-"""Faster R-CNN with a feature pyramid from torchvision's parts, with detectron2's defaults.
+"""Faster R-CNN on a feature pyramid from torchvision's parts, with detectron2's defaults.
 
 Where torchvision's own classes differ from detectron2 in arithmetic, a subclass here closes the gap; what remains is
 listed in docs/detection.md.
 """
-
-from collections import OrderedDict
 
 import torch
 from torch import Tensor, nn
@@ -14,63 +12,14 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor, TwoMLPHe
 from torchvision.models.detection.image_list import ImageList
 from torchvision.models.detection.roi_heads import RoIHeads
 from torchvision.models.detection.rpn import RegionProposalNetwork, RPNHead
-from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d, roi_align
-from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
+from torchvision.ops import roi_align
 
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.norm_table import mean_and_std
-from ssltransfer.models.resnet import ResNet
-from ssltransfer.protocols.detection.settings import FROZEN, DetectionSettings, Network
+from ssltransfer.protocols.detection.pyramid import LEVELS, STRIDES, build_pyramid
+from ssltransfer.protocols.detection.settings import DetectionSettings, Network
 
-STRIDES = (4, 8, 16, 32, 64)
 RATIOS = (0.5, 1.0, 2.0)
-LEVELS = ("p2", "p3", "p4", "p5")
-
-
-class ConstantBatchNorm2d(FrozenBatchNorm2d):
-    """The constant affine map of a batch norm, in one pass over the data where torchvision's class makes two."""
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, c, h, w) to the same shape."""
-        return functional.batch_norm(
-            x, self.running_mean, self.running_var, self.weight, self.bias, training=False, eps=self.eps
-        )
-
-
-def freeze_batch_norm(module: nn.Module) -> None:
-    """Replace every batch norm below a module by its constant affine map."""
-    for name, child in module.named_children():
-        if isinstance(child, nn.BatchNorm2d):
-            frozen = ConstantBatchNorm2d(child.num_features, child.eps)
-            frozen.load_state_dict(child.state_dict())
-            setattr(module, name, frozen)
-        else:
-            freeze_batch_norm(child)
-
-
-class Pyramid(nn.Module):
-    """A residual network and the feature pyramid on its four stages: (n, 3, h, w) to p2 .. p5 and ``pool`` (p6)."""
-
-    def __init__(self, backbone: ResNet, channels: int, kept: int) -> None:
-        super().__init__()
-        freeze_batch_norm(backbone)
-        stages = [
-            nn.ModuleList([backbone.conv1, backbone.bn1]),
-            *(getattr(backbone, f"layer{i}") for i in (1, 2, 3, 4)),
-        ]
-        for stage in stages[:kept]:
-            stage.requires_grad_(False)
-        self.backbone = backbone
-        wide = backbone.width
-        self.fpn = FeaturePyramidNetwork([wide // 8, wide // 4, wide // 2, wide], channels, LastLevelMaxPool())
-
-    def forward(self, x: Tensor) -> dict[str, Tensor]:
-        """Return the levels, from fine to coarse."""
-        net = self.backbone
-        x = net.maxpool(net.relu(net.bn1(net.conv1(x))))
-        maps = OrderedDict()
-        for name, stage in zip(LEVELS, (net.layer1, net.layer2, net.layer3, net.layer4), strict=True):
-            x = maps[name] = stage(x)
-        return self.fpn(maps)
 
 
 class Anchors(AnchorGenerator):
@@ -166,18 +115,24 @@ class Detector(nn.Module):
 
     Parameters
     ----------
-    backbone : ResNet
+    backbone : Backbone
         Becomes part of the detector.
     classes : int
     norm : str
         See `norm_table.mean_and_std`.
     settings : DetectionSettings
+
+    Attributes
+    ----------
+    deviation : str
+        How the frozen part differs from that of a residual network; empty if it does not.
     """
 
-    def __init__(self, backbone: ResNet, classes: int, norm: str, settings: DetectionSettings) -> None:
+    def __init__(self, backbone: Backbone, classes: int, norm: str, settings: DetectionSettings) -> None:
         super().__init__()
         net: Network = settings.network
-        self.pyramid = Pyramid(backbone, net.channels, FROZEN[settings.frozen])
+        self.pyramid = build_pyramid(backbone, net.channels, settings.frozen)
+        self.deviation = self.pyramid.deviation
         before_train, before_test, after = net.proposals
         self.rpn = Proposer(
             Anchors(tuple((side,) for side in net.anchors), (RATIOS,) * len(net.anchors)),
@@ -239,7 +194,7 @@ class Detector(nn.Module):
         return ImageList(batch, [tuple(image.shape[1:]) for image in images])
 
 
-def build(backbone: ResNet, arch: str, classes: int, norm: str, settings: DetectionSettings) -> Detector:
+def build(backbone: Backbone, arch: str, classes: int, norm: str, settings: DetectionSettings) -> Detector:
     """Build a detector whose new layers are drawn from the settings' seed; the global generator stays as it was."""
     with torch.random.fork_rng(devices=[]):
         torch.manual_seed(settings.seed)

@@ -19,7 +19,7 @@ from torch import nn
 from ssltransfer.datasets.index import Index
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
-from ssltransfer.models.resnet import ResNet
+from ssltransfer.models.backbone import Backbone
 from ssltransfer.protocols.detection.boxes import Detections
 from ssltransfer.protocols.detection.inputs import (
     TrainingImages,
@@ -41,13 +41,13 @@ CURVE_LENGTH = 100
 """Approximate number of losses recorded in a run."""
 
 
-def build_detector(backbone: ResNet, arch: str, classes: int, norm: str, settings: DetectionSettings) -> nn.Module:
+def build_detector(backbone: Backbone, arch: str, classes: int, norm: str, settings: DetectionSettings) -> nn.Module:
     """Put a detector of the chosen backend on a backbone.
 
     Raises
     ------
     InputError
-        If the backend is not installed.
+        If the backend is not installed, or does not build detectors on this backbone.
     """
     # Each backend is imported only where it is used: detectron2 has an environment of its own.
     if settings.backend == "detectron2":

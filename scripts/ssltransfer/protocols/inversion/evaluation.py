@@ -4,6 +4,7 @@ from collections.abc import Callable
 
 import numpy as np
 
+from ssltransfer.models.norm_table import norm_name
 from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.protocols.inversion import similarity
 from ssltransfer.protocols.inversion.inverted_file import Inverted
@@ -46,7 +47,7 @@ def measure_inversion(
             for metric, (unit, values) in found.items()
         ],
         checkpoint=trained["checkpoint"],
-        preprocessing={"transform": settings.transform, "norm": trained["norm"]},
+        preprocessing={"transform": settings.transform, "norm": norm_name(trained["norm"])},
         details={
             "images": {
                 name: {metric: float(values[row]) for metric, (_, values) in found.items()}

@@ -49,6 +49,8 @@ class NormalsDataset:
         Limit of the longer side in pixels.
     label_images : sequence of str
         References of the dataset's own images of labels; empty to label pixels with the nearest code word.
+    stride : int
+        Pixels of the resized image between neighbouring labels.
     """
 
     root: Path
@@ -57,6 +59,7 @@ class NormalsDataset:
     codebook: np.ndarray
     longest: int
     label_images: Sequence[str] = ()
+    stride: int = STRIDE
 
     def image(self, row: int, shorter: int) -> np.ndarray:
         """Read an image and resize it bilinearly (antialiased) to this shorter side: uint8 (h, w, 3)."""
@@ -71,15 +74,15 @@ class NormalsDataset:
         return np.array(image if new == image.size else image.resize(new, Image.Resampling.BILINEAR))
 
     def labels(self, row: int, height: int, width: int) -> np.ndarray:
-        """Labels of the output cells for the image resized to (height, width), int64 (h / 8, w / 8)."""
+        """Labels of the output cells for the image resized to (height, width), int64 (h / stride, w / stride)."""
         if not self.label_images:
-            return label_cells(self.normals[row], height, width, STRIDE, lambda n: label_normals(n, self.codebook))
+            return label_cells(self.normals[row], height, width, self.stride, lambda n: label_normals(n, self.codebook))
         path = self.root / self.label_images[row]
         labels = read_labels(path)
         if labels.shape != self.normals.shape[1:3]:
             raise InputError(f"{path}: {labels.shape[1]}x{labels.shape[0]} pixels, its image has another size")
         check_labels(labels, len(self.codebook), str(path))
-        return label_cells(labels, height, width, STRIDE, lambda values: values)
+        return label_cells(labels, height, width, self.stride, lambda values: values)
 
     def example(self, row: int, shorter: int) -> tuple[Tensor, Tensor]:
         """Image (uint8) and labels (int64) at this shorter side."""
@@ -88,7 +91,7 @@ class NormalsDataset:
 
 
 def training_data(
-    source: Dataset, normals_file: str | Path, settings: NormalsSettings, config_path: str
+    source: Dataset, normals_file: str | Path, settings: NormalsSettings, config_path: str, stride: int = STRIDE
 ) -> tuple[NormalsDataset, np.ndarray]:
     """Open the images that a network is trained on, with the code words of its settings.
 
@@ -107,7 +110,7 @@ def training_data(
     normals, rows = open_normals(normals_file, len(index)), np.flatnonzero(index.split_array() == "train")
     codebook = make_codebook(settings, normals, rows, lambda: read_code_words(source.root), config_path)
     labels = index.extra.get("codes", ()) if settings.targets == "images" else ()
-    return NormalsDataset(source.root, index.image, normals, codebook, settings.sides.longest, labels), rows
+    return NormalsDataset(source.root, index.image, normals, codebook, settings.sides.longest, labels, stride), rows
 
 
 def evaluation_data(
@@ -132,7 +135,9 @@ def read_labels(path: Path) -> np.ndarray:
         raise InputError(f"labels {path} cannot be read: {error}") from None
 
 
-def collate(examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
+def collate(
+    examples: list[tuple[Tensor, Tensor]], stride: int = STRIDE
+) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
     """Pad images and labels at the right and at the bottom to a common size of whole cells.
 
     Returns
@@ -140,13 +145,13 @@ def collate(examples: list[tuple[Tensor, Tensor]]) -> tuple[Tensor, list[tuple[i
     images : Tensor of uint8, shape (n, h, w, 3)
     sizes : list of tuple of int
         Height and width of each without the padding.
-    labels : Tensor of int64, shape (n, h / 8, w / 8)
+    labels : Tensor of int64, shape (n, h / stride, w / stride)
         `IGNORE` in the padding.
     """
     sizes = [tuple(image.shape[:2]) for image, _ in examples]
-    height, width = (padded(max(sides), STRIDE) for sides in zip(*sizes, strict=True))
+    height, width = (padded(max(sides), stride) for sides in zip(*sizes, strict=True))
     images = torch.zeros(len(examples), height, width, 3, dtype=torch.uint8)
-    labels = torch.full((len(examples), height // STRIDE, width // STRIDE), IGNORE)
+    labels = torch.full((len(examples), height // stride, width // stride), IGNORE)
     for n, (image, label) in enumerate(examples):
         images[n, : image.shape[0], : image.shape[1]] = image
         labels[n, : label.shape[0], : label.shape[1]] = label

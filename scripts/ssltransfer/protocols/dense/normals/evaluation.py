@@ -12,10 +12,11 @@ from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.files import atomic_write
+from ssltransfer.models.norm_table import norm_name
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, resized
 from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
-from ssltransfer.protocols.dense.normals.network import NormalsNetwork, logits_to_normals
+from ssltransfer.protocols.dense.normals.network import STRIDE, NormalsNetwork, logits_to_normals
 from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes, test_scenes
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
@@ -57,10 +58,12 @@ class Predictor:
     def predict(self, rows: Sequence[int]) -> np.ndarray:
         """Predict the normals of images, float32 (n, h, w, 3), at the size of the originals."""
         images = [torch.from_numpy(self.dataset.image(row, self.shorter)) for row in rows]
-        batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images])
+        stride = self.network.stride
+        batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images], stride)
         logits = self.network(network_input(batch.to(self.device), sizes, self.norm))
         codebook = torch.from_numpy(self.dataset.codebook).to(self.device)
-        return logits_to_normals(logits, codebook, sizes[0], self.dataset.normals.shape[1:3]).cpu().numpy()
+        normals = logits_to_normals(logits, codebook, sizes[0], self.dataset.normals.shape[1:3], stride)
+        return normals.cpu().numpy()
 
 
 def angular_errors(
@@ -92,7 +95,12 @@ def angular_errors(
 
 
 def measure_normals(
-    errors: AngularErrors, index: Index, trained: dict, norm: str, settings: NormalsSettings
+    errors: AngularErrors,
+    index: Index,
+    trained: dict,
+    norm: str,
+    settings: NormalsSettings,
+    stride: int = STRIDE,
 ) -> Measurement:
     """Summarise angular errors as a score: mean and median angle in degrees, and shares of pixels in percent.
 
@@ -106,6 +114,8 @@ def measure_normals(
     norm : str
         Input normalisation.
     settings : NormalsSettings
+    stride : int
+        Pixels between neighbouring logits of the network.
     """
     rows = np.flatnonzero(index.split_array() == "test")
     empty, images = sum(image["pixels"] == 0 for image in errors.images), len(errors.images)
@@ -122,6 +132,8 @@ def measure_normals(
             f"after {steps} steps the running statistics of the head still hold {100 * initial:.0f} % of their "
             "initial values (norm_momentum)"
         )
+    if stride != STRIDE:
+        warnings.append(f"labels and logits every {stride} pixels, those of ResNets every {STRIDE}")
     return Measurement(
         kind="normals",
         values=[
@@ -133,9 +145,10 @@ def measure_normals(
         preprocessing={
             "shorter_side": settings.sides.test,
             "interpolation": "bilinear",
-            "norm": norm,
+            "norm": norm_name(norm),
             "normalisation": settings.normalisation,
-        },
+        }
+        | ({"stride": stride} if stride != STRIDE else {}),
         details={
             "images": {"train": index.split.count("train"), "test": images},
             "pixels": errors.pixels,

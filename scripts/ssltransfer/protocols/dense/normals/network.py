@@ -1,4 +1,4 @@
-"""A dilated residual network with a pyramid pooling head (PSPNet), and the conversion of its logits to normals."""
+"""A backbone with a pyramid pooling head (PSPNet), and the conversion of its logits to normals."""
 
 from dataclasses import asdict
 from pathlib import Path
@@ -9,13 +9,22 @@ from torch import Tensor, nn
 from torch.nn import functional
 
 from ssltransfer.errors import InputError, first_line
+from ssltransfer.models.architecture import is_resnet
+from ssltransfer.models.backbone import ANY_SIZE, Backbone
 from ssltransfer.models.backbone_file import load_backbone
+from ssltransfer.models.grid_map import GRID, grid_map, require_maps
 from ssltransfer.models.resnet import ResNet
 from ssltransfer.protocols.dense.normals.settings import Network, NormalsSettings
 from ssltransfer.results.tensor_file import load_tensors
 
 STRIDE = 8
+"""Pixels between the positions of a dilated residual network."""
 BINS = (1, 2, 3, 6)
+
+
+def output_stride(arch: str) -> int:
+    """Pixels of the (resized) image between the labels and logits of a network."""
+    return STRIDE if is_resnet(arch) else GRID
 
 
 def dilate(backbone: ResNet) -> ResNet:
@@ -105,35 +114,54 @@ def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...
 
 
 class NormalsNetwork(nn.Module):
-    """Backbone of stride 8 and pyramid pooling head.
+    """Backbone and pyramid pooling head.
+
+    A `ResNet` is dilated to stride 8 (`dilate`), as in the paper. The head of any other network gets its last map,
+    with one position for 16 x 16 pixels (`grid_map.grid_map`).
 
     Parameters
     ----------
-    backbone : ResNet
-        Changed in place (`dilate`).
+    backbone : Backbone
+        A `ResNet` is changed in place.
     codes : int
         Number of classes.
     head : Network
         Settings of the head; see `PyramidPooling`.
     frozen : {'all', 'first-four'}
-        The whole backbone (v2), or stem and first three stages (v1). Frozen stages keep their weights,
+        The whole backbone (v2), or of a `ResNet` stem and first three stages (v1). Frozen stages keep their weights,
         batch-norm scales, shifts and running statistics.
     seed : int
         Seed of the head's initialisation; the global generator is left as it was.
 
     Attributes
     ----------
+    stride : int
+        Pixels between neighbouring logits.
     trained : nn.ModuleDict
         The trained modules: ``head`` and, if the last stage is trained, ``layer4``. The rest is always in evaluation
         mode.
+
+    Raises
+    ------
+    InputError
+        If the backbone has no maps, or ``first-four`` is asked for of one that is not a `ResNet`.
     """
 
-    def __init__(self, backbone: ResNet, codes: int, head: Network, frozen: str, seed: int) -> None:
+    def __init__(self, backbone: Backbone, codes: int, head: Network, frozen: str, seed: int) -> None:
         super().__init__()
-        self.backbone = dilate(backbone).requires_grad_(False)
+        require_maps(backbone)
+        if isinstance(backbone, ResNet):
+            self.stride, backbone = STRIDE, dilate(backbone)
+        elif frozen == "all":
+            self.stride = GRID
+        else:
+            raise InputError(
+                "frozen: found first-four, expected all for a network that is not a ResNet of this project"
+            )
+        self.backbone = backbone.requires_grad_(False)
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
-            self.trained = nn.ModuleDict({"head": PyramidPooling(backbone.width, codes, **asdict(head))})
+            self.trained = nn.ModuleDict({"head": PyramidPooling(backbone.channels[-1], codes, **asdict(head))})
         if frozen == "first-four":
             self.trained["layer4"] = backbone.layer4.requires_grad_(True)
         self.train(False)
@@ -149,16 +177,20 @@ class NormalsNetwork(nn.Module):
         return self.trained.state_dict() | {"words": torch.from_numpy(codebook)}
 
     def forward(self, images: Tensor) -> Tensor:
-        """Map normalised images (n, 3, h, w), sides multiples of 8, to logits (n, codes, h / 8, w / 8)."""
+        """Map normalised images (n, 3, h, w), sides multiples of `stride`, to logits (n, codes, h / stride, ...)."""
+        return self.trained["head"](self._features(images))
+
+    def _features(self, images: Tensor) -> Tensor:
+        """Map of the backbone that the head gets."""
         b = self.backbone
         with torch.no_grad():
+            if not isinstance(b, ResNet):
+                return grid_map(b, images)
             x = b.maxpool(b.relu(b.bn1(b.conv1(images))))
             x = b.layer3(b.layer2(b.layer1(x)))
             if "layer4" not in self.trained:
                 x = b.layer4(x)
-        if "layer4" in self.trained:
-            x = b.layer4(x)
-        return self.trained["head"](x)
+        return b.layer4(x) if "layer4" in self.trained else x
 
 
 def load_network(
@@ -183,7 +215,8 @@ def load_network(
 
 def build_network(checkpoint: str | Path, arch: str, codes: int, settings: NormalsSettings) -> NormalsNetwork:
     """Build the network of a settings block, with `codes` classes, on a backbone."""
-    return NormalsNetwork(load_backbone(checkpoint, arch), codes, settings.network, settings.frozen, settings.seed)
+    backbone = load_backbone(checkpoint, arch, size=ANY_SIZE)
+    return NormalsNetwork(backbone, codes, settings.network, settings.frozen, settings.seed)
 
 
 def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict]:
@@ -198,7 +231,9 @@ def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: floa
     ]
 
 
-def logits_to_normals(logits: Tensor, codebook: Tensor, resized: tuple[int, int], original: tuple[int, int]) -> Tensor:
+def logits_to_normals(
+    logits: Tensor, codebook: Tensor, resized: tuple[int, int], original: tuple[int, int], stride: int = STRIDE
+) -> Tensor:
     """Convert logits to unit normals at the size of the original images.
 
     The logits are upsampled bilinearly. At each pixel, the mean of the code words, weighted by the softmax, is scaled
@@ -207,10 +242,11 @@ def logits_to_normals(logits: Tensor, codebook: Tensor, resized: tuple[int, int]
     Parameters
     ----------
     logits : Tensor, shape (n, k, h, w)
-        A cell covers `STRIDE` pixels of the resized image; the last cells may lie in the padding.
+        A cell covers `stride` pixels of the resized image; the last cells may lie in the padding.
     codebook : Tensor, shape (k, 3)
     resized, original : tuple of int
         Height and width of the images as the network saw them (without padding) and as they are.
+    stride : int
 
     Returns
     -------
@@ -218,7 +254,7 @@ def logits_to_normals(logits: Tensor, codebook: Tensor, resized: tuple[int, int]
     """
     # Positions in [-1, 1] from edge to edge of the map, of which the resized image fills only a part.
     axes = [
-        (torch.arange(side, device=logits.device) + 0.5) * (2 * inner / (side * STRIDE * count)) - 1
+        (torch.arange(side, device=logits.device) + 0.5) * (2 * inner / (side * stride * count)) - 1
         for side, inner, count in zip(original, resized, logits.shape[2:], strict=True)
     ]
     grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)

@@ -4,6 +4,7 @@ import json
 import zlib
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 
 import numpy as np
 import torch
@@ -99,7 +100,8 @@ def train_network(
 
     def batches(first: int) -> Iterator:
         order = training.batch_rows(rows, schedule.batch_size, seed, first, steps)
-        return training.iterate_batches(example, order, seed=seed, workers=run.workers, collate=collate, device=device)
+        join = partial(collate, stride=network.stride)
+        return training.iterate_batches(example, order, seed=seed, workers=run.workers, collate=join, device=device)
 
     def loss(batch: tuple[Tensor, list[tuple[int, int]], Tensor], step: int) -> Tensor:
         images, sizes, labels = batch
