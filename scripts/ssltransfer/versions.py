@@ -71,8 +71,8 @@ COMPONENTS = {
 }
 
 
-WITH_NETWORK = ("inversion", "attention", "normals-network", "normals", "detector")
-"""Components that pass images through the network of a model, and whose version is in scores."""
+WITH_NETWORK = ("pretraining", "inversion", "attention", "normals-network", "normals", "detector")
+"""Components that pass images through the network of a model and have one version as parameter."""
 
 
 def version(component: str) -> int:

@@ -26,6 +26,6 @@ rule pretrain_model:
         recipe=lambda w: job_recipe(SUITE.recipe(w.model)),
         arch=of_model("arch"),
         norm=lambda w: SUITE.input_norms[SUITE.models[w.model]["norm"]],
-        version=network_version("pretraining"),
+        version=version_with_network("pretraining"),
     script:
         "../../scripts/pretrain_model.py"
