@@ -276,8 +276,7 @@ def test_position_embeddings_of_another_size_as_the_authors_of_dino(tmp_path):
     assert torch.equal(resampled.network.pos_embed[:, 1:], expected.permute(0, 2, 3, 1).reshape(1, 256, 48))
     assert torch.equal(resampled.network.pos_embed[:, :1], native[:, :1])
     timm_way = load_backbone(tmp_path / "x.safetensors", f"timm:vit_small_patch14_dinov2({SMALL})", size=224)
-    x = images(own, 1, 224)
-    assert (timm_way(x) - resampled(x)).abs().max() > 1e-3  # the choice matters
+    assert (timm_way.network.pos_embed - resampled.network.pos_embed).abs().max() > 0.1  # timm smooths
 
 
 def test_a_size_that_no_whole_patches_fill():
@@ -294,7 +293,7 @@ def test_quick_gelu_is_another_network():
     assert (wrong(x) - right(x)).abs().max() > 1e-3
 
 
-@pytest.mark.parametrize("name", [name for name in TWINS if name in ("resnet18", "wide_resnet50_2", "densenet121")])
+@pytest.mark.parametrize("name", [name for name in TWINS if name in ("resnet18", "densenet121")])
 @torch.inference_mode()
 def test_twins_of_torchvision_are_the_same_function(name):
     from torchvision.models import get_model
@@ -312,6 +311,7 @@ def test_twins_of_torchvision_are_the_same_function(name):
     assert torch.allclose(backbone(x), reference(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_all_twins_have_the_tensors_of_torchvision():
     from torchvision.models import get_model
 

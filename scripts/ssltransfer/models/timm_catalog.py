@@ -40,7 +40,7 @@ class TimmNetwork(NamedTuple):
     dynamic : bool
         Whether one network takes images of several sizes.
     parameters : int
-        With classifier.
+        Without classifier.
     """
 
     name: str
