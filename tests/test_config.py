@@ -699,7 +699,7 @@ def normals(dataset, **values):
         (columns(run="first", epoch="ten"), "row 'a': epoch: found 'ten', expected text like"),
         (columns(colour="red"), "unknown key 'colour'; known are model, label"),
         (row("models", "b", source="pretrain:x"), "row 'b': recipe 'x' is not in pretraining.yaml; known are r"),
-        (row("models", "b", arch="none"), "row 'b': source is pretrain:r, but arch none has no network to train"),
+        (row("models", "b", arch="none"), "row 'b': arch is 'none' and source 'pretrain:r'; given features"),
         (
             transformer_recipe,
             "row 'b': size: timm:vit_small_patch14_dinov2 would see images of 32 pixels, .* 14; write 28 into the "

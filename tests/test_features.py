@@ -39,7 +39,8 @@ def test_features_say_where_they_come_from(tmp_path):
     found = describe_features(cell, 11, tmp_path / "m.safetensors", CPU, JobUsage())
     assert list(found) == [*cell, "images", "checkpoint", "device", "versions", "cost"]
     assert found["checkpoint"] == {"source": "x", "files": {"a": "0"}} and found["images"] == 11
-    assert set(found["versions"]) == {"python", "torch", "numpy"} and "seconds" in found["cost"]
+    used = set(found["versions"]) - {"timm"}  # which tests before may have imported
+    assert used == {"python", "torch", "numpy"} and "seconds" in found["cost"]
 
 
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])

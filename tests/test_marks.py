@@ -263,7 +263,7 @@ def test_the_models_of_a_suite_are_described():
     rows = {
         "mine": {"arch": "resnet-1x1x1x1-w4", "source": "pretrain:none", "sha256": "", "licence": "MIT"},
         "swav": {"arch": "resnet50-same", "source": "https://a/b.pth", "sha256": "md5:0", "licence": ""},
-        "pirl": {"arch": "other", "source": "=x", "sha256": "md5:1", "licence": ""},
+        "pirl": {"arch": "python:net.py:build", "source": "=x", "sha256": "md5:1", "licence": ""},
     }
     own = {"model": "mine", "label": "Mine", "family": "own", "source_accuracy": "70"}
     results = suite_results(published_scores("v2"), merge_models([own]), LABELS, {}, "v2")

@@ -128,7 +128,7 @@ def test_missing_scores_are_grouped_and_written_only_when_they_change(folder):
     write_log("index_dataset/digits", FAILED.format("no such folder"))
     cells = list(suite().cells())
     scores = missing_scores(suite(), cells)
-    assert [len(group) for group in by_reason(scores)] == [11, 1]
+    assert [len(group) for group in by_reason(scores)] == [17, 1]
     write_missing("missing.json", scores)
     assert read_missing("missing.json") == scores
     os.utime("missing.json", (1, 1))
@@ -137,20 +137,20 @@ def test_missing_scores_are_grouped_and_written_only_when_they_change(folder):
     write_missing("missing.json", scores[1:])
     assert Path("missing.json").stat().st_mtime > 1
     lines = missing_lines(read_missing("missing.json"), suite())
-    assert "11 of 12" in lines[0] and len(lines) == 3 and "logs/index_dataset/digits.log" in lines[1]
+    assert "17 of 18" in lines[0] and len(lines) == 3 and "logs/index_dataset/digits.log" in lines[1]
     assert missing_lines([], suite()) == []
     tables = Path("results/toy/tables")
     tables.mkdir(parents=True)
     # Two entries of one score differ.
     (tables / "left-out.csv").write_text("file,key,found\na.json,metric,x\na.json,versions,1\nb.json,metric,x\n")
     lines = missing_lines(scores[1:], suite())
-    assert "13 of 12" in lines[0] and lines[-1].startswith("  2: left out") and str(tables) in lines[-1]
+    assert "19 of 18" in lines[0] and lines[-1].startswith("  2: left out") and str(tables) in lines[-1]
     table = missing_table(scores, {"digits": "Digits"})
-    assert table.cells["Scores"].tolist() == [11, 1] and table.cells["Datasets"].tolist() == [
+    assert table.cells["Scores"].tolist() == [17, 1] and table.cells["Datasets"].tolist() == [
         "Digits, textures",
         "textures",
     ]
-    assert len(table.data) == 12 and table.data["command"].str.startswith("uv run snakemake results/scores/").all()
+    assert len(table.data) == 18 and table.data["command"].str.startswith("uv run snakemake results/scores/").all()
 
 
 def test_failed_jobs_are_listed_briefly(folder):

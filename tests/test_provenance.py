@@ -43,7 +43,7 @@ def test_every_log_is_of_a_cell_or_of_a_known_subject():
     for rule, body in RULES.items():
         for path in re.findall(r'"logs/(.+?)\.log"', body):
             name, first, *others = path.split("/")
-            features = name in ("extract_features", "import_features")
+            features = name in ("extract_features", "import_features", "find_neighbours")
             if others and "{protocol}" not in path and not features:
                 assert name == "prepare_images" or len(others) != 2
             if "{protocol}" in path or features:

@@ -685,8 +685,6 @@ def _check_model(row: dict, recipes: dict[str, dict], datasets: _Table, pretrain
         raise InputError(f"{where}: recipe {recipe!r} is not in {pretraining}; known are {', '.join(recipes)}")
     if (dataset := recipes[recipe].get("dataset")) is not None:
         datasets.require(dataset, f"{pretraining}, recipe {recipe!r}: dataset {dataset!r} has no row")
-    if row["arch"] == "none":
-        raise InputError(f"{where}: source is {row['source']}, but arch none has no network to train; write an arch")
     if (transform := recipes[recipe].get("transform")) is not None:
         try:
             check_size(row, side_of(transform))

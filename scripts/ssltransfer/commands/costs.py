@@ -8,7 +8,7 @@ to images, pixels, masks or steps, and to the operations of the backbone; for th
 import csv
 import math
 from collections.abc import Iterable, Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -156,8 +156,8 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
         if work and recipe:
             yield from _images(suite, recipe["dataset"], recipe["transform"], units)
     if kind in ("linear", "knn", "fewshot", "label-efficiency"):
-        used = suite.settings(settings["of"]) if kind == "label-efficiency" else settings
-        yield from _features(suite, cell, used["transform"], arch, units)
+        of = replace(cell, protocol=settings["of"]) if kind == "label-efficiency" else cell
+        yield from _features(suite, of, arch, units)
     elif kind == "inversion":
         yield from _images(suite, cell.dataset, settings["transform"], units)
     elif kind == "attention":
@@ -232,10 +232,8 @@ def _curve_paths(settings: dict, linear: dict, row: dict, train: int, width: flo
     return settings["draws"] * sum(paths)
 
 
-def _features(
-    suite: Suite, cell: Cell, transform: str, arch: str, units: dict[str, UnitCost]
-) -> Iterator[tuple[tuple, list[Work]]]:
-    dataset = suite.image_dataset(cell.dataset)
+def _features(suite: Suite, cell: Cell, arch: str, units: dict[str, UnitCost]) -> Iterator[tuple[tuple, list[Work]]]:
+    dataset, transform = suite.image_dataset(cell.dataset), suite.settings(cell.protocol, cell.model)["transform"]
     count, side = _count(suite, dataset), side_of(transform)
     kept = _relative_width(suite, cell)
     missing = [path for path in suite.feature_files(cell) if not Path(path).exists()]
