@@ -193,9 +193,9 @@ def test_a_report_is_made_of_the_scores_that_exist(failed):
     missing |= {("net", "digits"), ("net", "textures")}
     output = succeed(folder, "--config", "available=true")
     last = output.rstrip().splitlines()
-    assert last[-1] == "Report: results/toy/report.html" and last[-4].endswith("8 of 20 scores")
+    assert last[-1] == "Report: results/toy/report.html" and last[-4].endswith("10 of 28 scores")
     table = pd.read_csv(folder / "results/toy/tables/missing.csv", keep_default_na=False)
-    assert set(zip(table["model"], table["dataset"], strict=True)) == missing and len(table) == 8
+    assert set(zip(table["model"], table["dataset"], strict=True)) == missing and len(table) == 10
     of_net = table[(table["model"] == "net") & (table["dataset"] != "birds")]
     assert of_net["log"].eq("logs/fetch_checkpoint/net.log").all()
     assert (
@@ -233,10 +233,10 @@ def test_a_row_that_is_wrong_costs_its_own_scores(failed, tmp_path):
     assert done.returncode == 1 and "row 'net': format" in line
     output = succeed(folder, "--config", "available=true")
     last = output.rstrip().splitlines()
-    assert last[-4].endswith("8 of 20 scores") and last[-3].startswith("  5: config/models.tsv, row 'net': format")
+    assert last[-4].endswith("10 of 28 scores") and last[-3].startswith("  7: config/models.tsv, row 'net': format")
     assert "config/datasets.tsv, row 'unused': metric" in output
     missing = pd.read_csv(folder / "results/toy/tables/missing.csv", keep_default_na=False)
-    assert missing["reason"].str.contains("'mocco'").sum() == 5 and len(missing) == 8
+    assert missing["reason"].str.contains("'mocco'").sum() == 7 and len(missing) == 10
     assert "mocco" in (folder / "results/toy/report.html").read_text()
 
 
