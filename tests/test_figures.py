@@ -1,4 +1,5 @@
 from dataclasses import replace
+from itertools import pairwise
 
 import numpy as np
 import pandas as pd
@@ -98,6 +99,22 @@ def test_cd_fsl_is_told_from_its_data_sets(tmp_path, protocol, datasets, cd_fsl)
     assert ("Few-shot CD-FSL (20-shot)" in bars) is cd_fsl
     assert ("Few-shot CD" in spokes) is cd_fsl
     assert ("Few-shot · average · CD-FSL · 20-shot" in rows) is cd_fsl
+
+
+def test_titles_of_narrow_panels_do_not_overlap():
+    models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
+    one = scores().query("dataset == 'digits'")
+    figure = figures(suite_results(one, models, {}, {}, "v2"))["correlations"]
+    figure.draw_without_rendering()
+    extents = sorted(
+        (axes.get_window_extent().y0, text.get_window_extent().x0, text.get_window_extent().x1)
+        for axes in figure.axes
+        for text in [axes._left_title]
+        if text.get_text()
+    )
+    assert len(extents) > 1
+    for (line, _, end), (next_line, start, _) in pairwise(extents):
+        assert line != next_line or end < start
 
 
 def calibration_suite(conventions):

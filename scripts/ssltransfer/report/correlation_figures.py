@@ -16,6 +16,8 @@ from ssltransfer.results.scores import Task
 
 LINE_BARS = 15
 """Largest number of tasks in one line of bars."""
+TITLE_BARS = 0.15
+"""Width of a letter of a title, in tasks."""
 
 
 def correlation_figure(context: FigureContext) -> Figure | None:
@@ -32,7 +34,9 @@ def correlation_figure(context: FigureContext) -> Figure | None:
             groups.setdefault((task.protocol, task.kind, row["distant"]), []).append((task, row))
     if not groups:
         return None
-    lines = _fill_lines([len(rows) for rows in groups.values()], LINE_BARS)
+    titles = {group: _title(*group, rows, labels) for group, rows in groups.items()}
+    sizes = [max(len(rows), TITLE_BARS * len(titles[group])) for group, rows in groups.items()]
+    lines = _fill_lines(sizes, LINE_BARS)
     longest = max(6, *map(sum, lines))
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(0.45 * longest + 0.7, 1.8 * len(lines) + 0.3))
@@ -42,13 +46,10 @@ def correlation_figure(context: FigureContext) -> Figure | None:
             widths = [*line, max(0.01, longest - sum(line))]
             axes = layout.subplots(1, len(widths), gridspec_kw={"width_ratios": widths}, squeeze=False)[0]
             axes[-1].set_axis_off()
-            for ax in axes[: len(line)]:
-                (protocol, kind, cd_fsl), rows = next(items)
-                settings = {task.setting for task, _ in rows}
-                shot = f"({settings.pop()})" if len(settings) == 1 and "" not in settings else ""
-                title = joined(KINDS[kind].label, "CD-FSL" if cd_fsl else "", shot, labels.suffixes[protocol])
-                ax.set_title(title, loc="left")
-                _bars(ax, rows, labels, bool(shot))
+            for ax, width in zip(axes, line, strict=False):
+                group, rows = next(items)
+                ax.set_title(titles[group], loc="left")
+                _bars(ax, rows, labels, width)
             axes[0].set_ylabel("Correlation")
         handles = [mpl.patches.Patch(facecolor=BLUE, label="Pearson (of logits)")]
         handles += [mpl.patches.Patch(facecolor=ORANGE, hatch="////", edgecolor="white", label="Spearman")]
@@ -56,9 +57,20 @@ def correlation_figure(context: FigureContext) -> Figure | None:
     return figure
 
 
-def _fill_lines(sizes: list[int], capacity: int) -> list[list[int]]:
+def _title(protocol: str, kind: str, cd_fsl: bool, rows: list[tuple[Task, pd.Series]], labels: Labels) -> str:
+    shot = _only_setting(rows)
+    return joined(KINDS[kind].label, "CD-FSL" if cd_fsl else "", f"({shot})" if shot else "", labels.suffixes[protocol])
+
+
+def _only_setting(rows: list[tuple[Task, pd.Series]]) -> str:
+    """Return the setting that all tasks of a panel share, which its title names; empty if there are several."""
+    settings = {task.setting for task, _ in rows}
+    return settings.pop() if len(settings) == 1 else ""
+
+
+def _fill_lines(sizes: list[float], capacity: int) -> list[list[float]]:
     """Break groups of bars into lines of at most `capacity` bars (a larger group has a line of its own)."""
-    lines: list[list[int]] = []
+    lines: list[list[float]] = []
     for size in sizes:
         if lines and sum(lines[-1]) + size <= capacity:
             lines[-1].append(size)
@@ -67,8 +79,9 @@ def _fill_lines(sizes: list[int], capacity: int) -> list[list[int]]:
     return lines
 
 
-def _bars(ax, rows: list[tuple[Task, pd.Series]], labels: Labels, one_shot: bool) -> None:
-    names = []
+def _bars(ax, rows: list[tuple[Task, pd.Series]], labels: Labels, width: float) -> None:
+    """Draw the bars of a panel from the left, in axes as wide as `width` tasks."""
+    names, one_shot = [], bool(_only_setting(rows))
     for i, (task, row) in enumerate(rows):
         negate = task.kind == "normals" and METRICS[task.metric].better < 0
         for name, color, hatch, shift in (("pearson", BLUE, None, -0.2), ("spearman", ORANGE, "////", 0.2)):
@@ -80,7 +93,7 @@ def _bars(ax, rows: list[tuple[Task, pd.Series]], labels: Labels, one_shot: bool
     ax.axhline(0, color="#333333", linewidth=0.6)
     ax.set_ylim(-1.02, 1.02)
     ax.set_yticks([-1, -0.5, 0, 0.5, 1])
-    ax.set_xlim(-0.6, len(rows) - 0.4)
+    ax.set_xlim(-0.6, width - 0.4)
     ax.set_xticks(range(len(rows)), names, rotation=35, ha="right", rotation_mode="anchor")
     ax.grid(axis="y", linewidth=0.3, color="#DDDDDD", zorder=0)
 
