@@ -16,14 +16,19 @@ from ssltransfer.analysis.correlation import (
     correlate,
     correlation_interval,
     correlations,
+    family_correlations,
     kendall,
     pearson,
     permutation_indices,
     permutation_p_value,
     spearman,
 )
+from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.analysis.scale import CLIP, logit, to_analysis_scale
+from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.analysis.tasks import CONVENTIONS, TaskScores, panels, task_matrix, tasks_of
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.statistics_tables import family_correlation_table
 from ssltransfer.results.scores import tidy
 
 vectors = st.integers(4, 12).flatmap(
@@ -326,3 +331,22 @@ def test_properties_are_averaged_over_data_sets_before_the_transform():
     )
     raw = correlations(TaskScores(matrix, source, CONVENTIONS["v1"])).iloc[0]
     assert raw["pearson"] == pytest.approx(stats.pearsonr(source, [3.0, 6.0, 1.5]).statistic)
+
+
+def test_correlations_within_families_by_hand():
+    results = suite_results(published_scores("v2"), published_models(), LABELS, {}, "v2")
+    families = {row["model"]: row["family"] for row in published_models()}
+    found = family_correlations(results.tasks, families)
+    assert set(found["family"]) == {"contrastive", "clustering"}  # there is one supervised model
+    row = found.query("panel == 'linear' and family == 'clustering'").iloc[0]
+    own = [model for model in results.tasks.matrix.index if families[model] == "clustering"]
+    tasks = list(next(panel for panel in results.tasks.panels if panel.name == "linear").tasks)
+    percent = results.tasks.matrix.loc[own, tasks] / 100
+    y = np.log(percent / (1 - percent)).mean(axis=1)
+    source = np.array([float(r["source_accuracy"]) / 100 for r in published_models() if r["model"] in own])
+    assert row["n"] == 5 and row["pearson"] == pytest.approx(np.corrcoef(np.log(source / (1 - source)), y)[0, 1])
+    table = family_correlation_table(results, suite_labels(results))
+    assert len(table.cells) == len(found) and table.row_labels[0] == "Many-shot linear"
+    assert table.cells["Family"].tolist()[:2] == ["contrastive", "clustering"]
+    few = suite_results(published_scores("v2"), published_models()[:8], LABELS, {}, "v2")
+    assert family_correlation_table(few, suite_labels(few)) is None

@@ -251,6 +251,34 @@ def correlations(scores: TaskScores, families: Mapping[str, str] | None = None) 
     return pd.DataFrame(rows, columns=["panel", "distant", *TASK, *_result_columns()])
 
 
+def family_correlations(scores: TaskScores, families: Mapping[str, str]) -> pd.DataFrame:
+    """Correlate every panel average with source accuracy among the models of one family.
+
+    Parameters
+    ----------
+    scores : TaskScores
+    families : mapping
+        Model -> family; models without one are left out.
+
+    Returns
+    -------
+    pd.DataFrame
+        One row for each panel and family of at least `INTERVAL_MODELS` models with that average and a source accuracy:
+        ``panel`` (its name), ``family``, ``n``, and the coefficients with intervals and p-values of `correlate`.
+    """
+    x, rows = scores.x(False), []
+    for panel in scores.panels:
+        y = scores.panel_means[panel.name]
+        for family in dict.fromkeys(filter(None, families.values())):
+            own = [model for model in y.index if families.get(model) == family]
+            result = correlate(x[own], y[own])
+            if result["n"] >= INTERVAL_MODELS:
+                rows.append({"panel": panel.name, "family": family} | result)
+    ends = ("", "_low", "_high", "_p")
+    columns = ["panel", "family", "n", *(f"{name}{end}" for name in COEFFICIENTS for end in ends), "note"]
+    return pd.DataFrame(rows, columns=columns)
+
+
 def _row(task: Task, panel: Panel | None, result: dict, models: pd.Index, note: str = "") -> dict:
     """One row of `correlations`: positions of models become ids, `note` is appended to that of the result."""
     named = {

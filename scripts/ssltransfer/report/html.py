@@ -82,7 +82,9 @@ SECTIONS = {
         ("properties", "table9-correlations"),
         "inversion-and-attention.md",
     ),
-    "statistics": Section("Statistics", ("pairs",), ("correlations", "averages-check"), "analysis.md#correlations"),
+    "statistics": Section(
+        "Statistics", ("pairs",), ("correlations", "family-correlations", "averages-check"), "analysis.md#correlations"
+    ),
     "training": Section("Training", ("losses",), ("training-details",)),
 }
 

@@ -7,7 +7,7 @@ import numpy as np
 import pandas as pd
 from scipy.stats import studentized_range
 
-from ssltransfer.analysis.correlation import COEFFICIENTS, INTERVAL_MODELS, PAIR_MODELS
+from ssltransfer.analysis.correlation import COEFFICIENTS, INTERVAL_MODELS, PAIR_MODELS, family_correlations
 from ssltransfer.analysis.pairs import LEVEL, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
@@ -60,6 +60,27 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
         {i: labels.task(*row) for i, row in enumerate(zip(tasks, found["distant"], strict=True))},
         data=found,
     )
+
+
+def family_correlation_table(results: SuiteResults, labels: Labels) -> Table | None:
+    """Show how source accuracy and transfer go together within families; None unless two of them are large enough."""
+    families = dict(zip(results.models["model"], results.models["family"], strict=True))
+    found = family_correlations(results.tasks, families)
+    if found["family"].nunique() < 2:
+        return None
+    panels = {panel.name: labels.panel(panel) for panel in results.tasks.panels}
+    columns = {"Family": found["family"].map(labels.family), "n": found["n"].astype(int)}
+    for name, heading in (("pearson", "Pearson r"), ("spearman", "Spearman ρ")):
+        columns[heading] = [number(value, 2) for value in found[name]]
+        columns[f"{heading}, 95 % interval"] = _ranges(found[f"{name}_low"], found[f"{name}_high"], 2)
+    caption = (
+        "Correlation of each average with source accuracy among the models of one family alone (as families and "
+        "architectures differ in more than source accuracy, a correlation over all of them need not hold within one). "
+        f"Families of at least {INTERVAL_MODELS} models with a source accuracy. {INTERVALS}"
+    )
+    rows = found["panel"].map(panels).to_dict()
+    title = "Correlation within families"
+    return records_table("family-correlations", title, caption, pd.DataFrame(columns), row_labels=rows, data=found)
 
 
 def _range_without(row: dict, part: str, label: Callable[[str], str]) -> str:

@@ -16,6 +16,7 @@ from ssltransfer.report.overview import overview_table
 from ssltransfer.report.paper_tables import paper_tables
 from ssltransfer.report.statistics_tables import (
     correlation_table,
+    family_correlation_table,
     fewshot_pair_table,
     model_pair_table,
     pair_tables,
@@ -48,6 +49,8 @@ def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
     domain = domain_table(results, labels)
     tables = [] if domain is None else [domain]
     tables.append(correlation_table(results, labels))
+    if (within := family_correlation_table(results, labels)) is not None:
+        tables.append(within)
     if results.tasks.counted:
         tables += rank_tables(results, labels)
         tables += pair_tables(results, labels)
