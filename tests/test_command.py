@@ -15,6 +15,7 @@ from layouts import picture
 from ssltransfer.commands.costs import estimate_costs, read_unit_costs
 from ssltransfer.commands.main import main
 from ssltransfer.commands.plan import plan_suite
+from ssltransfer.commands.rows import model_row
 from ssltransfer.commands.suite import read_suite
 from ssltransfer.config import read_table
 from ssltransfer.errors import InputError
@@ -361,3 +362,8 @@ def test_every_row_of_the_table_is_complete():
     for stage, unit in read_unit_costs().items():
         assert unit.unit and (unit.cpu_seconds or unit.size), stage
         assert not unit.side or not unit.arch or forward_operations(unit.arch, unit.side) > 0
+
+
+@pytest.mark.parametrize("source", ["module:own", "features:feat", "timm:vit_small_patch16_224.dino", "hf:a/b/c.pth"])
+def test_sources_of_the_table_are_no_paths(source):
+    assert model_row("own", source, {"arch": "none"})["source"] == source

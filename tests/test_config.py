@@ -321,7 +321,14 @@ def test_the_official_few_shot_geometry_has_one_size(tmp_path):
     ("cells", "norm"),
     [
         ({}, "imagenet"),
-        ({"arch": "timm:vit_base_patch16_clip_quickgelu_224", "size": "32"}, "clip"),
+        (
+            {
+                "arch": "timm:vit_base_patch16_clip_quickgelu_224",
+                "size": "32",
+                "source": "timm:vit_base_patch16_clip_quickgelu_224.openai",
+            },
+            "clip",
+        ),
         ({"arch": "timm:vit_small_patch16_224", "size": "32", "source": "timm:vit_small_patch16_224.dino"}, "imagenet"),
         (
             {"arch": "timm:vit_small_patch16_224", "size": "32", "source": "timm:vit_small_patch16_224.augreg_in1k"},
@@ -686,6 +693,20 @@ def normals(dataset, **values):
             row("models", "a", arch="timm:vit_small"),
             "row 'a': arch: timm has no network 'vit_small'; the nearest names",
         ),
+        (
+            row("models", "a", arch="timm:vit_tiny_patch16_24", norm=""),
+            "row 'a': arch: timm has no network 'vit_tiny_patch16_24'; the nearest names are vit_tiny_patch16_224",
+        ),
+        (
+            row("models", "a", arch="timm:resnet18", source="timm:resnet50.a1_in1k"),
+            "row 'a': source timm:resnet50.a1_in1k: found arch timm:resnet18, .* write arch timm:resnet50",
+        ),
+        (
+            transformer(arch="timm:vit_base_patch16_clip_quickgelu_224", norm=""),
+            "row 'a': norm: the cell is empty and published weights of .* use clip; write the one",
+        ),
+        (transformer(arch="timm:xcit_nano_12_p16_224", size="32", pool="layers-2"), "has no blocks whose class tokens"),
+        (row("models", "a", arch="resnet18"), r"row 'a': arch: found 'resnet18'.*; did you mean timm:resnet18\?"),
         (row("models", "a", arch="torchvision:swin_t"), "row 'a': arch: found torchvision:swin_t, whose tensors have"),
         (row("models", "a", arch="vit_small_patch16_224"), "row 'a': arch: found 'vit_small_patch16_224', expected"),
         (transformer(), "row 'a', protocol 'lin': size: timm:.* would see images of 32 pixels, expected a multiple of"),

@@ -8,7 +8,7 @@ from ssltransfer.datasets import READ_KINDS, Source, location, parse_dataset_sou
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 
-SOURCE_KINDS = ("http", "https", "file", "hf", "timm", "torchvision", "pretrain")
+SOURCE_KINDS = ("http", "https", "file", "hf", "timm", "torchvision", "pretrain", "module", "features")
 """Beginnings of the sources of models; other text is a path."""
 
 

@@ -5,6 +5,7 @@ Nothing here relies on names of single networks: class tokens, grids and norms a
 """
 
 import contextlib
+import inspect
 import io
 import math
 import warnings
@@ -26,6 +27,8 @@ from ssltransfer.results.tensor_file import load_tensors
 
 RESAMPLE = "resample"
 """Argument of an `arch` that is this project's: how position embeddings are resampled."""
+NO_LAYERS = ("VisionTransformerRelPos",)
+"""Classes whose `forward_intermediates` fails for tokens in timm 1.0.31."""
 DINO_OFFSET = 0.1
 """Added to the sides of the grid by the authors of DINO and DINOv2 before they compute the scale of the resampling."""
 
@@ -134,6 +137,11 @@ def _resample_as_dino(network: Any, native: Tensor) -> None:
         network.pos_embed[:, prefix:] = resampled.flatten(2).transpose(1, 2)
 
 
+def _gives_tokens(network: Any) -> bool:
+    parameters = inspect.signature(network.forward_intermediates).parameters
+    return "return_prefix_tokens" in parameters and type(network).__name__ not in NO_LAYERS
+
+
 def _image_size(network: Any) -> int | None:
     """Side of the images that a network is built for; None if it takes any."""
     size = getattr(getattr(network, "patch_embed", None), "img_size", None)
@@ -179,8 +187,12 @@ class TimmBackbone(Backbone):
         self.strides, self.channels, self._indices = _levels(network)
         # Of plain transformers: one map at one stride, tokens before it.
         self.has_tokens = len(self.strides) == 1 and hasattr(network, "patch_embed") and hasattr(network, "blocks")
+        self.has_tokens &= not hasattr(network, "neck")  # that of SAM makes a map of them
         self._has_class_token = getattr(network, "cls_token", None) is not None
         self.prefix_tokens = int(getattr(network, "num_prefix_tokens", self._has_class_token) or 0)
+        # Networks with class attention, relative positions or a neck do not give the tokens of their blocks.
+        blocks: Any = getattr(network, "blocks", ())
+        self.depth = len(blocks) if self.has_tokens and _gives_tokens(network) else 0
         self.width = self._width()
         self.native_size = _image_size(network)
 
@@ -197,8 +209,9 @@ class TimmBackbone(Backbone):
                 f"pool: found {self.pool.text!r}, but the network has {self.prefix_tokens} tokens beside its patches, "
                 "counted from 0"
             )
-        if kind == "layers" and self.pool.number > len(net.blocks):
-            raise InputError(f"pool: found {self.pool.text!r}, but the network has {len(net.blocks)} blocks")
+        if kind == "layers" and self.pool.number > self.depth:
+            blocks = f"{self.depth} blocks" if self.depth else "no blocks whose class tokens can be read"
+            raise InputError(f"pool: found {self.pool.text!r}, but the network has {blocks}")
         return int(net.num_features) * {"cls-mean": 2, "layers": self.pool.number}.get(kind, 1)
 
     def tensors(self) -> dict[str, Tensor]:

@@ -30,7 +30,7 @@ class TimmNetwork(NamedTuple):
         Tokens beside the patches: class token and registers.
     class_token : bool
     depth : int
-        Blocks of a plain transformer, else 0.
+        Blocks of a plain transformer whose tokens `layers-N` can read, else 0.
     patch : int or None
         Side of a patch in pixels, of plain transformers.
     strides, channels : tuple of int
@@ -94,6 +94,11 @@ def find_network(arch: str) -> TimmNetwork:
     return _with_arguments(known[architecture.name], architecture)
 
 
+def is_network(name: str) -> bool:
+    """Whether timm has a network of this name."""
+    return name in _networks()
+
+
 def find_weights(name: str) -> TimmWeights:
     """Return the published weights ``NAME.TAG``.
 
@@ -148,7 +153,8 @@ def pooled_width(network: TimmNetwork, pool: Pool) -> int:
     if pool.kind == "token" and pool.number >= network.prefix:
         raise InputError(f"{found} {network.prefix} tokens beside its patches, counted from 0")
     if pool.kind == "layers" and pool.number > network.depth:
-        raise InputError(f"{found} {network.depth} blocks")
+        blocks = f"{network.depth} blocks" if network.depth else "no blocks whose class tokens can be read"
+        raise InputError(f"{found} {blocks}")
     return network.channels[-1] * {"cls-mean": 2, "layers": pool.number}.get(pool.kind, 1)
 
 
