@@ -4,8 +4,13 @@ import os
 from pathlib import Path
 
 import pytest
+from hypothesis import settings
 
 from workflow import succeed, workspace
+
+# No test is timed: machines are shared.
+settings.register_profile("shared", deadline=None)
+settings.load_profile("shared")
 
 REPOSITORY = Path(__file__).parents[1]
 SAMPLES = Path(os.environ.get("SSLTRANSFER_SAMPLES", REPOSITORY.parent / "shared" / "data"))
