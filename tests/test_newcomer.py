@@ -63,8 +63,8 @@ def merge(old, new):
     return old | {k: merge(old.get(k, {}), v) if isinstance(v, dict) else v for k, v in new.items()}
 
 
-def follow(page, folder, data):
-    """Do what a page says; returns what its last run of the workflow prints."""
+def follow(page, folder, data, command=""):
+    """Do what a page says; returns what its last command with this word prints."""
     # The environment of this test stands for the one that uv would make.
     variables = environment() | {"UV_PROJECT_ENVIRONMENT": sys.prefix, "UV_NO_SYNC": "1"}
     output = ""
@@ -75,7 +75,7 @@ def follow(page, folder, data):
             )
             printed = done.stdout + done.stderr
             assert done.returncode == 0, printed[-4000:]
-            output = printed if "snakemake" in text else output
+            output = printed if command in text else output
         elif kind == "yaml":
             suite = folder / "config/config.yaml"
             merged = merge(yaml.safe_load(suite.read_text()), yaml.safe_load(text))
@@ -106,7 +106,7 @@ def test_add_a_model(finished, tmp_path):
     folder = clone(tmp_path / "clone", finished)
     torch.save(build_resnet("resnet-1x1x1x1-w4").state_dict(), tmp_path / "my-net.pth")
     torch.save(timm.create_model("vit_tiny_patch16_224", num_classes=0).state_dict(), tmp_path / "my-vit.pth")
-    output = follow("add-a-model", folder, tmp_path)
+    output = follow("add-a-model", folder, tmp_path, "uv run snakemake")
     assert "Report: results/mine/report.html" in output and "rule pretrain_model" not in output
     assert table(folder, "mine").count("my-net,") == 2 + 1  # linear, few-shot
     assert "My net" in (folder / "results/mine/report.html").read_text()

@@ -212,7 +212,7 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
     assert not planned(folder)
     config.write_text(before[0])
     replace(config, "count: 3", "count: 4")
-    replace(config, "    seed: 0\n  toy-fewshot", "    seed: 3\n  toy-fewshot")
+    replace(config, "    seed: 0\n  toy-knn", "    seed: 3\n  toy-knn")
     replace(models, "\tnone\tmeasured", "\timagenet\tmeasured")
     assert planned(folder) == SUMMARY
     succeed(folder)
@@ -221,7 +221,7 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
         left_out["key"]
     )
     shown = pd.read_csv(folder / "results/toy/tables/scores.csv")
-    assert set(shown["kind"]) == {"fewshot"} and set(shown["model"]) == {"toy-random", "toy-supervised"}
+    assert set(shown["kind"]) == {"fewshot", "knn"} and set(shown["model"]) == {"toy-random", "toy-supervised"}
     assert not planned(folder)
     config.write_text(before[0])
     models.write_text(before[1])
