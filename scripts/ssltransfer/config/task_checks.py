@@ -162,6 +162,12 @@ def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:
             f"{where}: {of!r} is not a linear protocol of this suite with normalisation: per-model and "
             "solver: converged; name one, such as linear"
         )
+    if suite.settings(protocol)["lists"] and row["source"] != "original:imagenet":
+        raise InputError(
+            f"config: protocols.{protocol}.lists: the lists are of images of ImageNet, found dataset "
+            f"{row['dataset']!r} ({row['source']}) in its tasks; name one of source "
+            "original:imagenet, or leave lists out"
+        )
 
 
 def _check_knn(suite: Suite, protocol: str, row: dict) -> None:
