@@ -16,6 +16,7 @@ from ssltransfer.datasets.images import parse_transform
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import build_backbone
+from ssltransfer.models.module_backbone import ModuleBackbone
 from ssltransfer.protocols.finetune import training as finetune_training
 from ssltransfer.protocols.finetune.evaluation import finetune_labels, measure_finetune, selection_warnings
 from ssltransfer.protocols.finetune.inputs import crop_flip, crop_rectangle, make_views
@@ -438,6 +439,23 @@ def test_one_image_per_class_is_measured_with_a_warning(tmp_path):
 def test_too_few_images_to_draw_a_validation_part_from_is_one_line(tmp_path):
     with pytest.raises(InputError, match="dataset: 3 training images are too few to draw a validation part"):
         measured(tmp_path, index=an_index((3, 0, 3)))
+
+
+def test_a_backbone_without_gradients_is_one_line_and_frozen_weights_are_trained(tmp_path):
+    class Detached(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.layer = torch.nn.Conv2d(3, 4, 3)
+
+        def forward(self, images):
+            return self.layer(images).detach()
+
+    runs = finetuning(tmp_path)
+    runs.network = Classifier(ModuleBackbone(Detached(), size=SIDE), CLASSES, 0)
+    with pytest.raises(InputError, match="dataset: no gradient reaches the 2 weights of the backbone; remove torch.no"):
+        measure_finetune(runs, an_index(), "dataset", "top1", {})
+    frozen = build_backbone(ARCH, seed=0).requires_grad_(False)
+    assert all(weight.requires_grad for weight in Classifier(frozen, CLASSES, 0).parameters())
 
 
 def test_images_smaller_than_the_crop_are_enlarged(tmp_path):

@@ -46,11 +46,12 @@ def measure_finetune(
     Raises
     ------
     InputError
-        If a part of the dataset is empty, all trials diverge or the refit does.
+        If a part of the dataset is empty, no gradient reaches the backbone, all trials diverge or the refit does.
     """
     settings, labels = finetuning.settings, finetuning.data.labels
     split = make_split(index.split_array(), settings.validation_fraction, settings.seed, dataset)
     grid = trials(settings.grid)
+    finetuning.network.require_gradients(finetuning.side, finetuning.run.config_path)
     results = finetuning.search(grid, split.train, split.val)
     scores = [
         -np.inf if result.logits is None else classification_metrics.evaluate(metric, labels[split.val], result.logits)

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.protocols.finetune.settings import Optimiser, Trial
 
@@ -26,7 +27,7 @@ class Classifier(nn.Module):
 
     def __init__(self, backbone: Backbone, classes: int, seed: int) -> None:
         super().__init__()
-        self.backbone = backbone
+        self.backbone = backbone.requires_grad_(True)  # a user's code may have frozen it
         with torch.random.fork_rng(devices=[]):
             torch.manual_seed(seed)
             self.head = nn.Linear(backbone.width, classes)
@@ -34,6 +35,20 @@ class Classifier(nn.Module):
     def forward(self, images: Tensor) -> Tensor:
         """Map normalised images (n, 3, h, w) to logits (n, classes)."""
         return self.head(self.backbone.pooled(images))
+
+    def require_gradients(self, side: int, config_path: str) -> None:
+        """Require that gradients reach the backbone's weights; InputError otherwise.
+
+        Two images of `side` pixels are passed through a copy.
+        """
+        network = self.copied().train()
+        network(torch.rand(2, 3, side, side, generator=torch.Generator().manual_seed(0))).sum().backward()
+        weights = list(network.backbone.parameters())
+        if weights and all(weight.grad is None for weight in weights):
+            raise InputError(
+                f"{config_path}: no gradient reaches the {len(weights)} weights of the backbone; remove torch.no_grad, "
+                "inference_mode or detach from its code"
+            )
 
     def copied(self) -> "Classifier":
         """Return a copy with weights of its own."""
