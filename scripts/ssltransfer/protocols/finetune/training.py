@@ -24,6 +24,7 @@ from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.jobs import progress
 from ssltransfer.models.input_norm import normalise
+from ssltransfer.precision import computing_in
 from ssltransfer.protocols.finetune.inputs import make_views
 from ssltransfer.protocols.finetune.network import Classifier, classification_loss, make_optimiser
 from ssltransfer.protocols.finetune.settings import FinetuneSettings, Trial
@@ -262,8 +263,7 @@ class Finetuning:
         """Bytes of memory beside what one training step takes, which is tried out."""
         network = self._start()
         images = torch.zeros(self.settings.batch_size, self.side, self.side, 3, dtype=torch.uint8, device=self.device)
-        autocast = training.PRECISIONS[self.settings.precision]
-        with torch.autocast(self.device.type, autocast, enabled=autocast is not None):
+        with computing_in(self.settings.precision, self.device):
             network(normalise(images, self.data.norm)).sum().backward()
         if self.device.type == "cpu":
             peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
