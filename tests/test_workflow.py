@@ -112,7 +112,6 @@ def test_a_new_model_plans_its_jobs_and_the_summary(copy):
         "evaluate_knn": 1,
         "evaluate_label_efficiency": 1,
         "evaluate_fewshot": 1,
-        "evaluate_finetune": 1,
         "evaluate_calibration": 1,
     }
     assert planned(copy) == {(rule, "new"): count for rule, count in own.items()} | SUMMARY
