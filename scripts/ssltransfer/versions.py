@@ -57,6 +57,7 @@ COMPONENTS = {
     "knn": Component(1, "evaluate_knn.py"),
     "label-efficiency": Component(1, "evaluate_label_efficiency.py"),
     "calibration": Component(2, "evaluate_calibration.py"),
+    "finetune": Component(1, "evaluate_finetune.py"),
     "fewshot": Component(3, "evaluate_fewshot.py"),
     "inversion": Component(2, "invert_features.py"),
     "similarity": Component(2, "evaluate_inversion.py"),
@@ -72,7 +73,7 @@ COMPONENTS = {
 }
 
 
-WITH_NETWORK = ("pretraining", "inversion", "attention", "normals-network", "normals", "detector")
+WITH_NETWORK = ("pretraining", "finetune", "inversion", "attention", "normals-network", "normals", "detector")
 """Components that pass images through the network of a model and have one version as parameter."""
 
 

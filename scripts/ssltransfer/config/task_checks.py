@@ -14,6 +14,7 @@ REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
     "knn": (("single-label", "multi-label"), ("train",)),
     "fewshot": (("single-label",), ()),
+    "finetune": (("single-label", "multi-label"), ("train", "test")),
     "calibration": (("single-label",), ("train", "test")),
     "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
     "inversion": (("images",), ()),
@@ -96,7 +97,8 @@ def check_given_features(row: dict, config: dict) -> None:
         return
     suite = Suite(config, {row["model"]: row}, {}, {})
     for protocol in config["tasks"]:
-        kind, settings = suite.kind(protocol), suite.settings(protocol)
+        settings = suite.settings(protocol)
+        kind = suite.kind(settings.get("of", protocol))  # classifiers of a calibration may be finetuned networks
         if row["model"] not in config["models_of"].get(protocol, suite.models):
             continue
         if kind not in FROZEN_KINDS:
@@ -150,8 +152,10 @@ def check_sizes(row: dict, config: dict, path: Path) -> None:
 
 def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
     of = suite.settings(protocol)["of"]
-    if suite.config["protocols"].get(of, {}).get("kind") not in ("linear", "knn"):
-        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear or knn protocol of this suite")
+    if suite.config["protocols"].get(of, {}).get("kind") not in ("linear", "knn", "finetune"):
+        raise InputError(
+            f"config: protocols.{protocol}.of: {of!r} is not a linear, knn or finetune protocol of this suite"
+        )
 
 
 def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:

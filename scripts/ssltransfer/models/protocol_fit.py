@@ -9,7 +9,7 @@ PYRAMID_STRIDES = {4, 8, 16, 32}
 """Strides of the maps that a feature pyramid network starts from."""
 RESIZED = ("detection", "normals")
 """Kinds of protocols whose images differ in size."""
-KINDS = (*RESIZED, "inversion", "attention")
+KINDS = (*RESIZED, "inversion", "attention", "finetune")
 
 
 def misfit(arch: str, kind: str, settings: Mapping) -> str:
@@ -35,7 +35,7 @@ def misfit(arch: str, kind: str, settings: Mapping) -> str:
         return "the backend detectron2 builds ResNets only; write a settings block with backend: torchvision"
     if kind == "normals" and settings["frozen"] != "all":
         return f"frozen: found {settings['frozen']}, which is for ResNets; write a settings block with frozen: all"
-    if architecture.kind == "python":
+    if architecture.kind == "python" or kind == "finetune":
         return ""
     network = find_network(arch)
     if not network.strides and not (kind == "attention" and settings["feature"] == "pooled"):

@@ -181,6 +181,7 @@ def _of_attention(stored: Stored) -> list[Outcome]:
 
 READERS = {
     "linear": _of_classifier,
+    "finetune": _of_classifier,
     "calibration": _of_calibration,
     "knn": _of_votes,
     "fewshot": _of_episodes,

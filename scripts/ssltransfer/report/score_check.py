@@ -23,6 +23,7 @@ COMPONENTS = {
     "linear": ("linear",),
     "knn": ("neighbours", "knn"),
     "fewshot": ("fewshot",),
+    "finetune": ("finetune",),
     "calibration": ("calibration",),
     "label-efficiency": ("label-efficiency",),
     "inversion": ("inversion", "similarity"),
@@ -159,7 +160,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
         "checkpoint.pool": model["pool"],
         "versions.protocol": ".".join(str(network_version(name, model["arch"])) for name in COMPONENTS[kind]),
     }
-    if kind == "linear":
+    if kind in ("linear", "finetune"):
         entries["values.metric"] = [row["metric"]]
     whole = kind in ("fewshot", "inversion", "attention") or (kind == "knn" and row["test"] == 0)
     images = {"test": total_images(row, ("train", "val", "test") if whole else ("test",))}
@@ -167,7 +168,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
         images["train"] = total_images(
-            row, ("train", "val") if kind in ("linear", "knn", "label-efficiency") else ("train",)
+            row, ("train", "val") if kind in ("linear", "finetune", "knn", "label-efficiency") else ("train",)
         )
         entries |= {f"images.{part}": count for part, count in images.items()}
     counted = ("coverage.", "images.")
