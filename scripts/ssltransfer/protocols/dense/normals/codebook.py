@@ -7,9 +7,8 @@ predicted normal is the mean of the code words, weighted by the predicted probab
 import numpy as np
 
 from ssltransfer.errors import InputError
+from ssltransfer.protocols.dense.frames import IGNORE
 
-IGNORE = 255
-"""Label of a pixel whose normal is not known; also in the dataset's own images of labels."""
 MAX_CODES = 200
 SAMPLES = 30_000
 """Number of normals that a codebook is fitted to."""
