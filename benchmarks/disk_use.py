@@ -13,7 +13,8 @@ import numpy as np
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 
-from ssltransfer.config import load_suite, read_yaml  # noqa: E402
+from ssltransfer.config.load import load_suite  # noqa: E402
+from ssltransfer.config.validation import read_yaml  # noqa: E402
 from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402

@@ -23,7 +23,7 @@ import numpy as np
 from sklearn.exceptions import ConvergenceWarning
 from sklearn.linear_model import LogisticRegression
 
-from ssltransfer.config import read_table
+from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import load, parse_dataset_source
 from ssltransfer.datasets.images import DecodedImages
 from ssltransfer.datasets.splits import make_split

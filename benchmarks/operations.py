@@ -21,7 +21,8 @@ from torch.utils.flop_counter import FlopCounterMode
 REPOSITORY = Path(__file__).parents[1]
 sys.path.append(str(REPOSITORY / "scripts"))
 
-from ssltransfer.config import load_suite, read_yaml  # noqa: E402
+from ssltransfer.config.load import load_suite  # noqa: E402
+from ssltransfer.config.validation import read_yaml  # noqa: E402
 from ssltransfer.models.fusion import fuse_conv_bn  # noqa: E402
 from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.attention.mask_grid import MaskGrid  # noqa: E402

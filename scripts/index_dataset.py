@@ -15,6 +15,6 @@ with job(snakemake.log[0]):
         workers=snakemake.threads,
         progress=lambda rows, total: progress(rows, "images", total),
     )
-    if table := snakemake.params.index.get("table"):  # see `table_state` in workflow/rules/common.smk
+    if table := snakemake.params.index.get("table"):  # see `table_state` in workflow/rules/inputs.smk
         write_json(Path(snakemake.output.index).with_name("table.json"), {"table": table})
     write_index(snakemake.output.index, index)

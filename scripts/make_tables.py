@@ -1,6 +1,6 @@
 """Collect the scores of a suite, with published ones where it asks for them, and make its tables."""
 
-from ssltransfer.config import load_suite
+from ssltransfer.config.load import load_suite
 from ssltransfer.files import package_data
 from ssltransfer.jobs import job
 from ssltransfer.report.table_folder import make_tables

@@ -15,7 +15,8 @@ from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
 from ssltransfer.commands.costs import _relative_dense, read_unit_costs
-from ssltransfer.config import Suite, _cross_check_networks
+from ssltransfer.config.suite import Suite
+from ssltransfer.config.task_checks import check_networks
 from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import ANY_SIZE, Backbone
@@ -469,8 +470,8 @@ def test_a_suite_names_task_and_model_that_do_not_fit():
     config["protocols"]["detect"] = complete({"kind": "detection", "backend": "detectron2", "frozen": "none"})
     rows = {name: {"arch": arch, "size": ""} for name, arch in (("good", "resnet50"), ("vit", VIT))}
     with pytest.raises(InputError, match=r"^config: tasks\.detect: model 'vit' \(timm:vit_tiny.*models_of\.detect$"):
-        _cross_check_networks(Suite(config, rows, {}, {}))
-    _cross_check_networks(Suite(config | {"models_of": {"detect": ["good"]}}, rows, {}, {}))
+        check_networks(Suite(config, rows, {}, {}))
+    check_networks(Suite(config | {"models_of": {"detect": ["good"]}}, rows, {}, {}))
 
 
 # Costs

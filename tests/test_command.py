@@ -17,7 +17,7 @@ from ssltransfer.commands.main import main
 from ssltransfer.commands.plan import plan_suite
 from ssltransfer.commands.rows import model_row
 from ssltransfer.commands.suite import read_suite
-from ssltransfer.config import read_table
+from ssltransfer.config.table_file import read_table
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import forward_operations
 from ssltransfer.models.resnet import build_resnet

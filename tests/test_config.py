@@ -6,7 +6,10 @@ import re
 import pytest
 import yaml
 
-from ssltransfer.config import Cell, evaluated_norms, load_suite, read_norms, read_table
+from ssltransfer.config.load import load_suite
+from ssltransfer.config.norms import evaluated_norms, read_norms
+from ssltransfer.config.suite import Cell
+from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import ORIGINAL, parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import parse_transform

@@ -5,7 +5,7 @@ import pytest
 import yaml
 
 from ssltransfer.checkpoints.sources import given_file
-from ssltransfer.config import load_suite
+from ssltransfer.config.load import load_suite
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.models.given_features import read_given_features

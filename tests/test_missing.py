@@ -10,7 +10,9 @@ from pathlib import Path
 import pandas as pd
 import pytest
 
-from ssltransfer.config import Cell, load_suite, read_yaml
+from ssltransfer.config.load import load_suite
+from ssltransfer.config.suite import Cell
+from ssltransfer.config.validation import read_yaml
 from ssltransfer.report.missing import (
     NOT_MEASURED,
     SHOWN_FAILURES,

@@ -9,7 +9,7 @@ import pytest
 import torch
 import yaml
 
-from ssltransfer.config import read_table
+from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets.containers import read_cifar_batch
 from workflow import REPOSITORY, planned, snakemake, succeed
 

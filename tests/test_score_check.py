@@ -8,7 +8,9 @@ import pandas as pd
 import pytest
 from test_profiles import RULES
 
-from ssltransfer.config import Cell, load_suite, read_yaml
+from ssltransfer.config.load import load_suite
+from ssltransfer.config.suite import Cell
+from ssltransfer.config.validation import read_yaml
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
 from ssltransfer.report.score_check import COMPONENTS, TRAINED, check_scores, expected_entries

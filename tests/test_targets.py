@@ -4,7 +4,8 @@ from dataclasses import replace
 
 import pytest
 
-from ssltransfer.config import load_suite, read_yaml
+from ssltransfer.config.load import load_suite
+from ssltransfer.config.validation import read_yaml
 from ssltransfer.targets import target_problem
 from workflow import REPOSITORY, snakemake, workspace
 

@@ -18,7 +18,9 @@ import numpy as np
 from threadpoolctl import threadpool_limits
 
 from ssltransfer.array_backend import NUMPY, Arrays
-from ssltransfer.config import BOTH_NORMS, METRICS_OF_TASK, evaluated_norms, read_blocks, read_norms
+from ssltransfer.config.blocks import read_blocks
+from ssltransfer.config.dataset_rows import METRICS_OF_TASK
+from ssltransfer.config.norms import BOTH_NORMS, evaluated_norms, read_norms
 from ssltransfer.datasets import DOWNLOAD_FOLDER, READ_KINDS, Source, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import DecodedImages

@@ -1,10 +1,11 @@
-"""Targets of the command line: what is wrong with the name of a file that no rule can make."""
+"""Words of the command line: what is wrong with a target that no rule can make, and with an option given twice."""
 
 import re
-from collections.abc import Collection
+from collections.abc import Collection, Sequence
 from difflib import get_close_matches
 
-from ssltransfer.config import PUBLISHED, Suite
+from ssltransfer.config.load import PUBLISHED
+from ssltransfer.config.suite import Suite
 
 IDS = {
     **dict.fromkeys(("scores", "per-image", "pictures", "curves", "predictions"), ("protocol", "model", "dataset")),
@@ -45,3 +46,9 @@ def _unknown(what: str, name: str, known: Collection[str], suite: Suite) -> str:
     return f"suite {suite.name!r} has no {what} {name!r}; " + (
         f"is it {near[0]!r}?" if near else f"known are {', '.join(known)}"
     )
+
+
+def repeated_option(words: Sequence[str], *options: str) -> str | None:
+    """Return the first of some options that a command line gives more than once; None if it gives none so."""
+    given = [word.partition("=")[0] for word in words]
+    return next((option for option in options if given.count(option) > 1), None)

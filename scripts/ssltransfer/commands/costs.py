@@ -12,7 +12,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ssltransfer.config import Cell, Suite, side_of
+from ssltransfer.config.suite import Cell, Suite, side_of
 from ssltransfer.files import package_data
 from ssltransfer.models.architecture import forward_operations, is_resnet, parse_architecture
 from ssltransfer.models.model_row import row_width

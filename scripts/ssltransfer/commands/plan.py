@@ -13,7 +13,7 @@ from pathlib import Path
 from ssltransfer.checkpoints.sources import given_file, local_files
 from ssltransfer.commands.costs import GPU_RATE, MACHINE, Cost, estimate_costs
 from ssltransfer.commands.suite import ChosenSuite
-from ssltransfer.config import Cell, Suite
+from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import location, parse_dataset_source, parse_members
 from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
 from ssltransfer.models.user_code import code_file

@@ -3,7 +3,8 @@
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssltransfer.config import METRICS_OF_TASK, check_dataset_table, check_model_table
+from ssltransfer.config.dataset_rows import METRICS_OF_TASK, check_dataset_table
+from ssltransfer.config.model_rows import check_model_table
 from ssltransfer.datasets import READ_KINDS, Source, location, parse_dataset_source
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write

@@ -8,7 +8,9 @@ from pathlib import Path
 
 import yaml
 
-from ssltransfer.config import Suite, load_suite, read_yaml
+from ssltransfer.config.load import load_suite
+from ssltransfer.config.suite import Suite
+from ssltransfer.config.validation import read_yaml
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.settings import parse_yaml

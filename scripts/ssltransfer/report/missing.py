@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
-from ssltransfer.config import Cell, Suite
+from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.files import read_json, write_json
 from ssltransfer.report.provenance import COST, named_datasets

@@ -12,7 +12,7 @@ from collections.abc import Iterable, Iterator
 from datetime import UTC, datetime
 from pathlib import Path
 
-from ssltransfer.config import read_table
+from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import Source, parse_dataset_source, parse_members
 from ssltransfer.files import file_hash, package_data, read_json, write_json
 from ssltransfer.jobs import GPU_UNUSED, package_versions

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from ssltransfer.checkpoints.sources import FEATURES, parse_checkpoint_source
-from ssltransfer.config import Cell, Suite
+from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.files import read_json, write_json
 from ssltransfer.results.marks import total_images
 from ssltransfer.settings import defaults

@@ -12,7 +12,7 @@ from ssltransfer.analysis.label_curves import collect_curves
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.published import LABELS, VERSIONS, merge_models, published_scores
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
-from ssltransfer.config import Suite
+from ssltransfer.config.suite import Suite
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.report.label_tables import label_tables

@@ -1,0 +1,243 @@
+"""Checks of a suite's tasks: against the datasets, the models and the settings blocks that they name."""
+
+from pathlib import Path
+
+from ssltransfer import datasets as dataset_sources
+from ssltransfer.config.norms import BOTH_NORMS
+from ssltransfer.config.suite import Suite, side_of
+from ssltransfer.errors import InputError
+from ssltransfer.models.model_row import check_size
+from ssltransfer.models.protocol_fit import misfit
+
+REQUIREMENTS = {
+    "linear": (("single-label", "multi-label"), ("train", "test")),
+    "knn": (("single-label", "multi-label"), ("train",)),
+    "fewshot": (("single-label",), ()),
+    "calibration": (("single-label",), ("train", "test")),
+    "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
+    "inversion": (("images",), ()),
+    "attention": (("images",), ()),
+    "normals": (("normals",), ("train", "test")),
+    "detection": (("detection",), ("train", "test")),
+}
+"""Kind of protocol -> tasks of its datasets, and the parts that they must have."""
+
+
+EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
+"""Source -> kinds that its datasets serve besides those of their task."""
+
+
+FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
+"""Kinds of protocols that need the features of a model alone."""
+
+
+REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
+"""Source whose index has one image in several rows -> the source of the same images without repeats."""
+
+
+def check_tasks(suite: Suite) -> None:
+    """Require settings blocks and datasets that fit each other in every task; InputError otherwise."""
+    for protocol, names in suite.config["tasks"].items():
+        if protocol not in suite.config["protocols"]:
+            known = ", ".join(suite.config["protocols"])
+            raise InputError(f"config: tasks.{protocol} has no settings block in protocols; known are {known}")
+        for name in names:
+            if name not in suite.datasets:
+                known = ", ".join(suite.datasets)
+                raise InputError(f"config: tasks.{protocol} names dataset {name!r}; known are {known}")
+            row, kind = suite.datasets[name], suite.kind(protocol)
+            tasks, parts = REQUIREMENTS[kind]
+            if row["task"] not in tasks and kind not in EXTRA_PROTOCOLS.get(row["source"], ()):
+                others = [f"source {source}" for source, kinds in EXTRA_PROTOCOLS.items() if kind in kinds]
+                raise InputError(
+                    f"config: tasks.{protocol}: {name!r} is {row['task']}; {kind} needs a dataset of task "
+                    f"{' or '.join([*tasks, *others])}"
+                )
+            for part in parts:
+                if row[part] == 0 or _lacks_part(row, part, suite.config["data_root"]):
+                    raise InputError(f"config: tasks.{protocol}: {name!r} has no {part} part; {kind} needs one")
+            if kind in PROTOCOL_CHECKS:
+                PROTOCOL_CHECKS[kind](suite, protocol, row)
+
+
+def _lacks_part(row: dict, part: str, data_root: str) -> bool:
+    """Whether a folder that the row does not count has no such part; the index tells of folders that are not there."""
+    source = dataset_sources.parse_dataset_source(row["source"])
+    folder = dataset_sources.location(source, data_root)
+    if row[part] is not None or source.kind != "folder" or not folder.is_dir():
+        return False
+    return part not in dataset_sources.find_parts(folder)
+
+
+def check_models_of(suite: Suite) -> None:
+    """Require tasks and models of the suite under `models_of`; InputError otherwise."""
+    for protocol, models in suite.config["models_of"].items():
+        if protocol not in suite.config["tasks"]:
+            tasks = ", ".join(suite.config["tasks"])
+            raise InputError(f"config: models_of.{protocol} is not among the tasks; these are {tasks}")
+        for model in models:
+            if model not in suite.models:
+                raise InputError(
+                    f"config: models_of.{protocol} names model {model!r}; models of suite {suite.name!r} are "
+                    f"{', '.join(suite.models)}"
+                )
+
+
+def check_networks(suite: Suite) -> None:
+    """Require networks that fit the protocols they are evaluated with."""
+    for protocol in suite.config["tasks"]:
+        for model in suite.config["models_of"].get(protocol, suite.models):
+            arch = suite.models[model]["arch"]
+            if reason := misfit(arch, suite.kind(protocol), suite.settings(protocol, model)):
+                raise InputError(
+                    f"config: tasks.{protocol}: model {model!r} ({arch}): {reason}, or name the other models in "
+                    f"models_of.{protocol}"
+                )
+
+
+def check_given_features(row: dict, config: dict) -> None:
+    """Require that a model without a network is evaluated by protocols of features alone, of which there is one set."""
+    if row["arch"] != "none" or config["suite"] not in row["suites"]:
+        return
+    suite = Suite(config, {row["model"]: row}, {}, {})
+    for protocol in config["tasks"]:
+        kind, settings = suite.kind(protocol), suite.settings(protocol)
+        if row["model"] not in config["models_of"].get(protocol, suite.models):
+            continue
+        if kind not in FROZEN_KINDS:
+            reason = f"and {kind} needs a network"
+        elif settings.get("normalisation") in BOTH_NORMS:
+            reason = f"and normalisation {settings['normalisation']} needs those of two inputs"
+        else:
+            continue
+        raise InputError(
+            f"config: tasks.{protocol}: of model {row['model']!r} only features are given (arch none), {reason}; list "
+            f"the other models under models_of.{protocol}"
+        )
+
+
+def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
+    """Check the source accuracy of a model of the suite, which may be the score of one of the suite's tasks."""
+    kind, _, dataset = row["source_accuracy"].partition(":")
+    if kind not in ("", "measured") and not 1 <= float(kind) < 100:
+        raise InputError(
+            f"{path}, row {row['model']!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
+            "measured:DATASET, or nothing"
+        )
+    blocks = config["protocols"]
+    linear = {d for name, ds in config["tasks"].items() for d in ds if blocks.get(name, {}).get("kind") == "linear"}
+    if kind == "measured" and config["suite"] in row["suites"] and dataset not in linear:
+        raise InputError(
+            f"{path}, row {row['model']!r}: source_accuracy is measured:{dataset}, but suite {config['suite']!r} has "
+            f"no linear task on {dataset!r}"
+        )
+
+
+def check_sizes(row: dict, config: dict, path: Path) -> None:
+    """Require that a model of the suite takes images of the side of every protocol that resizes them to one."""
+    if config["suite"] not in row["suites"]:
+        return
+    suite = Suite(config, {row["model"]: row}, {}, {})
+    for protocol in config["tasks"]:
+        transform = suite.settings(protocol, row["model"]).get("transform")
+        if transform and row["model"] in config["models_of"].get(protocol, [row["model"]]):
+            try:
+                check_size(row, side_of(transform))
+            except InputError as error:
+                where = f"{path}, row {row['model']!r}, protocol {protocol!r}"
+                raise InputError(f"{where}: {error} into the cell") from None
+
+
+def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
+    of = suite.settings(protocol)["of"]
+    if suite.config["protocols"].get(of, {}).get("kind") not in ("linear", "knn"):
+        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear or knn protocol of this suite")
+
+
+def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:
+    of, where = suite.settings(protocol)["of"], f"config: protocols.{protocol}.of"
+    block = suite.config["protocols"].get(of, {})
+    if block.get("kind") != "linear" or block["normalisation"] != "per-model" or block["solver"] != "converged":
+        raise InputError(
+            f"{where}: {of!r} is not a linear protocol of this suite with normalisation: per-model and "
+            "solver: converged; name one, such as linear"
+        )
+
+
+def _check_knn(suite: Suite, protocol: str, row: dict) -> None:
+    if suite.settings(protocol)["selection"] == "validation" and row["test"] == 0:
+        raise InputError(
+            f"config: protocols.{protocol}.selection: {row['dataset']!r} has no test part, so that its images would be "
+            "both selected and tested on; write none"
+        )
+
+
+def _check_attention(suite: Suite, protocol: str, row: dict) -> None:
+    stride, mask = (suite.settings(protocol)[key] for key in ("stride", "mask"))
+    if stride > mask:
+        raise InputError(f"config: protocols.{protocol}.stride: found {stride}, expected at most the mask {mask}")
+
+
+def _check_inversion(suite: Suite, protocol: str, row: dict) -> None:
+    settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
+    channels, kernels = settings["network"]["channels"], settings["network"]["kernels"]
+    canvas, factor = settings["canvas"], 2 ** len(channels)
+    size = int(settings["transform"].removeprefix("resize"))
+    if len(kernels) != len(channels) or any(kernel % 2 == 0 for kernel in kernels):
+        raise InputError(
+            f"{where}.network.kernels: found {kernels}, expected an odd size for each of the {len(channels)} channels"
+        )
+    if canvas % factor or canvas == factor or canvas < size:
+        raise InputError(
+            f"{where}.canvas: found {canvas}, expected a multiple of {factor} (halved at every scale) above {factor}, "
+            f"and no less than the image's {size}"
+        )
+
+
+def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
+    original, generated = row["source"].startswith("original:nyuv2"), row["source"] == "generated:shapes"
+    if not original and not generated:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} has no surface normals; write a dataset with source "
+            "original:nyuv2, original:nyuv2/labelled or generated:shapes"
+        )
+    if not row["source"] == "original:nyuv2" and suite.settings(protocol)["targets"] != "kmeans":
+        raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")
+
+
+def _check_detection(suite: Suite, protocol: str, row: dict) -> None:
+    schedule, where = suite.settings(protocol)["schedule"], f"config: protocols.{protocol}.schedule"
+    steps, milestones, warmup = (schedule[key] for key in ("steps", "milestones", "warmup"))
+    if milestones != sorted(set(milestones)) or max(milestones, default=0) >= steps:
+        raise InputError(
+            f"{where}: milestones (as written, or the default) are {milestones}; write rising steps below {steps}"
+        )
+    if warmup >= steps:
+        raise InputError(f"{where}: warmup (as written, or the default) is {warmup}; write less than the {steps} steps")
+
+
+def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
+    if row["source"] in REPEATED_IMAGES:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} lists images several times ({row['source']} draws with "
+            "replacement), so that one image would be both support and query; write a dataset without repeats, such "
+            f"as {REPEATED_IMAGES[row['source']]}"
+        )
+    ways = suite.settings(protocol)["ways"]
+    if row["classes"] is not None and row["classes"] < ways:
+        raise InputError(
+            f"config: tasks.{protocol}: {row['dataset']!r} has {row['classes']} classes, an episode needs {ways}; name "
+            f"a settings block with at most as many ways, such as {{kind: fewshot, ways: {row['classes']}}}"
+        )
+
+
+PROTOCOL_CHECKS = {
+    "fewshot": _check_fewshot,
+    "knn": _check_knn,
+    "label-efficiency": _check_label_efficiency,
+    "detection": _check_detection,
+    "calibration": _check_calibration,
+    "inversion": _check_inversion,
+    "attention": _check_attention,
+    "normals": _check_normals,
+}

@@ -1,0 +1,89 @@
+"""Reading YAML files, and checking them against a schema with one line that says what to write instead."""
+
+from pathlib import Path
+from typing import Any
+
+import yaml
+from jsonschema import Draft202012Validator
+from jsonschema.exceptions import ValidationError, best_match
+
+from ssltransfer.errors import InputError
+from ssltransfer.settings import parse_yaml
+
+TYPES = {
+    "array": "a list",
+    "object": "a block of keys",
+    "integer": "a whole number",
+    "number": "a number",
+    "string": "text",
+    "boolean": "true or false",
+}
+
+
+def read_yaml(path: Path) -> Any:
+    """Read a YAML file; InputError if it is missing or malformed."""
+    try:
+        return parse_yaml(path.read_text(encoding="utf-8"))
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except yaml.YAMLError as error:
+        raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def check_schema(instance: object, schema: dict, where: str) -> None:
+    """Check an instance against a JSON schema; InputError with the place and what to write instead."""
+    errors = list(Draft202012Validator(schema).iter_errors(instance))
+    if errors:
+        raise InputError(f"{where}: {_explain(best_match(errors))}")
+
+
+def with_booleans(config: dict, schema: dict) -> dict:
+    """Take ``--config key=true`` as a boolean; Snakemake hands on text unless it is written True or False."""
+    words = {"true": True, "false": False}
+    kinds = {key: spec.get("type") for key, spec in schema["properties"].items()}
+    return config | {
+        key: words[value] for key, value in config.items() if kinds.get(key) == "boolean" and str(value) in words
+    }
+
+
+def _explain(error: ValidationError) -> str:
+    """One line: the key, what was found, what to write instead."""
+    key = ".".join(map(str, error.absolute_path)) or "top level"
+    # What the parts of an error are depends on the rule that was broken.
+    rule = str(error.validator)
+    value: Any = error.validator_value
+    found: Any = error.instance
+    schema: Any = error.schema
+    if rule == "additionalProperties":
+        known = schema.get("properties", {})
+        unknown = next(name for name in found if name not in known)
+        below = [name for name, spec in known.items() if unknown in spec.get("properties", {})]
+        place = f" ({unknown!r} belongs below {below[0]!r})" if below else ""
+        return f"{key}: unknown key {unknown!r}{place}; known are {', '.join(known)}"
+    if rule == "required":
+        missing = [name for name in value if name not in found]
+        return f"{key}: key {missing[0]!r} is missing"
+    hint = schema.get("description", "")
+    expected = {
+        "enum": lambda: "one of " + ", ".join(map(repr, value)),
+        "type": lambda: TYPES.get(value, value) + _reason(found, value),
+        "pattern": lambda: f"text like {value}",
+        "minimum": lambda: f"at least {value}",
+        "exclusiveMinimum": lambda: f"more than {value}",
+        "exclusiveMaximum": lambda: f"less than {value}",
+        "minItems": lambda: f"at least {value} item{'s' * (value > 1)}",
+        "minLength": lambda: "some text",
+    }.get(rule, lambda: f"{rule} {value}")()
+    return f"{key}: found {found!r}, expected {expected}" + (f" ({hint})" if hint else "")
+
+
+def _reason(found: object, kind: str) -> str:
+    """Hint for a number that YAML parsed as text (1e-1), and for a path that it parsed as nothing (~)."""
+    if found is None and kind == "string":
+        return " (YAML reads a bare ~ as nothing; write '~' in quotes)"
+    if kind not in ("number", "integer") or not isinstance(found, str):
+        return ""
+    try:
+        return f" (YAML reads it as text; write {float(found)})"
+    except ValueError:
+        return ""

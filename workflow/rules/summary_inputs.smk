@@ -1,0 +1,111 @@
+# Needs: common.smk.
+# Makes: input and parameter functions of summary.smk.
+from snakemake.io import IOFile
+
+from ssltransfer.files import read_json
+from ssltransfer.report.missing import missing_scores, write_missing
+from ssltransfer.report.score_check import list_differences
+from ssltransfer.results.outcome_header import list_missing
+
+
+def score_file(cell):
+    return f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
+
+
+def shown_cell(cell):
+    """The cell, or the one whose score is shown instead; with `available` None if there is no score."""
+    other = SUITE.shown_instead(cell)
+    if Path(score_file(cell)).exists():
+        return cell
+    if other and Path(score_file(other)).exists():
+        return other
+    return None if SUITE.config["available"] else cell
+
+
+def shown_cells():
+    return [shown for shown in map(shown_cell, SUITE.cells()) if shown]
+
+
+def made_files(paths):
+    """Files that belong to the scores of a suite; with `available` those that exist."""
+    return [path for path in paths if Path(path).exists() or not SUITE.config["available"]]
+
+
+def suite_scores(wildcards):
+    """All score files of the suite."""
+    return [score_file(cell) for cell in shown_cells()]
+
+
+def unrecorded_differences(wildcards):
+    """A list of the scores that Snakemake has no record of (copied here) and that differ from the suite, if any do.
+
+    Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of. The
+    list has a folder of its own, because Snakemake may have looked into the folders of its outputs before.
+    """
+    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
+    listed = f"results/differing/{wildcards.suite}.json"
+    return [listed] if list_differences(listed, unrecorded, SUITE) else []
+
+
+def missing_list(wildcards):
+    """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
+    cells = [*(cell for cell in SUITE.cells() if not shown_cell(cell)), *SUITE.left_out]
+    missing = missing_scores(SUITE, cells, command_options()) if cells else []
+    if missing:
+        write_missing(MISSING, missing)
+    if SUITE.config["available"] and workflow.is_main_process:
+        LAST_LINES["missing"] = missing
+    return [MISSING] if missing else []
+
+
+def command_options():
+    """The options that name this suite on the command line."""
+    files = [os.path.relpath(path) for path in workflow.overwrite_configfiles]
+    settings = [f"{key}={value}" for key, value in workflow.config_settings.config.items() if key != "available"]
+    return shlex.join((["--configfile", *files] if files else []) + (["--config", *settings] if settings else []))
+
+
+def derived_outcomes(wildcards):
+    """A list of the scores whose outcomes were derived from what their jobs stored, if any were or have to be.
+
+    Nothing asks for the outcomes themselves, so that scores which were measured without them are not measured again.
+    Once it exists the list stays an input of the summary, which therefore is not made again for its absence.
+    """
+    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    derived = f"results/outcomes/{wildcards.suite}.json"
+    return [derived] if list_missing(missing_outcomes(wildcards), scores, derived) or Path(derived).is_file() else []
+
+
+def missing_outcomes(wildcards):
+    return f"results/missing-outcomes/{wildcards.suite}.json"
+
+
+def scores_without_outcomes(wildcards):
+    """The listed scores that are still part of the suite."""
+    scores = set(suite_scores(wildcards))
+    listed = Path(missing_outcomes(wildcards))
+    return [path for path in read_json(listed)["scores"] if path in scores] if listed.is_file() else []
+
+
+def suite_pictures(wildcards):
+    """The pictures that jobs of the suite made of their results."""
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_PICTURES]
+    paths = [f"results/pictures/{c.protocol}/{c.model}/{c.dataset}.npz" for c in cells]
+    return made_files(paths) if wildcards.suite == SUITE.name else []
+
+
+def suite_curves(wildcards):
+    """The training losses of the suite's jobs."""
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
+    paths = [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells]
+    return made_files(paths) if wildcards.suite == SUITE.name else []
+
+
+def protocol_kinds(wildcards):
+    """Protocol -> kind; the suites of published numbers have no protocols of their own."""
+    return {c.protocol: SUITE.kind(c.protocol) for c in shown_cells()} if wildcards.suite == SUITE.name else {}
+
+
+def published_version(wildcards):
+    return wildcards.suite.removeprefix("published-")
