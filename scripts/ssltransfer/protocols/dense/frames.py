@@ -5,20 +5,15 @@ Its output has one cell for every `stride` pixels of what it sees.
 """
 
 from collections.abc import Callable
-from pathlib import Path
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 from torch.nn import functional
 
-from ssltransfer.datasets.images import FORMATS
+from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
 from ssltransfer.models.input_norm import normalise
-
-IGNORE = 255
-"""Label of a pixel or cell that neither trains nor counts."""
 
 
 def resized(width: int, height: int, shorter: int, longest: int) -> tuple[int, int]:
@@ -62,19 +57,6 @@ def label_cells(
     rows, columns = (cells(*sides, stride) for sides in zip((height, width), values.shape, strict=False))
     labels = label(values[np.ix_(rows, columns)])
     return np.where((rows[:, None] < 0) | (columns < 0), IGNORE, labels)
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """Read an image of labels, 8 bit and of one channel; InputError if it is something else."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.mode not in ("L", "P"):
-                raise ValueError(f"mode {image.mode}, expected one channel of 8 bit")
-            return np.array(image)
-    except FileNotFoundError:
-        raise InputError(f"labels {path} are missing") from None
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"labels {path} cannot be read: {error}") from None
 
 
 def check_size(where: str, mask: np.ndarray, image: str, size_of_image: tuple[int, int]) -> None:

@@ -5,7 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssltransfer.protocols.dense.frames import IGNORE
+from ssltransfer.datasets.masks import IGNORE
 
 BINS = (1, 2, 3, 6)
 """Bins of pyramid pooling on each side."""

@@ -6,8 +6,8 @@ predicted normal is the mean of the code words, weighted by the predicted probab
 
 import numpy as np
 
+from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.dense.frames import IGNORE
 
 MAX_CODES = 200
 SAMPLES = 30_000

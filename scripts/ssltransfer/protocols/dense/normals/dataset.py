@@ -11,9 +11,10 @@ from torch import Tensor
 
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import read_image
+from ssltransfer.datasets.masks import read_labels
 from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.dense.frames import label_cells, read_labels, resized
+from ssltransfer.protocols.dense.frames import label_cells, resized
 from ssltransfer.protocols.dense.normals.codebook import check_labels
 from ssltransfer.protocols.dense.normals.ground_truth import label_normals, make_codebook, open_normals
 from ssltransfer.protocols.dense.normals.network import STRIDE

@@ -11,10 +11,8 @@ from torch import Tensor
 
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import read_image
-from ssltransfer.datasets.segmentation_classes import mask_references, segmentation_classes
-from ssltransfer.errors import InputError
-from ssltransfer.protocols.dense.frames import IGNORE, check_size, label_cells, resized
-from ssltransfer.protocols.dense.segmentation.masks import MAX_CLASSES, read_mask
+from ssltransfer.datasets.masks import IGNORE, mask_references, read_mask, segmentation_classes
+from ssltransfer.protocols.dense.frames import check_size, label_cells, resized
 from ssltransfer.protocols.dense.segmentation.settings import Augmentation
 
 CROP_TRIES = 10
@@ -165,16 +163,9 @@ def open_dataset(source: Dataset, masks: str | Path | None, longest: int) -> Seg
     masks : path or None
         Array of the masks of a generated dataset.
     longest : int
-
-    Raises
-    ------
-    InputError
-        If there are more than `MAX_CLASSES` classes.
     """
     index = source.index
     classes = segmentation_classes(source.source, index.classes)
-    if len(classes) > MAX_CLASSES:
-        raise InputError(f"{source.root}: {len(classes)} classes found, expected at most {MAX_CLASSES}")
     references, unlabelled = mask_references(index, masks)
     root = Path(masks).parent if masks else source.root
     sizes = index.extra.get("size")

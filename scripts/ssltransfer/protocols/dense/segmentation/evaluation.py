@@ -9,9 +9,9 @@ from PIL import Image
 
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import Index, short_name
+from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.files import atomic_write
 from ssltransfer.models.norm_table import norm_name
-from ssltransfer.protocols.dense.frames import IGNORE
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.metrics import (
     ClassCounts,

@@ -7,9 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
-from ssltransfer.protocols.dense.frames import IGNORE
 from ssltransfer.row_file import load_arrays
 
 COUNTS = ("intersection", "predicted", "truth")

@@ -3,7 +3,7 @@
 import numpy as np
 from PIL import Image
 
-from ssltransfer.protocols.dense.frames import IGNORE
+from ssltransfer.datasets.masks import IGNORE
 
 UNLABELLED = (128, 128, 128)
 WRONG, RIGHT = (203, 24, 29), (222, 235, 247)
