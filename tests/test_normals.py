@@ -24,10 +24,11 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.datasets import nyuv2
 from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.masks import read_labels
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense import frames
-from ssltransfer.protocols.dense.frames import collate, network_input, read_labels, resized
+from ssltransfer.protocols.dense.frames import collate, network_input, resized
 from ssltransfer.protocols.dense.heads import PyramidPooling, cell_loss, parameter_groups
 from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles

@@ -67,7 +67,10 @@ def load_pictures(path: str | Path) -> Pictures:
         reference = {str(title): file[f"reference_{i}"] for i, title in enumerate(file["reference_titles"])}
         panels = {str(title): file[f"panel_{i}"] for i, title in enumerate(file["panel_titles"])}
         names, colours = file.get("legend_names", ()), file.get("legend_colours", ())
-        legend = {str(name): tuple(map(int, colour)) for name, colour in zip(names, colours, strict=True)}
+        legend = {
+            str(name): (int(red), int(green), int(blue))
+            for name, (red, green, blue) in zip(names, colours, strict=True)
+        }
         return Pictures([str(name) for name in file["columns"]], reference, panels, str(file["caption"]), legend)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} holds no pictures of this workflow ({error}); delete it") from None
