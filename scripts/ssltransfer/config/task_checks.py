@@ -22,16 +22,10 @@ REQUIREMENTS = {
     "detection": (("detection",), ("train", "test")),
 }
 """Kind of protocol -> tasks of its datasets, and the parts that they must have."""
-
-
 EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals", "segmentation")}
 """Source -> kinds that its datasets serve besides those of their task."""
-
-
 FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
 """Kinds of protocols that need the features of a model alone."""
-
-
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
 """Source whose index has one image in several rows -> the source of the same images without repeats."""
 
@@ -109,6 +103,8 @@ def check_given_features(row: dict, config: dict) -> None:
             reason = f"and {kind} needs a network"
         elif settings.get("normalisation") in BOTH_NORMS:
             reason = f"and normalisation {settings['normalisation']} needs those of two inputs"
+        elif settings.get("precision", "float32") != "float32":
+            reason = f"and precision {settings['precision']} needs a network"
         else:
             continue
         raise InputError(
