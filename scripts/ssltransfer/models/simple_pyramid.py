@@ -1,12 +1,13 @@
 """Maps of four sizes from the one map of a plain transformer: the first layers of ViTDet's simple feature pyramid."""
 
-from functools import partial
-
 from torch import nn
-from torchvision.models.convnext import LayerNorm2d
 
-layer_norm = partial(LayerNorm2d, eps=1e-6)
-"""Layer norm over the channels of a map."""
+
+def layer_norm(channels: int) -> nn.Module:
+    """Return a layer norm over the channels of a map."""
+    from torchvision.models.convnext import LayerNorm2d  # seconds of import that other networks do not need
+
+    return LayerNorm2d(channels, eps=1e-6)
 
 
 def scale_layers(channels: int) -> list[tuple[int, list[nn.Module]]]:

@@ -29,7 +29,7 @@ from ssltransfer.protocols.dense.segmentation.pictures import (
     error_colours,
     square,
 )
-from ssltransfer.protocols.dense.segmentation.prediction import Predictor
+from ssltransfer.protocols.dense.segmentation.prediction import Predictor, alike
 from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent, training_schedule
@@ -55,9 +55,9 @@ def count_classes(
         Wraps (rows, number of rows).
     """
     counts = ClassCounts(len(predictor.dataset.classes))
-    for row in progress(rows, len(rows)):
-        image, truth = predictor.dataset.read(row)
-        counts.add(predictor.predict(image), truth)
+    for images, masks in alike(progress(rows, len(rows)), predictor.dataset.read):
+        for predicted, truth in zip(predictor.predict(images), masks, strict=True):
+            counts.add(predicted, truth)
     return counts.table
 
 
@@ -212,7 +212,7 @@ def draw_predictions(predictor: Predictor, rows: np.ndarray, count: int = 8, sid
     pixels = np.zeros(IGNORE + 1, np.int64)
     for row in some:
         image, truth = dataset.read(row)
-        predicted = predictor.predict(image)
+        (predicted,) = predictor.predict([image])
         pixels += np.bincount(truth.ravel(), minlength=IGNORE + 1)
         panels["Image"].append(square(image, side, Image.Resampling.BICUBIC))
         for title, drawn in (
