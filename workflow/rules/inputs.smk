@@ -294,3 +294,15 @@ def normals_input(wildcards):
     if source_of(wildcards).kind == "generated":
         files["originals"] = f"{folder}/originals.npy"
     return files
+
+
+# segmentation.smk
+
+
+def segmentation_input(wildcards):
+    """Index, and masks and images of a generated dataset (others are read where they lie)."""
+    folder = f"results/datasets/{wildcards.dataset}"
+    files = {"index": f"{folder}/index.parquet"}
+    if source_of(wildcards).kind == "generated":
+        files |= {"masks": f"{folder}/masks.npy", "originals": f"{folder}/originals.npy"}
+    return files

@@ -29,6 +29,7 @@ COMPONENTS = {
     "inversion": ("inversion", "similarity"),
     "attention": ("attention",),
     "normals": ("normals-network", "normals"),
+    "segmentation": ("segmentation-network", "segmentation"),
     "detection": ("detector", "detection"),
 }
 """Kind of a settings block -> the components whose versions its scores carry, training first."""
@@ -36,6 +37,7 @@ TRAINED = {
     "knn": "results/neighbours/{model}/{dataset}/{features}.{similarity}{number}.npz",
     "inversion": "results/inverted/{protocol}/{model}/{dataset}.npz",
     "normals": "results/trained/{protocol}/{model}/{dataset}.safetensors",
+    "segmentation": "results/trained/{protocol}/{model}/{dataset}.safetensors",
     "detection": "results/trained/{protocol}/{model}/{dataset}.safetensors",
 }
 """Kind of a settings block -> the file that the job before the evaluation leaves, where one trains or searches."""
