@@ -195,6 +195,24 @@ def neighbour_file(wildcards):
     return f"results/neighbours/{'/'.join(features.parts[-3:-1])}/{features.stem}.{similarity}{count}.npz"
 
 
+# estimators.smk
+
+
+def compared_features(wildcards):
+    """Model -> the features that it is compared by."""
+    cells = [c for c in SUITE.cells() if (c.protocol, c.dataset) == (wildcards.protocol, wildcards.dataset)]
+    return {cell.model: SUITE.feature_files(cell)[0] for cell in cells}
+
+
+def features_to_compare(wildcards):
+    """Features that exist, or that this run makes for a score; those of an old score may have been deleted."""
+    return [
+        path
+        for model, path in compared_features(wildcards).items()
+        if Path(path).exists() or not Path(score_file(Cell(wildcards.protocol, model, wildcards.dataset))).exists()
+    ]
+
+
 # label_efficiency.smk
 
 

@@ -1,5 +1,7 @@
 # Needs: common.smk.
 # Makes: input and parameter functions of summary.smk.
+from collections import Counter
+
 from snakemake.io import IOFile
 
 from ssltransfer.files import read_json
@@ -34,6 +36,14 @@ def made_files(paths):
 def suite_scores(wildcards):
     """All score files of the suite."""
     return [score_file(cell) for cell in shown_cells()]
+
+
+def suite_similarity(wildcards):
+    """Similarities of the models, for each dataset of a protocol of estimators that compares two models or more."""
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) == "estimators"]
+    counts = Counter((cell.dataset, cell.protocol) for cell in cells)
+    names = [name for name, models in counts.items() if models > 1]
+    return made_files(f"results/similarity/{dataset}/{protocol}.{SUITE.name}.json" for dataset, protocol in names)
 
 
 def unrecorded_differences(wildcards):

@@ -15,6 +15,7 @@ REQUIREMENTS = {
     "fewshot": (("single-label",), ()),
     "calibration": (("single-label",), ("train", "test")),
     "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
+    "estimators": (("single-label", "multi-label"), ("train",)),
     "inversion": (("images",), ()),
     "attention": (("images",), ()),
     "normals": (("normals",), ("train", "test")),
@@ -27,7 +28,7 @@ EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
 """Source -> kinds that its datasets serve besides those of their task."""
 
 
-FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
+FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency", "estimators")
 """Kinds of protocols that need the features of a model alone."""
 
 

@@ -25,6 +25,7 @@ COMPONENTS = {
     "fewshot": ("fewshot",),
     "calibration": ("calibration",),
     "label-efficiency": ("label-efficiency",),
+    "estimators": ("estimators",),
     "inversion": ("inversion", "similarity"),
     "attention": ("attention",),
     "normals": ("normals-network", "normals"),
