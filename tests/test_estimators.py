@@ -409,7 +409,7 @@ def test_a_measurement_has_every_estimator_of_the_training_images_alone():
         *("h-score", "h-score-shrunk", "log-me", "knn-loo", "ncm", "cdnv", "cdnv-median", "gbc", "trans-rate"),
         *("rank-me", "effective-rank", "stable-rank", "alpha-req", "two-nn", "mle-dimension", "uniformity"),
     } - ({"cdnv"} if "cdnv" not in values else set())
-    assert found.details["images"]["train"] == 150 == found.coverage["images"]["used"]
+    assert found.details["images"] == 150 == found.coverage["images"]["used"]
     assert values["knn-loo"] > 60 and values["ncm"] > 60
     assert all(outcome.note.startswith("no interval") for outcome in found.outcomes)
 

@@ -18,6 +18,7 @@ from workflow import REPOSITORY, command, numbers, planned, snakemake, succeed, 
 pytestmark = pytest.mark.slow
 
 SUMMARY = {(rule, ""): 1 for rule in ("make_tables", "plot_figures", "write_provenance", "write_report", "all")}
+COMPARISON = {("compare_representations", ""): 1}
 
 
 @pytest.fixture
@@ -111,10 +112,11 @@ def test_a_new_model_plans_its_jobs_and_the_summary(copy):
         "find_neighbours": 1,
         "evaluate_knn": 1,
         "evaluate_label_efficiency": 1,
+        "evaluate_estimators": 1,
         "evaluate_fewshot": 1,
         "evaluate_calibration": 1,
     }
-    assert planned(copy) == {(rule, "new"): count for rule, count in own.items()} | SUMMARY
+    assert planned(copy) == {(rule, "new"): count for rule, count in own.items()} | COMPARISON | SUMMARY
 
 
 def test_a_changed_setting_plans_its_protocol_and_the_summary(copy):

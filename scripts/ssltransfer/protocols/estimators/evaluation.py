@@ -100,7 +100,7 @@ def measure_estimators(
         checkpoint=features.checkpoint,
         preprocessing=describe_input(settings.transform, "per-model", [norm], norm),
         details={
-            "images": {"train": len(rows), "val": 0, "test": 0},
+            "images": len(rows),
             "width": width,
             "classes": moments.classes,
             "rank": len(moments.centred.values),
