@@ -12,6 +12,7 @@ import pandas as pd
 import pytest
 import yaml
 
+from ssltransfer.results.metric_info import METRICS
 from ssltransfer.results.outcome_file import load_outcomes
 from workflow import REPOSITORY, command, numbers, planned, snakemake, succeed, workspace
 
@@ -69,7 +70,10 @@ def test_everything_is_there(finished):
     tasks += [("digits", "area"), ("digits", "all")]
     tasks += [("digits", f"linear{scaled}") for scaled in ("", "-scaled", "-scaled-validation")]
     assert cells == {(model, dataset, setting) for model in models for dataset, setting in tasks}
-    assert scores["value"].astype(float).between(0, 100).all()
+    percentages = [METRICS[metric].unit == "percent" for metric in scores["metric"]]
+    assert scores.loc[percentages, "value"].astype(float).between(0, 100).all()
+    estimators = scores[scores["kind"].eq("estimators")]
+    assert set(estimators["model"]) == set(models) and {"log-me", "h-score-shrunk", "two-nn"} <= set(estimators["metric"])
     score = json.loads((finished / "results/scores/toy-fewshot/toy-simclr/digits.json").read_text())
     assert score["warnings"][0].startswith("500-shot is left out: 10 of 10 classes have fewer than 500 + 15")
     assert score["preprocessing"]["norm"] == "none"
