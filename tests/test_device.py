@@ -1,6 +1,7 @@
 """The choice of a device, where there is no GPU, one, and one that torch cannot use."""
 
 import logging
+import os
 import platform
 import re
 import subprocess
@@ -22,9 +23,9 @@ def machine(monkeypatch, tmp_path):
     monkeypatch.setattr(device, "DRIVER", tmp_path / "nvidiactl")
     for name in device.GRANTS:
         monkeypatch.delenv(name, raising=False)
-    device.driver_problem.cache_clear()
+    device._ask_driver.cache_clear()
     yield
-    device.driver_problem.cache_clear()
+    device._ask_driver.cache_clear()
 
 
 def put_program(monkeypatch, folder, script):
@@ -33,7 +34,7 @@ def put_program(monkeypatch, folder, script):
     path.write_text(f"#!/bin/sh\n{script}\n")
     path.chmod(0o755)
     monkeypatch.setattr(device.shutil, "which", lambda name: str(path))
-    device.driver_problem.cache_clear()
+    device._ask_driver.cache_clear()
 
 
 @pytest.fixture
@@ -46,7 +47,7 @@ def test_a_gpu_is_there_if_a_program_or_a_driver_says_so(monkeypatch, tmp_path):
     with monkeypatch.context() as there:
         put_program(there, tmp_path, "echo 'GPU 0: NVIDIA H200 (UUID: GPU-1)'")
         assert device.has_gpu()
-    device.driver_problem.cache_clear()
+    device._ask_driver.cache_clear()
     assert not device.has_gpu()
     device.DRIVER.touch()
     assert device.has_gpu()
@@ -77,6 +78,106 @@ def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, tmp_path, driver, 
 def test_a_gpu_may_be_hidden(monkeypatch, driver, visible, expected):
     monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
     assert device.has_gpu() == expected
+
+
+TWO_GPUS = """GPU 0: NVIDIA H200 (UUID: GPU-1f)
+GPU 1: NVIDIA H200 (UUID: GPU-2f)
+"""
+DIVIDED = """GPU 0: NVIDIA A100 (UUID: GPU-1f)
+  MIG 3g.20gb     Device  0: (UUID: MIG-7a)
+  MIG 3g.20gb     Device  1: (UUID: MIG-7b)
+GPU 1: NVIDIA A100 (UUID: GPU-2f)
+"""
+
+
+@pytest.mark.parametrize(
+    ("said", "visible", "gpus"),
+    [
+        (TWO_GPUS, None, ["GPU-1f", "GPU-2f"]),
+        (TWO_GPUS, "1", ["1"]),
+        (TWO_GPUS, "1, GPU-1f", ["1", "GPU-1f"]),
+        (TWO_GPUS, "", []),
+        (DIVIDED, None, ["GPU-2f", "MIG-7a", "MIG-7b"]),
+    ],
+)
+def test_gpus_are_those_of_the_driver_or_of_the_environment(monkeypatch, tmp_path, said, visible, gpus):
+    (tmp_path / "said").write_text(said)
+    put_program(monkeypatch, tmp_path, f"cat {tmp_path}/said")
+    if visible is not None:
+        monkeypatch.setenv("CUDA_VISIBLE_DEVICES", visible)
+    assert device.list_gpus() == gpus
+
+
+def test_a_driver_without_a_program_has_one_gpu(driver):
+    assert device.list_gpus() == ["0"]
+
+
+TAKE = """
+import sys
+from ssltransfer import device
+device.take_gpu()
+import os
+print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+sys.stdin.read()
+"""
+
+
+@pytest.fixture
+def start_job(tmp_path):
+    """Start processes that take one of three GPUs each and end with the test."""
+    program = tmp_path / "nvidia-smi"
+    program.write_text('#!/bin/sh\nfor gpu in a b c; do echo "GPU 0: stand-in (UUID: GPU-$gpu)"; done\n')
+    program.chmod(0o755)
+    jobs = []
+
+    def start(**variables):
+        environment = {name: text for name, text in os.environ.items() if name not in device.GRANTS}
+        paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(tmp_path)}
+        job = subprocess.Popen(
+            [sys.executable, "-c", TAKE],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=environment | paths | variables,
+        )
+        jobs.append(job)
+        return job
+
+    yield start
+    for job in jobs:
+        job.kill()
+        job.communicate()
+
+
+def taken(*jobs):
+    """The GPUs that processes say they took."""
+    return [job.stdout.readline().strip() for job in jobs]
+
+
+def test_each_job_takes_a_gpu_of_its_own(start_job):
+    jobs = [start_job() for _ in range(3)]
+    gpus = taken(*jobs)
+    assert sorted(gpus) == ["GPU-a", "GPU-b", "GPU-c"]
+
+    # With more jobs than GPUs, none has three jobs before each has two.
+    more = [start_job() for _ in range(3)]
+    assert sorted(taken(*more)) == sorted(gpus)
+    for job in more:
+        job.kill()
+        job.wait()
+
+    # The GPU of a job that was killed is free at once.
+    jobs[1].kill()
+    jobs[1].wait()
+    assert taken(start_job()) == [gpus[1]]
+
+
+def test_what_was_assigned_is_kept(start_job):
+    slurm = start_job(SLURM_JOB_GPUS="1,2", CUDA_VISIBLE_DEVICES="0,1")
+    chosen = [start_job(CUDA_VISIBLE_DEVICES="GPU-c,GPU-b") for _ in range(2)]
+    hidden = start_job(CUDA_VISIBLE_DEVICES="")
+    assert taken(slurm, hidden) == ["0,1", ""]
+    assert sorted(taken(*chosen)) == ["GPU-b", "GPU-c"]
 
 
 @pytest.mark.parametrize("present", [True, False])

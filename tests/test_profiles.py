@@ -87,3 +87,15 @@ def test_every_output_has_a_name():
 def test_rules_ask_named_functions():
     """A question that several rules ask has a name; at most a few are asked once and where they stand."""
     assert sum(body.count("lambda") for body in RULES.values()) <= 24
+
+
+def test_cheap_jobs_go_before_trainings():
+    first = {name for name in JOBS if "priority: FIRST" in RULES[name]}
+    assert {
+        "extract_features",
+        "extract_pooled_features",
+        "evaluate_linear",
+        "find_neighbours",
+        "evaluate_knn",
+    } <= first
+    assert not first & {"train_detector", "train_normals", "invert_features", "evaluate_attention"}

@@ -6,6 +6,7 @@ without it. The workflow's rules ask for a GPU by `has_gpu`, so this module is l
 
 import ctypes
 import os
+import re
 import shutil
 import subprocess
 import sys
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from ssltransfer.errors import InputError, first_line
+from ssltransfer.gpu_slots import take_slot
 from ssltransfer.jobs import GPU_UNUSED, log
 
 if TYPE_CHECKING:
@@ -25,7 +27,8 @@ if TYPE_CHECKING:
 DRIVER = Path("/dev/nvidiactl")
 HIDDEN = ("", "-1", "NoDevFiles")
 """Values of CUDA_VISIBLE_DEVICES that keep GPUs from a process; the last is SLURM's."""
-GRANTS = ("CUDA_VISIBLE_DEVICES", "SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+SLURM_GRANTS = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
+GRANTS = ("CUDA_VISIBLE_DEVICES", *SLURM_GRANTS)
 """Environment variables that name the GPUs which a process was given."""
 DRIVER_SECONDS = 30
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
@@ -38,22 +41,44 @@ def has_gpu() -> bool:
     return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in HIDDEN and not driver_problem()
 
 
-@lru_cache(maxsize=1)
+def list_gpus() -> list[str]:
+    """Return the GPUs that jobs on this machine may use, as CUDA_VISIBLE_DEVICES names them; empty if there is none.
+
+    These are the entries of CUDA_VISIBLE_DEVICES, otherwise the identifiers that the driver gives (of the parts, where
+    a GPU is divided). Where no program tells them, there is one GPU, ``0``.
+    """
+    if not has_gpu():
+        return []
+    if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
+        return [name.strip() for name in visible.split(",") if name.strip()]
+    lines = _ask_driver()[1]
+    parts = re.findall(r"UUID: (MIG-[^)\s]+)", lines)
+    divided = re.findall(r"UUID: (GPU-[^)\s]+)\)(?=\s+MIG )", lines)
+    whole = [name for name in re.findall(r"UUID: (GPU-[^)\s]+)", lines) if name not in divided]
+    return [*whole, *parts] or ["0"]
+
+
 def driver_problem() -> str:
     """Return the reason why the NVIDIA driver does not answer; empty if it does, or without a program to ask it."""
+    return _ask_driver()[0]
+
+
+@lru_cache(maxsize=1)
+def _ask_driver() -> tuple[str, str]:
+    """Return the reason why the driver does not answer, and its list of GPUs."""
     program = shutil.which("nvidia-smi")
     if program is None:
-        return ""
+        return "", ""
     try:
         done = subprocess.run([program, "-L"], capture_output=True, text=True, timeout=DRIVER_SECONDS, check=False)
     except subprocess.TimeoutExpired:
-        return f"nvidia-smi does not answer within {DRIVER_SECONDS} seconds"
+        return f"nvidia-smi does not answer within {DRIVER_SECONDS} seconds", ""
     except OSError as error:
-        return f"nvidia-smi cannot be run: {first_line(error)}"
+        return f"nvidia-smi cannot be run: {first_line(error)}", ""
     if done.returncode == 0 and "GPU" in done.stdout:
-        return ""
+        return "", done.stdout
     said = (done.stdout + done.stderr).strip().splitlines()
-    return f"nvidia-smi says: {said[0]}" if said else f"nvidia-smi ends with exit code {done.returncode}"
+    return (f"nvidia-smi says: {said[0]}" if said else f"nvidia-smi ends with exit code {done.returncode}"), ""
 
 
 def granted_gpu() -> str:
@@ -69,8 +94,9 @@ def choose_device(threads: int = 1) -> "torch.device":
     Training leaves `threads` at 1: on a CPU its result depends on the number of threads (sums are split
     differently and the difference grows from step to step). Inference may use as many as its job was given.
 
-    On a GPU, convolutions are deterministic and all products are computed in full float32, so that the features of
-    CPU and GPU differ by rounding only. Training draws other random numbers on each.
+    Of several GPUs, each job takes one (see `take_gpu`). Convolutions are deterministic there and all products are
+    computed in full float32, so that the features of CPU and GPU differ by rounding only. Training draws other random
+    numbers on each.
 
     Raises
     ------
@@ -79,6 +105,8 @@ def choose_device(threads: int = 1) -> "torch.device":
     """
     import torch
 
+    grant = granted_gpu()
+    take_gpu()
     if torch.cuda.is_available():
         try:
             torch.ones(1, device="cuda").add(1).item()
@@ -92,7 +120,7 @@ def choose_device(threads: int = 1) -> "torch.device":
         torch.backends.cuda.matmul.allow_tf32 = False
         log.info("on the GPU (%s)", torch.cuda.get_device_name())
         return torch.device("cuda")
-    if grant := granted_gpu():
+    if grant:
         raise InputError(
             f"{grant} grants a GPU, but torch {torch.__version__} finds none that it can use (nvidia-smi shows whether "
             "the driver answers, and its version: README.md names the one that is needed); CUDA_VISIBLE_DEVICES= "
@@ -106,6 +134,19 @@ def choose_device(threads: int = 1) -> "torch.device":
     torch.set_num_threads(threads)
     log.info("on the CPU (threads: %d)", threads)
     return torch.device("cpu")
+
+
+def take_gpu() -> None:
+    """Show this process one of several GPUs only, the one with the fewest of this user's jobs, until it ends.
+
+    What SLURM assigned stays as it is, and so does the GPU of a process that computes on one already.
+    """
+    torch = sys.modules.get("torch")
+    computing = torch is not None and torch.cuda.is_initialized()
+    gpus = list_gpus()
+    if len(gpus) > 1 and not any(map(os.environ.get, SLURM_GRANTS)) and not computing:
+        os.environ["CUDA_VISIBLE_DEVICES"] = taken = take_slot(gpus)
+        log.info("takes GPU %s, one of %d", taken, len(gpus))
 
 
 def keep_freed_memory() -> None:

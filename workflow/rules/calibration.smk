@@ -13,6 +13,7 @@ rule evaluate_calibration:
         "logs/evaluate_calibration/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("calibration")),
+    priority: FIRST
     conda:
         "../../envs/analysis.yaml"
     resources:

@@ -73,6 +73,7 @@ rule verify_checkpoint:
         verification="results/verification/{model}.json",
     log:
         "logs/verify_checkpoint/{model}.log",
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     threads: 4

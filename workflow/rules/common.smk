@@ -18,7 +18,7 @@ from ssltransfer.config.load import load_suite
 from ssltransfer.config.suite import Cell
 from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_dataset_source
-from ssltransfer.device import driver_problem, has_gpu
+from ssltransfer.device import driver_problem, list_gpus
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.interrupts import QuietStop
@@ -65,9 +65,15 @@ MISSING = f"results/missing/{SUITE.name}.json"
 # Ctrl-C ends a run with one line. Jobs are processes of their own.
 STOP = QuietStop(logger) if workflow.is_main_process else None
 
-# A local GPU is a resource: one job at a time uses it; without a GPU, jobs run side by side on the cores. On a cluster
-# a profile requests the GPU (set-resources), because the submitting machine often has none.
-GPU_HERE = int(has_gpu())
+# Local GPUs are a resource: one job at a time uses each, unless the command line gives another number (--resources gpu=N);
+# without a GPU, jobs run side by side on the cores. On a cluster a profile requests the GPU (set-resources), because the
+# submitting machine often has none.
+GPUS = len(list_gpus())
+GPU_HERE = min(GPUS, 1)
+if GPUS and workflow.is_main_process and not workflow.non_local_exec and "gpu" not in workflow.global_resources:
+    workflow.register_resource("gpu", GPUS)
+# Features and what is cheap on them come before trainings of hours, so that the first tables do not wait for these.
+FIRST = 5
 if workflow.is_main_process and not workflow.non_local_exec and driver_problem():
     logger.warning(f"The GPU is not used, jobs run on the processor: {driver_problem()}")
 

@@ -130,6 +130,7 @@ rule prepare_images:
         images="results/datasets/{dataset}/{transform}.npy",
     log:
         "logs/prepare_images/{dataset}/{transform}.log",
+    priority: FIRST
     conda:
         "../../envs/analysis.yaml"
     threads: 4

@@ -17,6 +17,7 @@ rule extract_features:
         "logs/extract_features/{model}/{dataset}/{transform}.{norm}.log",
     wildcard_constraints:
         model=any_of(NETWORK_MODELS),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     threads: feature_threads
@@ -51,6 +52,7 @@ rule import_features:
         "logs/import_features/{model}/{dataset}/{transform}.{norm}.log",
     wildcard_constraints:
         model=any_of(set(SUITE.models) - set(NETWORK_MODELS)),
+    priority: FIRST
     conda:
         "../../envs/analysis.yaml"
     resources:

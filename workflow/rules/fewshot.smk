@@ -13,6 +13,7 @@ rule evaluate_fewshot:
         "logs/evaluate_fewshot/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("fewshot")),
+    priority: FIRST
     conda:
         "../../envs/analysis.yaml"
     resources:

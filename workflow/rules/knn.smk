@@ -17,6 +17,7 @@ rule find_neighbours:
         features=r"[\w.-]+",
         similarity="cosine|euclidean",
         number=r"\d+",
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     resources:
@@ -41,6 +42,7 @@ rule evaluate_knn:
         "logs/evaluate_knn/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("knn")),
+    priority: FIRST
     conda:
         "../../envs/analysis.yaml"
     resources:

@@ -14,6 +14,7 @@ rule evaluate_label_efficiency:
         "logs/evaluate_label_efficiency/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("label-efficiency")),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     resources:

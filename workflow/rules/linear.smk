@@ -14,6 +14,7 @@ rule evaluate_linear:
         "logs/evaluate_linear/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("linear")),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     resources:
