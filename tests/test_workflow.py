@@ -73,7 +73,9 @@ def test_everything_is_there(finished):
     percentages = [METRICS[metric].unit == "percent" for metric in scores["metric"]]
     assert scores.loc[percentages, "value"].astype(float).between(0, 100).all()
     estimators = scores[scores["kind"].eq("estimators")]
-    assert set(estimators["model"]) == set(models) and {"log-me", "h-score-shrunk", "two-nn"} <= set(estimators["metric"])
+    assert set(estimators["model"]) == set(models) and {"log-me", "h-score-shrunk", "two-nn"} <= set(
+        estimators["metric"]
+    )
     score = json.loads((finished / "results/scores/toy-fewshot/toy-simclr/digits.json").read_text())
     assert score["warnings"][0].startswith("500-shot is left out: 10 of 10 classes have fewer than 500 + 15")
     assert score["preprocessing"]["norm"] == "none"
