@@ -104,6 +104,10 @@ def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     assert (source["kendall_low"], source["kendall_high"]) == pytest.approx(interval)
     assert source["without_low"] <= source["kendall"] <= source["without_high"]
     assert mean["p"] <= mean["p_adjusted"] <= 1
+    two = panel_predictors(found[found["dataset"].isin(["dtd", "pets"])])
+    assert two["datasets"].max() == 2 and two[["kendall_low", "kendall_high", "difference_low", "p"]].isna().all(
+        axis=None
+    )
 
 
 def test_estimates_stand_in_tables_of_their_own_alone():

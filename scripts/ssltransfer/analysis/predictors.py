@@ -220,7 +220,7 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
             values = wide[predictor].dropna().to_numpy()
             row = {"panel": panel, "predictor": predictor, "datasets": len(values), "regret": regret[predictor]}
             row |= dict(zip(("kendall", "kendall_low", "kendall_high", "_"), _mean_interval(values), strict=True))
-            row["kendall_low"], row["kendall_high"] = max(-1.0, row["kendall_low"]), min(1.0, row["kendall_high"])
+            row |= {end: np.clip(row[end], -1, 1) for end in ("kendall_low", "kendall_high")}  # NaN stays
             if len(values) > 1:
                 without = (values.sum() - values) / (len(values) - 1)
                 row |= {"without_low": without.min(), "without_high": without.max()}

@@ -216,7 +216,7 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
                 context.score_axis(ax.xaxis, x[y.notna()], metric if metric in METRICS else "top1")
             context.score_axis(ax.yaxis, y, task.metric)
             tau = judged["kendall"].get(predictor.name, np.nan)
-            better = " (lower is better)" if predictor.better < 0 else ""
+            better = " ↓" if predictor.better < 0 else ""
             ax.set_title(f"{predictor_label(predictor.name, results, context.labels)}{better}\nτ = {tau:.2f}")
         figure.supylabel(context.labels.task(task), fontsize=8)
         context.legend(figure, shown)
