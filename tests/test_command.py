@@ -252,7 +252,7 @@ def test_the_plan_counts_scores_and_names_failures(call, toy):
     log.write_text("2026-01-01 00:00:00,000 the disk is gone\n")
     plan = plan_suite(read_suite())
     assert [(c.protocol, c.model, c.dataset) for c in plan.there] == [("toy-linear", "toy-simclr", "digits")]
-    assert len(plan.missing) == 17
+    assert len(plan.missing) == 20
     assert {(s.model, s.dataset) for s in plan.failed} == {(m, "textures") for m in read_suite().suite.models}
     _, out, _ = call("plan")
     assert any(

@@ -86,7 +86,7 @@ SECTIONS = {
         "What predicts transfer?", ("predictors",), ("predictors", "estimators"), "analysis.md#predictors-of-transfer"
     ),
     "similarity": Section(
-        "How alike are the models?", ("similarity",), ("similarity",), "analysis.md#similarity-of-representations"
+        "How alike are the models?", ("similarity-map",), ("similarity",), "analysis.md#similarity-of-representations"
     ),
     "statistics": Section(
         "Statistics", ("pairs",), ("correlations", "family-correlations", "averages-check"), "analysis.md#correlations"
