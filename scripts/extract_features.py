@@ -22,16 +22,21 @@ with job(snakemake.log[0]):
         images = DecodedImages(
             dataset.root, dataset.index.image, wildcards.transform, dataset.source.name, snakemake.threads
         )
-    pool, side = wildcards.get("pool", ""), parse_transform(wildcards.transform)[0]
+    # Both are empty or begin with the dot that separates them in the name of the file.
+    given = {key: wildcards[key].removeprefix(".") for key in ("pool", "precision")}
+    side = parse_transform(wildcards.transform)[0]
     extract_features(
-        load_backbone(snakemake.input.checkpoint, params["arch"], pool, side),
+        load_backbone(snakemake.input.checkpoint, params["arch"], given["pool"], side),
         images,
         params.get("norm", wildcards.norm),
         Path(snakemake.output.features),
         device,
+        given["precision"] or "float32",
         progress=lambda batches: progress(batches, "batches"),
     )
     if not prepared:
         images.warn_of_dark_images()
-    record = describe_features(wildcards, len(images), snakemake.input.checkpoint, device, usage)
+    cell = {key: wildcards[key] for key in ("model", "dataset", "transform", "norm")}
+    cell |= {key: value for key, value in given.items() if value}
+    record = describe_features(cell, len(images), snakemake.input.checkpoint, device, usage)
     write_json(snakemake.output.provenance, record)

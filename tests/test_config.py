@@ -313,6 +313,21 @@ def test_size_and_pool_of_a_model_are_part_of_its_features(tmp_path):
     assert suite.job_settings("lin", "b") == suite.job_settings("lin")
 
 
+def test_precision_is_part_of_the_names_of_features_unless_it_is_float32(tmp_path):
+    def half(parts):
+        transformer(size="28", pool="cls-mean")(parts)
+        parts["config"]["protocols"]["lin"].update(precision="bfloat16")
+
+    suite = load(tmp_path, half)
+    assert suite.feature_files(Cell("lin", "a", "multi")) == [
+        "results/features/a/digits/resize28.imagenet.cls-mean.bfloat16.npy"
+    ]
+    assert suite.feature_files(Cell("lin", "b", "multi")) == ["results/features/b/digits/resize32.none.bfloat16.npy"]
+    assert suite.job_settings("lin")["precision"] == "bfloat16"
+    full = load(tmp_path, lambda p: p["config"]["protocols"]["lin"].update(precision="float32"))
+    assert "precision" not in full.job_settings("lin")
+
+
 def test_the_official_few_shot_geometry_has_one_size(tmp_path):
     suite = load(
         tmp_path, lambda p: (columns(size="64")(p), p["config"]["protocols"]["few"].update(transform="square257"))

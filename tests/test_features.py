@@ -5,6 +5,7 @@ from torch import nn
 
 from ssltransfer.errors import InputError
 from ssltransfer.jobs import JobUsage
+from ssltransfer.models.backbone_file import build_backbone
 from ssltransfer.models.feature_file import load_features
 from ssltransfer.models.features import describe_features, extract_features
 from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference
@@ -39,8 +40,23 @@ def test_features_say_where_they_come_from(tmp_path):
     found = describe_features(cell, 11, tmp_path / "m.safetensors", CPU, JobUsage())
     assert list(found) == [*cell, "images", "checkpoint", "device", "versions", "cost"]
     assert found["checkpoint"] == {"source": "x", "files": {"a": "0"}} and found["images"] == 11
+    assert "precision" not in found
+    reduced = describe_features(cell | {"precision": "bfloat16"}, 11, tmp_path / "m.safetensors", CPU, JobUsage())
+    assert reduced["precision"] == reduced["checkpoint"]["precision"] == "bfloat16"
     used = set(found["versions"]) - {"timm"}  # which tests before may have imported
     assert used == {"python", "torch", "numpy"} and "seconds" in found["cost"]
+
+
+@pytest.mark.parametrize("network", ["resnet", "timm:vit_tiny_patch16_224"])
+def test_reduced_precision_is_close_and_none_changes_the_global_state(tmp_path, images, network):
+    model = backbone() if network == "resnet" else build_backbone(network, size=32).eval()
+    for precision in ("float32", "tf32", "bfloat16"):
+        extract_features(model, images, "imagenet", tmp_path / f"{precision}.npy", CPU, precision)
+    exact, same, near = (load_features(tmp_path / f"{p}.npy", 11) for p in ("float32", "tf32", "bfloat16"))
+    np.testing.assert_allclose(same, exact, rtol=1e-5, atol=1e-6 * np.abs(exact).max())  # a CPU knows no tf32
+    difference = np.linalg.norm(near - exact, axis=1) / np.linalg.norm(exact, axis=1)
+    assert (difference > 1e-5).all() and (difference < 0.02).all()
+    assert not torch.is_autocast_enabled("cpu") and not torch.backends.cuda.matmul.allow_tf32
 
 
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])

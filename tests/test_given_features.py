@@ -142,3 +142,9 @@ def test_protocols_that_need_more_than_features_are_refused(tmp_path, monkeypatc
     }
     with pytest.raises(InputError, match="normalisation test-max needs those of two inputs; list the other models"):
         load(tmp_path / "three", monkeypatch, GIVEN, **both)
+    half = {
+        "tasks": {"toy-half": ["digits"]},
+        "protocols": {"toy-half": {"kind": "linear", "precision": "bfloat16"}},
+    }
+    with pytest.raises(InputError, match="precision bfloat16 needs a network; list the other models"):
+        load(tmp_path / "four", monkeypatch, GIVEN, **half)

@@ -93,7 +93,6 @@ def test_cheap_jobs_go_before_trainings():
     first = {name for name in JOBS if "priority: FIRST" in RULES[name]}
     assert {
         "extract_features",
-        "extract_pooled_features",
         "evaluate_linear",
         "find_neighbours",
         "evaluate_knn",

@@ -46,6 +46,7 @@ def test_blocks_that_leave_keys_out_have_the_papers_values():
     assert complete({"kind": "linear"}) == {
         "kind": "linear",
         "transform": "resize224",
+        "precision": "float32",
         "normalisation": "per-model",
         "lambdas": {"first": 1e-6, "last": 1e5, "count": 45},
         "validation_fraction": 0.2,

@@ -157,17 +157,17 @@ def evaluate(
         found = _open_dataset(Path(folder), source, name, metric, data_root, workers)
         possible, warnings = _possible(blocks, found.index, name)
         device = module_device(module)
-        computed: dict[tuple[str, str], Features] = {}
+        computed: dict[tuple[str, str, str], Features] = {}
         measurements = {}
         for protocol, block in possible.items():
-            transform, features = transforms[protocol], {}
+            transform, precision, features = transforms[protocol], block["precision"], {}
             for used in evaluated_norms(block.get("normalisation", ""), norm):
-                if (transform, used) not in computed:
+                if (transform, used, precision) not in computed:
                     images = DecodedImages(found.root, found.index.image, transform, source.name, workers)
-                    values = _extract(module, images, norms[used], device, batch_size)
+                    values = _extract(module, images, norms[used], device, precision, batch_size)
                     images.warn_of_dark_images()
-                    computed[transform, used] = Features(values, {"source": type(module).__name__})
-                features[used] = computed[transform, used]
+                    computed[transform, used, precision] = Features(values, {"source": type(module).__name__})
+                features[used] = computed[transform, used, precision]
             settings = {**block, "transform": transform}
             with _computing(device) as arrays:
                 measurements[protocol] = _measure(features, found.index, name, metric, settings, arrays)
@@ -330,7 +330,7 @@ def _check_block(block: dict, index: Index, name: str) -> None:
 
 
 def _extract(
-    module: "nn.Module", images: DecodedImages, norm: str, device: "torch.device", batch_size: int
+    module: "nn.Module", images: DecodedImages, norm: str, device: "torch.device", precision: str, batch_size: int
 ) -> np.ndarray:
     """Compute the features of all images: float32 (n, d)."""
     import torch
@@ -338,18 +338,20 @@ def _extract(
 
     from ssltransfer.models.backbone import Backbone
     from ssltransfer.models.features import feature_batches, finite_features
-    from ssltransfer.models.fusion import optimise_for_inference
+    from ssltransfer.models.fusion import inference_form
     from ssltransfer.models.input_norm import normalise
     from ssltransfer.models.module_check import CHECKED, check_features
+    from ssltransfer.models.precision import computing_in
 
     name = type(module).__name__
     with torch.inference_mode(), _computing(device):
         width = check_features(module, normalise(torch.from_numpy(images[:CHECKED]).to(device), norm))
         values = np.empty((len(images), width), np.float32)
-        network = optimise_for_inference(module, device) if isinstance(module, Backbone) else module
+        network = inference_form(module, device, precision) if isinstance(module, Backbone) else module
         bar = partial(tqdm, desc="features, batches", delay=2, leave=False)
-        for start, features in feature_batches(network, images, norm, device, batch_size, bar):
-            values[start : start + batch_size] = finite_features(features, start, name)
+        with computing_in(precision, device):
+            for start, features in feature_batches(network, images, norm, device, batch_size, bar):
+                values[start : start + batch_size] = finite_features(features, start, name)
     return values
 
 

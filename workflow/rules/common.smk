@@ -93,6 +93,11 @@ def any_of(values):
     return "|".join(sorted(values)) or "(?!)"
 
 
+def optional(values):
+    """A regular expression that matches one of these parts of a file name with the dot before it, or nothing."""
+    return rf"(\.({any_of(values)}))?"
+
+
 def datasets_of_kind(kind):
     return [d for d, row in SUITE.datasets.items() if parse_dataset_source(row["source"]).kind == kind]
 
@@ -128,7 +133,6 @@ wildcard_constraints:
     protocol=any_of(SUITE.config["protocols"]),
     transform=TRANSFORM,
     norm=any_of(SUITE.input_norms),
-    pool=any_of({row["pool"] for row in SUITE.models.values()} - {""}),
     suite=SUITE.name,
 
 

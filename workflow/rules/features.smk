@@ -1,8 +1,8 @@
 # Needs: results/checkpoints/{model}.safetensors and results/datasets/{dataset}/{transform}.npy (with keep_images:
 # false the original images, which are then decoded for each model).
 # Or the arrays of a source features:FOLDER, for models without a network.
-# Makes: results/features/{model}/{dataset}/{transform}.{norm}.npy, for another readout than the network's own
-# {transform}.{norm}.{pool}.npy, and beside it where they come from.
+# Makes: results/features/{model}/{dataset}/{transform}.{norm}[.{pool}][.{precision}].npy, with {pool} for another readout
+# than the network's own and {precision} for another one than float32, and beside it where they come from.
 
 
 rule extract_features:
@@ -11,12 +11,14 @@ rule extract_features:
         unpack(feature_input),
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
-        features="results/features/{model}/{dataset}/{transform}.{norm}.npy",
-        provenance="results/features/{model}/{dataset}/{transform}.{norm}.json",
+        features="results/features/{model}/{dataset}/{transform}.{norm}{pool}{precision}.npy",
+        provenance="results/features/{model}/{dataset}/{transform}.{norm}{pool}{precision}.json",
     log:
-        "logs/extract_features/{model}/{dataset}/{transform}.{norm}.log",
+        "logs/extract_features/{model}/{dataset}/{transform}.{norm}{pool}{precision}.log",
     wildcard_constraints:
         model=any_of(NETWORK_MODELS),
+        pool=optional({row["pool"] for row in SUITE.models.values()} - {""}),
+        precision=optional({"tf32", "bfloat16"}),
     priority: FIRST
     conda:
         "../../envs/torch.yaml"
@@ -30,14 +32,6 @@ rule extract_features:
         features=feature_params,
     script:
         "../../scripts/extract_features.py"
-
-
-use rule extract_features as extract_pooled_features with:
-    output:
-        features="results/features/{model}/{dataset}/{transform}.{norm}.{pool}.npy",
-        provenance="results/features/{model}/{dataset}/{transform}.{norm}.{pool}.json",
-    log:
-        "logs/extract_features/{model}/{dataset}/{transform}.{norm}.{pool}.log",
 
 
 rule import_features:

@@ -131,7 +131,8 @@ class Suite:
         """Feature files that a cell's score is computed from, one for each input normalisation."""
         transform = self.settings(cell.protocol, cell.model)["transform"]
         pool = self.models[cell.model]["pool"]
-        readout = f".{pool}" if pool else ""
+        precision = self.settings(cell.protocol).get("precision", "float32")
+        readout = (f".{pool}" if pool else "") + (f".{precision}" if precision != "float32" else "")
         folder = f"results/features/{cell.model}/{self.image_dataset(cell.dataset)}"
         return [f"{folder}/{transform}.{norm}{readout}.npy" for norm in self.norms(cell.protocol, cell.model)]
 

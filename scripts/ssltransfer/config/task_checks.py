@@ -109,6 +109,8 @@ def check_given_features(row: dict, config: dict) -> None:
             reason = f"and {kind} needs a network"
         elif settings.get("normalisation") in BOTH_NORMS:
             reason = f"and normalisation {settings['normalisation']} needs those of two inputs"
+        elif settings.get("precision", "float32") != "float32":
+            reason = f"and precision {settings['precision']} needs a network"
         else:
             continue
         raise InputError(

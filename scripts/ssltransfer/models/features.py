@@ -12,8 +12,9 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
 from ssltransfer.jobs import JobUsage, network_packages, package_versions
 from ssltransfer.models.backbone import Backbone
-from ssltransfer.models.fusion import optimise_for_inference
+from ssltransfer.models.fusion import inference_form
 from ssltransfer.models.input_norm import normalise
+from ssltransfer.models.precision import computing_in
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import ArrayFile
 
@@ -28,6 +29,7 @@ def extract_features(
     norm: str,
     output: Path,
     device: torch.device,
+    precision: str = "float32",
     batch_size: int = BATCH,
     progress: Callable[[Iterable], Iterable] = iter,
 ) -> None:
@@ -46,6 +48,8 @@ def extract_features(
     output : Path
         Becomes float32 (n, d), row i from image i.
     device : torch.device
+    precision : str
+        See `precision.computing_in`.
     batch_size : int
         Does not change the result beyond rounding.
     progress : callable
@@ -57,8 +61,8 @@ def extract_features(
         If a weight or a feature is not finite.
     """
     check_weights(backbone, str(output))
-    network = optimise_for_inference(backbone, device)
-    with atomic_write(output) as temporary, ThreadPoolExecutor(1) as writer:
+    network = inference_form(backbone, device, precision)
+    with computing_in(precision, device), atomic_write(output) as temporary, ThreadPoolExecutor(1) as writer:
         file = ArrayFile.create(temporary, (len(images), backbone.width), np.float32)
 
         def write(start: int, features: torch.Tensor) -> None:
@@ -123,7 +127,7 @@ def feature_batches(
         for start in progress(range(0, len(images), batch_size)):
             batch = ahead.result().to(device, non_blocking=True)
             ahead = reader.submit(read, start + batch_size)
-            yield start, network(normalise(batch, norm))
+            yield start, network(normalise(batch, norm)).float()
 
 
 def describe_features(
@@ -134,7 +138,7 @@ def describe_features(
     Parameters
     ----------
     cell : mapping
-        ``model``, ``dataset``, ``transform``, ``norm`` and maybe ``pool``: the wildcards of the job.
+        ``model``, ``dataset``, ``transform``, ``norm``, and ``pool`` and ``precision`` where they are not the default.
     images : int
         Number of images.
     checkpoint : path
@@ -144,8 +148,8 @@ def describe_features(
     usage : JobUsage
         Of the job so far.
     """
-    readout = {"pool": cell["pool"]} if "pool" in cell else {}
-    return dict(cell.items()) | {
+    readout = {key: cell[key] for key in ("pool", "precision") if key in cell}
+    return dict(cell) | {
         "images": images,
         "checkpoint": decode_metadata(read_provenance(checkpoint)) | readout,
         "device": device.type,

@@ -80,6 +80,12 @@ def optimise_for_inference(backbone: Backbone, device: torch.device | str = "cpu
     return fused
 
 
+def inference_form(backbone: Backbone, device: torch.device | str, precision: str = "float32") -> nn.Module:
+    """Return the function of `backbone` in its fastest form for a precision (see `precision.computing_in`)."""
+    # oneDNN's own layout is one of float32; autocast casts dense tensors.
+    return optimise_for_inference(backbone, device) if precision == "float32" else freeze(backbone, device)
+
+
 def fold_batch_norms(backbone: Backbone, device: torch.device | str = "cpu") -> Backbone:
     """Return a frozen copy in evaluation mode, whose batch normalisation behind convolutions is part of them.
 

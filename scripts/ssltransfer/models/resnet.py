@@ -137,7 +137,8 @@ class ResNet(Backbone):
 
     def pooled(self, images: Tensor) -> Tensor:
         """Global average of the last stage: (n, 3, h, w) to (n, width)."""
-        return self.feature_map(images).mean(dim=(2, 3))
+        maps = self.feature_map(images)
+        return maps.to(torch.promote_types(maps.dtype, torch.float32)).mean(dim=(2, 3))
 
     def stages(self) -> list[list[nn.Parameter]]:
         """Parameters of the stem and of the four residual stages."""
