@@ -8,8 +8,7 @@ shows it to the network once.
 
 The first table has both, image by image, on the same files and weights in turn; the second puts the measured times
 together to what one model costs on a many-shot and a few-shot dataset of the given sizes (by default FGVC Aircraft and
-EuroSAT). What is put together rather than measured is said. `--precisions` adds what faster arithmetic would bring and
-cost, for a GPU.
+EuroSAT). What is put together rather than measured is said.
 """
 
 import argparse
@@ -31,7 +30,6 @@ parser.add_argument("--many-shot", nargs=3, type=int, default=[3334, 3333, 3333]
 parser.add_argument("--classes", type=int, default=100, help="of the many-shot dataset")
 parser.add_argument("--pool", type=int, default=27_000, help="images of the few-shot dataset")
 parser.add_argument("--skip-linear", action="store_true", help="leave out scikit-learn's sweep, which takes minutes")
-parser.add_argument("--precisions", action="store_true")
 options = parser.parse_args()
 
 sys.path.append(str(Path(__file__).parents[1] / "scripts"))
@@ -45,17 +43,15 @@ from sklearn.utils._testing import ignore_warnings  # noqa: E402
 from torch.utils.data import DataLoader  # noqa: E402
 from torch.utils.flop_counter import FlopCounterMode  # noqa: E402
 
-from ssltransfer.datasets import Source, load  # noqa: E402
 from ssltransfer.datasets.images import prepare_images  # noqa: E402
-from ssltransfer.datasets.splits import make_split  # noqa: E402
 from ssltransfer.device import choose_device  # noqa: E402
 from ssltransfer.models.backbone_file import load_backbone  # noqa: E402
 from ssltransfer.models.features import extract_features  # noqa: E402
-from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference  # noqa: E402
+from ssltransfer.models.fusion import optimise_for_inference  # noqa: E402
 from ssltransfer.models.input_norm import normalise  # noqa: E402
 from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.fewshot import FewShotResult, episode_accuracy, sample_episodes  # noqa: E402
-from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
+from ssltransfer.protocols.linear.evaluation import lambda_grid  # noqa: E402
 from ssltransfer.protocols.linear.logistic import fit_path  # noqa: E402
 from ssltransfer.row_file import ArrayFile  # noqa: E402
 
@@ -230,59 +226,6 @@ def compose(usual, decode, extract):
         print(f"| {norms} | {hours} | {original / own:.1f} | {careful / own:.1f} |")
 
 
-@torch.inference_mode()
-def accuracies(network, kind, images, index):
-    """Few-shot and linear accuracy in percent on features that a network computes in arithmetic of one kind."""
-    rows = range(0, len(index), 64)
-    features = np.concatenate(
-        [
-            network(normalise(torch.from_numpy(images[row : row + 64]).to(device), "imagenet").to(kind))
-            .float()
-            .cpu()
-            .numpy()
-            for row in rows
-        ]
-    )
-    labels, split = index.label_array(), make_split(index.split_array(), 0.2, 0)
-    return measure_shot(features, labels, "textures", 5), evaluate_linear(
-        features, labels, split, len(index.classes), "top1", lambda_grid(1e-1, 1e4, 11), "converged"
-    ).test
-
-
-def precisions():
-    """Print what faster arithmetic brings, and what it changes in features and in accuracy on crops of photographs."""
-    textures = load(Source("generated", "textures")).generate()
-    np.save(folder / "originals.npy", textures.images)
-    prepare_images(folder, textures.index.image, "resize224", folder / "textures.npy", "", options.workers)
-    images = ArrayFile(folder / "textures.npy")
-    batch = torch.from_numpy(ArrayFile(images_file)[0:64]).to(device)
-    with torch.inference_mode():
-        exact = backbone(normalise(batch, "imagenet"))
-    print("\nThe last column: change of few-shot and linear accuracy, in points.\n")
-    print("| arithmetic | images a second | largest difference of features, relative to the largest | accuracy |")
-    print("| --- | --- | --- | --- |")
-    reference = None
-    for name in ("float32", "tf32", "bfloat16", "float16"):
-        for compiled in (False, True):
-            torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = name == "tf32"
-            kind = getattr(torch, name, torch.float32)
-            network = fuse_conv_bn(backbone, device).to(kind)
-            network = torch.compile(network) if compiled else network
-
-            @torch.inference_mode()
-            def run(network=network, kind=kind):
-                for _ in range(0, options.images, len(batch)):
-                    found = network(normalise(batch, "imagenet").to(kind))
-                return found.float()
-
-            error = (run() - exact).abs().max() / exact.abs().max()
-            speed = options.images / min(seconds(run) for _ in range(options.rounds))
-            found = np.array(accuracies(network, kind, images, textures.index))
-            reference = found if reference is None else reference
-            change = ", ".join(f"{value:+.2f}" for value in found - reference)
-            print(f"| {name}{', compiled' if compiled else ''} | {speed:.1f} | {error:.1e} | {change} |", flush=True)
-
-
 with tempfile.TemporaryDirectory() as temporary:
     device = choose_device(os.cpu_count())
     folder = Path(temporary)
@@ -298,5 +241,3 @@ with tempfile.TemporaryDirectory() as temporary:
         f"{name}, torch {torch.__version__}; {options.arch}, {options.images} images, {options.rounds} rounds in turn\n"
     )
     compose(*measure())
-    if options.precisions:
-        precisions()

@@ -25,7 +25,7 @@ from ssltransfer.device import choose_device
 from ssltransfer.models.backbone_file import build_backbone, load_backbone
 from ssltransfer.models.features import extract_features
 from ssltransfer.models.fusion import inference_form
-from ssltransfer.models.precision import computing_in
+from ssltransfer.precision import computing_in
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid
 from ssltransfer.row_file import ArrayFile
 

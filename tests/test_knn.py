@@ -71,7 +71,46 @@ def test_neighbours_are_those_of_a_full_sort_for_all_blocks_and_devices(similari
                 continue
             assert np.array_equal(rows, candidates[order]), number
             expected = values[order] if similarity == "cosine" else -np.sqrt(-values[order])
-            assert similarities == pytest.approx(expected, rel=1e-6, abs=1e-6)
+            assert np.array_equal(similarities, np.float32(expected)), number
+
+
+@pytest.mark.parametrize("error", [1e-12, 1e-4, 0.1])
+def test_sums_in_another_order_change_no_bit(monkeypatch, error):
+    rng = np.random.default_rng(0)
+
+    def off(space, query, rows):
+        return space.exact(query, rows) + rng.uniform(-error, error, len(rows)), error
+
+    cases = [random_case(number) for number in range(40)]
+    expected = [nearest_neighbours(*case) for case in cases]
+    monkeypatch.setattr(search._Cosine, "near", off)
+    for case, each in zip(cases, expected, strict=True):
+        found = nearest_neighbours(*case)
+        assert np.array_equal(found.rows, each.rows)
+        assert np.array_equal(found.similarities, each.similarities, equal_nan=True)
+
+
+def test_the_bound_of_sums_holds():
+    rng = np.random.default_rng(0)
+    for width in (1, 7, 300, 2048):
+        features = (rng.normal(size=(200, width)) * 10.0 ** rng.integers(-20, 20, (200, 1))).astype(np.float32)
+        space = search._Cosine(features, np.arange(200), np.arange(200))
+        for query in range(20):
+            near, error = space.near(query, np.arange(200))
+            assert np.abs(near - space.exact(query, np.arange(200))).max() <= error < 1e-12
+
+
+def test_candidates_come_from_every_block():
+    rng = np.random.default_rng(0)
+    features = np.sort(rng.normal(size=(3000, 1)), axis=0) + rng.normal(size=(3000, 4)) / 10  # near ones in one block
+    features = features.astype(np.float32)
+    pool, queries = np.arange(2900), np.r_[5, 1500, 2899, 2900:3000]
+    for similarity in ("cosine", "euclidean"):
+        whole = nearest_neighbours(features, pool, queries, 10, similarity, block=4096)
+        for arrays in (NUMPY, TORCH):
+            parts = nearest_neighbours(features, pool, queries, 10, similarity, arrays, block=64)
+            assert np.array_equal(parts.rows, whole.rows)
+            assert np.array_equal(parts.similarities, whole.similarities)
 
 
 def test_scikit_learn_predicts_the_same_classes():

@@ -341,7 +341,7 @@ def _extract(
     from ssltransfer.models.fusion import inference_form
     from ssltransfer.models.input_norm import normalise
     from ssltransfer.models.module_check import CHECKED, check_features
-    from ssltransfer.models.precision import computing_in
+    from ssltransfer.precision import computing_in
 
     name = type(module).__name__
     with torch.inference_mode(), _computing(device):

@@ -32,6 +32,7 @@ from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import atomic_write, write_json
 from ssltransfer.jobs import progress
 from ssltransfer.part_folder import part_folder
+from ssltransfer.precision import computing_in
 from ssltransfer.safe_pickle import check_archive
 
 log = logging.getLogger("ssltransfer")
@@ -40,8 +41,6 @@ LOG_SECONDS = 10.0
 LOADER_SECONDS = 300
 """Time after which processes that make no batch are given up."""
 SHARED_MEMORY = Path("/dev/shm")  # Linux hands tensors from process to process there
-PRECISIONS = {"float32": None, "bfloat16": torch.bfloat16}
-"""Precision of the forward pass -> dtype for `torch.autocast`; weights stay float32."""
 
 
 @dataclass(frozen=True)
@@ -151,7 +150,7 @@ def train(
     interval : int
         Number of steps averaged into one recorded loss.
     precision : str
-        A key of `PRECISIONS`.
+        Of the forward pass (see `precision.computing_in`).
     after_step : callable
         Called with the number of steps taken.
 
@@ -164,13 +163,12 @@ def train(
     state = _State(module, optimiser, interval, run)
     state.resume()
     peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimiser.param_groups]
-    autocast = PRECISIONS[precision]
     saved = logged = time.monotonic()
     with _asked_to_end() as asked:
         for batch in run.progress(batches(state.step), steps - state.step):
             for group, peak in zip(optimiser.param_groups, peaks, strict=True):
                 group["lr"] = peak * rate(state.step)
-            with torch.autocast(state.total.device.type, autocast, enabled=autocast is not None):
+            with computing_in(precision, state.total.device):
                 value = loss(batch, state.step)
             optimiser.zero_grad()
             value.backward()

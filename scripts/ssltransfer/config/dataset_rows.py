@@ -9,8 +9,6 @@ from ssltransfer.settings import read_schema
 
 COUNTS = ("classes", "train", "val", "test")
 """Columns of `datasets.tsv` that the index is checked against."""
-
-
 METRICS_OF_TASK = {
     "single-label": ("top1", "mean-per-class"),
     "multi-label": ("map11",),

@@ -25,8 +25,6 @@ from ssltransfer.settings import fill_defaults
 
 PATHS = ("models", "datasets", "pretraining", "norms", "blocks", "data_root", "imagenet_val")
 """Keys of a suite that are paths."""
-
-
 PUBLISHED = ("published-v1", "published-v2")
 """Suites of published numbers only, which are not configured."""
 

@@ -8,8 +8,6 @@ from ssltransfer.models.norm_table import mean_and_std
 
 PAPER_NORMS = ("imagenet", "none")
 """Input normalisations of the paper's models."""
-
-
 BOTH_NORMS = ("test-max", "validation-max")
 """Values of `normalisation` for which a model is evaluated under both of `PAPER_NORMS`."""
 

@@ -22,16 +22,10 @@ REQUIREMENTS = {
     "detection": (("detection",), ("train", "test")),
 }
 """Kind of protocol -> tasks of its datasets, and the parts that they must have."""
-
-
 EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
 """Source -> kinds that its datasets serve besides those of their task."""
-
-
 FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency", "estimators")
 """Kinds of protocols that need the features of a model alone."""
-
-
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
 """Source whose index has one image in several rows -> the source of the same images without repeats."""
 

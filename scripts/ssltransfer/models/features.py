@@ -14,7 +14,7 @@ from ssltransfer.jobs import JobUsage, network_packages, package_versions
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.fusion import inference_form
 from ssltransfer.models.input_norm import normalise
-from ssltransfer.models.precision import computing_in
+from ssltransfer.precision import computing_in
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import ArrayFile
 

@@ -20,6 +20,7 @@ from ssltransfer.datasets.index import Index
 from ssltransfer.device import choose_device
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import Backbone
+from ssltransfer.precision import computing_in
 from ssltransfer.protocols.detection.boxes import Detections
 from ssltransfer.protocols.detection.inputs import (
     TrainingImages,
@@ -32,7 +33,7 @@ from ssltransfer.protocols.detection.inputs import (
 from ssltransfer.protocols.detection.objects import Annotations, check_inside
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.settings import resume_settings
-from ssltransfer.training import PRECISIONS, Curve, Run, iterate_batches, seed_step, train
+from ssltransfer.training import Curve, Run, iterate_batches, seed_step, train
 
 log = logging.getLogger("ssltransfer")
 
@@ -168,7 +169,6 @@ def detect(
     rows = np.flatnonzero(index.split_array() == "test")
     sizes = image_sizes(root, [index.image[row] for row in rows])
     device = next(detector.parameters()).device
-    autocast = PRECISIONS[settings.precision]
     detector.eval()
     batches = list(uniform_batches(sizes, settings.sides, TEST_BATCH))
     parts: dict[str, list[np.ndarray]] = {
@@ -180,7 +180,7 @@ def detect(
     references = [index.image[row] for row in rows]
     for places, scaled, images in progress(scaled_images(root, references, batches), len(batches)):
         tensors = [image.to(device, non_blocking=True) for image in images]
-        with torch.autocast(device.type, autocast, enabled=autocast is not None):
+        with computing_in(settings.precision, device):
             found = detector.detect(tensors)
         for place, (box, score, label) in zip(places, found, strict=True):
             width, height = map(int, sizes[place])

@@ -1,4 +1,4 @@
-"""Precisions in which a frozen network computes its features."""
+"""Precisions in which networks compute."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -6,8 +6,6 @@ from contextlib import contextmanager
 import torch
 
 from ssltransfer.jobs import log
-
-PRECISIONS = ("float32", "tf32", "bfloat16")
 
 
 @contextmanager
