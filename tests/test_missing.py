@@ -194,6 +194,7 @@ def test_a_report_is_made_of_the_scores_that_exist(failed):
     missing = {(m, "birds") for m in ("toy-random", "toy-simclr", "toy-supervised", "net")}
     missing |= {("net", "digits"), ("net", "textures")}
     output = succeed(folder, "--config", "available=true")
+    assert "compare_representations" in output  # of the models that have features
     last = output.rstrip().splitlines()
     assert last[-1] == "Report: results/toy/report.html" and last[-4].endswith("11 of 32 scores")
     table = pd.read_csv(folder / "results/toy/tables/missing.csv", keep_default_na=False)
@@ -210,6 +211,7 @@ def test_a_report_is_made_of_the_scores_that_exist(failed):
     assert set(scores["model"]) == {"toy-random", "toy-simclr", "toy-supervised"}
     report = (folder / "results/toy/report.html").read_text()
     assert 'id="table-missing"' in report and "logs/index_dataset/birds.log" in report
+    assert "Without Net: its features are not there" in report
     # Nothing is news, so nothing is made again, but said again; measuring is still planned without the key.
     again = succeed(folder, "--config", "available=true")
     assert "Nothing to be done" in again and again.rstrip().splitlines()[-3:] == last[-4:-1]

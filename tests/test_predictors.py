@@ -22,7 +22,9 @@ from ssltransfer.report.predictor_report import (
     predictor_figure,
     predictor_scatters,
     predictor_tables,
+    transfer_figures,
 )
+from ssltransfer.results.scores import AVERAGE
 
 PUBLISHED = published_scores("v2")
 
@@ -99,7 +101,9 @@ def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     mean = means.loc[("linear", f"estimators:{metric}")]
     assert mean["datasets"] == 4 and mean["kendall"] == pytest.approx(1) and mean["regret"] == 0
     source = means.loc[("linear", SOURCE)]
-    values = found[found["kind"].eq("linear") & found["predictor"].eq(SOURCE)]["kendall"]
+    of_source = found[found["kind"].eq("linear") & found["predictor"].eq(SOURCE)].set_index("dataset")["kendall"]
+    values = of_source.drop(AVERAGE)
+    assert source["average"] == of_source[AVERAGE] and np.isnan(mean["average"])  # not all datasets have the estimator
     interval = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
     assert (source["kendall_low"], source["kendall_high"]) == pytest.approx(interval)
     assert source["without_low"] <= source["kendall"] <= source["without_high"]
@@ -108,6 +112,35 @@ def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     assert two["datasets"].max() == 2 and two[["kendall_low", "kendall_high", "difference_low", "p"]].isna().all(
         axis=None
     )
+
+
+def test_the_average_of_a_panel_is_predicted_by_the_mean_of_an_estimator():
+    datasets = tuple(PUBLISHED.loc[PUBLISHED["kind"].eq("linear"), "dataset"].unique())
+    results = results_of(with_estimates(datasets=datasets))
+    found = predictor_table(results)
+    rows = found[found["panel"].eq("linear") & found["dataset"].eq(AVERAGE)].set_index("predictor")
+    tasks = [task for task in results.tasks.counted if task.kind == "linear"]
+    scores = results.tasks.values[tasks].mean(axis=1)
+    assert rows.loc[SOURCE, "kendall"] == pytest.approx(stats.kendalltau(results.tasks.x(), scores)[0])
+    raw = results.tasks.matrix[tasks]
+    x = ((raw - raw.mean()) / raw.std(ddof=0)).mean(axis=1)
+    row = rows.loc["estimators:log-me"]
+    assert row["kendall"] == pytest.approx(stats.kendalltau(x, scores)[0])
+    points = raw.mean(axis=1)
+    assert row["picked"] == x.idxmax() and row["regret"] == pytest.approx(points.max() - points[x.idxmax()])
+    means = panel_predictors(found).set_index(["panel", "predictor"])
+    assert means.loc[("linear", "estimators:log-me"), "average"] == row["kendall"]
+    assert means.loc[("linear", "estimators:log-me"), "datasets"] == len(datasets)
+
+
+def test_linear_and_neighbour_scores_on_the_source_are_predictors_where_they_are_measured():
+    models = [row | {"source_accuracy": "measured:cars"} for row in published_models()]
+    other = PUBLISHED[PUBLISHED["kind"].eq("linear")].assign(protocol="linear-other", value=lambda t: t["value"] / 2)
+    knn = other.assign(protocol="knn", kind="knn", setting="20-nn")
+    found = predictor_table(results_of(pd.concat([PUBLISHED, other, knn], ignore_index=True), models))
+    # The linear score that is the source accuracy is not a second predictor.
+    assert set(found["predictor"]) == {SOURCE, OTHERS, "linear-other:cars", "knn:cars"}
+    assert "cars" not in set(found["dataset"])
 
 
 def test_estimates_stand_in_tables_of_their_own_alone():
@@ -128,3 +161,13 @@ def test_too_few_models_have_no_table_and_figures_need_estimators():
     context = FigureContext(results_of(with_estimates(datasets=("dtd",))))
     assert predictor_figure(context) is not None
     assert [name for name, _ in predictor_scatters(context)] == ["predictors-scatter-dtd"]
+    assert list(transfer_figures(FigureContext(results_of(PUBLISHED)))) == []
+    drawn = dict(transfer_figures(context))
+    assert set(drawn) == {"predictors-transfer-other-tasks", "predictors-transfer-estimators-log-me"}
+    axes = [ax for ax in drawn["predictors-transfer-estimators-log-me"].axes if ax.get_visible()]
+    titles = [ax.get_title().splitlines()[0] for ax in axes]
+    assert titles[:2] == ["Many-shot linear (1 of 11 tasks)", "Many-shot finetune (1 of 11 tasks)"]
+    linear = next(task for task in context.results.tasks.counted if (task.kind, task.dataset) == ("linear", "dtd"))
+    y = context.results.tasks.values[linear]
+    points = {round(line.get_ydata()[0], 6) for line in axes[0].lines if line.get_linestyle() == "None"}
+    assert points == set(y.round(6)) and axes[0].get_title().splitlines()[1] == "τ = 1.00"

@@ -195,22 +195,21 @@ def neighbour_file(wildcards):
     return f"results/neighbours/{'/'.join(features.parts[-3:-1])}/{features.stem}.{similarity}{count}.npz"
 
 
-# estimators.smk
+# similarity.smk
 
 
-def compared_features(wildcards):
+def compared_features(protocol, dataset):
     """Model -> the features that it is compared by."""
-    cells = [c for c in SUITE.cells() if (c.protocol, c.dataset) == (wildcards.protocol, wildcards.dataset)]
+    cells = [cell for cell in SUITE.cells() if (cell.protocol, cell.dataset) == (protocol, dataset)]
     return {cell.model: SUITE.feature_files(cell)[0] for cell in cells}
 
 
 def features_to_compare(wildcards):
     """Features that exist, or that this run makes for a score; those of an old score may have been deleted."""
-    return [
-        path
-        for model, path in compared_features(wildcards).items()
-        if Path(path).exists() or not Path(score_file(Cell(wildcards.protocol, model, wildcards.dataset))).exists()
-    ]
+    models = compared_features(wildcards.protocol, wildcards.dataset)
+    scores = {model: score_file(Cell(wildcards.protocol, model, wildcards.dataset)) for model in models}
+    made = [] if SUITE.config["available"] else [model for model in models if not Path(scores[model]).exists()]
+    return [path for model, path in models.items() if model in made or Path(path).exists()]
 
 
 # label_efficiency.smk

@@ -39,11 +39,21 @@ def suite_scores(wildcards):
 
 
 def suite_similarity(wildcards):
-    """Similarities of the models, for each dataset of a protocol of estimators that compares two models or more."""
+    """Similarities of the models, for each dataset of a protocol of estimators that compares two models or more.
+
+    With `available` those that exist, or that can be made from features that exist.
+    """
     cells = [c for c in shown_cells() if SUITE.kind(c.protocol) == "estimators"]
-    counts = Counter((cell.dataset, cell.protocol) for cell in cells)
-    names = [name for name, models in counts.items() if models > 1]
-    return made_files(f"results/similarity/{dataset}/{protocol}.{SUITE.name}.json" for dataset, protocol in names)
+    counts = Counter((cell.protocol, cell.dataset) for cell in cells)
+    paths = {f"results/similarity/{d}/{p}.{SUITE.name}.json": (p, d) for (p, d), n in counts.items() if n > 1}
+    every = not SUITE.config["available"]
+    return [path for path, compared in paths.items() if every or Path(path).exists() or are_comparable(*compared)]
+
+
+def are_comparable(protocol, dataset):
+    """Whether the features of two models exist, and the index of their images."""
+    there = [path for path in compared_features(protocol, dataset).values() if Path(path).exists()]
+    return len(there) > 1 and Path(f"results/datasets/{dataset}/index.parquet").exists()
 
 
 def unrecorded_differences(wildcards):

@@ -1,10 +1,10 @@
 """Predictors of transfer: how well source accuracy, other scores and transferability estimators rank the models.
 
-A predictor is a number of each model, for a task: the same for all tasks (source accuracy), or of the dataset of the
-task (an estimator). A task is what is predicted. Both are oriented so that higher means better.
+A predictor is a number of each model, for a target: the same for all targets (source accuracy), or of the dataset of
+the target (an estimator). A target is a task or the average over a panel. Both are oriented: higher is better.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
 import numpy as np
@@ -16,12 +16,14 @@ from ssltransfer.analysis.correlation import INTERVAL_MODELS, correlation_interv
 from ssltransfer.analysis.pairs import holm, t_test
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
-from ssltransfer.analysis.tasks import FIGURE_SETTING
+from ssltransfer.analysis.tasks import FIGURE_SETTING, TaskScores
 from ssltransfer.results.metric_info import METRICS
-from ssltransfer.results.scores import TASK, Task
+from ssltransfer.results.scores import AVERAGE, TASK, Task
 
 SOURCE, OTHERS = "source-accuracy", "other-tasks"
 """Predictors that every suite has: source accuracy, and the mean standardised score on tasks of other datasets."""
+SOURCE_KINDS = ("linear", "knn")
+"""Kinds of protocols whose scores on a source dataset are predictors."""
 FEWEST_MODELS = 3
 FEWEST_DATASETS = 3
 """Fewest datasets for an interval over datasets."""
@@ -50,43 +52,83 @@ PANEL_COLUMNS = [
     *("difference" + end for end in ENDS),
     "p",
     "p_adjusted",
+    *("average" + end for end in ENDS),
 ]
 
 
 class Predictor(NamedTuple):
-    """The values of a predictor for one task.
+    """The values of a predictor for some tasks.
 
     Attributes
     ----------
     name : str
-        `SOURCE`, `OTHERS`, ``PROTOCOL:DATASET`` (k-NN score on a source dataset) or ``PROTOCOL:METRIC`` (an estimator).
+        `SOURCE`, `OTHERS`, ``PROTOCOL:DATASET`` (a linear or k-NN score on a source dataset) or ``PROTOCOL:METRIC`` (an
+        estimator).
     values : pd.Series
         By model, NaN where unknown; not oriented.
     better : int
         1 where higher means better, -1 where lower does, 0 where neither is claimed.
+    metric : str
+        That the values are on the analysis scale of; empty for means of standardised values.
     """
 
     name: str
     values: pd.Series
     better: int
+    metric: str
 
 
-def task_predictors(results: SuiteResults, task: Task) -> Iterator[Predictor]:
-    """All predictors of a task: the static ones, then the estimators on its dataset."""
-    scores = results.tasks
-    yield Predictor(SOURCE, scores.x(), 1)
+class Target(NamedTuple):
+    """What is predicted: the scores of a task, or their mean over the tasks of a panel.
+
+    Attributes
+    ----------
+    panel : str
+        Name of the panel.
+    task : Task
+        The task, or the average of the panel.
+    tasks : tuple of Task
+        Those that are averaged.
+    """
+
+    panel: str
+    task: Task
+    tasks: tuple[Task, ...]
+
+
+def targets(scores: TaskScores) -> Iterator[Target]:
+    """Every task of the panels of Fig. 1, each panel followed by its average."""
+    for panel in scores.figure_panels:
+        for task in panel.tasks:
+            yield Target(panel.name, task, (task,))
+        if len(panel.tasks) > 1:
+            yield Target(panel.name, panel.average, panel.tasks)
+
+
+def predictors(results: SuiteResults, tasks: Sequence[Task]) -> Iterator[Predictor]:
+    """All predictors of the mean score on some tasks: the static ones, then the estimators that all datasets have.
+
+    An estimator of several datasets is the mean of its values, standardised over the models.
+    """
+    scores, datasets = results.tasks, {task.dataset for task in tasks}
+    source = scores.x()
+    yield Predictor(SOURCE, source, 1, "top1")
     for other in scores.tasks:
-        setting = FIGURE_SETTING.get(other.kind)
-        if other.kind == "knn" and other.dataset in scores.leave_out and other.setting in (setting, ""):
-            yield Predictor(f"{other.protocol}:{other.dataset}", scores.values[other], METRICS[other.metric].better)
-    others = [other for other in scores.counted if other.dataset != task.dataset]
+        if other.kind in SOURCE_KINDS and other.dataset in scores.leave_out:
+            chosen, values = other.setting in (FIGURE_SETTING.get(other.kind), ""), scores.values[other]
+            if chosen and not METRICS[other.metric].secondary and not np.allclose(values, source, equal_nan=True):
+                yield Predictor(f"{other.protocol}:{other.dataset}", values, METRICS[other.metric].better, other.metric)
+    others = [other for other in scores.counted if other.dataset not in datasets]
     if others:
-        yield Predictor(OTHERS, mean_standardised(scores.values, others), 1)
-    own = results.estimates[results.estimates["dataset"].eq(task.dataset)]
+        yield Predictor(OTHERS, mean_standardised(scores.values, others), 1, "")
+    own = results.estimates[results.estimates["dataset"].isin(datasets)]
     for (protocol, metric), rows in own.groupby(["protocol", "metric"], sort=False):
-        values = rows.set_index("model")["value"].reindex(scores.matrix.index)
-        scaled = pd.Series(to_analysis_scale(values, metric), values.index)
-        yield Predictor(f"{protocol}:{metric}", scaled, METRICS[metric].better)
+        if rows["dataset"].nunique() == len(datasets):
+            wide = rows.pivot(index="model", columns="dataset", values="value").reindex(scores.matrix.index)
+            scaled = wide.apply(lambda column, metric=metric: to_analysis_scale(column, metric))
+            one = len(datasets) == 1
+            values = scaled.iloc[:, 0] if one else _standardised_mean(scaled)
+            yield Predictor(f"{protocol}:{metric}", values, METRICS[metric].better, metric if one else "")
 
 
 def mean_standardised(values: pd.DataFrame, tasks: list[Task]) -> pd.Series:
@@ -97,37 +139,43 @@ def mean_standardised(values: pd.DataFrame, tasks: list[Task]) -> pd.Series:
     """
     own = values[tasks] * np.array([METRICS[task.metric].better for task in tasks])
     counts = own.notna().sum()
-    own = own.loc[:, counts == counts.max()]
-    spread = own.std(ddof=0)
-    own = own.loc[:, spread > 1e-12]
+    return _standardised_mean(own.loc[:, counts == counts.max()])
+
+
+def _standardised_mean(values: pd.DataFrame) -> pd.Series:
+    """Mean of the columns, each standardised over models, without constant ones."""
+    spread = values.std(ddof=0)
+    own = values.loc[:, spread > 1e-12]
     return ((own - own.mean()) / own.std(ddof=0)).mean(axis=1, skipna=False)
 
 
 def predictor_table(results: SuiteResults) -> pd.DataFrame:
-    """Judge every predictor of every counted task.
+    """Judge every predictor of every counted task, and of the average of every panel.
 
     Returns
     -------
     pd.DataFrame
-        One row per task and predictor, with `COLUMNS`: ``n`` models; Pearson and Kendall with 95 % intervals over
+        One row per target and predictor, with `COLUMNS`: ``n`` models; Pearson and Kendall with 95 % intervals over
         models (see `correlation_interval`; from `INTERVAL_MODELS` models on); Kendall weighted towards the best models
         (`scipy.stats.weightedtau`); the model that the predictor ranks first and its ``regret``, the distance of its
         score from the best one in the unit of the metric (both empty where the predictor has no direction); and the
         difference of Pearson's coefficient from that of source accuracy over the models that have both, with its 95 %
         interval (see `dependent_difference`). Predictors without a direction are taken as they are.
     """
-    rows = []
-    for panel in results.tasks.figure_panels:
-        for task in panel.tasks:
-            y = results.tasks.values[task] * METRICS[task.metric].better
-            source = results.tasks.x()
-            for predictor in task_predictors(results, task):
-                x = predictor.values * (predictor.better or 1)
-                row = {"panel": panel.name} | task._asdict() | {"predictor": predictor.name}
-                row |= judge(x, y, results.tasks.matrix[task], METRICS[task.metric].better, predictor.better)
-                if predictor.name != SOURCE:
-                    row |= _from_source(x, source, y)
-                rows.append(row)
+    rows, scores = [], results.tasks
+    for target in targets(scores):
+        tasks = list(target.tasks)
+        better = METRICS[tasks[0].metric].better
+        y = scores.values[tasks].mean(axis=1, skipna=False) * better
+        points = scores.matrix[tasks].mean(axis=1, skipna=False)
+        source = scores.x()
+        for predictor in predictors(results, tasks):
+            x = predictor.values * (predictor.better or 1)
+            row = {"panel": target.panel} | target.task._asdict() | {"predictor": predictor.name}
+            row |= judge(x, y, points, better, predictor.better)
+            if predictor.name != SOURCE:
+                row |= _from_source(x, source, y)
+            rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -210,10 +258,13 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
         One row per panel and predictor, with `PANEL_COLUMNS`: mean Kendall and mean regret over ``datasets``; the 95 %
         interval of the mean on datasets like these (Student's t, from `FEWEST_DATASETS` datasets on); the range of the
         mean when one dataset is left out; and the mean difference from source accuracy on the datasets that both have,
-        with its interval, p-value (paired t test) and the p-value adjusted for the predictors of the panel (Holm).
+        with its interval, p-value (paired t test) and the p-value adjusted for the predictors of the panel (Holm); and
+        Kendall with the ``average`` over the panel, with its interval over models.
     """
     rows = []
-    for panel, own in table[table["kendall"].notna()].groupby("panel", sort=False):
+    averages = table["dataset"].eq(AVERAGE)
+    of_average = table[averages].set_index(["panel", "predictor"])
+    for panel, own in table[table["kendall"].notna() & ~averages].groupby("panel", sort=False):
         wide = own.pivot_table(index="dataset", columns="predictor", values="kendall", sort=False)
         regret = own.groupby("predictor", sort=False)["regret"].mean()
         for predictor in own["predictor"].unique():
@@ -224,6 +275,9 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
             if len(values) > 1:
                 without = (values.sum() - values) / (len(values) - 1)
                 row |= {"without_low": without.min(), "without_high": without.max()}
+            if (panel, predictor) in of_average.index:
+                average = of_average.loc[(panel, predictor)]
+                row |= {f"average{end}": average[f"kendall{end}"] for end in ENDS}
             if predictor != SOURCE and SOURCE in wide:
                 differences = (wide[predictor] - wide[SOURCE]).dropna().to_numpy()
                 if len(differences):

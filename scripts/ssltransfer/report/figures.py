@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -19,7 +20,7 @@ from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
-from ssltransfer.report.predictor_report import predictor_figure, predictor_scatters
+from ssltransfer.report.predictor_report import predictor_figure, predictor_scatters, transfer_figures
 from ssltransfer.report.property_figure import properties_figure
 from ssltransfer.report.scatter_figures import panels_note, scatter_figure, transfer_figure
 from ssltransfer.report.similarity_report import AGREEMENT, similarity_figures
@@ -118,7 +119,7 @@ def plot_figures(
     points = tables / "label-efficiency.csv"
     if points.exists():
         save_figure(label_figure(context, pd.read_csv(points)), folder, "label-efficiency")
-    for name, figure in predictor_scatters(context):
+    for name, figure in chain(transfer_figures(context), predictor_scatters(context)):
         save_figure(figure, folder, name)
     similarities = read_similarities(tables)
     if len(similarities):

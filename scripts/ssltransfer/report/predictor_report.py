@@ -13,20 +13,23 @@ from ssltransfer.analysis.predictors import (
     SOURCE,
     Predictor,
     half_width,
+    judge,
     panel_predictors,
     predictor_table,
-    task_predictors,
+    predictors,
 )
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid
 from ssltransfer.report.labels import Labels, joined
-from ssltransfer.report.scatter_figures import limit_y, regression
+from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mean_scores, regression
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
-from ssltransfer.results.metric_info import METRICS
-from ssltransfer.results.scores import Task
+from ssltransfer.results.metric_info import KINDS, METRICS
+from ssltransfer.results.scores import AVERAGE, Task
 
 SECTION = "predictors"
 ROWS_PER_INCH = 5.5
+DRAWN = ("h-score-shrunk", "log-me", "knn-loo", "rank-me")
+"""Estimators that Fig. 1 is drawn against; the interactive scatter has all."""
 
 
 def predictor_label(name: str, results: SuiteResults, labels: Labels) -> str:
@@ -37,7 +40,8 @@ def predictor_label(name: str, results: SuiteResults, labels: Labels) -> str:
         return "Mean score on other datasets"
     protocol, _, subject = name.partition(":")
     if subject not in METRICS:
-        return f"k-NN on {labels.dataset(subject)}"
+        kind = next(task.kind for task in results.tasks.tasks if task.protocol == protocol)
+        return joined(KINDS[kind].short, results.suffixes[protocol], f"on {labels.dataset(subject)}")
     return joined(METRICS[subject].label, results_suffix(results, protocol))
 
 
@@ -75,19 +79,24 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         "τ less that of source accuracy": [number(value, 2) for value in means["difference"]],
         "95 % interval of the difference": _ranges(means, "difference"),
         "p (Holm)": [number(value, 3) for value in means["p_adjusted"]],
+        "τ with the average": [number(value, 2) for value in means["average"]],
+        "95 % interval of that": _ranges(means, "average"),
     }
     records = pd.DataFrame(columns)
     records = records.loc[:, records.ne(MISSING).any()]
     rows = {i: f"{panels[row.panel]} · {names[row.predictor]}" for i, row in enumerate(means.itertuples())}
     caption = (
         f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score, mean "
-        "over datasets. Intervals are Student's t over datasets, for datasets like these."
+        "over datasets. Intervals are Student's t over datasets, for datasets like these. The average is the mean "
+        "score over the datasets of a panel, with the mean of an estimator over them; its interval is over models."
     )
     title = "Predictors of transfer"
     tables = [records_table("predictors", title, caption, records, row_labels=rows, data=means, section=SECTION)]
     judged = found[found["kendall"].notna()]
     wide = judged.pivot_table(index=["panel", "predictor"], columns="dataset", values="kendall", sort=False)
-    cells = pd.DataFrame({labels.dataset(dataset): [number(value, 2) for value in wide[dataset]] for dataset in wide})
+    wide = wide[sorted(wide, key=AVERAGE.__eq__)]  # last
+    headings = {dataset: "Average" if dataset == AVERAGE else labels.dataset(dataset) for dataset in wide}
+    cells = pd.DataFrame({headings[dataset]: [number(value, 2) for value in wide[dataset]] for dataset in wide})
     rows = {i: f"{panels[panel]} · {names[name]}" for i, (panel, name) in enumerate(wide.index)}
     caption = (
         "Kendall's τ between predictors and scores on each dataset. The csv has Pearson's and the weighted "
@@ -139,7 +148,7 @@ def predictor_figure(context: FigureContext) -> Figure | None:
     results = context.results
     if results.estimates.empty:
         return None
-    found = predictor_table(results)
+    found = context.predictor_table
     found = found[found["kendall"].notna()]
     estimated = set(results.estimates["dataset"])
     found = found[found["dataset"].isin(estimated)]
@@ -178,6 +187,43 @@ def predictor_figure(context: FigureContext) -> Figure | None:
     return figure
 
 
+def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
+    """Fig. 1 against other predictors than source accuracy, as (file name, figure); nothing without estimators.
+
+    Panels average over those of their tasks whose dataset has the estimator.
+    """
+    results = context.results
+    if results.estimates.empty:
+        return
+    found = context.predictor_table
+    names = [name for name in found["predictor"].unique() if name != SOURCE]
+    for name in names:
+        subject = name.partition(":")[2]
+        if subject in METRICS and subject not in DRAWN:
+            continue
+        panels, metrics = [], set()
+        for panel in results.tasks.figure_panels:
+            rows = found[found["panel"].eq(panel.name) & found["predictor"].eq(name)]
+            tasks = [task for task in panel.tasks if task.dataset in set(rows["dataset"])]
+            predictor = next((p for p in predictors(results, tasks) if p.name == name), None) if tasks else None
+            if predictor:
+                scores = mean_scores(results, panel, tasks)
+                if text := _tau(scores, predictor):
+                    panels.append((scores, predictor.values, text))
+                    metrics.add(predictor.metric)
+        if panels:
+            metric = metrics.pop() if len(metrics) == 1 else ""
+            label = predictor_label(name, results, context.labels)
+            yield f"predictors-transfer-{name.replace(':', '-')}", draw_panels(context, panels, label, metric)
+
+
+def _tau(scores: PanelScores, predictor: Predictor) -> str:
+    """Kendall's tau with the mean scores of a panel; empty where it is not defined."""
+    better = METRICS[scores.tasks[0].metric].better
+    found = judge(predictor.values * (predictor.better or 1), scores.mean * better, scores.mean, better, 0)
+    return f"τ = {found['kendall']:.2f}".replace("-", "−") if "kendall" in found else ""
+
+
 def predictor_scatters(context: FigureContext) -> Iterator[tuple[str, Figure]]:
     """Scatter plots of scores on each dataset with estimators against every predictor, as (file name, figure)."""
     results = context.results
@@ -193,14 +239,14 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
     results = context.results
     y, (lows, highs) = results.tasks.values[task], results.tasks.value_ends
     drawn: list[tuple[Predictor, pd.Series]] = []
-    for predictor in task_predictors(results, task):
+    for predictor in predictors(results, [task]):
         x = predictor.values
         if (x.notna() & y.notna()).sum() > 2:
             drawn.append((predictor, x))
     if not drawn:
         return None
     shown = [m for m in context.models if pd.notna(y[m]) and any(pd.notna(x[m]) for _, x in drawn)]
-    judged = predictor_table(results)
+    judged = context.predictor_table
     judged = judged[(judged[list(Task._fields)] == list(task)).all(axis=1)].set_index("predictor")
     with mpl.rc_context(STYLE):
         figure, axes = panel_grid(len(drawn), 1.65, len(shown))
@@ -210,10 +256,8 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
             context.points(ax, x, y, 4.5)
             kept = x.notna()
             limit_y(ax, y[kept], lows.loc[kept, task], highs.loc[kept, task])
-            metric = predictor.name.partition(":")[2]
-            scaled = METRICS[metric].logit if metric in METRICS else predictor.name == SOURCE
-            if scaled:
-                context.score_axis(ax.xaxis, x[y.notna()], metric if metric in METRICS else "top1")
+            if predictor.metric:
+                context.score_axis(ax.xaxis, x[y.notna()], predictor.metric)
             context.score_axis(ax.yaxis, y, task.metric)
             tau = judged["kendall"].get(predictor.name, np.nan)
             better = " ↓" if predictor.better < 0 else ""
