@@ -209,7 +209,23 @@ def subset_lists(wildcards):
     return [f"results/subset-lists/{name}.txt" for name in SUITE.settings(wildcards.protocol)["lists"]]
 
 
-# inversion.smk and attention.smk
+# finetune.smk
+
+
+def image_source(wildcards):
+    """The source of the images, which is another dataset's where a dataset relabels it."""
+    return list(parse_dataset_source(SUITE.datasets[SUITE.image_dataset(wildcards.dataset)]["source"]))
+
+
+def finetune_input(wildcards):
+    """Index, and the images of a generated dataset (others are read where they lie)."""
+    files = {"index": index_file(wildcards)}
+    if image_source(wildcards)[0] == "generated":
+        files["originals"] = f"results/datasets/{SUITE.image_dataset(wildcards.dataset)}/originals.npy"
+    return files
+
+
+# inversion.smk, attention.smk and finetune.smk
 
 
 def inversion_images(wildcards):
@@ -277,4 +293,16 @@ def normals_input(wildcards):
     files = {"index": f"{folder}/index.parquet", "normals": f"{folder}/normals.npy"}
     if source_of(wildcards).kind == "generated":
         files["originals"] = f"{folder}/originals.npy"
+    return files
+
+
+# segmentation.smk
+
+
+def segmentation_input(wildcards):
+    """Index, and masks and images of a generated dataset (others are read where they lie)."""
+    folder = f"results/datasets/{wildcards.dataset}"
+    files = {"index": f"{folder}/index.parquet"}
+    if source_of(wildcards).kind == "generated":
+        files |= {"masks": f"{folder}/masks.npy", "originals": f"{folder}/originals.npy"}
     return files
