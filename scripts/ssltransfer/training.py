@@ -207,7 +207,7 @@ def train_members(
     interval : int
         Number of steps averaged into one recorded loss.
     precision : str
-        Of the forward pass (see `precision.computing_in`).
+        See `precision.computing_in`.
     after_step : callable
         Called with the number of steps taken.
 
@@ -235,7 +235,9 @@ def train_members(
                     group["lr"] = peak * rate(state.step)
                 with computing_in(precision, state.device):
                     value = loss(batch, state.step)
-                value.backward()
+                # Autocast chose the types of the backward pass in the forward one already; tf32 is chosen for each.
+                with computing_in("float32" if precision == "bfloat16" else precision, state.device):
+                    value.backward()
                 optimiser.step()
                 optimiser.zero_grad()  # here, so that only one member holds gradients
                 state.totals[number] += value.detach()
