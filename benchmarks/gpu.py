@@ -14,6 +14,7 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -37,11 +38,14 @@ from ssltransfer.models.fusion import fuse_conv_bn, inference_form  # noqa: E402
 from ssltransfer.precision import computing_in  # noqa: E402
 from ssltransfer.protocols.attention.mask_grid import MaskGrid  # noqa: E402
 from ssltransfer.protocols.attention.occlusion import WindowOccluder  # noqa: E402
-from ssltransfer.protocols.dense.normals.network import NormalsNetwork, parameter_groups  # noqa: E402
+from ssltransfer.protocols.dense.heads import cell_loss, parameter_groups  # noqa: E402
+from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
-from ssltransfer.protocols.dense.normals.training import cell_loss  # noqa: E402
+from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork  # noqa: E402
+from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings  # noqa: E402
 from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
 from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
+from ssltransfer.protocols.finetune.network import Classifier  # noqa: E402
 from ssltransfer.protocols.inversion.settings import InversionSettings  # noqa: E402
 from ssltransfer.row_file import ArrayFile, save_array  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
@@ -59,6 +63,8 @@ class Sizes:
     detector: tuple[int, int] = (800, 1088)
     detector_network: dict = field(default_factory=dict)
     normals: tuple[int, int] = (600, 800)
+    segmentation: tuple[int, int] = (448, 608)
+    finetune: int = 64
     canvas: int = 256
     groups: int = 4
     steps: int = 10
@@ -67,8 +73,8 @@ class Sizes:
 
 
 SMALL = Sizes(
-    networks=("resnet-1x1x1x1-w8",), side=64, images=32, batch=16, detector=(64, 96), detector_network=SMALL_DETECTOR, normals=(64, 64), canvas=64,
-    groups=1, steps=2, linear=(200, 32, 5), cap=1.0,
+    networks=("resnet-1x1x1x1-w8",), side=64, images=32, batch=16, detector=(64, 96), detector_network=SMALL_DETECTOR,
+    normals=(64, 64), segmentation=(64, 64), finetune=4, canvas=64, groups=1, steps=2, linear=(200, 32, 5), cap=1.0,
 )  # fmt: skip
 
 
@@ -151,6 +157,28 @@ def training_steps(sizes: Sizes) -> Iterator[tuple[str, Callable[[str], Callable
         labels = torch.randint(0, 40, (2, sizes.normals[0] // 8, sizes.normals[1] // 8), device=DEVICE)
         return optimise(network, lambda: cell_loss(network(images), labels), precision)
 
+    def segmentation(precision: str) -> Callable[[], None]:
+        settings = read_settings(SegmentationSettings, {"kind": "segmentation"})
+        network = SegmentationNetwork(build_backbone(arch, seed=0), 150, settings)
+        height, width = sizes.segmentation
+        images = torch.rand(2, 3, height, width, device=DEVICE)
+        labels = torch.randint(0, 150, (2, height // network.stride, width // network.stride), device=DEVICE)
+        return optimise(network, lambda: cell_loss(network(images), labels), precision)
+
+    def finetune(precision: str, members: int = 1) -> Callable[[], None]:
+        images = torch.rand(sizes.finetune, 3, sizes.side, sizes.side, device=DEVICE)
+        labels = torch.randint(0, 100, (sizes.finetune,), device=DEVICE)
+
+        def member() -> Callable[[], None]:
+            network = Classifier(build_backbone(arch, seed=0), 100, 0)
+            return optimise(network, lambda: functional.cross_entropy(network(images), labels), precision)
+
+        steps = [member() for _ in range(members)]
+        return lambda: [step() for step in steps]
+
+    yield f"finetuning, {sizes.finetune} images of {sizes.side} x {sizes.side}", finetune
+    yield "finetuning, the 20 members of a grid on these", partial(finetune, members=20)
+    yield f"segmentation, 2 images of {sizes.segmentation[0]} x {sizes.segmentation[1]}", segmentation
     yield f"detection, 2 images of {sizes.detector[0]} x {sizes.detector[1]}", detection
     yield f"normals, 2 images of {sizes.normals[0]} x {sizes.normals[1]}", normals
 
@@ -163,9 +191,10 @@ def optimise(module: nn.Module, loss: Callable[[], Tensor], precision: str) -> C
     def step() -> None:
         with computing_in(precision, DEVICE):
             value = loss()
-        optimiser.zero_grad()
-        value.backward()
+        with computing_in("float32" if precision == "bfloat16" else precision, DEVICE):
+            value.backward()
         optimiser.step()
+        optimiser.zero_grad()
 
     return step
 
