@@ -59,6 +59,8 @@ COMPONENTS = {
     "neighbours": Component(1, "find_neighbours.py"),
     "knn": Component(1, "evaluate_knn.py"),
     "label-efficiency": Component(1, "evaluate_label_efficiency.py"),
+    "estimators": Component(1, "evaluate_estimators.py"),
+    "representations": Component(1, "compare_representations.py"),
     "calibration": Component(2, "evaluate_calibration.py"),
     "finetune": Component(1, "evaluate_finetune.py"),
     "fewshot": Component(3, "evaluate_fewshot.py"),

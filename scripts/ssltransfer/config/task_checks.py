@@ -17,6 +17,7 @@ REQUIREMENTS = {
     "finetune": (("single-label", "multi-label"), ("train", "test")),
     "calibration": (("single-label",), ("train", "test")),
     "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
+    "estimators": (("single-label", "multi-label"), ("train",)),
     "inversion": (("images",), ()),
     "attention": (("images",), ()),
     "normals": (("normals",), ("train", "test")),
@@ -26,7 +27,7 @@ REQUIREMENTS = {
 """Kind of protocol -> tasks of its datasets, and the parts that they must have."""
 EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals", "segmentation")}
 """Source -> kinds that its datasets serve besides those of their task."""
-FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
+FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency", "estimators")
 """Kinds of protocols that need the features of a model alone."""
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
 """Source whose index has one image in several rows -> the source of the same images without repeats."""

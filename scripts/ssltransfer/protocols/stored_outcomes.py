@@ -19,6 +19,7 @@ from ssltransfer.protocols.detection.average_precision import match_detections, 
 from ssltransfer.protocols.detection.detection_file import load_detections
 from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
 from ssltransfer.protocols.detection.outcomes import detection_outcomes
+from ssltransfer.protocols.estimators.evaluation import estimator_outcomes
 from ssltransfer.protocols.fewshot import FewShotSettings, episode_outcome
 from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.protocols.knn.evaluation import measure_knn
@@ -145,6 +146,10 @@ def _of_curve(stored: Stored) -> list[Outcome]:
     return curve_outcomes(whole["metric"], details["draws"], details["subsets"], whole, score["settings"]["of"])
 
 
+def _of_estimators(stored: Stored) -> list[Outcome]:
+    return estimator_outcomes({value["metric"]: value["value"] for value in stored.score["values"]})
+
+
 def _of_detections(stored: Stored) -> list[Outcome]:
     index, dataset = read_index(stored.index_file), stored.score["dataset"]
     rows = np.flatnonzero(index.split_array() == "test")
@@ -197,6 +202,7 @@ READERS = {
     "detection-finetune": _of_detections,
     "normals": _of_normals,
     "segmentation": _of_segmentation,
+    "estimators": _of_estimators,
     "inversion": _of_inversion,
     "attention": _of_attention,
 }

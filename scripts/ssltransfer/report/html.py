@@ -84,6 +84,12 @@ SECTIONS = {
         ("properties", "table9-correlations"),
         "inversion-and-attention.md",
     ),
+    "predictors": Section(
+        "What predicts transfer?", ("predictors",), ("predictors", "estimators"), "analysis.md#predictors-of-transfer"
+    ),
+    "similarity": Section(
+        "How alike are the models?", ("similarity-map",), ("similarity",), "analysis.md#similarity-of-representations"
+    ),
     "statistics": Section(
         "Statistics", ("pairs",), ("correlations", "family-correlations", "averages-check"), "analysis.md#correlations"
     ),
