@@ -142,6 +142,13 @@ def food101(root):
         picture(root / "images" / f"{name}.jpg")
 
 
+def imagenet(root):
+    for part, names in {"train": ("n01440764", "n01443537"), "val": ("n01443537",)}.items():
+        for number in range(2 if part == "train" else 1):
+            for name in names:
+                picture(root / part / name / f"{name if part == 'train' else part}_{number}.JPEG", seed=number)
+
+
 def isic(root):
     name = "ISIC2018_Task3_Training"
     lines = ["image,MEL,NV,BCC", "ISIC_1,0.0,1.0,0.0", "ISIC_2,1.0,0.0,0.0", "ISIC_3,0.0,0.0,1.0"]
@@ -295,6 +302,7 @@ LAYOUTS = {
     "eurosat": (eurosat, ["Forest", "River"], (3, 0, 0)),
     "flowers": (flowers, ["7", "21"], (2, 2, 2)),
     "food101": (food101, ["apple_pie", "waffles"], (2, 0, 1)),
+    "imagenet": (imagenet, ["n01440764", "n01443537"], (4, 0, 1)),
     "isic": (isic, ["MEL", "NV", "BCC"], (3, 0, 0)),
     "nyuv2": (nyuv2, [], (2, 0, 1)),
     "pets": (pets, ["Abyssinian", "Maine_Coon"], (2, 0, 1)),

@@ -646,6 +646,15 @@ def normals(dataset, **values):
             ),
             "protocols.labels.of: 'few' is not a linear protocol .* normalisation: per-model",
         ),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(
+                    labels={"kind": "label-efficiency", "of": "lin", "lists": ["simclr-1-percent"]}
+                ),
+                p["config"]["tasks"].update(labels=["digits"]),
+            ),
+            "protocols.labels.lists: the lists are of images of ImageNet, found dataset 'digits' .generated:digits.",
+        ),
         (setting("lin", validation_fraction=1.0), "lin.validation_fraction: found 1.0, expected less than 1"),
         (setting("lin", validation_fraction=0), "lin.validation_fraction: found 0, expected more than 0"),
         (setting("lin", seed="x"), "lin.seed: found 'x', expected a whole number"),

@@ -34,6 +34,7 @@ COMPONENTS = {
     "eurosat": Component(1, f"{DATASETS}/eurosat.py"),
     "flowers": Component(1, f"{DATASETS}/flowers.py"),
     "food101": Component(1, f"{DATASETS}/food101.py"),
+    "imagenet": Component(1, f"{DATASETS}/imagenet.py"),
     "isic": Component(1, f"{DATASETS}/isic.py"),
     "nyuv2": Component(1, f"{DATASETS}/nyuv2.py"),
     "pets": Component(1, f"{DATASETS}/pets.py"),

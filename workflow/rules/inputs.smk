@@ -6,6 +6,7 @@ from ssltransfer.datasets import location, parse_members
 from ssltransfer.files import file_state
 from ssltransfer.models.user_code import code_hash
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.protocols.label_efficiency.subset_lists import SUBSET_LISTS
 from ssltransfer.protocols.knn.settings import SIMILARITY, stored_neighbours
 
 # datasets.smk
@@ -201,6 +202,11 @@ def neighbour_file(wildcards):
 def many_shot_features(wildcards):
     """The features of the many-shot protocol that a label-efficiency protocol names."""
     return SUITE.feature_files(Cell(SUITE.settings(wildcards.protocol)["of"], wildcards.model, wildcards.dataset))
+
+
+def subset_lists(wildcards):
+    """The published lists of labelled images that a label-efficiency protocol names."""
+    return [f"results/subset-lists/{name}.txt" for name in SUITE.settings(wildcards.protocol)["lists"]]
 
 
 # finetune.smk

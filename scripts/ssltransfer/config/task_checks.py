@@ -8,6 +8,7 @@ from ssltransfer.config.suite import Suite, side_of
 from ssltransfer.errors import InputError
 from ssltransfer.models.model_row import check_size
 from ssltransfer.models.protocol_fit import misfit
+from ssltransfer.results.metric_info import SOURCE_KINDS
 
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
@@ -123,11 +124,14 @@ def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
             "measured:DATASET, or nothing"
         )
     blocks = config["protocols"]
-    linear = {d for name, ds in config["tasks"].items() for d in ds if blocks.get(name, {}).get("kind") == "linear"}
-    if kind == "measured" and config["suite"] in row["suites"] and dataset not in linear:
+    measured = {
+        name for task, names in config["tasks"].items() for name in names
+        if blocks.get(task, {}).get("kind") in SOURCE_KINDS
+    }  # fmt: skip
+    if kind == "measured" and config["suite"] in row["suites"] and dataset not in measured:
         raise InputError(
             f"{path}, row {row['model']!r}: source_accuracy is measured:{dataset}, but suite {config['suite']!r} has "
-            f"no linear task on {dataset!r}"
+            f"no linear or knn task on {dataset!r}"
         )
 
 
@@ -161,6 +165,12 @@ def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(
             f"{where}: {of!r} is not a linear protocol of this suite with normalisation: per-model and "
             "solver: converged; name one, such as linear"
+        )
+    if suite.settings(protocol)["lists"] and row["source"] != "original:imagenet":
+        raise InputError(
+            f"config: protocols.{protocol}.lists: the lists are of images of ImageNet, found dataset "
+            f"{row['dataset']!r} ({row['source']}) in its tasks; name one of source "
+            "original:imagenet, or leave lists out"
         )
 
 

@@ -198,6 +198,11 @@ DOWNLOADS: dict[str, Download] = {
             ),
         ),
     ),
+    "imagenet": Download(
+        "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
+        "train/SYNSET/*.JPEG and val/SYNSET/*.JPEG (or val/*.JPEG and LOC_val_solution.csv)",
+        reason="download it with an account of image-net.org or Kaggle",
+    ),
     "isic": Download(
         "https://challenge.isic-archive.com/data/#2018",
         "ISIC2018_Task3_Training_Input/*.jpg, "

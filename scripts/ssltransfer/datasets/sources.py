@@ -51,6 +51,7 @@ ORIGINAL: dict[str, tuple[str, ...]] = {
     "eurosat": (),
     "flowers": (),
     "food101": (),
+    "imagenet": (),
     "isic": (),
     "nyuv2": ("labelled",),
     "pets": (),
