@@ -39,6 +39,8 @@ from ssltransfer.safe_pickle import check_archive
 log = logging.getLogger("ssltransfer")
 
 LOG_SECONDS = 10.0
+QUICK_SECONDS = 2.0
+"""A state that takes longer to write is written less often, so that writing takes a thirtieth of the time at most."""
 LOADER_SECONDS = 300
 """Time after which processes that make no batch are given up."""
 SHARED_MEMORY = Path("/dev/shm")  # Linux hands tensors from process to process there
@@ -61,7 +63,7 @@ class Run:
     progress : callable
         Wraps (batches, number of batches).
     save_seconds : float
-        Time between two saved states.
+        Time between two saved states, unless they take long to write (see `QUICK_SECONDS`).
     """
 
     resume_dir: Path
@@ -227,6 +229,7 @@ def train_members(
         [group.setdefault("initial_lr", group["lr"]) for group in member.optimiser.param_groups] for member in members
     ]
     saved = logged = time.monotonic()
+    interval_seconds = run.save_seconds
     with _asked_to_end() as asked:
         for batch in run.progress(batches(state.step), steps - state.step):
             for number in state.training:
@@ -253,9 +256,10 @@ def train_members(
                 raise InputError(
                     f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
                 )
-            if state.training and now - saved > run.save_seconds:
+            if state.training and now - saved > interval_seconds:
                 state.save()
                 saved = time.monotonic()
+                interval_seconds = run.save_seconds * max(1.0, (saved - now) / QUICK_SECONDS)
     return [state.diverged[number] or Curve(interval, state.losses[number]) for number in range(len(members))]
 
 

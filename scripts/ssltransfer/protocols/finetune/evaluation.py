@@ -10,7 +10,7 @@ from ssltransfer.datasets.splits import Split, make_split
 from ssltransfer.errors import InputError
 from ssltransfer.models.norm_table import norm_name
 from ssltransfer.protocols.finetune.settings import FinetuneSettings, Trial, trials
-from ssltransfer.protocols.finetune.training import Finetuning, Finished, describe_trial
+from ssltransfer.protocols.finetune.training import Finetuning, Finished, describe_trial, loss_interval
 from ssltransfer.protocols.linear import classification_metrics
 from ssltransfer.protocols.linear.evaluation import FEW_VALIDATION_IMAGES, class_warnings, images_of_classes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
@@ -82,10 +82,7 @@ def measure_finetune(
             "norm": norm_name(finetuning.data.norm),
             "augmentation": selected.augmentation,
         },
-        details={
-            "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-            "final_losses": rounded(final.losses),
-        },
+        details={"images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)}},
         warnings=list(index.warnings)
         + ([shortened] if shortened else [])
         + class_warnings(index, metric, *(images_of_classes(labels[r], len(index.classes)) for r in _ends(split)))
@@ -94,6 +91,7 @@ def measure_finetune(
         more={
             "selected": {**selected._asdict(), "validation": scores[chosen]},
             "curve": [describe_member(*pair) for pair in zip(results, scores, strict=True)],
+            "refit": {"interval": loss_interval(settings.steps), "losses": rounded(final.losses)},
         },
         coverage=coverage(index),
         schedule=training_schedule(shortened),
