@@ -13,6 +13,8 @@ from ssltransfer.files import write_json
 from ssltransfer.jobs import log
 from ssltransfer.protocols.calibration import CalibrationSettings, calibration_outcomes
 from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes, test_scenes
+from ssltransfer.protocols.dense.segmentation.metrics import load_counts
+from ssltransfer.protocols.dense.segmentation.outcomes import segmentation_outcomes
 from ssltransfer.protocols.detection.average_precision import match_detections, round_like_detectron2
 from ssltransfer.protocols.detection.detection_file import load_detections
 from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
@@ -172,6 +174,11 @@ def _of_normals(stored: Stored) -> list[Outcome]:
     return normals_outcomes([row["image"] for row in rows], scenes, images, median, np.empty((0, 0)))
 
 
+def _of_segmentation(stored: Stored) -> list[Outcome]:
+    names, table = load_counts(stored.file("predictions", ".npz"))
+    return segmentation_outcomes(names, table, stored.score["settings"]["absent_classes"])
+
+
 def _of_inversion(stored: Stored) -> list[Outcome]:
     images = stored.score["details"]["images"]
     metrics = [value["metric"] for value in stored.score["values"]]
@@ -186,6 +193,7 @@ def _of_attention(stored: Stored) -> list[Outcome]:
 
 READERS = {
     "linear": _of_classifier,
+    "finetune": _of_classifier,
     "calibration": _of_calibration,
     "knn": _of_votes,
     "fewshot": _of_episodes,
@@ -193,6 +201,7 @@ READERS = {
     "detection-frozen": _of_detections,
     "detection-finetune": _of_detections,
     "normals": _of_normals,
+    "segmentation": _of_segmentation,
     "estimators": _of_estimators,
     "inversion": _of_inversion,
     "attention": _of_attention,

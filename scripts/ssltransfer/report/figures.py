@@ -15,7 +15,7 @@ from ssltransfer.report.epoch_figure import epoch_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.label_figure import label_figure
-from ssltransfer.report.labels import joined
+from ssltransfer.report.labels import joined, source_note
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
@@ -55,6 +55,9 @@ FIGURES = {
     "predictors": predictor_figure,
 } | {name: partial(scatter_figure, kinds=kinds) for name, kinds in SCATTERS.items()}
 """Figure -> the function that draws it, or returns None where the scores do not allow it."""
+
+AGAINST_SOURCE = ("transfer", "correlations", "radar", "pairs")
+"""Figures with source accuracies beside those of `SCATTERS`."""
 
 KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention"), "label-efficiency": ("label-efficiency",)}
 """Figure -> the kinds whose warnings its caption repeats, for the figures that do not show all kinds."""
@@ -105,6 +108,9 @@ def plot_figures(
     if note := analysis_note(results):
         captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
     captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
+    if note := source_note(results):
+        shown = [*AGAINST_SOURCE, *SCATTERS]
+        captions |= {name: joined(captions.get(name, ""), note) for name in shown}
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():
         images = {model: load_pictures(path) for model, path in files.items()}
         name = f"{kinds[protocol]}-pictures-{protocol}-{dataset}"

@@ -75,7 +75,9 @@ SECTIONS = {
     ),
     "detection": Section("Detection", ("scatter-detection", "detection-pictures"), ("detection",), "detection.md"),
     "normals": Section("Surface normals", ("scatter-normals", "normals-pictures"), ("normals",), "normals.md"),
-    "segmentation": Section("Segmentation", ("scatter-segmentation",), ("segmentation",)),
+    "segmentation": Section(
+        "Segmentation", ("scatter-segmentation", "segmentation-pictures"), ("segmentation",), "segmentation.md"
+    ),
     "properties": Section(
         "Properties of the features",
         ("calibration", "properties", "inversion-pictures", "attention-pictures"),

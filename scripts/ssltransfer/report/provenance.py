@@ -28,7 +28,15 @@ SUBJECTS = {
     ),
     **dict.fromkeys(("obtain_dataset", "index_dataset", "generate_dataset", "generate_shapes"), "dataset"),
     **dict.fromkeys(
-        ("relabel_dataset", "sample_images", "prepare_images", "prepare_normals", "compare_representations"), "dataset"
+        (
+            "relabel_dataset",
+            "sample_images",
+            "prepare_images",
+            "prepare_normals",
+            "draw_masks",
+            "compare_representations",
+        ),
+        "dataset",
     ),
     **dict.fromkeys(
         (

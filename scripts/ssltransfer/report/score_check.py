@@ -23,12 +23,14 @@ COMPONENTS = {
     "linear": ("linear",),
     "knn": ("neighbours", "knn"),
     "fewshot": ("fewshot",),
+    "finetune": ("finetune",),
     "calibration": ("calibration",),
     "label-efficiency": ("label-efficiency",),
     "estimators": ("estimators",),
     "inversion": ("inversion", "similarity"),
     "attention": ("attention",),
     "normals": ("normals-network", "normals"),
+    "segmentation": ("segmentation-network", "segmentation"),
     "detection": ("detector", "detection"),
 }
 """Kind of a settings block -> the components whose versions its scores carry, training first."""
@@ -36,6 +38,7 @@ TRAINED = {
     "knn": "results/neighbours/{model}/{dataset}/{features}.{similarity}{number}.npz",
     "inversion": "results/inverted/{protocol}/{model}/{dataset}.npz",
     "normals": "results/trained/{protocol}/{model}/{dataset}.safetensors",
+    "segmentation": "results/trained/{protocol}/{model}/{dataset}.safetensors",
     "detection": "results/trained/{protocol}/{model}/{dataset}.safetensors",
 }
 """Kind of a settings block -> the file that the job before the evaluation leaves, where one trains or searches."""
@@ -160,7 +163,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
         "checkpoint.pool": model["pool"],
         "versions.protocol": ".".join(str(network_version(name, model["arch"])) for name in COMPONENTS[kind]),
     }
-    if kind == "linear":
+    if kind in ("linear", "finetune"):
         entries["values.metric"] = [row["metric"]]
     whole = kind in ("fewshot", "inversion", "attention") or (kind == "knn" and row["test"] == 0)
     parts = PARTS["images" if whole else "training images" if kind in TRAINING_IMAGES else "test images"]
@@ -169,7 +172,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
         images["train"] = total_images(
-            row, ("train", "val") if kind in ("linear", "knn", "label-efficiency") else ("train",)
+            row, ("train", "val") if kind in ("linear", "finetune", "knn", "label-efficiency") else ("train",)
         )
         entries |= {f"images.{part}": count for part, count in images.items()}
     counted = ("coverage.", "images.")

@@ -84,7 +84,7 @@ def make_tables(
     check = ScoreCheck([str(path) for path in score_files]) if suite is None else check_scores(score_files, suite)
     for difference in check.differences:
         log.warning("%s", difference)
-    linear = set(scores.loc[scores["kind"] == "linear", "dataset"])
+    measured = set(scores[["kind", "dataset"]].itertuples(index=False, name=None))
     if check.differences and not check.shown and not published:
         raise InputError(f"no score was measured as this suite says, such as {check.differences[0]}")
     if check.differences:
@@ -99,7 +99,7 @@ def make_tables(
         scores = pd.concat([scores, printed], ignore_index=True)
     rows = {} if suite is None else suite.models
     own = {model for model, row in rows.items() if row["source"].startswith("file:")}
-    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear, own)
+    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, measured, own)
     compared = compare_cells(cell_outcomes(results.analysed, check.shown))
     results = replace(results, compared=compared, training_runs=_training_runs(rows))
     tables = all_tables(results, with_paper=bool(published))
@@ -150,8 +150,9 @@ def read_results(folder: str | Path) -> SuiteResults:
     folder = Path(folder)
     suite = read_json(folder / "suite.json")
     models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
-    models = models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool})
-    models[["label", "family"]] = models[["label", "family"]].map(read_text)
+    models = models.astype({"label": str, "family": str, "source_accuracy": float, "measured": str, "highlight": bool})
+    texts = ["label", "family", "measured"]
+    models[texts] = models[texts].map(read_text)
     return SuiteResults(
         read_scores(folder / "scores.csv"),
         models,

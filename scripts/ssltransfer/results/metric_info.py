@@ -144,3 +144,6 @@ KINDS = {
     "inversion": Kind("Feature inversion", "Inversion", performance=False, units="images"),
     "attention": Kind("Occlusion attention", "Attention", performance=False, units="images"),
 }
+
+SOURCE_KINDS = ("linear", "knn")
+"""Kinds of scores that source accuracy ``measured:DATASET`` takes, the first that a dataset has."""
