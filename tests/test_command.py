@@ -136,6 +136,22 @@ def test_add_weights_of_timm(call, folder):
 
 
 @pytest.mark.parametrize(
+    ("source", "arch"),
+    [
+        ("hf:timm/vit_small_patch16_224.dino/model.safetensors", "timm:vit_small_patch16_224"),
+        ("hf:timm/resnet18.a1_in1k@0123456/model.safetensors", "timm:resnet18"),
+        ("hf:somebody/net/model.safetensors", None),
+        ("torchvision:ResNet50_Weights.IMAGENET1K_V2", "resnet50"),
+        ("torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1", "torchvision:resnext50_32x4d"),
+        ("torchvision:ViT_B_16_Weights.IMAGENET1K_V1", None),
+    ],
+)
+def test_the_architecture_of_published_weights_is_known(source, arch):
+    assert model_row("a", source, {}).get("arch") == arch
+    assert model_row("a", source, {"arch": "resnet50"})["arch"] == "resnet50"
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["a", "timm:vit_small_patch16_224"], "tag is missing"),
