@@ -164,7 +164,7 @@ def test_failed_jobs_are_listed_briefly(folder):
     assert len(lines) == SHOWN_FAILURES + 2 and " 5 " in lines[-1]
 
 
-WITH_FAILURES = len(list(suite().cells())) + 4 + 6
+WITH_FAILURES = len(list(suite().cells())) + 4 + 7
 """Scores of the toy suite, of four models on the new dataset, and of the new model on the others."""
 
 
@@ -199,10 +199,11 @@ def test_a_report_is_made_of_the_scores_that_exist(failed):
     missing = {(m, "birds") for m in ("toy-random", "toy-simclr", "toy-supervised", "net")}
     missing |= {("net", "digits"), ("net", "textures")}
     output = succeed(folder, "--config", "available=true")
+    assert "compare_representations" in output  # of the models that have features
     last = output.rstrip().splitlines()
-    assert last[-1] == "Report: results/toy/report.html" and last[-4].endswith(f"10 of {WITH_FAILURES} scores")
+    assert last[-1] == "Report: results/toy/report.html" and last[-4].endswith(f"11 of {WITH_FAILURES} scores")
     table = pd.read_csv(folder / "results/toy/tables/missing.csv", keep_default_na=False)
-    assert set(zip(table["model"], table["dataset"], strict=True)) == missing and len(table) == 10
+    assert set(zip(table["model"], table["dataset"], strict=True)) == missing and len(table) == 11
     of_net = table[(table["model"] == "net") & (table["dataset"] != "birds")]
     assert of_net["log"].eq("logs/fetch_checkpoint/net.log").all()
     assert (
@@ -215,6 +216,7 @@ def test_a_report_is_made_of_the_scores_that_exist(failed):
     assert set(scores["model"]) == {"toy-random", "toy-simclr", "toy-supervised"}
     report = (folder / "results/toy/report.html").read_text()
     assert 'id="table-missing"' in report and "logs/index_dataset/birds.log" in report
+    assert "Without Net: its features are not there" in report
     # Nothing is news, so nothing is made again, but said again; measuring is still planned without the key.
     again = succeed(folder, "--config", "available=true")
     assert "Nothing to be done" in again and again.rstrip().splitlines()[-3:] == last[-4:-1]
@@ -240,11 +242,11 @@ def test_a_row_that_is_wrong_costs_its_own_scores(failed, tmp_path):
     assert done.returncode == 1 and "row 'net': format" in line
     output = succeed(folder, "--config", "available=true")
     last = output.rstrip().splitlines()
-    assert last[-4].endswith(f"10 of {WITH_FAILURES} scores")
-    assert last[-3].startswith("  7: config/models.tsv, row 'net': format")
+    assert last[-4].endswith(f"11 of {WITH_FAILURES} scores")
+    assert last[-3].startswith("  8: config/models.tsv, row 'net': format")
     assert "config/datasets.tsv, row 'unused': metric" in output
     missing = pd.read_csv(folder / "results/toy/tables/missing.csv", keep_default_na=False)
-    assert missing["reason"].str.contains("'mocco'").sum() == 7 and len(missing) == 10
+    assert missing["reason"].str.contains("'mocco'").sum() == 8 and len(missing) == 11
     assert "mocco" in (folder / "results/toy/report.html").read_text()
 
 

@@ -133,6 +133,8 @@ def test_published_features_are_restored(finished, tmp_path):
                 "find_neighbours",
                 "evaluate_knn",
                 "evaluate_label_efficiency",
+                "evaluate_estimators",
+                "compare_representations",
                 "evaluate_fewshot",
                 "evaluate_calibration",
             },

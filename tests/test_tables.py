@@ -89,7 +89,7 @@ def test_a_table_without_rows_has_no_marks():
 def test_one_table_for_each_protocol_and_shot(tables):
     assert list(tables) == [
         "overview", "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations",
-        "mean-ranks", "pairs-pearson", "pairs-spearman",
+        "mean-ranks", "pairs-pearson", "pairs-spearman", "predictors", "predictors-by-dataset",
     ]  # fmt: skip
 
 

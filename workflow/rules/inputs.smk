@@ -196,6 +196,23 @@ def neighbour_file(wildcards):
     return f"results/neighbours/{'/'.join(features.parts[-3:-1])}/{features.stem}.{similarity}{count}.npz"
 
 
+# similarity.smk
+
+
+def compared_features(protocol, dataset):
+    """Model -> the features that it is compared by."""
+    cells = [cell for cell in SUITE.cells() if (cell.protocol, cell.dataset) == (protocol, dataset)]
+    return {cell.model: SUITE.feature_files(cell)[0] for cell in cells}
+
+
+def features_to_compare(wildcards):
+    """Features that exist, or that this run makes for a score; those of an old score may have been deleted."""
+    models = compared_features(wildcards.protocol, wildcards.dataset)
+    scores = {model: score_file(Cell(wildcards.protocol, model, wildcards.dataset)) for model in models}
+    made = [] if SUITE.config["available"] else [model for model in models if not Path(scores[model]).exists()]
+    return [path for model, path in models.items() if model in made or Path(path).exists()]
+
+
 # label_efficiency.smk
 
 
@@ -293,4 +310,16 @@ def normals_input(wildcards):
     files = {"index": f"{folder}/index.parquet", "normals": f"{folder}/normals.npy"}
     if source_of(wildcards).kind == "generated":
         files["originals"] = f"{folder}/originals.npy"
+    return files
+
+
+# segmentation.smk
+
+
+def segmentation_input(wildcards):
+    """Index, and masks and images of a generated dataset (others are read where they lie)."""
+    folder = f"results/datasets/{wildcards.dataset}"
+    files = {"index": f"{folder}/index.parquet"}
+    if source_of(wildcards).kind == "generated":
+        files |= {"masks": f"{folder}/masks.npy", "originals": f"{folder}/originals.npy"}
     return files

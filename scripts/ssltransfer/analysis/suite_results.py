@@ -87,8 +87,14 @@ class SuiteResults:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """Tidy table with one row per cell: measured where measured, else published."""
-        return measured_or_published(self.scores)
+        """Tidy table with one row per cell: measured where measured, else published; without `estimates`."""
+        scores = self.scores
+        return measured_or_published(scores[~_is_estimate(scores)])
+
+    @cached_property
+    def estimates(self) -> pd.DataFrame:
+        """Rows of the tidy table that predict transfer and do not measure it."""
+        return self.scores[_is_estimate(self.scores)]
 
     @cached_property
     def analysed(self) -> pd.DataFrame:
@@ -249,6 +255,10 @@ class SuiteResults:
             domain_scores(self.analysed.assign(value=self.analysed[end]), self.pretrained_on) for end in ("low", "high")
         )
         return low.reindex_like(self.domain_scores), high.reindex_like(self.domain_scores)
+
+
+def _is_estimate(scores: pd.DataFrame) -> pd.Series:
+    return scores["kind"].map({kind: KINDS[kind].estimate for kind in scores["kind"].unique()}).astype(bool)
 
 
 def suite_results(

@@ -155,7 +155,7 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
         yield ("checkpoint", cell.model), work
         if work and recipe:
             yield from _images(suite, recipe["dataset"], recipe["transform"], units)
-    if kind in ("linear", "knn", "fewshot", "label-efficiency"):
+    if kind in ("linear", "knn", "fewshot", "label-efficiency", "estimators"):
         of = replace(cell, protocol=settings["of"]) if kind == "label-efficiency" else cell
         yield from _features(suite, of, arch, units)
     elif kind == "inversion":
@@ -192,6 +192,8 @@ def _score(
         yield Work("finetune", images * _relative(units["finetune"], arch, side_of(settings["transform"])))
     elif kind == "label-efficiency":
         yield Work("label-efficiency", _curve_paths(settings, suite.settings(settings["of"]), row, train, width))
+    elif kind == "estimators":
+        yield Work("estimators", width * train)
     elif kind == "fewshot":
         yield Work("fewshot", norms * width * settings["episodes"] * len(settings["shots"]))
     elif kind == "inversion":

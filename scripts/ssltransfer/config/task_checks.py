@@ -17,15 +17,17 @@ REQUIREMENTS = {
     "finetune": (("single-label", "multi-label"), ("train", "test")),
     "calibration": (("single-label",), ("train", "test")),
     "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
+    "estimators": (("single-label", "multi-label"), ("train",)),
     "inversion": (("images",), ()),
     "attention": (("images",), ()),
     "normals": (("normals",), ("train", "test")),
+    "segmentation": (("segmentation",), ("train", "test")),
     "detection": (("detection",), ("train", "test")),
 }
 """Kind of protocol -> tasks of its datasets, and the parts that they must have."""
-EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
+EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals", "segmentation")}
 """Source -> kinds that its datasets serve besides those of their task."""
-FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
+FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency", "estimators")
 """Kinds of protocols that need the features of a model alone."""
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
 """Source whose index has one image in several rows -> the source of the same images without repeats."""
@@ -215,6 +217,24 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")
 
 
+def _check_segmentation(suite: Suite, protocol: str, row: dict) -> None:
+    settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
+    schedule, sides = settings["schedule"], settings["sides"]
+    if settings["head"] == "linear" and settings["frozen"] != "all":
+        raise InputError(f"{where}.frozen: found {settings['frozen']}, expected all with head: linear")
+    if schedule["warmup"] >= schedule["steps"]:
+        raise InputError(
+            f"{where}.schedule.warmup (as written, or the default): found {schedule['warmup']}, expected less than the "
+            f"{schedule['steps']} steps"
+        )
+    if sides["jitter"][0] > sides["jitter"][1]:
+        raise InputError(f"{where}.sides.jitter: found {sides['jitter']}, expected the lower factor first")
+    if sides["window_step"] > max(1, sides["window"]):
+        raise InputError(
+            f"{where}.sides.window_step: found {sides['window_step']}, expected at most the window of {sides['window']}"
+        )
+
+
 def _check_detection(suite: Suite, protocol: str, row: dict) -> None:
     schedule, where = suite.settings(protocol)["schedule"], f"config: protocols.{protocol}.schedule"
     steps, milestones, warmup = (schedule[key] for key in ("steps", "milestones", "warmup"))
@@ -250,4 +270,5 @@ PROTOCOL_CHECKS = {
     "inversion": _check_inversion,
     "attention": _check_attention,
     "normals": _check_normals,
+    "segmentation": _check_segmentation,
 }

@@ -11,6 +11,7 @@ from ssltransfer.analysis.cell_outcomes import cell_outcomes
 from ssltransfer.analysis.label_curves import collect_curves
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.published import LABELS, VERSIONS, merge_models, published_scores
+from ssltransfer.analysis.similarity import collect_similarities
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config.suite import Suite
 from ssltransfer.errors import InputError
@@ -21,6 +22,7 @@ from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.overview import findings
 from ssltransfer.report.score_check import ScoreCheck, check_scores
+from ssltransfer.report.similarity_report import similarity_tables
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, all_tables, left_out_table, missing_table
 from ssltransfer.results.scores import (
@@ -46,6 +48,7 @@ def make_tables(
     published: str,
     suite: Suite | None = None,
     missing: str | Path | None = None,
+    similarity: Sequence[str | Path] = (),
 ) -> None:
     """Collect the scores of a suite and write its table folder.
 
@@ -66,6 +69,8 @@ def make_tables(
 
     missing : path, optional
         File of the scores that the suite lacks (see `missing.write_missing`), which a table then lists.
+    similarity : sequence of path
+        Similarities of the models (see `similarity.collect_similarities`).
 
     Raises
     ------
@@ -105,6 +110,9 @@ def make_tables(
     curves = collect_curves(check.shown)
     if len(curves):
         tables += label_tables(curves, suite_labels(results))
+    similarities, not_compared = collect_similarities(similarity)
+    if len(similarities):
+        tables += similarity_tables(similarities, not_compared, results, suite_labels(results))
     tables.append(model_table(results, rows, read_checkpoints(check.shown)))
     notes = read_notes(score_files, check.remarks)
     add_notes(tables, notes)
