@@ -116,6 +116,8 @@ def test_members_of_a_grid_are_drawn_and_the_selected_one_is_black(tmp_path):
     assert [ax.get_title() for ax in figure.axes[:2]] == ["Random", "SimCLR"]
     assert [list(line.get_xdata()) for line in losses.lines] == [[], [3, 6], [3, 6], [3, 6]]
     assert [float(point.get_ydata()[0]) for point in metrics.lines] == [40, 30, 20]  # none of the diverged member
+    assert [float(point.get_xdata()[0]) for point in metrics.lines] == [1, 1, 0]
+    assert [text.get_text() for text in metrics.get_xticklabels()] == ["0.001", "0.01", "0.1"]
     assert [line.get_color() == BLACK for line in losses.lines] == [False, True, False, False]
     assert [point.get_color() == BLACK for point in metrics.lines] == [True, False, False]
     assert [line.get_linestyle() for line in losses.lines] == ["-", "-", ":", "-"] and losses.get_yscale() == "log"

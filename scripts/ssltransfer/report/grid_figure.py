@@ -68,8 +68,9 @@ def _draw_grid(losses: Axes, metrics: Axes, score: dict, colours: dict[float, st
         steps = (np.arange(len(member["losses"])) + 1) * score["details"]["refit"]["interval"]
         losses.plot(steps, member["losses"], line, linewidth=1.4 if chosen else 0.7, **style)
         if member["validation"] is not None:
-            rate, value = member["learning_rate"], member["validation"]
-            metrics.plot([rate], [value], "o", markersize=4, markerfacecolor=filled, **style)
+            place = list(colours).index(member["learning_rate"])
+            metrics.plot([place], [member["validation"]], "o", markersize=4, markerfacecolor=filled, **style)
     losses.set_xlabel("Step")
-    metrics.set_xscale("log")
+    metrics.set_xticks(range(len(colours)), [f"{rate:g}" for rate in colours], rotation=45)
+    metrics.set_xlim(-0.5, len(colours) - 0.5)
     metrics.set_xlabel("Learning rate")
