@@ -17,6 +17,7 @@ from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import location, parse_dataset_source, parse_members
 from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
 from ssltransfer.models.user_code import code_file
+from ssltransfer.report.adoption import adopt_scores
 from ssltransfer.report.missing import NOT_MEASURED, MissingScore, missing_scores
 
 SHOWN = 10
@@ -59,8 +60,9 @@ def plan_suite(chosen: ChosenSuite) -> Plan:
     suite = chosen.suite
     suite.check_data_root()
     there, absent = [], []
+    adopted = adopt_scores(suite, lambda cell: _has_score(suite, cell)).scores
     for cell in suite.cells():
-        (there if _has_score(suite, cell) else absent).append(cell)
+        (there if cell in adopted or _has_score(suite, cell) else absent).append(cell)
     missing = missing_scores(suite, absent, chosen.options)
     return Plan(chosen, there, missing, dict(_by_hand(suite, absent)), estimate_costs(suite, absent))
 

@@ -16,6 +16,7 @@ from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import Source, parse_dataset_source, parse_members
 from ssltransfer.files import file_hash, package_data, read_json, write_json
 from ssltransfer.jobs import GPU_UNUSED, package_versions
+from ssltransfer.results.scores import ELSEWHERE
 from ssltransfer.settings import config_schema
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
@@ -48,9 +49,11 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "
 def write_provenance(path: str | Path, suite: str, tables: str | Path, config: dict) -> None:
     """Collect (see `collect`) and write the provenance of the measured scores in a table folder."""
     with Path(tables, "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["source"] == "measured"]
-    cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows}
-    write_json(path, collect(suite, cells, config, package_versions(*PACKAGES)))
+        rows = list(csv.DictReader(file))
+    cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows if row["source"] == "measured"}
+    content = collect(suite, cells, config, package_versions(*PACKAGES))
+    adopted = [row["source"].removeprefix(ELSEWHERE) for row in rows if row["source"].startswith(ELSEWHERE)]
+    write_json(path, content | ({"adopted": _counts(adopted)} if adopted else {}))
 
 
 def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, versions: dict[str, str]) -> dict:
@@ -135,6 +138,9 @@ def report_lines(provenance: dict) -> dict[str, str]:
             f"{reason} ({count} jobs computed on the CPU)" for reason, count in provenance.get("gpu_unused", {}).items()
         ),
         "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} in {cost['jobs']}" for name, cost in rules),
+        "measured elsewhere": "; ".join(
+            f"{name} ({count} values)" for name, count in provenance.get("adopted", {}).items()
+        ),
         "inputs": f"{len(inputs['indexes'])} indexes, {len(inputs['checkpoints'])} checkpoints; "
         "their checksums are in provenance.json",
     }
