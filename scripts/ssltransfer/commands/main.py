@@ -153,6 +153,19 @@ def publish(
 
 
 @ssltransfer.command()
+@click.argument("folder")
+@click.argument("bundles", nargs=-1)
+def gallery(folder: str, bundles: tuple[str, ...]) -> None:
+    """Write a static site of BUNDLES (folders that publish wrote, or hf:OWNER/NAME@REVISION) into the new FOLDER."""
+    from ssltransfer.report.bundle import read_bundle
+    from ssltransfer.report.gallery import collect_gallery, write_gallery
+
+    found = collect_gallery([read_bundle(source) for source in bundles])
+    write_gallery(found, folder)
+    click.echo(f"{folder}/index.html: {len(found.models)} models, {len(found.columns)} columns of comparable scores")
+
+
+@ssltransfer.command()
 @suite_options
 @click.option("--no-open", is_flag=True, help="Print the path alone.")
 def report(config_files: tuple[str, ...], settings: tuple[str, ...], no_open: bool) -> None:

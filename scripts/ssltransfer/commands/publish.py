@@ -199,7 +199,7 @@ def _score_tables(folder: Path) -> list[tuple[str, str]]:
 def _table_lines(folder: Path, name: str, title: str) -> list[str]:
     """Return a table of models x tasks for the README; nothing for other tables and for wide ones."""
     frame = pd.read_csv(folder / "tables" / f"{name}.csv", dtype=str, keep_default_na=False)
-    numbers = [column for column in frame if not column.endswith((" remark", " half width", " mark"))]
+    numbers = [column for column in frame if not column.endswith((" remark", " ci95"))]
     if frame.columns[0] != "row" or not 1 < len(numbers) <= README_TABLES:
         return []
     return [
