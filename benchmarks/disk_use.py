@@ -20,6 +20,8 @@ from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: 
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
 from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
 from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
+from ssltransfer.protocols.knn.neighbour_file import VALIDATION_FRACTION  # noqa: E402
+from ssltransfer.protocols.knn.settings import STORED  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
 
 PAGE = REPOSITORY / "docs" / "disk-use.md"
@@ -46,6 +48,13 @@ def kept(suite, name: str) -> tuple[int, int]:
     count = row["train"] + row["val"] + row["test"]
     images = len({transform for transform, _ in used}) * (count * IMAGE + HEADER)
     return images, sum(norms * (count * FEATURE + HEADER) for _, norms in used)
+
+
+def neighbours(row: dict) -> int:
+    """Bytes of the neighbours of the test and validation images of a dataset, of one model."""
+    train, val, test = row["train"], row["val"], row["test"]
+    queries = test + (val or round(VALIDATION_FRACTION * train)) if test else train + val
+    return queries * STORED * (4 + 4)  # a row number and a similarity
 
 
 def trained(suite, protocol: str, dataset: str) -> int:
@@ -95,6 +104,8 @@ def page() -> str:
         count = row["train"] + row["val"] + row["test"]
         rows.append(f"| {row['label']} | {count:,} | {' | '.join(cells)} |")
         totals = [[a + b for a, b in zip(*pair, strict=True)] for pair in zip(totals, sizes, strict=True)]
+    whole = [row for row in suites[0].datasets.values() if row["task"] in ("single-label", "multi-label")]
+    largest = max(whole, key=neighbours)
     frames = suites[0].datasets["nyuv2"]["train"] + suites[0].datasets["nyuv2"]["test"]
     cells = [gigabytes(size) for pair in totals for size in pair]
     lines = [
@@ -113,6 +124,10 @@ def page() -> str:
         "input normalisations) hold v2's. `keep_images: false` takes the columns of images to 0; every feature job",
         "then decodes the original images again, which costs about as much as preparing them once. A transform more,",
         "such as `square257`, costs its datasets' images and features a second time.",
+        "",
+        f"`knn` keeps {STORED} neighbours of each test and validation image of a model, which serve every vote over",
+        f"them; of a model on all datasets of `config/datasets.tsv` {gigabytes(sum(map(neighbours, whole)))} GB,",
+        f"of which {largest['label']} {gigabytes(neighbours(largest))} GB. `label-efficiency` keeps scores only.",
         "",
         "## Trained networks and surface normals",
         "",

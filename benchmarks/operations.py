@@ -27,8 +27,7 @@ from ssltransfer.models.fusion import fuse_conv_bn  # noqa: E402
 from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.attention.mask_grid import MaskGrid  # noqa: E402
 from ssltransfer.protocols.attention.occlusion import WindowOccluder  # noqa: E402
-from ssltransfer.protocols.dense.normals.dataset import resized  # noqa: E402
-from ssltransfer.protocols.dense.normals.ground_truth import padded  # noqa: E402
+from ssltransfer.protocols.dense.frames import padded, resized  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import STRIDE, NormalsNetwork  # noqa: E402
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
 from ssltransfer.protocols.dense.normals.training import timetable  # noqa: E402

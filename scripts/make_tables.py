@@ -19,4 +19,5 @@ with job(snakemake.log[0]):
         # Read here and not passed as a parameter, so that no edit of the suite is a reason to run this again.
         load_suite(snakemake.config, package_data("workflow/schemas"), package_data(".")) if params.models else None,
         next(iter(snakemake.input.missing), None),
+        snakemake.input.get("similarity", []),
     )

@@ -142,6 +142,13 @@ def food101(root):
         picture(root / "images" / f"{name}.jpg")
 
 
+def imagenet(root):
+    for part, names in {"train": ("n01440764", "n01443537"), "val": ("n01443537",)}.items():
+        for number in range(2 if part == "train" else 1):
+            for name in names:
+                picture(root / part / name / f"{name if part == 'train' else part}_{number}.JPEG", seed=number)
+
+
 def isic(root):
     name = "ISIC2018_Task3_Training"
     lines = ["image,MEL,NV,BCC", "ISIC_1,0.0,1.0,0.0", "ISIC_2,1.0,0.0,0.0", "ISIC_3,0.0,0.0,1.0"]
@@ -268,6 +275,31 @@ def voc_detection(root):
     annotation(devkit / "VOC2007/Annotations/000002.xml")
 
 
+def mask(path, values, size=(12, 9)):
+    """Write a mask with this value everywhere but for one pixel each of the values after the first."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    pixels = np.full(size[::-1], values[0], np.uint8)
+    pixels[0, 1 : len(values)] = values[1:]
+    Image.fromarray(pixels).save(path)
+
+
+def ade20k(root):
+    base = root / "ADEChallengeData2016"
+    text(base / "objectInfo150.txt", "Idx\tRatio\tTrain\tVal\tName", "1\t0.5\t1\t1\twall", "2\t0.1\t1\t1\tsky, air")
+    for part, name, values in [("training", "ADE_train_1", (0, 1, 2)), ("validation", "ADE_val_1", (1, 0))]:
+        picture(base / "images" / part / f"{name}.jpg")
+        mask(base / "annotations" / part / f"{name}.png", values)
+
+
+def voc_segmentation(root):
+    base = root / "VOCdevkit/VOC2012"
+    for split, name in [("train", "2007_000001"), ("val", "2007_000002")]:
+        text(base / "ImageSets/Segmentation" / f"{split}.txt", name)
+        picture(base / "JPEGImages" / f"{name}.jpg")
+        mask(base / "SegmentationClass" / f"{name}.png", tuple(range(21)) if split == "train" else (0, 255), (24, 9))
+        Image.new("RGB", (24, 9)).save(base / "JPEGImages" / f"{name}.jpg")
+
+
 def table(path, rows, newline="\n", encoding="utf-8"):
     """Write a csv of image,label,split and its images."""
     path.parent.mkdir(parents=True, exist_ok=True)
@@ -295,10 +327,13 @@ LAYOUTS = {
     "eurosat": (eurosat, ["Forest", "River"], (3, 0, 0)),
     "flowers": (flowers, ["7", "21"], (2, 2, 2)),
     "food101": (food101, ["apple_pie", "waffles"], (2, 0, 1)),
+    "imagenet": (imagenet, ["n01440764", "n01443537"], (4, 0, 1)),
     "isic": (isic, ["MEL", "NV", "BCC"], (3, 0, 0)),
     "nyuv2": (nyuv2, [], (2, 0, 1)),
     "pets": (pets, ["Abyssinian", "Maine_Coon"], (2, 0, 1)),
     "sun397": (sun397, ["abbey", "library/indoor", "library/outdoor"], (3, 0, 1)),
     "voc2007": (voc2007, VOC_CLASSES, (2, 1, 1)),
     "voc_detection": (voc_detection, VOC_CLASSES, (2, 0, 1)),
+    "ade20k": (ade20k, ["wall", "sky"], (1, 0, 1)),
+    "voc_segmentation": (voc_segmentation, ["background", *VOC_CLASSES], (1, 0, 1)),
 }

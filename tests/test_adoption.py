@@ -1,5 +1,6 @@
 """Scores travel: a suite is published into a folder, and another one adopts what was measured as it says."""
 
+import contextlib
 import json
 import shutil
 from pathlib import Path
@@ -66,7 +67,7 @@ def published(tmp_path, monkeypatch):
     first = workspace(tmp_path / "first")
     monkeypatch.chdir(first)
     suite = yaml.safe_load(Path("config/config.yaml").read_text())
-    suite["tasks"] = {"toy-linear": ["digits", "textures"]}
+    suite["tasks"], suite["models_of"] = {"toy-linear": ["digits", "textures"]}, {}
     Path("config/config.yaml").write_text(yaml.safe_dump(suite))
     write_indexes()
     chosen = read_suite(["config/config.yaml"])
@@ -278,17 +279,13 @@ def test_a_bundle_of_the_hub_is_fetched_once_and_then_read_without_it(published,
 def test_scores_travel_from_one_clone_to_another_which_measures_a_model_of_its_own(tmp_path):
     """Clone A -> bundle -> clone B, which adds a model and measures nothing but it."""
     first = workspace(tmp_path / "first")
+    content = yaml.safe_load((first / "config/config.yaml").read_text())
+    content |= {"tasks": {"toy-linear": ["digits", "textures"], "toy-fewshot": ["digits"]}, "models_of": {}}
+    (first / "config/config.yaml").write_text(yaml.safe_dump(content))
     succeed(first)
-    import os
-
-    here = Path.cwd()
-    try:
-        os.chdir(first)
+    with contextlib.chdir(first):
         publish(read_suite(["config/config.yaml"]), tmp_path / "bundle", predictions=True)
-    finally:
-        os.chdir(here)
     second = workspace(tmp_path / "second")
-    content = yaml.safe_load((second / "config/config.yaml").read_text())
     (second / "config/config.yaml").write_text(yaml.safe_dump(content | {"adopt": ["../bundle"]}))
     assert planned(second) == SUMMARY
     with (second / "config/models.tsv").open("a") as table:

@@ -193,6 +193,37 @@ def test_paper_suites_hold_the_papers_data_sets():
         assert [len(datasets) for datasets in tasks.values()][:2] == [11, fewshot]
 
 
+def test_kinds_of_protocols_can_be_left_out():
+    """As ``--config only=linear,calibration``; a calibration needs the kind of its classifiers, too."""
+    paper, demo = (shipped(REPOSITORY / f"config/{name}.yaml") for name in ("paper-v2", "config"))
+    kept = {
+        "linear,fewshot": ["linear", "fewshot"],
+        "linear, calibration": ["linear", "calibration"],
+        "finetune,calibration": ["finetune", "calibration-finetune"],
+        "": list(paper["tasks"]),
+    }
+    for only, tasks in kept.items():
+        assert list(load_suite(paper | {"only": only}, SCHEMAS, REPOSITORY).config["tasks"]) == tasks
+    suite = load_suite(demo | {"only": "linear,normals"}, SCHEMAS, REPOSITORY)
+    assert set(suite.config["models_of"]) == {"normals-64"}
+    with pytest.raises(InputError, match="^config: only: found 'lin', expected kinds of protocols: attention, "):
+        load_suite(paper | {"only": "linear,lin"}, SCHEMAS, REPOSITORY)
+    with pytest.raises(InputError, match="^config: only: no task is left of 'label-efficiency'; kinds of this suite: "):
+        load_suite(paper | {"only": "label-efficiency"}, SCHEMAS, REPOSITORY)
+    wrong = paper | {"only": "linear", "models_of": {"linea": ["swav"]}}
+    with pytest.raises(InputError, match=r"^config: models_of\.linea is not among the tasks"):
+        load_suite(wrong, SCHEMAS, REPOSITORY)
+
+
+def test_finetuning_needs_a_network(tmp_path):
+    table, row = tmp_path / "models.tsv", "given\tGiven\tnone\tnone\tfeatures:feat\t\t\t\t\tpaper-v2\n"
+    table.write_text((REPOSITORY / "config/models.tsv").read_text().splitlines()[0] + "\n" + row)
+    given = shipped(REPOSITORY / "config/paper-v2.yaml") | {"models": str(table)}
+    for tasks in ({"finetune": ["dtd"]}, {"calibration-finetune": ["dtd"]}):
+        with pytest.raises(InputError, match=r"of model 'given' only features are given .*finetune needs a network"):
+            load_suite(given | {"tasks": tasks}, SCHEMAS, REPOSITORY)
+
+
 CONFIG = {
     "suite": "s",
     "models": "models.tsv",
@@ -614,6 +645,15 @@ def normals(dataset, **values):
                 p["config"]["tasks"].update(labels=["digits"]),
             ),
             "protocols.labels.of: 'few' is not a linear protocol .* normalisation: per-model",
+        ),
+        (
+            lambda p: (
+                p["config"]["protocols"].update(
+                    labels={"kind": "label-efficiency", "of": "lin", "lists": ["simclr-1-percent"]}
+                ),
+                p["config"]["tasks"].update(labels=["digits"]),
+            ),
+            "protocols.labels.lists: the lists are of images of ImageNet, found dataset 'digits' .generated:digits.",
         ),
         (setting("lin", validation_fraction=1.0), "lin.validation_fraction: found 1.0, expected less than 1"),
         (setting("lin", validation_fraction=0), "lin.validation_fraction: found 0, expected more than 0"),

@@ -323,3 +323,26 @@ def test_nearest_neighbours_of_arrays_are_scored():
         ssltransfer.evaluate_features(
             features, labels, protocols={"near": blocks["near"] | {"selection": "validation"}}
         )
+
+
+FINETUNE = {
+    "kind": "finetune",
+    "transform": "resize32",
+    "steps": 3,
+    "batch_size": 8,
+    "validation_fraction": 0.4,
+    "grid": {"augmentations": ["crop-flip"], "learning_rates": [0.1, 0.01], "weight_decays": [0]},
+}
+
+
+def test_a_module_is_finetuned_in_a_copy(birds, backbone):
+    before = {name: tensor.clone() for name, tensor in backbone.state_dict().items()}
+    protocols = {"finetune-small": FINETUNE, **LINEAR}
+    own, wrapped = (ssltransfer.evaluate(m, birds, protocols, workers=1) for m in (backbone, Read(backbone).eval()))
+    assert all(torch.equal(tensor, before[name]) for name, tensor in backbone.state_dict().items())
+    assert not backbone.training and rows(own) == rows(wrapped)
+    assert list(own.table["protocol"]) == ["finetune-small", "linear-small"]
+    curve = own.measurements["finetune-small"].more["curve"]
+    assert [point["learning_rate"] for point in curve] == [0.1, 0.01]
+    with pytest.raises(InputError, match="protocols: found 'finetune-small', expected some of "):
+        ssltransfer.evaluate_features(np.ones((4, 2)), [0, 1, 0, 1], protocols={"finetune-small": FINETUNE})

@@ -162,10 +162,11 @@ def test_explorer_shows_raw_what_is_correlated_raw():
     results = calibration_suite("v1")
     views = scatter_data(FigureContext(results))["views"]
     view = next(view for view in views if view["label"].startswith("Calibration"))
-    x, y = ([point[i] for point in view["points"]] for i in (1, 2))
+    (source,) = view["predictors"]
+    x, y = ([point[1] for point in points] for points in (source["points"], view["points"]))
     assert x == pytest.approx(list(results.tasks.source), abs=1e-4)
-    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f} (" in view["note"]
-    assert all(float(text) == pytest.approx(place) for place, text in view["xticks"] + view["yticks"])
+    assert f"Pearson {np.corrcoef(x, y)[0, 1]:.2f} (" in source["note"]
+    assert all(float(text) == pytest.approx(place) for place, text in source["xticks"] + view["yticks"])
 
 
 def with_pairs(*better):

@@ -157,6 +157,38 @@ def test_cars_keep_train_and_test_apart(tmp_path):
     assert moved.label == index.label and moved.image[0] == "cars_train/cars_train/00001.jpg"
 
 
+def test_imagenet_of_kaggle_has_the_validation_images_in_one_folder(tmp_path):
+    layouts.imagenet(tmp_path / "plain")
+    plain = build("imagenet", tmp_path / "plain")
+    folder = tmp_path / "kaggle/ILSVRC/Data/CLS-LOC"
+    layouts.imagenet(folder)
+    (folder / "val/n01443537/val_0.JPEG").rename(folder / "val/val_0.JPEG")
+    (folder / "val/n01443537").rmdir()
+    (folder / "test").mkdir()
+    table = text(tmp_path / "kaggle/LOC_val_solution.csv", "ImageId,PredictionString", "val_0,n01443537 1 1 9 9 ")
+    index = build("imagenet", tmp_path / "kaggle")
+    assert (index.label, index.split, index.classes) == (plain.label, plain.split, plain.classes)
+    assert index.image[-1] == "ILSVRC/Data/CLS-LOC/val/val_0.JPEG"
+    text(table, "ImageId,PredictionString", "val_1,n01443537 1 1 9 9")
+    with pytest.raises(InputError, match=r"val_0.JPEG: this image is not in .*LOC_val_solution.csv$"):
+        build("imagenet", tmp_path / "kaggle")
+    text(table, "ImageId,PredictionString", "val_0,goldfish")
+    with pytest.raises(InputError, match=r"line 2: found 'val_0,goldfish', expected IMAGE,SYNSET"):
+        build("imagenet", tmp_path / "kaggle")
+
+
+@pytest.mark.parametrize("part", ["train", "val"])
+def test_imagenet_in_another_class_order_is_refused(tmp_path, part):
+    layouts.imagenet(tmp_path)
+    move(tmp_path, (f"{part}/n01443537", f"{part}/goldfish"))
+    with pytest.raises(InputError, match=rf"{part}: class folder 'goldfish' found, expected identifiers of WordNet"):
+        build("imagenet", tmp_path)
+    move(tmp_path, (f"{part}/goldfish", f"{part}/n01530575"))
+    if part == "val":
+        with pytest.raises(InputError, match=r"val: class folder 'n01530575' is not in .*train$"):
+            build("imagenet", tmp_path)
+
+
 def test_sun397_in_the_folder_of_its_archive(tmp_path):
     layouts.sun397(tmp_path / "SUN397")
     inside = build("sun397", tmp_path)

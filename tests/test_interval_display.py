@@ -142,9 +142,9 @@ def test_whiskers_of_domains_and_properties():
 def test_tips_of_the_interactive_scatter_have_the_interval():
     results = with_intervals()
     view = next(v for v in scatter_data(FigureContext(results))["views"] if v["label"] == "Many-shot linear · digits")
-    number, _, y, low, high, lines = view["points"][0]
+    number, y, low, high, lines = view["points"][0]
     row = results.cells[(results.cells["kind"] == "linear") & (results.cells["dataset"] == "digits")].iloc[number]
-    assert f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in lines[1]
+    assert f"{row['value']:.2f} ({row['low']:.2f} to {row['high']:.2f})" in lines[0]
     logits = np.log(row[["low", "value", "high"]].astype(float) / (100 - row[["low", "value", "high"]].astype(float)))
     assert [low, y, high] == pytest.approx(list(logits), abs=1e-3)
 

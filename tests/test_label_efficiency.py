@@ -11,19 +11,28 @@ from test_knn import dataset
 
 from ssltransfer.analysis.label_curves import collect_curves, label_equivalence, labels_needed
 from ssltransfer.analysis.pairs import compare_models
+from ssltransfer.datasets.index import Index
+from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.label_efficiency import evaluation
 from ssltransfer.protocols.label_efficiency.evaluation import measure_label_efficiency
 from ssltransfer.protocols.label_efficiency.selection import FIXED, choose_and_fit, log_losses
 from ssltransfer.protocols.label_efficiency.settings import LabelEfficiencySettings
-from ssltransfer.protocols.label_efficiency.subsets import Point, curve_points, draw_order, draw_subset
+from ssltransfer.protocols.label_efficiency.subset_lists import SUBSET_LISTS, find_listed, read_subset_list
+from ssltransfer.protocols.label_efficiency.subsets import (
+    Point,
+    curve_points,
+    draw_order,
+    draw_subset,
+    rank_in_class,
+)
 from ssltransfer.protocols.linear.evaluation import measure_linear
 from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.protocols.stored_outcomes import derive_outcomes
 from ssltransfer.report.label_tables import label_tables
 from ssltransfer.report.labels import Labels
 from ssltransfer.results import score_file
-from ssltransfer.results.outcome_file import load_outcomes
+from ssltransfer.results.outcome_file import identity, load_outcomes
 from ssltransfer.results.outcome_header import outcome_path
 from ssltransfer.settings import complete, read_settings
 
@@ -119,12 +128,12 @@ def test_log_losses_of_one_and_of_several_labels():
     assert several == pytest.approx([2 * np.log(2)])
 
 
-def curve(index, features, metric="top1", block=BLOCK):
+def curve(index, features, metric="top1", block=BLOCK, **more):
     given, linear = Features(features, {"source": "x"}), read_settings(LinearSettings, LINEAR)
     many = measure_linear({"none": given}, index, "x", metric, linear)[0]
     whole = {"values": score_file.with_intervals(many)[0], "warnings": [], "preprocessing": many.preprocessing}
     settings = read_settings(LabelEfficiencySettings, block)
-    return measure_label_efficiency(given, index, "x", metric, settings, linear, whole), whole
+    return measure_label_efficiency(given, index, "x", metric, settings, linear, whole, **more), whole
 
 
 def test_a_curve_and_its_last_point_which_is_the_many_shot_score():
@@ -173,6 +182,55 @@ def test_rotation_takes_the_smallest_subsets_that_fit_together():
     assert evaluation.rotatable(subsets, 3).tolist() == [0, 1, 4]
     assert evaluation.rotatable(subsets, 5).tolist() == [0, 1, 2, 3, 4]
     assert evaluation.rotatable(subsets, 1).tolist() == []
+
+
+def test_a_published_list_is_a_point_of_one_draw_without_an_interval():
+    index, features = dataset(n=400)
+    training = np.flatnonzero(np.array(index.split) == "train")
+    listed = {"simclr-1-percent": [index.image[row].rpartition("/")[2] for row in training[:60]]}
+    plain, _ = curve(index, features)
+    score, _ = curve(index, features, lists=listed)
+    (value,) = [value for value in score.values if value["setting"] == "simclr-1-percent"]
+    assert "low" not in value or value["low"] is None
+    assert score.details["labelled"]["simclr-1-percent"] == 60
+    assert score.details["subsets"]["simclr-1-percent"] == [identity(training[:60])]
+    assert len(score.details["draws"]["knn-simclr-1-percent"]) == 1
+    assert any("simclr-1-percent: a published list" in text for text in score.warnings)
+    for setting, draws in plain.details["draws"].items():
+        if setting != "area":
+            assert score.details["draws"][setting] == draws
+
+
+def test_images_of_a_list_are_found_by_name_among_the_training_images():
+    index = Index(
+        ["train/a/1.JPEG", "train/b/2.JPEG", "val/b/3.JPEG"], ["train", "train", "test"], [0, 1, 1], ["a", "b"]
+    )
+    pool = np.array([0, 1])
+    assert find_listed(index, pool, ["2.JPEG", "1.JPEG"], "list", "x").tolist() == [0, 1]
+    with pytest.raises(
+        InputError, match="^x: 1 of the 2 images of list are not among the 2 training images, such as 3"
+    ):
+        find_listed(index, pool, ["1.JPEG", "3.JPEG"], "list", "x")
+
+
+def test_a_list_has_the_published_number_of_images_each_once(tmp_path):
+    path = tmp_path / "list.txt"
+    path.write_text("b.JPEG\na.JPEG\n")
+    assert read_subset_list(path, 2) == ["b.JPEG", "a.JPEG"]
+    with pytest.raises(InputError, match="found 2 images, expected 12811"):
+        read_subset_list(path, SUBSET_LISTS["simclr-1-percent"].images)
+    path.write_text("b.JPEG\na.JPEG\nb.JPEG\n")
+    with pytest.raises(InputError, match="'b.JPEG' is there twice"):
+        read_subset_list(path, 3)
+
+
+def test_images_of_a_list_are_dealt_to_the_folds_class_by_class():
+    labels, position = np.array([1, 0, 1, 1, 0]), np.array([9, 4, 2, 5, 7])
+    assert rank_in_class(labels, position).tolist() == [2, 0, 0, 1, 1]
+    labels = np.repeat(np.arange(4), 25)
+    order = draw_order(labels, "x", 0)
+    subset = draw_subset(labels, order, Point("5-per-class", 1, per_class=5))
+    assert rank_in_class(labels[subset], order[subset]).tolist() == order[subset].tolist()
 
 
 def test_several_labels_have_a_curve():

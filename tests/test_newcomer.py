@@ -95,10 +95,10 @@ def measured(folder, model):
     return set(scores.loc[scores["model"] == model, "kind"])
 
 
-FROZEN = {"linear", "knn", "fewshot", "label-efficiency", "calibration"}
+FROZEN = {"linear", "knn", "fewshot", "label-efficiency", "estimators", "calibration"}
 EVALUATIONS = {
     *("evaluate_linear", "evaluate_knn", "find_neighbours", "evaluate_fewshot", "evaluate_calibration"),
-    "evaluate_label_efficiency",
+    *("evaluate_label_efficiency", "evaluate_estimators"),
 }
 
 

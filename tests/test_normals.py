@@ -24,11 +24,15 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.datasets import nyuv2
 from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.masks import read_labels
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_resnet
+from ssltransfer.protocols.dense import frames
+from ssltransfer.protocols.dense.frames import collate, network_input, resized
+from ssltransfer.protocols.dense.heads import PyramidPooling, cell_loss, parameter_groups
 from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
-from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, read_labels, resized
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
 from ssltransfer.protocols.dense.normals.evaluation import (
     Predictor,
     angular_errors,
@@ -38,14 +42,12 @@ from ssltransfer.protocols.dense.normals.evaluation import (
 )
 from ssltransfer.protocols.dense.normals.network import (
     NormalsNetwork,
-    PyramidPooling,
     dilate,
     load_network,
     logits_to_normals,
-    parameter_groups,
 )
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
-from ssltransfer.protocols.dense.normals.training import cell_loss, timetable, train_network
+from ssltransfer.protocols.dense.normals.training import timetable, train_network
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
 from ssltransfer.training import Run
@@ -280,7 +282,7 @@ def test_masks_and_images_of_other_sizes_are_one_line(tmp_path, scenes):
     with pytest.raises(InputError, match=r"a: normals \(2, 3, 3\) and mask \(3, 2\)"):
         ground_truth.pack_normals("a", normals, np.ones((3, 2), bool))
     with pytest.raises(InputError, match=r"a: mask of 3x2 pixels; its image b has 2x3"):
-        ground_truth.check_size("a", np.ones((2, 3), bool), "b", (2, 3))
+        frames.check_size("a", np.ones((2, 3), bool), "b", (2, 3))
     dataset = [("a", normals, np.ones((2, 3), bool)), ("b", normals[:1], np.ones((1, 3), bool))]
     with pytest.raises(InputError, match="b: 3x1 pixels; the images before it have 3x2"):
         ground_truth.write_normals(dataset, 2, tmp_path / "normals.npy")
@@ -317,7 +319,7 @@ def test_samples_are_known_normals_of_all_images(scenes):
 
 @given(st.integers(1, 200), st.integers(1, 200))
 def test_cells_cover_the_image_in_order_and_leave_the_padding_out(side, original):
-    found = ground_truth.cells(side, original, 8)
+    found = frames.cells(side, original, 8)
     assert len(found) == -(-side // 8)
     inside = found[found >= 0]
     assert (np.diff(inside) >= 0).all() and (inside < original).all()
@@ -330,8 +332,8 @@ def test_cells_are_those_of_two_nearest_neighbour_resizes(size):
     """As the official code makes them: to the size of the image, then to an eighth (Pillow's nearest neighbour)."""
     place = np.stack(np.mgrid[:48, :64], axis=-1).astype(np.int32)
     found = (
-        ground_truth.label_cells(place[..., 0], *size, 8, lambda v: v),
-        ground_truth.label_cells(place[..., 1], *size, 8, lambda v: v),
+        frames.label_cells(place[..., 0], *size, 8, lambda v: v),
+        frames.label_cells(place[..., 1], *size, 8, lambda v: v),
     )
     for axis in range(2):
         large = Image.fromarray(place[..., axis]).resize(size[::-1], Image.Resampling.NEAREST)
@@ -346,11 +348,11 @@ def test_padding_and_unknown_pixels_are_ignored(scenes):
     facing = np.zeros((30, 30, 3), np.int8)
     facing[..., 2] = 127
     facing[:, 20:] = 0
-    labels = ground_truth.label_cells(facing, 30, 33, 8, lambda n: ground_truth.label_normals(n, words))
+    labels = frames.label_cells(facing, 30, 33, 8, lambda n: ground_truth.label_normals(n, words))
     assert labels.shape == (4, 5)
     assert (labels[:, :3] == 0).all() and (labels[:, 3:] == codebook.IGNORE).all()
     image, label = scenes.example(0, 20)
-    _, _, stacked = collate([(image, label), scenes.example(1, 32)])
+    _, _, stacked = collate([(image, label), scenes.example(1, 32)], 8)
     assert (stacked[0, label.shape[0] :] == codebook.IGNORE).all()
     assert (stacked[0, :, label.shape[1] :] == codebook.IGNORE).all()
 
@@ -397,7 +399,7 @@ def test_sizes_follow_the_shorter_side_unless_the_longer_one_gets_too_long():
 
 
 def test_the_padding_has_the_mean_colour(scenes):
-    images, sizes, _ = collate([scenes.example(0, 20), scenes.example(1, 32)])
+    images, sizes, _ = collate([scenes.example(0, 20), scenes.example(1, 32)], 8)
     assert images.shape == (2, 32, 40, 3) and sizes == [(20, 25), (32, 40)]
     x = network_input(images, sizes, "imagenet")
     assert not x[0, :, 20:].any() and not x[0, :, :, 25:].any()

@@ -97,4 +97,4 @@ def test_cheap_jobs_go_before_trainings():
         "find_neighbours",
         "evaluate_knn",
     } <= first
-    assert not first & {"train_detector", "train_normals", "invert_features", "evaluate_attention"}
+    assert not first & {"evaluate_finetune", "train_detector", "train_normals", "invert_features", "evaluate_attention"}

@@ -122,24 +122,29 @@ def test_published_features_are_restored(finished, tmp_path):
     for command in publish:
         elsewhere = command.replace("czf ", f"czf {tmp_path}/")
         subprocess.run(["bash", "-c", elsewhere], cwd=finished, check=True)
-    for name, expected in (
+    # The option that the page prints leaves out what needs more than features.
+    of_features = re.search(r"`--config (only=\S+)`", page).group(1)
+    for name, options, expected in (
         (
             "features",
+            ("--config", of_features),
             {
                 "evaluate_linear",
                 "find_neighbours",
                 "evaluate_knn",
                 "evaluate_label_efficiency",
+                "evaluate_estimators",
+                "compare_representations",
                 "evaluate_fewshot",
                 "evaluate_calibration",
             },
         ),
-        ("run", set()),
+        ("run", (), set()),
     ):
         folder = workspace(tmp_path / name)
         subprocess.run(["tar", "-xzf", f"{tmp_path}/{name}.tar.gz"], cwd=folder, check=True)
         summary = {"make_tables", "plot_figures", "write_provenance", "write_report", "all"} if expected else set()
-        assert {rule for rule, _ in planned(folder)} == expected | summary
+        assert {rule for rule, _ in planned(folder, *options)} == expected | summary
     models = folder / "config/models.tsv"
     row = "new\tNew\tnone\tresnet-1x1x1x1-w4\tpretrain:toy-random\t\t\timagenet\tmeasured:digits\ttoy\tMIT\t\n"
     models.write_text(models.read_text() + row)

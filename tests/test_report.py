@@ -268,7 +268,11 @@ def test_explorer_has_every_task_and_its_points():
     assert not any("Shapes" in label for label in labels)
     for view in data["views"]:
         assert len(view["points"]) == 5
-        assert sorted(point[0] for point in view["points"]) == [0, 1, 2, 3, 4]
+        source = view["predictors"][0]
+        assert source["label"].startswith("Linear accuracy on")
+        assert all(
+            sorted(point[0] for point in points) == [0, 1, 2, 3, 4] for points in (view["points"], source["points"])
+        )
     json.dumps(data, allow_nan=False)
 
 
@@ -311,8 +315,16 @@ def test_interactive_scatter_in_a_browser(report_file, tmp_path):
         page.hover(2, 2)
         assert page.evaluate("document.querySelector('#explorer .tip').hidden")
 
-        page.evaluate("const m = document.querySelector('#explorer select'); m.value = 3;"
-                      "m.dispatchEvent(new Event('change'))")  # fmt: skip
+        # The other menu has the predictors of the view; the choice stays when the view changes.
+        page.evaluate("const [m, x] = document.querySelectorAll('#explorer select');"
+                      "const views = Array.from(m.options, (o) => o.textContent);"
+                      "const choose = (s, i) => { s.value = i; s.dispatchEvent(new Event('change')); };")  # fmt: skip
+        page.evaluate("choose(m, views.indexOf('Many-shot linear · Digits')); choose(x, 1)")
+        page.evaluate("choose(m, views.indexOf('Many-shot linear · Textures'))")
+        assert page.evaluate("x.selectedOptions[0].textContent").startswith("Mean score on other datasets")
+        axes = page.evaluate("Array.from(document.querySelectorAll('#explorer svg > text'), (t) => t.textContent)")
+        assert any(text.startswith("Mean score on other datasets") for text in axes)
+        assert "Kendall" in page.evaluate("document.querySelector('#explorer .note').textContent")
         assert page.evaluate("document.querySelectorAll('#explorer .point').length") == 5
         requests = [event["params"]["request"]["url"] for event in page.named("Network.requestWillBeSent")]
         assert [url for url in requests if not url.startswith(("data:", "file:"))] == []

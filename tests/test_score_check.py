@@ -223,7 +223,10 @@ def test_restored_scores_of_another_configuration_are_left_out(finished, tmp_pat
         left_out["key"]
     )
     shown = pd.read_csv(folder / "results/toy/tables/scores.csv")
-    assert set(shown["kind"]) == {"fewshot", "knn"} and set(shown["model"]) == {"toy-random", "toy-supervised"}
+    assert set(shown["kind"]) == {"fewshot", "knn", "estimators"} and set(shown["model"]) == {
+        "toy-random",
+        "toy-supervised",
+    }
     assert not planned(folder)
     config.write_text(before[0])
     models.write_text(before[1])

@@ -122,8 +122,30 @@ def test_source_accuracy_is_a_number_a_measured_cell_or_missing():
         {"model": "d", "source_accuracy": "measured:cars"},
     ]
     x = source_accuracy(models, scores)
-    assert x[["a", "b"]].to_dict() == {"a": 60.0, "b": 75.3}
-    assert x[["c", "d"]].isna().all()
+    assert x.loc[["a", "b"], "source_accuracy"].to_dict() == {"a": 60.0, "b": 75.3}
+    assert x.loc[["c", "d"], "source_accuracy"].isna().all()
+    assert x["measured"].to_dict() == {"a": "linear", "b": "", "c": "", "d": ""}
+
+
+def vote(model, setting, value, metric="top1"):
+    return row(model, value) | {"protocol": "knn", "kind": "knn", "setting": setting, "metric": metric}
+
+
+def test_source_accuracy_by_nearest_neighbours_where_there_is_no_linear_score():
+    models = [{"model": name, "source_accuracy": "measured:cars"} for name in ("a", "b")]
+    votes = [
+        vote("a", "10-nn", 50.0), vote("a", "20-nn", 80.0, "top5"), vote("a", "20-nn", 55.0), vote("b", "", 40.0)
+    ]  # fmt: skip
+    x = source_accuracy(models, tidy(votes))
+    assert x["source_accuracy"].to_dict() == {"a": 55.0, "b": 40.0}
+    assert x["measured"].to_dict() == {"a": "20-nn", "b": "k-nn"}
+    # One kind for all models of a dataset: no vote takes the place of a linear score that is missing or was left out.
+    x = source_accuracy(models, tidy([*votes, row("b", 60.0)]))
+    assert x["measured"].to_dict() == {"a": "", "b": "linear"} and x["source_accuracy"].isna().to_list() == [
+        True,
+        False,
+    ]
+    assert source_accuracy(models, tidy(votes), {("linear", "cars")})["source_accuracy"].isna().all()
 
 
 @pytest.mark.parametrize("text", ["measured:pets", "seventy", "0", "0.74", "100", "-3"])

@@ -22,6 +22,7 @@ OPTIONS = [
     *("--latency-wait", "10", "--jobs", "6"),
 ]
 GPU_RULES = {"pretrain_model", "extract_features", "evaluate_linear", "find_neighbours", "evaluate_label_efficiency"}
+GPU_RULES |= {"evaluate_estimators", "compare_representations"}
 BROKEN = NODES[0]
 
 

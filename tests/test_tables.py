@@ -10,14 +10,15 @@ from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.suite_results import suite_results
-from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.labels import source_note, suite_labels
+from ssltransfer.report.model_table import model_table
 from ssltransfer.report.table import Column, Table, latex_text, marks, to_csv, to_html, to_latex
 from ssltransfer.report.table_folder import make_tables, read_results, write_results
 from ssltransfer.report.tables import all_tables, domain_table, score_tables
 from ssltransfer.results.metric_info import METRICS
 from ssltransfer.results.outcome_file import Outcome, save_outcomes
 from ssltransfer.results.outcome_header import outcome_path
-from ssltransfer.results.scores import AVERAGE, Task
+from ssltransfer.results.scores import AVERAGE, Task, tidy
 
 FEW = Task("fewshot-r32", "fewshot", "digits", "5-shot", "accuracy")
 LINEAR = Task("linear-r32", "linear", "digits", "", "top1")
@@ -88,7 +89,7 @@ def test_a_table_without_rows_has_no_marks():
 def test_one_table_for_each_protocol_and_shot(tables):
     assert list(tables) == [
         "overview", "linear-r32", "fewshot-r32-5-shot", "fewshot-r32-20-shot", "domain-vs-transfer", "correlations",
-        "mean-ranks", "pairs-pearson", "pairs-spearman",
+        "mean-ranks", "pairs-pearson", "pairs-spearman", "predictors", "predictors-by-dataset",
     ]  # fmt: skip
 
 
@@ -312,3 +313,25 @@ def test_models_without_a_test_are_named():
     label = dict(zip(suite().models["model"], suite().models["label"], strict=True))["random"]
     assert label not in caption()
     assert label in caption(models=("supervised", "simclr", "swav"))
+
+
+def test_captions_say_which_source_accuracies_were_measured_and_how():
+    votes = [
+        {"model": row["model"], "protocol": "knn", "kind": "knn", "dataset": "imagenet", "setting": "20-nn"}
+        | {"metric": "top1", "value": 50.0 + number, "source": "measured"}
+        for number, row in enumerate(MODELS)
+    ]
+    models = [row | {"source_accuracy": str(60 + number)} for number, row in enumerate(MODELS)]
+    models[0] |= {"source_accuracy": "measured:imagenet"}
+    table, names = pd.concat([scores(), tidy(votes)]), DATASETS | {"imagenet": "ImageNet"}
+    results = suite_results(table, models, names, {}, "v2")
+    assert results.source_label == "Source accuracy (%)" and results.leave_out == ("imagenet",)
+    note = (
+        "Source accuracy: measured here (20-NN on ImageNet) for Random; for the others a number of the table of "
+        "models. Nearest neighbours score lower than linear classifiers."
+    )
+    assert source_note(results) == note and made(results)["correlations"].caption.endswith(note)
+    shown = model_table(results, {}, {}).cells["source_accuracy"]
+    assert shown.iloc[:2].to_list() == ["50.0 (20-NN on ImageNet)", "61.0"]
+    alike = suite_results(table, [row | {"source_accuracy": "measured:imagenet"} for row in MODELS], names, {}, "v2")
+    assert alike.source_label == "20-NN accuracy on ImageNet (%)" and source_note(alike) == ""

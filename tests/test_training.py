@@ -16,7 +16,20 @@ from torch import nn
 from ssltransfer import training
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
-from ssltransfer.training import Curve, Run, batch_rows, iterate_batches, resumable, run_key, seed_step, train
+from ssltransfer.training import (
+    Curve,
+    DivergedError,
+    FinishedRuns,
+    Member,
+    Run,
+    batch_rows,
+    iterate_batches,
+    resumable,
+    run_key,
+    seed_step,
+    train,
+    train_members,
+)
 
 ROWS = np.arange(100, 123)
 CPU = torch.device("cpu")
@@ -300,3 +313,62 @@ def test_the_key_of_a_run_is_that_of_earlier_releases():
     params = SimpleNamespace(arch="resnet50", norm="none", version=2)
     assert run_key(params) == '["resnet50", "none", 2]'
     assert run_key(params, {"source": "x"}, {"mask": 3}) == '["resnet50", "none", 2, {"source": "x"}, {"mask": 3}]'
+
+
+def test_the_state_of_a_single_run_is_that_of_earlier_releases(tmp_path):
+    run(tmp_path, save_seconds=0)
+    state = torch.load(tmp_path / "state.pt")
+    assert set(state) == {"key", "module", "optimiser", "step", "losses", "total"}
+
+
+def regressions(part, rates=(0.1, 0.01, 1e30), stop=None):
+    """Three regressions on the same batches, of which the last diverges."""
+    members = []
+    for rate in rates:
+        torch.manual_seed(0)
+        module = nn.Linear(3, 1)
+
+        def loss(batch, step, module=module):
+            if step == stop:
+                raise KeyboardInterrupt
+            return (module(batch[:, 1:]).squeeze(1) - batch[:, 0] / 100).square().mean()
+
+        members.append(Member(module, loss, torch.optim.SGD(module.parameters(), lr=rate, momentum=0.9)))
+
+    def batches(first):
+        rows = batch_rows(ROWS, 5, 7, first, 12)
+        return iterate_batches(example, rows, seed=7, workers=0, collate=torch.stack, device=CPU)
+
+    options = {"interval": 4, "precision": "float32"}
+    curves = train_members(members, batches, lambda step: 1.0, 12, Run(part, "key", "here", save_seconds=0), **options)
+    return curves, [member.module.weight.detach().clone() for member in members]
+
+
+def test_members_train_as_if_alone_and_one_that_diverges_stops(tmp_path):
+    curves, weights = regressions(tmp_path / "all")
+    assert isinstance(curves[2], DivergedError) and "the loss is" in str(curves[2])
+    for number, rate in enumerate((0.1, 0.01)):
+        (alone,), (weight,) = regressions(tmp_path / str(rate), (rate,))
+        assert alone == curves[number] and torch.equal(weight, weights[number])
+
+
+@pytest.mark.parametrize("stop", [2, 9])
+def test_members_resume_together_with_what_has_diverged(tmp_path, stop):
+    curves, weights = regressions(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        regressions(tmp_path / "part", stop=stop)
+    resumed, found = regressions(tmp_path / "part")
+    assert resumed[:2] == curves[:2] and isinstance(resumed[2], DivergedError)
+    assert all(map(torch.equal, found[:2], weights[:2]))
+
+
+def test_results_of_finished_runs_are_read_again(tmp_path):
+    finished = FinishedRuns(tmp_path, "key")
+    assert finished.read("first") is None
+    finished.record("first", losses=np.arange(3.0))
+    assert {name: list(values) for name, values in finished.read("first").items()} == {"losses": [0, 1, 2]}
+    assert FinishedRuns(tmp_path, "other").read("first") is None
+    (file,) = tmp_path.iterdir()
+    file.write_bytes(file.read_bytes()[:40])
+    with pytest.raises(InputError, match=file.name):
+        finished.read("first")

@@ -12,12 +12,14 @@ import pandas as pd
 import pytest
 import yaml
 
+from ssltransfer.results.metric_info import METRICS
 from ssltransfer.results.outcome_file import load_outcomes
 from workflow import REPOSITORY, command, numbers, planned, snakemake, succeed, workspace
 
 pytestmark = pytest.mark.slow
 
 SUMMARY = {(rule, ""): 1 for rule in ("make_tables", "plot_figures", "write_provenance", "write_report", "all")}
+COMPARISON = {("compare_representations", ""): 1}
 
 
 @pytest.fixture
@@ -68,7 +70,12 @@ def test_everything_is_there(finished):
     tasks += [("digits", "area"), ("digits", "all")]
     tasks += [("digits", f"linear{scaled}") for scaled in ("", "-scaled", "-scaled-validation")]
     assert cells == {(model, dataset, setting) for model in models for dataset, setting in tasks}
-    assert scores["value"].astype(float).between(0, 100).all()
+    percentages = [METRICS[metric].unit == "percent" for metric in scores["metric"]]
+    assert scores.loc[percentages, "value"].astype(float).between(0, 100).all()
+    estimators = scores[scores["kind"].eq("estimators")]
+    assert set(estimators["model"]) == set(models) and {"log-me", "h-score-shrunk", "two-nn"} <= set(
+        estimators["metric"]
+    )
     score = json.loads((finished / "results/scores/toy-fewshot/toy-simclr/digits.json").read_text())
     assert score["warnings"][0].startswith("500-shot is left out: 10 of 10 classes have fewer than 500 + 15")
     assert score["preprocessing"]["norm"] == "none"
@@ -111,10 +118,11 @@ def test_a_new_model_plans_its_jobs_and_the_summary(copy):
         "find_neighbours": 1,
         "evaluate_knn": 1,
         "evaluate_label_efficiency": 1,
+        "evaluate_estimators": 1,
         "evaluate_fewshot": 1,
         "evaluate_calibration": 1,
     }
-    assert planned(copy) == {(rule, "new"): count for rule, count in own.items()} | SUMMARY
+    assert planned(copy) == {(rule, "new"): count for rule, count in own.items()} | COMPARISON | SUMMARY
 
 
 def test_a_changed_setting_plans_its_protocol_and_the_summary(copy):

@@ -44,9 +44,9 @@ def succeed(folder: Path, *arguments: str, **options) -> str:
     return done.stdout
 
 
-def planned(folder: Path, **options) -> Counter:
+def planned(folder: Path, *arguments: str, **options) -> Counter:
     """Jobs that a dry run plans, as a counter of (rule, model or '')."""
-    output = succeed(folder, "--dry-run", **options)
+    output = succeed(folder, "--dry-run", *arguments, **options)
     jobs = Counter()
     for block in re.split(r"\n(?=\[)", output):
         if rule := re.search(r"^(?:local)?rule (\w+):", block, re.MULTILINE):

@@ -28,7 +28,7 @@ TOKEN = "HF_TOKEN"
 """Environment variable with an access token of the hub, which is sent there alone."""
 
 
-def check_file(path: Path, *, size: int | None = None, sha256: str = "", md5: str = "") -> None:
+def check_file(path: Path, *, size: int | None = None, sha256: str = "", sha1: str = "", md5: str = "") -> None:
     """Check the size and digests of a file; empty and None mean unknown.
 
     Parameters
@@ -36,7 +36,7 @@ def check_file(path: Path, *, size: int | None = None, sha256: str = "", md5: st
     path : Path
     size : int, optional
         Bytes.
-    sha256, md5 : str
+    sha256, sha1, md5 : str
         Hexadecimal digests, or their first digits where no more was published.
 
     Raises
@@ -50,7 +50,7 @@ def check_file(path: Path, *, size: int | None = None, sha256: str = "", md5: st
         raise InputError(f"{path}: found a web page (a login form or an error?), expected the file itself")
     if size is not None and (found := path.stat().st_size) != size:
         raise InputError(f"{path}: found {found} bytes, expected {size}")
-    for algorithm, expected in (("sha256", sha256), ("md5", md5)):
+    for algorithm, expected in (("sha256", sha256), ("sha1", sha1), ("md5", md5)):
         if expected and not (digest := file_hash(path, algorithm)).startswith(expected.lower()):
             raise InputError(f"{path}: {algorithm} is {digest}, expected {expected}")
 
@@ -61,6 +61,7 @@ def download(
     *,
     size: int | None = None,
     sha256: str = "",
+    sha1: str = "",
     md5: str = "",
     progress: bool = True,
     pause: float = 2.0,
@@ -75,7 +76,7 @@ def download(
         URLs, tried in order. A source that answers "not found" or "forbidden" is left at once, other failures are
         retried with growing pauses.
     target : Path
-    size, sha256, md5
+    size, sha256, sha1, md5
         See `check_file`.
     progress : bool
         Whether to show a bar on a terminal.
@@ -93,7 +94,7 @@ def download(
         If a file already there is wrong (it is kept), or no source delivers it; the message names the failures and
         where to place the file by hand.
     """
-    check = partial(check_file, size=size, sha256=sha256, md5=md5)
+    check = partial(check_file, size=size, sha256=sha256, sha1=sha1, md5=md5)
     if target.is_file():
         check(target)
         return ""

@@ -1,9 +1,10 @@
-"""Linear, k-NN and few-shot scores of a torch module or of features in memory, by the code of the workflow's jobs.
+"""Scores of a torch module or of features in memory, by the code of the workflow's jobs.
 
 For notebooks and scripts; nothing is written below the working directory. `ssltransfer.evaluate` and
 `ssltransfer.evaluate_features` are the functions of this module.
 """
 
+import copy
 import html
 import os
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -23,7 +24,7 @@ from ssltransfer.config.dataset_rows import METRICS_OF_TASK
 from ssltransfer.config.norms import BOTH_NORMS, evaluated_norms, read_norms
 from ssltransfer.datasets import DOWNLOAD_FOLDER, READ_KINDS, Source, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.images import DecodedImages
+from ssltransfer.datasets.images import DecodedImages, parse_transform
 from ssltransfer.datasets.index import Index, check_classes, check_index, count_parts, write_index
 from ssltransfer.datasets.indexing import IndexParams, generate_dataset, index_source
 from ssltransfer.datasets.splits import make_split
@@ -45,8 +46,12 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
+    from ssltransfer.training import Run
+
 KINDS = ("linear", "knn", "fewshot")
 """Kinds of protocols that features in memory can be evaluated by."""
+MODULE_KINDS = (*KINDS, "finetune")
+"""Kinds of protocols that a module can be evaluated by."""
 PROTOCOLS = ("linear", "fewshot")
 """Settings blocks that are evaluated if none are named."""
 COLUMNS = ["protocol", "dataset", "setting", "metric", "value", "low", "high", "method"]
@@ -98,9 +103,9 @@ def evaluate(
     batch_size: int = 64,
     workers: int | None = None,
 ) -> Evaluation:
-    """Measure how well the frozen features of a module transfer to a dataset.
+    """Measure how well the features of a module transfer to a dataset, frozen or (``finetune``) trained in a copy.
 
-    The features are computed where the module is: move it to a GPU before (``module.cuda()``). The scores are those of
+    The module computes where it is: move it to a GPU before (``module.cuda()``). The scores are those of
     the workflow's jobs.
 
     Parameters
@@ -112,16 +117,16 @@ def evaluate(
         ``image,label,split``, or a `source` of ``config/datasets.tsv`` such as ``generated:digits`` or
         ``original:cifar10``.
     protocols : sequence of str or mapping
-        Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear``, ``knn`` and ``fewshot``, or own
-        blocks by name.
+        Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear``, ``knn``, ``fewshot`` and
+        ``finetune`` (hours for the paper's grid), or own blocks by name.
     norm : str
         Input normalisation, a row of ``config/norms.tsv``: ``imagenet``, ``none`` (plain pixel / 255), ``half``,
         ``clip``, ...
     size : int, optional
         Side of the images in pixels; by default that of the settings block (224).
     metric : {'top1', 'mean-per-class', 'map11'}, optional
-        Metric of linear protocols; top1 by default. With map11, a cell ``label`` of a csv file may hold several
-        classes.
+        Metric of linear and finetune protocols; top1 by default. With map11, a cell ``label`` of a csv file may hold
+        several classes.
     dataset : str
         Id of the dataset, which few-shot episodes are drawn by; by default the name of the folder or file.
     data_root : path
@@ -143,7 +148,7 @@ def evaluate(
     """
     from ssltransfer.models.module_check import check_state, module_device
 
-    blocks = _blocks(protocols)
+    blocks = _blocks(protocols, MODULE_KINDS)
     transforms = {protocol: _transform(block["transform"], size) for protocol, block in blocks.items()}
     norms = read_norms(package_data("config/norms.tsv"))
     if norm not in norms:
@@ -160,7 +165,14 @@ def evaluate(
         computed: dict[tuple[str, str, str], Features] = {}
         measurements = {}
         for protocol, block in possible.items():
-            transform, precision, features = transforms[protocol], block["precision"], {}
+            transform, precision, features = transforms[protocol], block.get("precision", ""), {}
+            settings = {**block, "transform": transform}
+            if block["kind"] == "finetune":
+                from ssltransfer.training import Run
+
+                run = Run(Path(folder) / protocol, "", protocol, workers - 1)
+                measurements[protocol] = _finetune(module, found, name, metric, settings, norms[norm], run, device)
+                continue
             for used in evaluated_norms(block.get("normalisation", ""), norm):
                 if (transform, used, precision) not in computed:
                     images = DecodedImages(found.root, found.index.image, transform, source.name, workers)
@@ -168,7 +180,6 @@ def evaluate(
                     images.warn_of_dark_images()
                     computed[transform, used, precision] = Features(values, {"source": type(module).__name__})
                 features[used] = computed[transform, used, precision]
-            settings = {**block, "transform": transform}
             with _computing(device) as arrays:
                 measurements[protocol] = _measure(features, found.index, name, metric, settings, arrays)
     return _evaluation(measurements, name, warnings)
@@ -205,7 +216,7 @@ def evaluate_features(
     InputError
         If the arrays do not fit each other, a feature is not finite, or no protocol can be measured.
     """
-    blocks = _blocks(protocols)
+    blocks = _blocks(protocols, KINDS)
     if both := [name for name, block in blocks.items() if block.get("normalisation") in BOTH_NORMS]:
         raise InputError(
             f"protocols: {both[0]!r} compares two input normalisations, and features have one; name another"
@@ -221,13 +232,13 @@ def evaluate_features(
     return _evaluation(measurements, dataset, warnings)
 
 
-def _blocks(protocols: Protocols) -> dict[str, dict]:
+def _blocks(protocols: Protocols, kinds: Sequence[str]) -> dict[str, dict]:
     """Return the complete settings blocks of the protocols; InputError if one is unknown or of another kind."""
     if isinstance(protocols, str):
         raise InputError(f"protocols: found the text {protocols!r}, expected a list of names")
     own = protocols if isinstance(protocols, Mapping) else {}
     known = read_blocks(own)
-    usable = [name for name, block in known.items() if block["kind"] in KINDS]
+    usable = [name for name, block in known.items() if block["kind"] in kinds]
     if not protocols:
         raise InputError(f"protocols: found none; name some of {', '.join(usable)}")
     for name in protocols:
@@ -314,7 +325,7 @@ def _possible(blocks: dict[str, dict], index: Index, name: str) -> tuple[dict[st
 
 
 def _check_block(block: dict, index: Index, name: str) -> None:
-    if block["kind"] == "linear":
+    if block["kind"] in ("linear", "finetune"):
         make_split(index.split_array(), block["validation_fraction"], block["seed"], name)
     elif block["kind"] == "knn":
         if block["selection"] == "validation" and "test" not in index.split:
@@ -382,6 +393,32 @@ def _measure(
     if block["kind"] == "knn":
         return _measure_knn(features, index, name, metric, read_settings(KnnSettings, block), arrays)
     return measure_fewshot(features, index, name, read_settings(FewShotSettings, block))
+
+
+def _finetune(
+    module: "nn.Module",
+    dataset: Dataset,
+    name: str,
+    metric: str,
+    block: dict,
+    norm: str,
+    run: "Run",
+    device: "torch.device",
+) -> Measurement:
+    from ssltransfer.models.backbone import Backbone
+    from ssltransfer.models.module_backbone import ModuleBackbone
+    from ssltransfer.protocols.finetune.evaluation import finetune_labels, measure_finetune
+    from ssltransfer.protocols.finetune.network import Classifier
+    from ssltransfer.protocols.finetune.settings import FinetuneSettings
+    from ssltransfer.protocols.finetune.training import FinetuneData, Finetuning
+
+    settings, index = read_settings(FinetuneSettings, block), dataset.index
+    own = copy.deepcopy(module).cpu()
+    backbone = own if isinstance(own, Backbone) else ModuleBackbone(own, size=parse_transform(settings.transform)[0])
+    data = FinetuneData(dataset.read_image, index.image, finetune_labels(index, settings), len(index.classes), norm)
+    with _computing(device), threadpool_limits(1):
+        finetuning = Finetuning(Classifier(backbone, data.classes, settings.seed), data, settings, run, device)
+        return measure_finetune(finetuning, index, name, metric, {"source": type(module).__name__})[0]
 
 
 def _measure_knn(

@@ -1,4 +1,4 @@
-"""Training loop of pretraining, detection, surface normals and inversion: seeded and resumable.
+"""Training loop of pretraining, finetuning, detection, surface normals and inversion: seeded and resumable.
 
 No random state is carried from step to step: the order of a pass over the data depends on (seed, pass) only, an
 example on (seed, step, position). The saved state of an unfinished run is therefore its weights, its optimiser and
@@ -15,7 +15,7 @@ import signal
 import threading
 import time
 import zipfile
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import lru_cache
@@ -33,6 +33,7 @@ from ssltransfer.files import atomic_write, write_json
 from ssltransfer.jobs import progress
 from ssltransfer.part_folder import part_folder
 from ssltransfer.precision import computing_in
+from ssltransfer.row_file import load_arrays
 from ssltransfer.safe_pickle import check_archive
 
 log = logging.getLogger("ssltransfer")
@@ -116,6 +117,28 @@ class Curve(NamedTuple):
         write_json(path, {"interval": self.interval, "losses": [float(f"{loss:.6g}") for loss in self.losses]})
 
 
+class DivergedError(InputError):
+    """A training loss that is not finite."""
+
+
+class Member(NamedTuple):
+    """A module that is trained, alone or beside others on the same batches.
+
+    Attributes
+    ----------
+    module : nn.Module
+        On its device, each layer in the mode it is trained in.
+    loss : callable
+        (batch, step) -> scalar Tensor.
+    optimiser : torch.optim.Optimizer
+        The learning rate of each parameter group is multiplied by the common schedule.
+    """
+
+    module: nn.Module
+    loss: Callable[[Any, int], Tensor]
+    optimiser: torch.optim.Optimizer
+
+
 def train(
     module: nn.Module,
     loss: Callable[[Any, int], Tensor],
@@ -133,14 +156,48 @@ def train(
 
     Parameters
     ----------
-    module : nn.Module
-        On its device, each layer in the mode it is trained in.
-    loss : callable
-        (batch, step) -> scalar Tensor.
+    module, loss, optimiser
+        See `Member`.
+    batches, rate, steps, run, interval, precision, after_step
+        See `train_members`.
+
+    Raises
+    ------
+    DivergedError
+        If the loss stops being finite.
+    InputError
+        As `train_members`.
+    """
+    member = Member(module, loss, optimiser)
+    (result,) = train_members(
+        [member], batches, rate, steps, run, interval=interval, precision=precision, after_step=after_step
+    )
+    if isinstance(result, DivergedError):
+        raise result
+    return result
+
+
+def train_members(
+    members: Sequence[Member],
+    batches: Callable[[int], Iterable],
+    rate: Callable[[int], float],
+    steps: int,
+    run: Run,
+    *,
+    interval: int,
+    precision: str,
+    after_step: Callable[[int], None] = lambda step: None,
+) -> list[Curve | DivergedError]:
+    """Train several modules in turn on each batch, or resume an interrupted run with the same key.
+
+    A batch is made once for all. The result of each member is that of the same member trained alone, on a CPU bit for
+    bit, as long as its loss seeds what it draws (see `seed_step`).
+
+    Parameters
+    ----------
+    members : sequence of Member
     batches : callable
         First step -> the batches from that step on.
-    optimiser : torch.optim.Optimizer
-        The learning rate of each parameter group is multiplied by `rate`.
     rate : callable
         Step -> factor on the learning rates.
     steps : int
@@ -154,40 +211,50 @@ def train(
     after_step : callable
         Called with the number of steps taken.
 
+    Returns
+    -------
+    list of Curve or DivergedError
+        For each member its losses, or the error of one whose loss stopped being finite, which is trained no further.
+
     Raises
     ------
     InputError
-        If the loss stops being finite; after a state is saved, if the job is asked to end (Ctrl-C, SIGTERM, or the end
-        of a SLURM job is near).
+        After a state is saved, if the job is asked to end (Ctrl-C, SIGTERM, or the end of a SLURM job is near).
     """
-    state = _State(module, optimiser, interval, run)
+    state = _State(members, interval, run)
     state.resume()
-    peaks = [group.setdefault("initial_lr", group["lr"]) for group in optimiser.param_groups]
+    peaks = [
+        [group.setdefault("initial_lr", group["lr"]) for group in member.optimiser.param_groups] for member in members
+    ]
     saved = logged = time.monotonic()
     with _asked_to_end() as asked:
         for batch in run.progress(batches(state.step), steps - state.step):
-            for group, peak in zip(optimiser.param_groups, peaks, strict=True):
-                group["lr"] = peak * rate(state.step)
-            with computing_in(precision, state.total.device):
-                value = loss(batch, state.step)
-            optimiser.zero_grad()
-            value.backward()
-            optimiser.step()
-            state.advance(value.detach(), steps)
+            for number in state.training:
+                _, loss, optimiser = members[number]
+                for group, peak in zip(optimiser.param_groups, peaks[number], strict=True):
+                    group["lr"] = peak * rate(state.step)
+                with computing_in(precision, state.device):
+                    value = loss(batch, state.step)
+                value.backward()
+                optimiser.step()
+                optimiser.zero_grad()  # here, so that only one member holds gradients
+                state.totals[number] += value.detach()
+            state.advance(steps)
+            if not state.training:
+                break
             after_step(state.step)
             now = time.monotonic()
-            if state.losses and (now - logged > LOG_SECONDS or state.step == steps):
-                log.info("step %d of %d: loss %.4f", state.step, steps, state.losses[-1])
-                logged = now
+            if now - logged > LOG_SECONDS or state.step == steps:
+                logged = now if state.log(steps) else logged
             if state.step < steps and asked():
                 state.save()
                 raise InputError(
                     f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
                 )
-            if now - saved > run.save_seconds:
+            if state.training and now - saved > run.save_seconds:
                 state.save()
                 saved = time.monotonic()
-    return Curve(interval, state.losses)
+    return [state.diverged[number] or Curve(interval, state.losses[number]) for number in range(len(members))]
 
 
 def seed_step(seed: int, step: int) -> torch.Generator:
@@ -196,47 +263,76 @@ def seed_step(seed: int, step: int) -> torch.Generator:
 
 
 class _State:
-    """What changes while a module trains."""
+    """What changes while modules train."""
 
-    def __init__(self, module: nn.Module, optimiser: torch.optim.Optimizer, interval: int, run: Run) -> None:
-        self.module, self.optimiser, self.interval = module, optimiser, interval
+    def __init__(self, members: Sequence[Member], interval: int, run: Run) -> None:
+        self.members, self.interval = members, interval
         self.path, self.key, self.config_path = run.resume_dir / "state.pt", run.key, run.config_path
+        self.device = next(members[0].module.parameters()).device
         self.step = 0
-        self.losses: list[float] = []
-        self.total = torch.zeros((), device=next(module.parameters()).device)
+        self.losses: list[list[float]] = [[] for _ in members]
+        self.totals = [torch.zeros((), device=self.device) for _ in members]
+        self.diverged: list[DivergedError | None] = [None] * len(members)
 
-    def advance(self, loss: Tensor, steps: int) -> None:
-        """Count a step, and note the mean loss when an interval or the run ends."""
-        self.total += loss
+    @property
+    def training(self) -> list[int]:
+        """Numbers of the members that have not diverged."""
+        return [number for number, error in enumerate(self.diverged) if error is None]
+
+    def advance(self, steps: int) -> None:
+        """Count a step, and note the mean losses when an interval or the run ends."""
         self.step += 1
-        if self.step % self.interval == 0 or self.step == steps:
-            self.check()
-            self.losses.append(self.total.item() / (self.step - len(self.losses) * self.interval))
-            self.total.zero_()
+        if self.step % self.interval and self.step != steps:
+            return
+        self.check()
+        for number in self.training:
+            losses, total = self.losses[number], self.totals[number]
+            losses.append(total.item() / (self.step - len(losses) * self.interval))
+            total.zero_()
 
     def check(self) -> None:
-        """Raise an InputError if a loss since the last recorded one was not finite."""
-        if not math.isfinite(value := self.total.item()):
-            peak = max(group["initial_lr"] for group in self.optimiser.param_groups)
-            first = len(self.losses) * self.interval + 1
-            raise InputError(
+        """Take out members of which a loss since the last recorded one was not finite."""
+        for number in self.training:
+            if math.isfinite(value := self.totals[number].item()):
+                continue
+            peak = max(group["initial_lr"] for group in self.members[number].optimiser.param_groups)
+            first = len(self.losses[number]) * self.interval + 1
+            self.diverged[number] = DivergedError(
                 f"{self.config_path}: the loss is {value} between steps {first} and {self.step}; "
                 f"write a learning_rate below {peak}"
             )
 
+    def log(self, steps: int) -> bool:
+        """Log the latest losses, if there are any yet."""
+        latest = [self.losses[number][-1] for number in self.training if self.losses[number]]
+        if not latest:
+            return False
+        ends = f"{min(latest):.4f}" + (f" to {max(latest):.4f}" if len(self.members) > 1 else "")
+        log.info("step %d of %d: loss %s", self.step, steps, ends)
+        return True
+
     def save(self) -> None:
-        """Write the state."""
+        """Write the state. That of a single member has the form of release 0.1.0, which had no others.
+
+        Raises
+        ------
+        DivergedError
+            If all members have.
+        """
         self.check()
-        state = {
-            "key": self.key,
-            "module": self.module.state_dict(),
-            "optimiser": self.optimiser.state_dict(),
-            "step": self.step,
-            "losses": self.losses,
-            "total": self.total,
-        }
+        if not self.training:
+            raise next(error for error in self.diverged if error)
+        first, *others = [self._describe(number) for number in range(len(self.members))]
+        state = {"key": self.key, "step": self.step, **first} | ({"others": others} if others else {})
         with atomic_write(self.path) as temporary:
             torch.save(state, temporary)
+
+    def _describe(self, number: int) -> dict:
+        member, losses, total = self.members[number], self.losses[number], self.totals[number]
+        if error := self.diverged[number]:
+            return {"diverged": str(error), "losses": losses}
+        tensors = {"module": member.module.state_dict(), "optimiser": member.optimiser.state_dict()}
+        return tensors | {"losses": losses, "total": total}
 
     def resume(self) -> None:
         """Read the state if there is one and it belongs to this run."""
@@ -252,11 +348,54 @@ class _State:
         if key != self.key:
             log.info("%s is of other settings or images: starting from the beginning", self.path)
             return
-        self.module.load_state_dict(state["module"])
-        self.optimiser.load_state_dict(state["optimiser"])
-        self.step, self.losses = state["step"], state["losses"]
-        self.total.copy_(state["total"])
+        self.step = state["step"]
+        for number, found in enumerate([state, *state.get("others", ())]):
+            self.losses[number] = found["losses"]
+            if "diverged" in found:
+                self.diverged[number] = DivergedError(found["diverged"])
+                continue
+            self.members[number].module.load_state_dict(found["module"])
+            self.members[number].optimiser.load_state_dict(found["optimiser"])
+            self.totals[number].copy_(found["total"])
         log.info("resuming at step %d", self.step)
+
+
+class FinishedRuns:
+    """Records of the runs that a job of several has finished, each a file of arrays beside the state.
+
+    Parameters
+    ----------
+    folder : Path
+        The resume folder of the job (see `resumable`).
+    key : str
+        Describes everything that the results depend on. A record with another key is not used.
+    """
+
+    def __init__(self, folder: Path, key: str) -> None:
+        self.folder, self.key = folder, key
+
+    def record(self, name: str, **arrays: np.ndarray) -> None:
+        """Write the result of a finished run."""
+        content: dict[str, Any] = {"key": np.array(self.key), **arrays}
+        with atomic_write(self._path(name)) as temporary:
+            np.savez(temporary, **content)
+
+    def read(self, name: str) -> dict[str, np.ndarray] | None:
+        """Return the result of a run; None if it has not finished, or did so with another key.
+
+        Raises
+        ------
+        InputError
+            If the record is damaged.
+        """
+        path = self._path(name)
+        if not path.exists():
+            return None
+        arrays = load_arrays(path, "the result of a finished run")
+        return arrays if str(arrays.pop("key", "")) == self.key else None
+
+    def _path(self, name: str) -> Path:
+        return self.folder / f"finished-{name}.npz"
 
 
 @contextmanager
@@ -275,18 +414,25 @@ def _asked_to_end() -> Iterator[Callable[[], bool]]:
 
 
 def batch_rows(
-    rows: np.ndarray, batch_size: int, seed: int, first: int, steps: int
+    rows: np.ndarray, batch_size: int, seed: int, first: int, steps: int, *, partial: bool = False
 ) -> Iterator[tuple[int, np.ndarray]]:
     """Yield (step, rows of its batch) for the steps `first` to `steps` - 1.
 
     The rows are passed over again and again, each time in another order. Batches run across the ends of passes, so
-    every batch is full.
+    every batch is full; with `partial`, each pass begins a batch of its own and ends with one of those that remain,
+    unless that is a single row, which is left out of this pass (batch norm has no statistics of a single row).
     """
 
     @lru_cache(maxsize=2)
     def order(number: int) -> np.ndarray:
         return np.random.default_rng([seed, number]).permutation(rows)
 
+    if partial:
+        batches = max(1, -(-len(rows) // batch_size) - (len(rows) % batch_size == 1))
+        for step in range(first, steps):
+            number, batch = divmod(step, batches)
+            yield step, order(number)[batch * batch_size : (batch + 1) * batch_size]
+        return
     for step in range(first, steps):
         places = np.arange(step * batch_size, (step + 1) * batch_size)
         yield step, np.array([order(place // len(rows))[place % len(rows)] for place in places])

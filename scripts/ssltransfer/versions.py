@@ -23,6 +23,7 @@ COMPONENTS = {
     "photographs": Component(1, f"{DATASETS}/photographs.py"),
     "shapes": Component(1, f"{DATASETS}/shapes.py"),
     "textures": Component(1, f"{DATASETS}/textures.py"),
+    "ade20k": Component(1, f"{DATASETS}/ade20k.py"),
     "aircraft": Component(1, f"{DATASETS}/aircraft.py"),
     "caltech101": Component(1, f"{DATASETS}/caltech101.py"),
     "cars": Component(1, f"{DATASETS}/cars.py"),
@@ -34,14 +35,17 @@ COMPONENTS = {
     "eurosat": Component(1, f"{DATASETS}/eurosat.py"),
     "flowers": Component(1, f"{DATASETS}/flowers.py"),
     "food101": Component(1, f"{DATASETS}/food101.py"),
+    "imagenet": Component(1, f"{DATASETS}/imagenet.py"),
     "isic": Component(1, f"{DATASETS}/isic.py"),
     "nyuv2": Component(1, f"{DATASETS}/nyuv2.py"),
     "pets": Component(1, f"{DATASETS}/pets.py"),
     "sun397": Component(1, f"{DATASETS}/sun397.py"),
     "voc2007": Component(1, f"{DATASETS}/voc2007.py"),
     "voc_detection": Component(1, f"{DATASETS}/voc_detection.py"),
+    "voc_segmentation": Component(1, f"{DATASETS}/voc_segmentation.py"),
     "folder": Component(1, f"{DATASETS}/folder.py"),
     "table": Component(1, f"{DATASETS}/table.py"),
+    "image_masks": Component(1, f"{DATASETS}/image_masks.py"),
     "sample": Component(1, "sample_images.py"),
     "index": Component(1, "index_dataset.py"),
     "images": Component(1, "prepare_images.py"),
@@ -55,7 +59,10 @@ COMPONENTS = {
     "neighbours": Component(1, "find_neighbours.py"),
     "knn": Component(1, "evaluate_knn.py"),
     "label-efficiency": Component(1, "evaluate_label_efficiency.py"),
+    "estimators": Component(1, "evaluate_estimators.py"),
+    "representations": Component(1, "compare_representations.py"),
     "calibration": Component(2, "evaluate_calibration.py"),
+    "finetune": Component(1, "evaluate_finetune.py"),
     "fewshot": Component(3, "evaluate_fewshot.py"),
     "inversion": Component(2, "invert_features.py"),
     "similarity": Component(2, "evaluate_inversion.py"),
@@ -63,6 +70,9 @@ COMPONENTS = {
     "known-normals": Component(1, "prepare_normals.py"),
     "normals-network": Component(1, "train_normals.py"),
     "normals": Component(1, "evaluate_normals.py"),
+    "masks": Component(1, "draw_masks.py"),
+    "segmentation-network": Component(1, "train_segmentation.py"),
+    "segmentation": Component(1, "evaluate_segmentation.py"),
     "detector": Component(1, "train_detector.py"),
     "detection": Component(1, "evaluate_detection.py"),
     "summary": Component(7, "make_tables.py"),
@@ -71,7 +81,17 @@ COMPONENTS = {
 }
 
 
-WITH_NETWORK = ("pretraining", "inversion", "attention", "normals-network", "normals", "detector")
+WITH_NETWORK = (
+    "pretraining",
+    "finetune",
+    "inversion",
+    "attention",
+    "normals-network",
+    "normals",
+    "segmentation-network",
+    "segmentation",
+    "detector",
+)
 """Components that pass images through the network of a model and have one version as parameter."""
 
 

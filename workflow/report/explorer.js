@@ -2,7 +2,7 @@
 (function () {
   const data = JSON.parse(document.getElementById("explorer-data").textContent);
   const root = document.getElementById("explorer");
-  const menu = root.querySelector("select");
+  const [menu, xmenu] = root.querySelectorAll("select");
   const plot = root.querySelector("svg");
   const note = root.querySelector(".note");
   const tip = root.querySelector(".tip");
@@ -73,21 +73,31 @@
     }
   }
 
-  function draw(view) {
+  // Points of a view at the values of a predictor: model number, x, y, low, high, lines of text.
+  function place(view, predictor) {
+    const scores = new Map(view.points.map((point) => [point[0], point]));
+    return predictor.points.map(([number, x, text]) => {
+      const [, y, low, high, lines] = scores.get(number);
+      return [number, x, y, low, high, [`${predictor.label}: ${text}`, ...lines]];
+    });
+  }
+
+  function draw(view, predictor) {
     plot.replaceChildren();
     hide();
-    note.textContent = [directions[view.better], view.note].filter(Boolean).join("; ");
+    const points = place(view, predictor);
+    note.textContent = [directions[view.better], predictor.note].filter(Boolean).join("; ");
     const width = Math.max(280, root.clientWidth), height = Math.round(Math.min(470, Math.max(300, width * 0.55)));
     plot.setAttribute("viewBox", `0 0 ${width} ${height}`);
     const area = { left: 58, top: 10, right: width - 10, bottom: height - 46 };
-    const ends = view.points.flatMap((p) => [p[2], p[2], p[3] ?? p[2], p[4] ?? p[2]]);
+    const ends = points.flatMap((p) => [p[2], p[2], p[3] ?? p[2], p[4] ?? p[2]]);
     // An interval may be many times as long as the range of the points; it is cut there.
-    const values = view.points.map((p) => p[2]), low = Math.min(...values), high = Math.max(...values);
+    const values = points.map((p) => p[2]), low = Math.min(...values), high = Math.max(...values);
     const room = 0.6 * (high - low || 1);
-    const x = scale(view.points.map((p) => p[1]), area.left, area.right - area.left);
+    const x = scale(points.map((p) => p[1]), area.left, area.right - area.left);
     const y = scale(ends.map((e) => Math.max(low - room, Math.min(high + room, e))), area.bottom, area.top - area.bottom);
     let edge = -Infinity;
-    for (const [value, text] of view.xticks.filter((t) => x.holds(t[0]))) {
+    for (const [value, text] of predictor.xticks.filter((t) => x.holds(t[0]))) {
       add(plot, "line", { x1: x(value), x2: x(value), y1: area.top, y2: area.bottom, class: "grid" });
       if (x(value) - edge < 30) continue;
       edge = x(value);
@@ -98,20 +108,20 @@
       add(plot, "text", { x: area.left - 7, y: y(value) + 4, "text-anchor": "end" }, text);
     }
     const middle = (area.top + area.bottom) / 2;
-    add(plot, "text", { x: (area.left + area.right) / 2, y: area.bottom + 36, "text-anchor": "middle" }, data.source);
+    add(plot, "text", { x: (area.left + area.right) / 2, y: area.bottom + 36, "text-anchor": "middle" }, predictor.label);
     const axis = view.better ? `${view.axis} (${view.better > 0 ? "↑" : "↓"} better)` : view.axis;
     add(plot, "text", { x: 13, y: middle, "text-anchor": "middle", transform: `rotate(-90 13 ${middle})` }, axis);
-    if (view.line.length) {
-      const [x1, y1, x2, y2] = view.line;
+    if (predictor.line.length) {
+      const [x1, y1, x2, y2] = predictor.line;
       add(plot, "line", { x1: x(x1), y1: y(y1), x2: x(x2), y2: y(y2), class: "fit" });
     }
-    for (const [number, px, , bottom, top] of view.points) {
+    for (const [number, px, , bottom, top] of points) {
       if (bottom === null || top === null) continue;
       const ends = { x1: x(px), x2: x(px), y1: y.cut(bottom), y2: y.cut(top) };
       add(plot, "line", { ...ends, class: "whisker", stroke: data.models[number].color });
     }
-    label(view.points, x, y, area);
-    for (const [number, px, py, , , lines] of view.points) {
+    label(points, x, y, area);
+    for (const [number, px, py, , , lines] of points) {
       const model = data.models[number];
       const text = [model.label, ...lines];
       const group = add(plot, "g", {
@@ -131,17 +141,26 @@
     }
   }
 
-  data.views.forEach((view, i) => {
-    const option = document.createElement("option");
-    option.value = i;
-    option.textContent = view.label;
-    menu.appendChild(option);
-  });
-  const redraw = () => draw(data.views[menu.value]);
-  menu.addEventListener("change", redraw);
+  function fill(select, texts) {
+    select.replaceChildren(...texts.map((text, i) => new Option(text, i)));
+  }
+
+  fill(menu, data.views.map((view) => view.label));
+  const redraw = () => draw(data.views[menu.value], data.views[menu.value].predictors[xmenu.value]);
+  // The predictor stays when the view changes, where the view has it.
+  function choose() {
+    const before = xmenu.selectedOptions[0]?.textContent;
+    const labels = data.views[menu.value].predictors.map((predictor) => predictor.label);
+    fill(xmenu, labels);
+    xmenu.value = Math.max(0, labels.indexOf(before));
+    xmenu.parentElement.hidden = labels.length < 2;
+    redraw();
+  }
+  menu.addEventListener("change", choose);
+  xmenu.addEventListener("change", redraw);
   window.addEventListener("keydown", (event) => { if (event.key === "Escape") hide(); });
   root.hidden = false;
-  redraw();
+  choose();
   let drawn = root.clientWidth;
   window.addEventListener("resize", () => {
     if (root.clientWidth === drawn) return;

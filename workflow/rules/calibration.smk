@@ -1,9 +1,9 @@
-# Needs: the decision values of a linear protocol, and its score, which says what they were computed from.
+# Needs: the decision values of a linear, knn or finetune protocol, and its score, which says what they were computed from.
 # Makes: results/scores/{protocol}/{model}/{dataset}.json with calibration errors of its classifiers.
 
 
 rule evaluate_calibration:
-    """Measure the calibration of the linear classifiers of a model on a dataset."""
+    """Measure the calibration of the classifiers of a model on a dataset."""
     input:
         predictions=lambda w: f"results/predictions/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.npz",
         score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",

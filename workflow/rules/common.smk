@@ -81,8 +81,8 @@ if workflow.is_main_process and not workflow.non_local_exec and driver_problem()
 DETECTRON2 = bool(workflow.deployment_settings.deployment_method) or find_spec("detectron2") is not None
 
 # Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
-KINDS_WITH_PICTURES = ("detection", "normals", "inversion", "attention")
-KINDS_WITH_LOSSES = ("detection", "normals", "inversion")
+KINDS_WITH_PICTURES = ("detection", "normals", "segmentation", "inversion", "attention")
+KINDS_WITH_LOSSES = ("detection", "normals", "segmentation", "inversion")
 
 
 # Which models, datasets and protocols a rule serves (wildcard constraints)

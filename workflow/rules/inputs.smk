@@ -6,6 +6,7 @@ from ssltransfer.datasets import location, parse_members
 from ssltransfer.files import file_state
 from ssltransfer.models.user_code import code_hash
 from ssltransfer.protocols.inversion.lpips_networks import LPIPS_NETWORKS
+from ssltransfer.protocols.label_efficiency.subset_lists import SUBSET_LISTS
 from ssltransfer.protocols.knn.settings import SIMILARITY, stored_neighbours
 
 # datasets.smk
@@ -195,6 +196,23 @@ def neighbour_file(wildcards):
     return f"results/neighbours/{'/'.join(features.parts[-3:-1])}/{features.stem}.{similarity}{count}.npz"
 
 
+# similarity.smk
+
+
+def compared_features(protocol, dataset):
+    """Model -> the features that it is compared by."""
+    cells = [cell for cell in SUITE.cells() if (cell.protocol, cell.dataset) == (protocol, dataset)]
+    return {cell.model: SUITE.feature_files(cell)[0] for cell in cells}
+
+
+def features_to_compare(wildcards):
+    """Features that exist, or that this run makes for a score; those of an old score may have been deleted."""
+    models = compared_features(wildcards.protocol, wildcards.dataset)
+    scores = {model: score_file(Cell(wildcards.protocol, model, wildcards.dataset)) for model in models}
+    made = [] if SUITE.config["available"] else [model for model in models if not Path(scores[model]).exists()]
+    return [path for model, path in models.items() if model in made or Path(path).exists()]
+
+
 # label_efficiency.smk
 
 
@@ -203,7 +221,28 @@ def many_shot_features(wildcards):
     return SUITE.feature_files(Cell(SUITE.settings(wildcards.protocol)["of"], wildcards.model, wildcards.dataset))
 
 
-# inversion.smk and attention.smk
+def subset_lists(wildcards):
+    """The published lists of labelled images that a label-efficiency protocol names."""
+    return [f"results/subset-lists/{name}.txt" for name in SUITE.settings(wildcards.protocol)["lists"]]
+
+
+# finetune.smk
+
+
+def image_source(wildcards):
+    """The source of the images, which is another dataset's where a dataset relabels it."""
+    return list(parse_dataset_source(SUITE.datasets[SUITE.image_dataset(wildcards.dataset)]["source"]))
+
+
+def finetune_input(wildcards):
+    """Index, and the images of a generated dataset (others are read where they lie)."""
+    files = {"index": index_file(wildcards)}
+    if image_source(wildcards)[0] == "generated":
+        files["originals"] = f"results/datasets/{SUITE.image_dataset(wildcards.dataset)}/originals.npy"
+    return files
+
+
+# inversion.smk, attention.smk and finetune.smk
 
 
 def inversion_images(wildcards):
@@ -271,4 +310,16 @@ def normals_input(wildcards):
     files = {"index": f"{folder}/index.parquet", "normals": f"{folder}/normals.npy"}
     if source_of(wildcards).kind == "generated":
         files["originals"] = f"{folder}/originals.npy"
+    return files
+
+
+# segmentation.smk
+
+
+def segmentation_input(wildcards):
+    """Index, and masks and images of a generated dataset (others are read where they lie)."""
+    folder = f"results/datasets/{wildcards.dataset}"
+    files = {"index": f"{folder}/index.parquet"}
+    if source_of(wildcards).kind == "generated":
+        files |= {"masks": f"{folder}/masks.npy", "originals": f"{folder}/originals.npy"}
     return files

@@ -46,7 +46,7 @@ rule evaluate_knn:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(4000),
+        mem_mb=attempt_times(4000, per_mb=12),
         runtime=attempt_times(30),
     params:
         settings=protocol_settings,

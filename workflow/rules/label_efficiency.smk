@@ -1,5 +1,24 @@
 # Needs: the features of a dataset, and the score of the many-shot linear protocol on it.
-# Makes: results/scores/{protocol}/{model}/{dataset}.json of the label-efficiency protocol.
+# Makes: results/scores/{protocol}/{model}/{dataset}.json of the label-efficiency protocol; for it, published lists of
+# labelled images in results/subset-lists/.
+
+
+rule fetch_subset_list:
+    """Fetch and verify a published list of labelled images."""
+    output:
+        subset="results/subset-lists/{subset}.txt",
+    log:
+        "logs/fetch_subset_list/{subset}.log",
+    wildcard_constraints:
+        subset=any_of(SUBSET_LISTS),
+    localrule: True
+    conda:
+        "../../envs/torch.yaml"
+    params:
+        folder="resources/subset-lists",
+        sha256=lambda w: SUBSET_LISTS[w.subset].sha256,
+    script:
+        "../../scripts/fetch_subset_list.py"
 
 
 rule evaluate_label_efficiency:
@@ -7,6 +26,7 @@ rule evaluate_label_efficiency:
     input:
         index=index_file,
         features=many_shot_features,
+        lists=subset_lists,
         score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",
     output:
         score="results/scores/{protocol}/{model}/{dataset}.json",

@@ -37,6 +37,7 @@ rule make_tables:
         missing=missing_list,
         derived=derived_outcomes,
         adopted=adopted_scores,
+        similarity=suite_similarity,
     output:
         # Folders, because the tables and figures of a suite follow from its scores, and none may be left over.
         tables=report(

@@ -1,5 +1,6 @@
 # Needs: common.smk.
 # Makes: input and parameter functions of summary.smk.
+from collections import Counter
 from functools import cache
 
 from snakemake.io import IOFile
@@ -55,6 +56,24 @@ def made_files(paths):
 def suite_scores(wildcards):
     """All score files of the suite."""
     return [score_file(cell) for cell in shown_cells()]
+
+
+def suite_similarity(wildcards):
+    """Similarities of the models, for each dataset of a protocol of estimators that compares two models or more.
+
+    With `available` those that exist, or that can be made from features that exist.
+    """
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) == "estimators"]
+    counts = Counter((cell.protocol, cell.dataset) for cell in cells)
+    paths = {f"results/similarity/{d}/{p}.{SUITE.name}.json": (p, d) for (p, d), n in counts.items() if n > 1}
+    every = not SUITE.config["available"]
+    return [path for path, compared in paths.items() if every or Path(path).exists() or are_comparable(*compared)]
+
+
+def are_comparable(protocol, dataset):
+    """Whether the features of two models exist, and the index of their images."""
+    there = [path for path in compared_features(protocol, dataset).values() if Path(path).exists()]
+    return len(there) > 1 and Path(f"results/datasets/{dataset}/index.parquet").exists()
 
 
 def unrecorded_differences(wildcards):

@@ -45,8 +45,9 @@ class SuiteResults:
     scores : pd.DataFrame
         The tidy table as collected (see `results.scores`).
     models : pd.DataFrame
-        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``highlight`` (whether it is
-        the user's own, see `suite_results`), in the order of the model table.
+        ``model``, ``label``, ``family``, ``source_accuracy`` (percent, NaN if unknown), ``measured`` (how that was
+        measured here, such as ``linear on Shapes``; else empty), ``highlight`` (whether it is the user's own, see
+        `suite_results`), in the order of the model table.
     datasets : dict
         Dataset -> label.
     pretrained_on : dict
@@ -86,8 +87,14 @@ class SuiteResults:
 
     @cached_property
     def cells(self) -> pd.DataFrame:
-        """Tidy table with one row per cell: measured where measured, else published."""
-        return measured_or_published(self.scores)
+        """Tidy table with one row per cell: measured where measured, else published; without `estimates`."""
+        scores = self.scores
+        return measured_or_published(scores[~_is_estimate(scores)])
+
+    @cached_property
+    def estimates(self) -> pd.DataFrame:
+        """Rows of the tidy table that predict transfer and do not measure it."""
+        return self.scores[_is_estimate(self.scores)]
 
     @cached_property
     def analysed(self) -> pd.DataFrame:
@@ -250,6 +257,10 @@ class SuiteResults:
         return low.reindex_like(self.domain_scores), high.reindex_like(self.domain_scores)
 
 
+def _is_estimate(scores: pd.DataFrame) -> pd.Series:
+    return scores["kind"].map({kind: KINDS[kind].estimate for kind in scores["kind"].unique()}).astype(bool)
+
+
 def suite_results(
     scores: pd.DataFrame,
     models: list[dict],
@@ -257,7 +268,7 @@ def suite_results(
     pretrained_on: dict[str, str],
     conventions: str,
     relabelled: dict[str, str] | None = None,
-    linear: Collection[str] = (),
+    left_out: Collection[tuple[str, str]] = (),
     own: Collection[str] = (),
 ) -> SuiteResults:
     """Join scores and model table.
@@ -277,7 +288,7 @@ def suite_results(
     relabelled : dict, optional
         Dataset -> the one whose images it has under other labels. With the images of a source dataset it is not a
         transfer target either.
-    linear : collection of str
+    left_out : collection of tuple of str
         See `source_accuracy`.
     own : collection of str
         Models to highlight where no published scores are shown. Beside published scores, all models without one are
@@ -288,7 +299,7 @@ def suite_results(
     InputError
         A source accuracy is wrong (see `source_accuracy`).
     """
-    x = source_accuracy(models, scores, linear)
+    x = source_accuracy(models, scores, left_out)
     sources = source_datasets(models)
     leave_out = (*sources, *(name for name, original in (relabelled or {}).items() if original in sources))
     published = set(scores.loc[is_published(scores), "model"])
@@ -297,12 +308,29 @@ def suite_results(
             "model": [row["model"] for row in models],
             "label": [row["label"] for row in models],
             "family": [row["family"] for row in models],
-            "source_accuracy": x.to_list(),
+            "source_accuracy": x["source_accuracy"].to_list(),
+            "measured": _measured(models, x["measured"], datasets),
             "highlight": [row["model"] not in published if published else row["model"] in own for row in models],
         }
     )
-    if sources:
-        label = f"Linear accuracy on {' / '.join(datasets.get(d, d) for d in sources)} (%)"
-    else:
-        label = "ImageNet top-1 accuracy (%)"
-    return SuiteResults(scores, table, datasets, pretrained_on, conventions, leave_out, label)
+    return SuiteResults(scores, table, datasets, pretrained_on, conventions, leave_out, _source_label(table, sources))
+
+
+def _measured(models: list[dict], measured: pd.Series, datasets: dict[str, str]) -> list[str]:
+    """How and on what source accuracies were measured, such as ``20-NN on ImageNet``; empty for other numbers."""
+    texts = []
+    for row, how in zip(models, measured, strict=True):
+        dataset = str(row.get("source_accuracy")).removeprefix("measured:")
+        texts.append(f"{how.replace('nn', 'NN')} on {datasets.get(dataset, dataset)}" if how else "")
+    return texts
+
+
+def _source_label(models: pd.DataFrame, sources: list[str]) -> str:
+    """Label of the x axis; one that is common to all source accuracies where they are of several kinds."""
+    known = models.loc[models["source_accuracy"].notna(), "measured"]
+    if not sources or known.empty:
+        return "ImageNet top-1 accuracy (%)"
+    ways, places = zip(*(text.split(" on ", 1) if text else ("", "") for text in known), strict=True)
+    if len(set(ways)) > 1 or "" in ways:
+        return "Source accuracy (%)"
+    return f"{ways[0].replace('linear', 'Linear')} accuracy on {' / '.join(dict.fromkeys(places))} (%)"

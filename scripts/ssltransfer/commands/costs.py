@@ -155,7 +155,7 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
         yield ("checkpoint", cell.model), work
         if work and recipe:
             yield from _images(suite, recipe["dataset"], recipe["transform"], units)
-    if kind in ("linear", "knn", "fewshot", "label-efficiency"):
+    if kind in ("linear", "knn", "fewshot", "label-efficiency", "estimators"):
         of = replace(cell, protocol=settings["of"]) if kind == "label-efficiency" else cell
         yield from _features(suite, of, arch, units)
     elif kind == "inversion":
@@ -185,8 +185,15 @@ def _score(
         validation = _count(suite, cell.dataset, ("val",)) or train / 5
         pairs = train * test + validation * (train - validation) if test else train**2
         yield Work("knn", width * pairs / 1e6, test or train)
+    elif kind == "finetune":
+        grid = settings["grid"].values()
+        # The refit is one more run. Tests are a small part; the images of a step are decoded once for all runs.
+        images = (math.prod(map(len, grid)) + 1) * settings["steps"] * settings["batch_size"]
+        yield Work("finetune", images * _relative(units["finetune"], arch, side_of(settings["transform"])))
     elif kind == "label-efficiency":
         yield Work("label-efficiency", _curve_paths(settings, suite.settings(settings["of"]), row, train, width))
+    elif kind == "estimators":
+        yield Work("estimators", width * train)
     elif kind == "fewshot":
         yield Work("fewshot", norms * width * settings["episodes"] * len(settings["shots"]))
     elif kind == "inversion":

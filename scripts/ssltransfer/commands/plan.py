@@ -81,7 +81,7 @@ def _by_hand(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
         path = location(source, suite.config["data_root"])
         # A dataset that has an index was there before, maybe on another machine.
         known = path.exists() or Path(f"results/datasets/{name}/index.parquet").exists()
-        if source.kind in ("original", "folder", "csv") and not known:
+        if source.kind in ("original", "folder", "csv", "masks") and not known:
             download = DOWNLOADS.get(source.name) if source.kind == "original" else None
             if download is None or not download.files:
                 yield f"dataset {name}", f"{path} is missing; {where_to_place(source)}"

@@ -46,6 +46,36 @@ def other_backend(blocks: dict[str, dict], protocol: str, backend: str) -> str |
     return next((name for name, other in blocks.items() if other == block | {"backend": backend}), None)
 
 
+def restricted(config: dict) -> dict:
+    """Return tasks and models_of with the protocols of the kinds `only` alone, and whose `of` has one of them.
+
+    Raises
+    ------
+    InputError
+        If there is no such kind, or no task is left.
+    """
+    blocks, kinds = config["protocols"], [kind.strip() for kind in config["only"].split(",")]
+    known = sorted(
+        set(config_schema()["properties"]["protocols"]["additionalProperties"]["properties"]["kind"]["enum"])
+    )
+    if unknown := [kind for kind in kinds if kind not in known]:
+        raise InputError(f"config: only: found {unknown[0]!r}, expected kinds of protocols: {', '.join(known)}")
+
+    def wanted(protocol: str) -> bool:
+        block = blocks.get(protocol, {})
+        of = blocks.get(block.get("of", ""), block)
+        return block.get("kind") in kinds and of.get("kind") in kinds
+
+    tasks = {protocol: names for protocol, names in config["tasks"].items() if wanted(protocol)}
+    if not tasks:
+        there = sorted({blocks[protocol]["kind"] for protocol in config["tasks"] if protocol in blocks})
+        raise InputError(
+            f"config: only: no task is left of {config['only']!r}; kinds of this suite: {', '.join(there)}"
+        )
+    models_of = {p: models for p, models in config["models_of"].items() if p in tasks or p not in config["tasks"]}
+    return {"tasks": tasks, "models_of": models_of}
+
+
 def with_backend(config: dict) -> dict:
     """Return tasks and models_of with every detection block replaced by its equal of the backend `detection`."""
     backend, blocks = config["detection"], config["protocols"]

@@ -14,9 +14,10 @@ METRICS_OF_TASK = {
     "multi-label": ("map11",),
     "detection": ("",),
     "normals": ("",),
+    "segmentation": ("",),
     "images": ("",),
 }
-"""Task of `datasets.tsv` -> metrics of the linear protocol that fit it; the last three have none."""
+"""Task of `datasets.tsv` -> metrics of the linear protocol that fit it; the last four have none."""
 
 
 def read_datasets(path: Path, schema: dict) -> Table:
@@ -47,9 +48,9 @@ def _check_dataset(row: dict, where: str) -> None:
     except InputError as error:
         raise InputError(f"{where}: {error}") from None
     empty = [count for count in COUNTS if row[count] is None]
-    if empty and source.kind not in ("folder", "csv"):
+    if empty and source.kind not in ("folder", "csv", "masks"):
         raise InputError(
-            f"{where}: {empty[0]} is empty; write the number (only folder: and csv: take it from the images)"
+            f"{where}: {empty[0]} is empty; write the number (only folder:, csv: and masks: take it from the images)"
         )
 
 

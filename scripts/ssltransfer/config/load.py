@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
-from ssltransfer.config.blocks import named_blocks, with_backend
+from ssltransfer.config.blocks import named_blocks, restricted, with_backend
 from ssltransfer.config.dataset_rows import read_datasets
 from ssltransfer.config.model_rows import check_model, read_models
 from ssltransfer.config.norms import read_norms
@@ -59,6 +59,8 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
         return path if path.exists() or path.is_absolute() else base / path
 
     config["protocols"] = named_blocks(config, located("blocks"), schema)
+    if config["only"]:
+        config |= restricted(config)
     if config["detection"]:
         config |= with_backend(config)
     name = config["suite"]

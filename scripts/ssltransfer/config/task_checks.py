@@ -8,22 +8,26 @@ from ssltransfer.config.suite import Suite, side_of
 from ssltransfer.errors import InputError
 from ssltransfer.models.model_row import check_size
 from ssltransfer.models.protocol_fit import misfit
+from ssltransfer.results.metric_info import SOURCE_KINDS
 
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
     "knn": (("single-label", "multi-label"), ("train",)),
     "fewshot": (("single-label",), ()),
+    "finetune": (("single-label", "multi-label"), ("train", "test")),
     "calibration": (("single-label",), ("train", "test")),
     "label-efficiency": (("single-label", "multi-label"), ("train", "test")),
+    "estimators": (("single-label", "multi-label"), ("train",)),
     "inversion": (("images",), ()),
     "attention": (("images",), ()),
     "normals": (("normals",), ("train", "test")),
+    "segmentation": (("segmentation",), ("train", "test")),
     "detection": (("detection",), ("train", "test")),
 }
 """Kind of protocol -> tasks of its datasets, and the parts that they must have."""
-EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals")}
+EXTRA_PROTOCOLS = {"generated:shapes": ("detection", "normals", "segmentation")}
 """Source -> kinds that its datasets serve besides those of their task."""
-FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency")
+FROZEN_KINDS = ("linear", "fewshot", "calibration", "knn", "label-efficiency", "estimators")
 """Kinds of protocols that need the features of a model alone."""
 REPEATED_IMAGES = {"original:caltech101/official": "original:caltech101"}
 """Source whose index has one image in several rows -> the source of the same images without repeats."""
@@ -95,7 +99,8 @@ def check_given_features(row: dict, config: dict) -> None:
         return
     suite = Suite(config, {row["model"]: row}, {}, {})
     for protocol in config["tasks"]:
-        kind, settings = suite.kind(protocol), suite.settings(protocol)
+        settings = suite.settings(protocol)
+        kind = suite.kind(settings.get("of", protocol))  # classifiers of a calibration may be finetuned networks
         if row["model"] not in config["models_of"].get(protocol, suite.models):
             continue
         if kind not in FROZEN_KINDS:
@@ -121,11 +126,14 @@ def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
             "measured:DATASET, or nothing"
         )
     blocks = config["protocols"]
-    linear = {d for name, ds in config["tasks"].items() for d in ds if blocks.get(name, {}).get("kind") == "linear"}
-    if kind == "measured" and config["suite"] in row["suites"] and dataset not in linear:
+    measured = {
+        name for task, names in config["tasks"].items() for name in names
+        if blocks.get(task, {}).get("kind") in SOURCE_KINDS
+    }  # fmt: skip
+    if kind == "measured" and config["suite"] in row["suites"] and dataset not in measured:
         raise InputError(
             f"{path}, row {row['model']!r}: source_accuracy is measured:{dataset}, but suite {config['suite']!r} has "
-            f"no linear task on {dataset!r}"
+            f"no linear or knn task on {dataset!r}"
         )
 
 
@@ -146,8 +154,10 @@ def check_sizes(row: dict, config: dict, path: Path) -> None:
 
 def _check_calibration(suite: Suite, protocol: str, row: dict) -> None:
     of = suite.settings(protocol)["of"]
-    if suite.config["protocols"].get(of, {}).get("kind") not in ("linear", "knn"):
-        raise InputError(f"config: protocols.{protocol}.of: {of!r} is not a linear or knn protocol of this suite")
+    if suite.config["protocols"].get(of, {}).get("kind") not in ("linear", "knn", "finetune"):
+        raise InputError(
+            f"config: protocols.{protocol}.of: {of!r} is not a linear, knn or finetune protocol of this suite"
+        )
 
 
 def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:
@@ -157,6 +167,12 @@ def _check_label_efficiency(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(
             f"{where}: {of!r} is not a linear protocol of this suite with normalisation: per-model and "
             "solver: converged; name one, such as linear"
+        )
+    if suite.settings(protocol)["lists"] and row["source"] != "original:imagenet":
+        raise InputError(
+            f"config: protocols.{protocol}.lists: the lists are of images of ImageNet, found dataset "
+            f"{row['dataset']!r} ({row['source']}) in its tasks; name one of source "
+            "original:imagenet, or leave lists out"
         )
 
 
@@ -201,6 +217,24 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")
 
 
+def _check_segmentation(suite: Suite, protocol: str, row: dict) -> None:
+    settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
+    schedule, sides = settings["schedule"], settings["sides"]
+    if settings["head"] == "linear" and settings["frozen"] != "all":
+        raise InputError(f"{where}.frozen: found {settings['frozen']}, expected all with head: linear")
+    if schedule["warmup"] >= schedule["steps"]:
+        raise InputError(
+            f"{where}.schedule.warmup (as written, or the default): found {schedule['warmup']}, expected less than the "
+            f"{schedule['steps']} steps"
+        )
+    if sides["jitter"][0] > sides["jitter"][1]:
+        raise InputError(f"{where}.sides.jitter: found {sides['jitter']}, expected the lower factor first")
+    if sides["window_step"] > max(1, sides["window"]):
+        raise InputError(
+            f"{where}.sides.window_step: found {sides['window_step']}, expected at most the window of {sides['window']}"
+        )
+
+
 def _check_detection(suite: Suite, protocol: str, row: dict) -> None:
     schedule, where = suite.settings(protocol)["schedule"], f"config: protocols.{protocol}.schedule"
     steps, milestones, warmup = (schedule[key] for key in ("steps", "milestones", "warmup"))
@@ -236,4 +270,5 @@ PROTOCOL_CHECKS = {
     "inversion": _check_inversion,
     "attention": _check_attention,
     "normals": _check_normals,
+    "segmentation": _check_segmentation,
 }

@@ -24,7 +24,7 @@ class RemoteFile:
         Tried in order.
     size : int, optional
         Bytes.
-    sha256, md5 : str
+    sha256, sha1, md5 : str
         Empty where none was published.
     inner : str
         An archive within the archive that is unpacked as well.
@@ -35,6 +35,7 @@ class RemoteFile:
     sha256: str = ""
     md5: str = ""
     inner: str = ""
+    sha1: str = ""
 
     @property
     def name(self) -> str:
@@ -89,7 +90,14 @@ _VOC2012 = RemoteFile(
     "e14f763270cf193d0b5f74b169f44157a4b0c6efa708f4dd0ff78ee691763bcb",
 )
 
+ADE = "http://data.csail.mit.edu/places/ADEchallenge"
+
 DOWNLOADS: dict[str, Download] = {
+    "ade20k": Download(
+        "http://sceneparsing.csail.mit.edu/",
+        "ADEChallengeData2016/{images,annotations}/{training,validation}, ADEChallengeData2016/objectInfo150.txt",
+        (RemoteFile((f"{ADE}/ADEChallengeData2016.zip",), sha1="219e1696abb36c8ba3a3afe7fb2f4b4606a897c7"),),
+    ),
     "aircraft": Download(
         f"{VGG}/fgvc-aircraft/",
         "data/images/*.jpg, data/images_variant_{train,val,test}.txt",
@@ -198,6 +206,11 @@ DOWNLOADS: dict[str, Download] = {
             ),
         ),
     ),
+    "imagenet": Download(
+        "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
+        "train/SYNSET/*.JPEG and val/SYNSET/*.JPEG (or val/*.JPEG and LOC_val_solution.csv)",
+        reason="download it with an account of image-net.org or Kaggle",
+    ),
     "isic": Download(
         "https://challenge.isic-archive.com/data/#2018",
         "ISIC2018_Task3_Training_Input/*.jpg, "
@@ -239,6 +252,11 @@ DOWNLOADS: dict[str, Download] = {
         "http://host.robots.ox.ac.uk/pascal/VOC/",
         "VOCdevkit/{VOC2007,VOC2012}/{JPEGImages,Annotations,ImageSets/Main}",
         (*_VOC2007, _VOC2012),
+    ),
+    "voc_segmentation": Download(
+        "http://host.robots.ox.ac.uk/pascal/VOC/voc2012/",
+        "VOCdevkit/VOC2012/{JPEGImages,SegmentationClass,ImageSets/Segmentation}",
+        (_VOC2012,),
     ),
 }
 

@@ -77,7 +77,7 @@ def obtain(name: str, folder: Path, expected: Path, fetch: Callable[..., str] = 
     sources = {}
     for file in published.files:
         target = archives / file.name
-        sources[file.name] = fetch(file.urls, target, size=file.size, sha256=file.sha256, md5=file.md5)
+        sources[file.name] = fetch(file.urls, target, size=file.size, sha256=file.sha256, sha1=file.sha1, md5=file.md5)
     for file in published.files:
         unpack(archives / file.name, unpacked)
         if file.inner:

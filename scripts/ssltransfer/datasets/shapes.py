@@ -44,16 +44,11 @@ def generate(seed: int = 0, train: int = 3000, test: int = 1000) -> Generated:
         ``normals``, int8 (n, 64, 64, 3): 127 times the outward unit normal, x to the right, y up, z towards
         the camera; zero where no solid is seen.
     """
-    rng = np.random.default_rng(seed)
-    patterns = make_patterns(rng)
-    main = np.concatenate([rng.permutation(np.arange(count) % len(CLASSES)) for count in (train, test)])
-    images = np.empty((len(main), SIZE, SIZE, 3), np.uint8)
-    normals = np.empty((len(main), SIZE, SIZE, 3), np.int8)
+    images = np.empty((train + test, SIZE, SIZE, 3), np.uint8)
+    normals = np.empty((train + test, SIZE, SIZE, 3), np.int8)
     label, boxes = [], []
-    for start in range(0, len(main), BLOCK):
-        rows = slice(start, start + BLOCK)
-        kinds, front, point, normal = _trace(main[rows], rng)
-        images[rows] = _paint(front, point, normal, patterns, rng)
+    for rows, kinds, front, normal, painted in _render(seed, train, test):
+        images[rows] = painted
         seen = front != NOTHING
         normals[rows] = 0
         normals[rows][seen] = np.round(normal * 127)
@@ -69,6 +64,33 @@ def generate(seed: int = 0, train: int = 3000, test: int = 1000) -> Generated:
         extra={"objects": [sorted({kind for kind, *_ in scene}) for scene in boxes], "boxes": boxes},
         arrays={"normals": normals},
     )
+
+
+def draw_masks(seed: int = 0, train: int = 3000, test: int = 1000) -> np.ndarray:
+    """Draw the masks of the scenes that `generate` renders, uint8 (n, 64, 64): 0, or 1 + class of the solid seen.
+
+    The scenes are rendered again, because how they are painted decides about the random numbers of those after them.
+    """
+    masks = np.zeros((train + test, SIZE, SIZE), np.uint8)
+    for rows, kinds, front, _, _ in _render(seed, train, test):
+        scene = np.arange(len(kinds))[:, None, None]
+        masks[rows] = np.where(front != NOTHING, kinds[scene, front] + 1, 0)
+    return masks
+
+
+def _render(seed, train, test):
+    """Render scenes by the block.
+
+    Yields its rows, the class in each slot, the slot that each pixel sees, the normals of the pixels that see a solid,
+    and the images.
+    """
+    rng = np.random.default_rng(seed)
+    patterns = make_patterns(rng)
+    main = np.concatenate([rng.permutation(np.arange(count) % len(CLASSES)) for count in (train, test)])
+    for start in range(0, len(main), BLOCK):
+        rows = slice(start, start + BLOCK)
+        kinds, front, point, normal = _trace(main[rows], rng)
+        yield rows, kinds, front, normal, _paint(front, point, normal, patterns, rng)
 
 
 def make_patterns(rng: np.random.Generator, count: int = 60) -> np.ndarray:

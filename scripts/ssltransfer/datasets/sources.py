@@ -17,8 +17,9 @@ class Source(NamedTuple):
     ``generated:NAME``: made by the module NAME.
     ``column:DATASET/COLUMN``: the images of another dataset, labelled by another column of its index.
     ``one-of:NAME,NAME,...``: one image of each of several datasets (`parse_members`, `sample`).
-    ``folder:PATH``, ``csv:PATH``: a user's images; PATH starts from the data root, unless it is absolute (``~`` and
-    variables are replaced where it is used, so that the params of a job are the same on all machines).
+    ``folder:PATH``, ``csv:PATH``: a user's images; ``masks:PATH``: with masks. PATH starts from the data
+    root, unless it is absolute (``~`` and variables are replaced where it is used, so that the params of a job are the
+    same on all machines).
 
     Attributes
     ----------
@@ -35,11 +36,14 @@ class Source(NamedTuple):
     @property
     def indexer(self) -> str:
         """Name of the module that makes the index, and of the component whose version covers it."""
-        return {"folder": "folder", "csv": "table", "one-of": "sample"}.get(self.kind, self.name)
+        return {"folder": "folder", "csv": "table", "one-of": "sample", "masks": "image_masks"}.get(
+            self.kind, self.name
+        )
 
 
 #: Original datasets and the variants of each.
 ORIGINAL: dict[str, tuple[str, ...]] = {
+    "ade20k": (),
     "aircraft": (),
     "caltech101": ("official",),
     "cars": (),
@@ -51,15 +55,17 @@ ORIGINAL: dict[str, tuple[str, ...]] = {
     "eurosat": (),
     "flowers": (),
     "food101": (),
+    "imagenet": (),
     "isic": (),
     "nyuv2": ("labelled",),
     "pets": (),
     "sun397": (),
     "voc2007": (),
     "voc_detection": (),
+    "voc_segmentation": (),
 }
 GENERATED = ("digits", "photographs", "shapes", "textures")
-READ_KINDS = ("original", "folder", "csv")
+READ_KINDS = ("original", "folder", "csv", "masks")
 """Kinds of sources that are read from the data root."""
 
 TRANSFORM = r"(resize|stretch)(\d+)|square257"
@@ -72,7 +78,7 @@ DOWNLOAD_FOLDER = Path("resources/datasets")
 def parse_dataset_source(source: str) -> Source:
     """Parse the `source` of a row of `datasets.tsv`; InputError if it has none of the forms of `Source`."""
     kind, _, rest = source.partition(":")
-    if kind in ("folder", "csv", "one-of") and rest:
+    if kind in ("folder", "csv", "masks", "one-of") and rest:
         return Source(kind, rest)
     name, slash, variant = rest.partition("/")
     known = {
@@ -84,8 +90,8 @@ def parse_dataset_source(source: str) -> Source:
         originals = ", ".join("/".join((name, *variants)) for name, variants in ORIGINAL.items())
         raise InputError(
             f"source {source!r} is unknown; write original:NAME ({originals}), generated:NAME "
-            f"({', '.join(GENERATED)}), column:DATASET/COLUMN, one-of:NAME,NAME,..., folder:PATH or "
-            "csv:PATH"
+            f"({', '.join(GENERATED)}), column:DATASET/COLUMN, one-of:NAME,NAME,..., folder:PATH, "
+            "csv:PATH or masks:PATH"
         )
     return Source(kind, name, variant)
 

@@ -7,9 +7,9 @@ from ssltransfer.models.timm_catalog import TimmNetwork, find_network
 
 PYRAMID_STRIDES = {4, 8, 16, 32}
 """Strides of the maps that a feature pyramid network starts from."""
-RESIZED = ("detection", "normals")
+RESIZED = ("detection", "normals", "segmentation")
 """Kinds of protocols whose images differ in size."""
-KINDS = (*RESIZED, "inversion", "attention")
+KINDS = (*RESIZED, "inversion", "attention", "finetune")
 
 
 def misfit(arch: str, kind: str, settings: Mapping) -> str:
@@ -35,13 +35,13 @@ def misfit(arch: str, kind: str, settings: Mapping) -> str:
         return "the backend detectron2 builds ResNets only; write a settings block with backend: torchvision"
     if kind == "normals" and settings["frozen"] != "all":
         return f"frozen: found {settings['frozen']}, which is for ResNets; write a settings block with frozen: all"
-    if architecture.kind == "python":
+    if architecture.kind == "python" or kind == "finetune":
         return ""
     network = find_network(arch)
     if not network.strides and not (kind == "attention" and settings["feature"] == "pooled"):
         return f"{kind} needs feature maps, which the network does not have"
     if kind in RESIZED:
-        return _misfit_of_sizes(network, kind, "resample" in architecture.arguments)
+        return _misfit_of_sizes(network, kind, settings, "resample" in architecture.arguments)
     if kind == "attention" and network.patch and (side := _occluded_side(settings)) % network.patch:
         return (
             f"images of {side} pixels are not a multiple of its patch of {network.patch}; write another settings block"
@@ -49,14 +49,15 @@ def misfit(arch: str, kind: str, settings: Mapping) -> str:
     return ""
 
 
-def _misfit_of_sizes(network: TimmNetwork, kind: str, resampled: bool) -> str:
+def _misfit_of_sizes(network: TimmNetwork, kind: str, settings: Mapping, resampled: bool) -> str:
     if not network.dynamic:
         return f"{kind} needs a network that takes images of several sizes, this one takes {network.native_size} pixels"
     if resampled:
         return f"{kind} resamples position embeddings to each image as timm does; add a row without resample"
-    if kind == "detection" and len(network.strides) > 1 and not set(network.strides) >= PYRAMID_STRIDES:
+    pyramid = kind == "detection" or (kind == "segmentation" and settings["head"] == "upernet")
+    if pyramid and len(network.strides) > 1 and not set(network.strides) >= PYRAMID_STRIDES:
         found = ", ".join(map(str, network.strides))
-        return f"detection needs maps of strides 4, 8, 16 and 32 or a single one, found {found}"
+        return f"{kind} needs maps of strides 4, 8, 16 and 32 or a single one, found {found}"
     return ""
 
 

@@ -13,10 +13,13 @@ from ssltransfer.files import write_json
 from ssltransfer.jobs import log
 from ssltransfer.protocols.calibration import CalibrationSettings, calibration_outcomes
 from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes, test_scenes
+from ssltransfer.protocols.dense.segmentation.metrics import load_counts
+from ssltransfer.protocols.dense.segmentation.outcomes import segmentation_outcomes
 from ssltransfer.protocols.detection.average_precision import match_detections, round_like_detectron2
 from ssltransfer.protocols.detection.detection_file import load_detections
 from ssltransfer.protocols.detection.objects import read_annotations, voc_objects
 from ssltransfer.protocols.detection.outcomes import detection_outcomes
+from ssltransfer.protocols.estimators.evaluation import estimator_outcomes
 from ssltransfer.protocols.fewshot import FewShotSettings, episode_outcome
 from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.protocols.knn.evaluation import measure_knn
@@ -143,6 +146,10 @@ def _of_curve(stored: Stored) -> list[Outcome]:
     return curve_outcomes(whole["metric"], details["draws"], details["subsets"], whole, score["settings"]["of"])
 
 
+def _of_estimators(stored: Stored) -> list[Outcome]:
+    return estimator_outcomes({value["metric"]: value["value"] for value in stored.score["values"]})
+
+
 def _of_detections(stored: Stored) -> list[Outcome]:
     index, dataset = read_index(stored.index_file), stored.score["dataset"]
     rows = np.flatnonzero(index.split_array() == "test")
@@ -167,6 +174,11 @@ def _of_normals(stored: Stored) -> list[Outcome]:
     return normals_outcomes([row["image"] for row in rows], scenes, images, median, np.empty((0, 0)))
 
 
+def _of_segmentation(stored: Stored) -> list[Outcome]:
+    names, table = load_counts(stored.file("predictions", ".npz"))
+    return segmentation_outcomes(names, table, stored.score["settings"]["absent_classes"])
+
+
 def _of_inversion(stored: Stored) -> list[Outcome]:
     images = stored.score["details"]["images"]
     metrics = [value["metric"] for value in stored.score["values"]]
@@ -181,6 +193,7 @@ def _of_attention(stored: Stored) -> list[Outcome]:
 
 READERS = {
     "linear": _of_classifier,
+    "finetune": _of_classifier,
     "calibration": _of_calibration,
     "knn": _of_votes,
     "fewshot": _of_episodes,
@@ -188,6 +201,8 @@ READERS = {
     "detection-frozen": _of_detections,
     "detection-finetune": _of_detections,
     "normals": _of_normals,
+    "segmentation": _of_segmentation,
+    "estimators": _of_estimators,
     "inversion": _of_inversion,
     "attention": _of_attention,
 }

@@ -52,6 +52,11 @@ class Adoption:
     models: dict[str, dict] = field(default_factory=dict)
     refused: list[Refusal] = field(default_factory=list)
 
+    def refused_cells(self) -> list[Cell]:
+        """Return the cells of the refused scores."""
+        parts = (Path(refusal.file).with_suffix("").parts[-3:] for refusal in self.refused)
+        return [Cell(*names) for names in parts]
+
 
 def adopt_scores(suite: Suite, is_measured: Callable[[Cell], bool]) -> Adoption:
     """Find the scores that a suite adopts from the bundles which its key `adopt` names.
@@ -162,19 +167,19 @@ def _unknown_weights(file: str, score: dict, row: dict) -> Iterator[Refusal]:
             )
 
 
-def adopted_models(adoption: Adoption, linear: set[str]) -> list[dict]:
+def adopted_models(adoption: Adoption, measured: set[str]) -> list[dict]:
     """Return the rows of the models that only bundles have, as the tables need them.
 
     Parameters
     ----------
     adoption : Adoption
-    linear : set of str
-        Datasets with a linear score; a source accuracy that was measured on another dataset is left out.
+    measured : set of str
+        Datasets with a score; a source accuracy that was measured on another dataset is left out.
     """
     rows = []
     for row in adoption.models.values():
         kind, _, dataset = row["source_accuracy"].partition(":")
-        known = kind != "measured" or dataset in linear
+        known = kind != "measured" or dataset in measured
         rows.append(
             {key: row[key] for key in ("model", "label", "family")}
             | {"source_accuracy": row["source_accuracy"] if known else ""}

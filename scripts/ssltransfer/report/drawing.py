@@ -18,6 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ssltransfer.analysis.predictors import predictor_table
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.files import atomic_write
@@ -169,6 +170,11 @@ class FigureContext:
         """Number of models with a source accuracy and any score, which can be points."""
         tasks = self.results.tasks
         return int((tasks.matrix.notna().any(axis=1) & np.isfinite(tasks.x())).sum())
+
+    @cached_property
+    def predictor_table(self) -> pd.DataFrame:
+        """How well every predictor ranks the models (see `predictors.predictor_table`)."""
+        return predictor_table(self.results)
 
     def score_axis(self, axis, values: pd.Series, metric: str = "top1", raw: bool = False) -> None:
         """Label a logit axis in the unit of the metric; other axes are in that unit already."""

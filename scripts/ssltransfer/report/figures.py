@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 from functools import partial
+from itertools import chain
 from pathlib import Path
 
 import pandas as pd
@@ -14,13 +15,15 @@ from ssltransfer.report.epoch_figure import epoch_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.label_figure import label_figure
-from ssltransfer.report.labels import joined
+from ssltransfer.report.labels import joined, source_note
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
+from ssltransfer.report.predictor_report import predictor_figure, predictor_scatters, transfer_figures
 from ssltransfer.report.property_figure import properties_figure
 from ssltransfer.report.scatter_figures import panels_note, scatter_figure, transfer_figure
+from ssltransfer.report.similarity_report import AGREEMENT, similarity_figures
 from ssltransfer.report.table_folder import read_results
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.picture_file import load_pictures
@@ -49,8 +52,12 @@ FIGURES = {
     "model-pairs": model_pairs_figure,
     "pairs": pairs_figure,
     "properties": properties_figure,
+    "predictors": predictor_figure,
 } | {name: partial(scatter_figure, kinds=kinds) for name, kinds in SCATTERS.items()}
 """Figure -> the function that draws it, or returns None where the scores do not allow it."""
+
+AGAINST_SOURCE = ("transfer", "correlations", "radar", "pairs")
+"""Figures with source accuracies beside those of `SCATTERS`."""
 
 KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention"), "label-efficiency": ("label-efficiency",)}
 """Figure -> the kinds whose warnings its caption repeats, for the figures that do not show all kinds."""
@@ -101,6 +108,9 @@ def plot_figures(
     if note := analysis_note(results):
         captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
     captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
+    if note := source_note(results):
+        shown = [*AGAINST_SOURCE, *SCATTERS]
+        captions |= {name: joined(captions.get(name, ""), note) for name in shown}
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():
         images = {model: load_pictures(path) for model, path in files.items()}
         name = f"{kinds[protocol]}-pictures-{protocol}-{dataset}"
@@ -115,6 +125,12 @@ def plot_figures(
     points = tables / "label-efficiency.csv"
     if points.exists():
         save_figure(label_figure(context, pd.read_csv(points)), folder, "label-efficiency")
+    for name, figure in chain(transfer_figures(context), predictor_scatters(context)):
+        save_figure(figure, folder, name)
+    similarities = read_similarities(tables)
+    if len(similarities):
+        for name, figure in similarity_figures(context, similarities):
+            save_figure(figure, folder, name)
     write_json(folder / "captions.json", captions)
     data = scatter_data(context)
     if data:
@@ -127,6 +143,12 @@ def _warnings(tables: Path) -> dict[str, str]:
     return {
         name: " ".join(note["text"] for note in notes if note["kind"] in kinds) for name, kinds in KINDS_SHOWN.items()
     }
+
+
+def read_similarities(tables: Path) -> pd.DataFrame:
+    """Read the similarities of all datasets (see `similarity.collect_similarities`) from a table folder."""
+    frames = [pd.read_csv(path) for path in sorted(tables.glob("similarity-*.csv")) if path.stem != AGREEMENT]
+    return pd.concat(frames, ignore_index=True) if frames else pd.DataFrame()
 
 
 def _left_out(tables: Path) -> set[tuple[str, ...]]:

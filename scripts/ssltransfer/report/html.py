@@ -76,12 +76,20 @@ SECTIONS = {
     ),
     "detection": Section("Detection", ("scatter-detection", "detection-pictures"), ("detection",), "detection.md"),
     "normals": Section("Surface normals", ("scatter-normals", "normals-pictures"), ("normals",), "normals.md"),
-    "segmentation": Section("Segmentation", ("scatter-segmentation",), ("segmentation",)),
+    "segmentation": Section(
+        "Segmentation", ("scatter-segmentation", "segmentation-pictures"), ("segmentation",), "segmentation.md"
+    ),
     "properties": Section(
         "Properties of the features",
         ("calibration", "properties", "inversion-pictures", "attention-pictures"),
         ("properties", "table9-correlations"),
         "inversion-and-attention.md",
+    ),
+    "predictors": Section(
+        "What predicts transfer?", ("predictors",), ("predictors", "estimators"), "analysis.md#predictors-of-transfer"
+    ),
+    "similarity": Section(
+        "How alike are the models?", ("similarity-map",), ("similarity",), "analysis.md#similarity-of-representations"
     ),
     "statistics": Section(
         "Statistics", ("pairs",), ("correlations", "family-correlations", "averages-check"), "analysis.md#correlations"

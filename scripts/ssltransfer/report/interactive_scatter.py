@@ -1,4 +1,6 @@
-"""Data of the report's interactive scatter: every task and panel against source accuracy, one point per model."""
+"""Data of the report's interactive scatter: every task and panel against every predictor, one point per model."""
+
+from collections.abc import Iterator, Mapping
 
 import numpy as np
 import pandas as pd
@@ -6,11 +8,13 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
 from ssltransfer.analysis.correlation import task_row
+from ssltransfer.analysis.predictors import SOURCE, judge, predictors
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
 from ssltransfer.analysis.tasks import Panel
 from ssltransfer.report.drawing import FigureContext
+from ssltransfer.report.predictor_report import predictor_label
 from ssltransfer.report.scatter_figures import panel_axis, panel_scores
-from ssltransfer.results.metric_info import METRICS
+from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
 
 RADIUS = 6.0
@@ -22,18 +26,18 @@ def scatter_data(context: FigureContext) -> dict:
     Returns
     -------
     dict
-        ``source`` (label of x), ``models`` (label, colour, svg path of the marker, highlight) and ``views``, panels
-        first: ``label``, ``axis``, ``note``, ``better`` (1, -1 or 0), ``line`` (x, y of both ends of the regression
-        line, or empty), ``xticks`` and ``yticks`` ([position, text]) and ``points`` ([model number, x, y, low, high,
-        lines of text], low and high None without an interval). Positions are on the analysis scale. Empty without
-        source accuracies.
+        ``models`` (label, colour, svg path of the marker, highlight) and ``views``, panels first: ``label``, ``axis``,
+        ``better`` (1, -1 or 0), ``yticks`` ([position, text]), ``points`` ([model number, y, low, high, lines of text],
+        low and high None without an interval), and ``predictors``, source accuracy first: ``label``, ``note``, ``line``
+        (x, y of both ends of the regression line, or empty), ``xticks`` and ``points`` ([model number, x, text]).
+        Positions are on the analysis scale. Empty without source accuracies.
     """
-    results, tasks = context.results, context.results.tasks
+    tasks = context.results.tasks
     if tasks.source.notna().sum() == 0:
         return {}
     views = [_panel_view(context, panel) for panel in tasks.panels if len(panel.tasks) > 1]
     views += [_task_view(context, task) for task in tasks.tasks if task.dataset not in tasks.leave_out]
-    views = [view for view in views if view["points"]]
+    views = [view for view in views if view["predictors"]]
     models = [
         {
             "label": context.labels.model(model),
@@ -43,28 +47,23 @@ def scatter_data(context: FigureContext) -> dict:
         }
         for model in context.models
     ]
-    return {"source": results.source_label, "models": models, "views": views} if views else {}
+    return {"models": models, "views": views} if views else {}
 
 
 def _panel_view(context: FigureContext, panel: Panel) -> dict:
     """Mean over the tasks of a panel."""
     tasks = context.results.tasks
     _, members, y, low, high, row = panel_scores(context.results, panel)
-    x = tasks.x()
-    kept = y.index[y.notna() & x.notna()]
+    y = y.dropna()
     part = f" ({len(members)} of {len(panel.tasks)} tasks)" if len(members) < len(panel.tasks) else ""
-    better = METRICS[panel.tasks[0].metric].better
+    better, axis = METRICS[panel.tasks[0].metric].better, panel_axis(panel)
     return {
         "label": context.labels.panel(panel) + part,
-        "axis": panel_axis(panel),
+        "axis": axis,
         "better": better,
-        "line": regression_ends(x[kept], y[kept]),
-        "note": _note(row),
-        "xticks": _score_ticks(tasks.source[kept], "top1"),
-        "yticks": _plain_ticks(y[kept]),
-        "points": _points(
-            context, x[kept], y[kept], (low, high), panel_axis(panel), _with_interval(y, low, high, 2), better
-        ),
+        "yticks": _plain_ticks(y),
+        "points": _points(context, y, (low, high), axis, _with_interval(y, low, high, 2), better),
+        "predictors": [*_source(context, y, tasks.x(), row), *_others(context, y, members, better)],
     }
 
 
@@ -72,28 +71,63 @@ def _task_view(context: FigureContext, task: Task) -> dict:
     """Scores of one task."""
     tasks, metric = context.results.tasks, METRICS[task.metric]
     raw = tasks.conventions.raw(task.kind)
-    x, y, scores = tasks.x(raw), tasks.values[task], tasks.matrix[task]
-    kept = y.index[y.notna() & x.notna()]
-    low, high = (ends[task] for ends in tasks.ends)
-    texts = _with_interval(scores, low, high, metric.decimals)
+    y, scores = tasks.values[task].dropna(), tasks.matrix[task]
+    texts = _with_interval(scores, *(ends[task] for ends in tasks.ends), metric.decimals)
+    ends = tuple(ends[task] for ends in tasks.value_ends)
+    row = task_row(context.results.correlations, task)
+    others = _others(context, y, [task], metric.better) if KINDS[task.kind].performance else ()
     return {
         "label": context.labels.task(task),
         "axis": metric.label,
         "better": metric.better,
-        "line": regression_ends(x[kept], y[kept]),
-        "note": _note(task_row(context.results.correlations, task)),
-        "xticks": _plain_ticks(x[kept]) if raw else _score_ticks(tasks.source[kept], "top1"),
-        "yticks": _score_ticks(scores[kept], task.metric) if is_logit(task.metric, raw) else _plain_ticks(y[kept]),
-        "points": _points(
-            context,
-            x[kept],
-            y[kept],
-            tuple(ends[task] for ends in tasks.value_ends),
-            metric.label,
-            texts,
-            metric.better,
-        ),
+        "yticks": _score_ticks(scores[y.index], task.metric) if is_logit(task.metric, raw) else _plain_ticks(y),
+        "points": _points(context, y, ends, metric.label, texts, metric.better),
+        "predictors": [*_source(context, y, tasks.x(raw), row, raw), *others],
     }
+
+
+def _source(
+    context: FigureContext, y: pd.Series, x: pd.Series, row: pd.Series | None, raw: bool = False
+) -> Iterator[dict]:
+    """Source accuracy as x axis, with the coefficients of the correlations; nothing if no model has it."""
+    source = context.results.tasks.source
+    kept = y.index[x[y.index].notna()]
+    if len(kept):
+        ticks = _plain_ticks(x[kept]) if raw else _score_ticks(source[kept], "top1")
+        texts = source.map("{:.2f}".format)
+        yield _x_axis(context, context.results.source_label, x[kept], y[kept], texts, _note(row), ticks)
+
+
+def _others(context: FigureContext, y: pd.Series, tasks: list[Task], better: int) -> Iterator[dict]:
+    """All other predictors of the mean score on some tasks as x axes."""
+    for predictor in predictors(context.results, tasks):
+        x = predictor.values.reindex(y.index).dropna()
+        if predictor.name == SOURCE or x.empty:
+            continue
+        name = predictor_label(predictor.name, context.results, context.labels)
+        arrow = {1: " (↑ better)", -1: " (↓ better)"}.get(predictor.better, "")
+        own = y[x.index] * (better or 1)
+        found = judge(x * (predictor.better or 1), own, own, better, 0)
+        metric = METRICS.get(predictor.metric)
+        scaled = metric is not None and metric.logit
+        raw = metric.scale / (1 + np.exp(-x)) if scaled else x
+        texts = raw.map(f"{{:.{metric.decimals if metric else 2}f}}".format)
+        ticks = _score_ticks(raw, predictor.metric) if scaled else _plain_ticks(x)
+        yield _x_axis(context, name + arrow, x, y[x.index], texts, _judged(found), ticks)
+
+
+def _x_axis(
+    context: FigureContext, label: str, x: pd.Series, y: pd.Series, texts: pd.Series, note: str, ticks: list
+) -> dict:
+    points = [[context.models.index(model), round(float(x[model]), 4), texts[model]] for model in x.index]
+    return {"label": label, "note": note, "line": regression_ends(x, y), "xticks": ticks, "points": points}
+
+
+def _judged(found: dict) -> str:
+    """Text of `predictors.judge`: Kendall's coefficient, or why there is none."""
+    if "kendall" not in found:
+        return found["note"]
+    return "; ".join(text for text in (_coefficient(found, "kendall"), f"{found['n']} models", found["note"]) if text)
 
 
 def _with_interval(values: pd.Series, low: pd.Series, high: pd.Series, decimals: int) -> pd.Series:
@@ -114,24 +148,15 @@ def regression_ends(x: pd.Series, y: pd.Series) -> list[float]:
 
 
 def _points(
-    context: FigureContext,
-    x: pd.Series,
-    y: pd.Series,
-    ends: tuple[pd.Series, pd.Series],
-    axis: str,
-    texts: pd.Series,
-    better: int,
+    context: FigureContext, y: pd.Series, ends: tuple[pd.Series, pd.Series], axis: str, texts: pd.Series, better: int
 ) -> list:
     """Number, position, interval and lines of text of each model."""
-    results = context.results
     ranks = (y * better).rank(ascending=False, method="min")
     points = []
     for model in y.index:
-        lines = [f"{results.source_label}: {results.tasks.source[model]:.2f}", f"{axis}: {texts[model]}"]
-        lines += [f"rank {ranks[model]:.0f} of {len(y)}"] if better else []
+        lines = [f"{axis}: {texts[model]}"] + ([f"rank {ranks[model]:.0f} of {len(y)}"] if better else [])
         low, high = (round(float(end[model]), 4) if np.isfinite(end[model]) else None for end in ends)
-        position = [round(float(value[model]), 4) for value in (x, y)]
-        points.append([context.models.index(model), *position, low, high, lines])
+        points.append([context.models.index(model), round(float(y[model]), 4), low, high, lines])
     return points
 
 
@@ -145,9 +170,9 @@ def _note(row: pd.Series | None) -> str:
     return "; ".join(text for text in (*coefficients, f"{row['n']} models", row["note"]) if text)
 
 
-def _coefficient(row: pd.Series, name: str) -> str:
+def _coefficient(row: Mapping, name: str) -> str:
     """Name and value of a coefficient, with its interval where there is one."""
-    low, high = row[f"{name}_low"], row[f"{name}_high"]
+    low, high = row.get(f"{name}_low"), row.get(f"{name}_high")
     interval = f" ({low:.2f} to {high:.2f})" if pd.notna(low) else ""
     return f"{name.capitalize()} {row[name]:.2f}{interval}"
 

@@ -100,6 +100,21 @@ def suite_labels(results: SuiteResults) -> Labels:
     return Labels(_told_apart(models), results.datasets | _told_apart(datasets), results.suffixes)
 
 
+def source_note(results: SuiteResults) -> str:
+    """Sentences for captions about the source accuracies that were measured here; empty where all are alike."""
+    known = results.models[results.models["source_accuracy"].notna()]
+    labels, notes = suite_labels(results), []
+    for how, own in known[known["measured"].ne("")].groupby("measured", sort=False):
+        notes.append(f"measured here ({how}) for {', '.join(map(labels.model, own['model']))}")
+    if known["measured"].nunique() < 2:
+        return ""
+    if known["measured"].eq("").any():
+        notes.append("for the others a number of the table of models")
+    lower = "Nearest neighbours score lower than linear classifiers."
+    votes = known["measured"].str.contains("NN on ").any()
+    return joined(f"Source accuracy: {'; '.join(notes)}.", lower if votes else "")
+
+
 def _told_apart(labels: dict[str, str]) -> dict[str, str]:
     """Add the id in brackets to labels that are not unique."""
     counts = Counter(labels.values())

@@ -7,8 +7,8 @@ import pandas as pd
 
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.models.model_row import row_width
-from ssltransfer.report.labels import suite_labels
-from ssltransfer.report.table import MISSING, Table, records_table
+from ssltransfer.report.labels import joined, suite_labels
+from ssltransfer.report.table import MISSING, Table, number, records_table
 
 PAPER_ARCH = "resnet50"
 """Architecture of all models of the paper."""
@@ -30,7 +30,8 @@ def model_table(
         Model -> what its score files say about the checkpoint.
     """
     records = {}
-    for model, family in zip(results.models["model"], results.models["family"], strict=True):
+    columns = (results.models[name] for name in ("model", "family", "source_accuracy", "measured"))
+    for model, family, accuracy, measured in zip(*columns, strict=True):
         row = rows.get(model, {"arch": PAPER_ARCH, "source": "published scores only"})
         given = row["arch"] == "none"
         checkpoint = checkpoints.get(model, {})
@@ -43,6 +44,7 @@ def model_table(
             "readout": row.get("pool", ""),
             "size": row.get("size", ""),
             "normalisation": "" if given else row.get("norm", ""),
+            "source_accuracy": _source_accuracy(accuracy, measured),
             "source": row["source"],
             "checksum": _checksum(row.get("sha256", ""), checkpoint),
             "licence": row.get("licence", ""),
@@ -52,15 +54,21 @@ def model_table(
     shown = shown.loc[:, shown.ne("").any()]
     caption = (
         "The model table of the suite. Width: elements of the feature that linear and few-shot classification see; "
-        "compare models of other widths or architectures with care. Checksum: first digits of the SHA-256, where "
+        "compare models of other widths or architectures with care. Source accuracy: in percent, that of the "
+        "model table where it is not said how it was measured here. Checksum: first digits of the SHA-256, where "
         "known; the csv has all."
     )
     labels = suite_labels(results)
     data = frame.rename_axis("model").reset_index()
     data.insert(1, "label", results.models["label"].to_numpy())
-    headings = {name: name.capitalize() for name in frame} | {"width": "Feature width"}
+    headings = {name: name.replace("_", " ").capitalize() for name in frame} | {"width": "Feature width"}
     more = {"headings": headings, "row_labels": labels.models, "section": "overview", "data": data}
     return records_table("model-details", "Models", caption, shown, **more)
+
+
+def _source_accuracy(value: float, measured: str) -> str:
+    """Source accuracy in percent, and how it was measured if it was."""
+    return joined(number(value, 1), f"({measured})" if measured else "")
 
 
 def _short(checksums: str) -> str:

@@ -28,7 +28,17 @@ SUBJECTS = {
         ("fetch_checkpoint", "fetch_head", "convert_checkpoint", "verify_checkpoint", "pretrain_model"), "model"
     ),
     **dict.fromkeys(("obtain_dataset", "index_dataset", "generate_dataset", "generate_shapes"), "dataset"),
-    **dict.fromkeys(("relabel_dataset", "sample_images", "prepare_images", "prepare_normals"), "dataset"),
+    **dict.fromkeys(
+        (
+            "relabel_dataset",
+            "sample_images",
+            "prepare_images",
+            "prepare_normals",
+            "draw_masks",
+            "compare_representations",
+        ),
+        "dataset",
+    ),
     **dict.fromkeys(
         (
             "list_checkpoints",

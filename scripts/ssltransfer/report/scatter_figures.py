@@ -28,26 +28,43 @@ def transfer_figure(context: FigureContext) -> Figure | None:
     Figure or None
         None when no panel has a model with a source accuracy.
     """
-    x = context.results.tasks.x()
-    drawn = [panel_scores(context.results, panel) for panel in context.results.tasks.figure_panels]
+    results, x = context.results, context.results.tasks.x()
+    drawn = [panel_scores(results, panel) for panel in results.tasks.figure_panels]
     drawn = [scores for scores in drawn if (scores.mean.notna() & x.notna()).any()]
-    if not drawn:
-        return None
-    shown = [m for m in context.models if np.isfinite(x[m]) and any(pd.notna(scores.mean[m]) for scores in drawn)]
+    panels = [(scores, x, coefficients(scores.row, context.drawable)) for scores in drawn]
+    return draw_panels(context, panels, results.source_label, "top1") if panels else None
+
+
+def draw_panels(
+    context: FigureContext, panels: list[tuple["PanelScores", pd.Series, str]], label: str, metric: str
+) -> Figure:
+    """Draw the mean score of each panel against a predictor.
+
+    Parameters
+    ----------
+    context : FigureContext
+    panels : list of (PanelScores, pd.Series, str)
+        Scores, predictor on the analysis scale, and the line of text below the title.
+    label : str
+        Label of the predictor.
+    metric : str
+        Metric of the predictor, whose unit labels a logit axis; empty for any other axis.
+    """
+    shown = [m for m in context.models if any(np.isfinite([x[m], scores.mean[m]]).all() for scores, x, _ in panels)]
     with mpl.rc_context(STYLE):
-        figure, axes = panel_grid(len(drawn), 1.9, len(shown))
-        for ax, (panel, tasks, y, low, high, row) in zip(axes, drawn, strict=True):
+        figure, axes = panel_grid(len(panels), 1.9, len(shown))
+        for ax, ((panel, tasks, y, low, high, _), x, text) in zip(axes, panels, strict=True):
             regression(ax, x, y)
             context.whiskers(ax, x, low, high)
             context.points(ax, x, y)
             limit_y(ax, y[x.notna()], low[x.notna()], high[x.notna()])
-            context.score_axis(ax.xaxis, x[y.notna()])
+            if metric:
+                context.score_axis(ax.xaxis, x[y.notna()], metric)
             ranks = context.ranks(x, y, METRICS[panel.tasks[0].metric].better)
             part = f" ({len(tasks)} of {len(panel.tasks)} tasks)" if len(tasks) < len(panel.tasks) else ""
-            title = f"{context.labels.panel(panel)}{part}"
-            ax.set_title(f"{title}\n{coefficients(row, context.drawable)}{ranks}")
+            ax.set_title(f"{context.labels.panel(panel)}{part}\n{text}{ranks}")
             ax.set_ylabel(panel_axis(panel))
-        figure.supxlabel(context.results.source_label, fontsize=8)
+        figure.supxlabel(label, fontsize=8)
         context.legend(figure, shown)
     return figure
 
@@ -79,12 +96,18 @@ def panel_scores(results: SuiteResults, panel: Panel) -> PanelScores:
     """Average the scores of a panel over all its tasks, or where models lack some over those that all models have."""
     scores, row = results.tasks, average_row(results.correlations, panel)
     tasks = scores.shared(panel) or list(panel.tasks)
+    found = mean_scores(results, panel, tasks)
     if len(tasks) < len(panel.tasks):
-        scores = scores.only(tasks)
-        row = pd.Series(correlate(scores.x(), scores.panel_means.iloc[:, 0]))
+        row = pd.Series(correlate(scores.x(), found.mean))
+    return found._replace(row=row)
+
+
+def mean_scores(results: SuiteResults, panel: Panel, tasks: list[Task]) -> PanelScores:
+    """Average the scores of some tasks of a panel, without a correlation."""
+    scores = results.tasks if len(tasks) == len(panel.tasks) else results.tasks.only(tasks)
     name = panel.name if panel.name in scores.panel_means else scores.panel_means.columns[0]
     low, high = (ends[name] for ends in scores.panel_ends)
-    return PanelScores(panel, tasks, scores.panel_means[name], low, high, row)
+    return PanelScores(panel, tasks, scores.panel_means[name], low, high, None)
 
 
 def panels_note(results: SuiteResults) -> str:

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 from ssltransfer.checkpoints.sources import FEATURES, parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.files import read_json, write_json
-from ssltransfer.results.marks import total_images
+from ssltransfer.results.marks import PARTS, TRAINING_IMAGES, total_images
 from ssltransfer.settings import defaults
 from ssltransfer.versions import network_version
 
@@ -23,11 +23,14 @@ COMPONENTS = {
     "linear": ("linear",),
     "knn": ("neighbours", "knn"),
     "fewshot": ("fewshot",),
+    "finetune": ("finetune",),
     "calibration": ("calibration",),
     "label-efficiency": ("label-efficiency",),
+    "estimators": ("estimators",),
     "inversion": ("inversion", "similarity"),
     "attention": ("attention",),
     "normals": ("normals-network", "normals"),
+    "segmentation": ("segmentation-network", "segmentation"),
     "detection": ("detector", "detection"),
 }
 """Kind of a settings block -> the components whose versions its scores carry, training first."""
@@ -35,6 +38,7 @@ TRAINED = {
     "knn": "results/neighbours/{model}/{dataset}/{features}.{similarity}{number}.npz",
     "inversion": "results/inverted/{protocol}/{model}/{dataset}.npz",
     "normals": "results/trained/{protocol}/{model}/{dataset}.safetensors",
+    "segmentation": "results/trained/{protocol}/{model}/{dataset}.safetensors",
     "detection": "results/trained/{protocol}/{model}/{dataset}.safetensors",
 }
 """Kind of a settings block -> the file that the job before the evaluation leaves, where one trains or searches."""
@@ -159,15 +163,16 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
         "checkpoint.pool": model["pool"],
         "versions.protocol": ".".join(str(network_version(name, model["arch"])) for name in COMPONENTS[kind]),
     }
-    if kind == "linear":
+    if kind in ("linear", "finetune"):
         entries["values.metric"] = [row["metric"]]
     whole = kind in ("fewshot", "inversion", "attention") or (kind == "knn" and row["test"] == 0)
-    images = {"test": total_images(row, ("train", "val", "test") if whole else ("test",))}
+    parts = PARTS["images" if whole else "training images" if kind in TRAINING_IMAGES else "test images"]
+    images = {"test": total_images(row, parts)}
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
         images["train"] = total_images(
-            row, ("train", "val") if kind in ("linear", "knn", "label-efficiency") else ("train",)
+            row, ("train", "val") if kind in ("linear", "finetune", "knn", "label-efficiency") else ("train",)
         )
         entries |= {f"images.{part}": count for part, count in images.items()}
     counted = ("coverage.", "images.")

@@ -12,7 +12,7 @@ from ssltransfer.analysis.pairs import LEVEL, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
-from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.labels import Labels, joined, source_note
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.scores import TASK, is_published
@@ -50,6 +50,7 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
         f"these. {INTERVALS} p: two-sided permutation test, not corrected for the number of tasks. {NOT_INDEPENDENT} "
         "Datasets that are the source of models are no targets."
     )
+    caption = joined(caption, source_note(results))
     tasks = tasks_of(found[TASK].itertuples(index=False))
     return Table(
         "correlations",
@@ -78,6 +79,7 @@ def family_correlation_table(results: SuiteResults, labels: Labels) -> Table | N
         "architectures differ in more than source accuracy, a correlation over all of them need not hold within one). "
         f"Families of at least {INTERVAL_MODELS} models with a source accuracy. {INTERVALS}"
     )
+    caption = joined(caption, source_note(results))
     rows = found["panel"].map(panels).to_dict()
     title = "Correlation within families"
     return records_table("family-correlations", title, caption, pd.DataFrame(columns), row_labels=rows, data=found)

@@ -11,6 +11,7 @@ from ssltransfer.analysis.cell_outcomes import cell_outcomes
 from ssltransfer.analysis.label_curves import collect_curves
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.published import LABELS, VERSIONS, merge_models, published_scores
+from ssltransfer.analysis.similarity import collect_similarities
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config.suite import Suite
 from ssltransfer.errors import InputError
@@ -22,6 +23,7 @@ from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.overview import findings
 from ssltransfer.report.score_check import ScoreCheck, check_scores
+from ssltransfer.report.similarity_report import similarity_tables
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, adopted_table, all_tables, left_out_table, missing_table
 from ssltransfer.results.scores import (
@@ -48,6 +50,7 @@ def make_tables(
     published: str,
     suite: Suite | None = None,
     missing: str | Path | None = None,
+    similarity: Sequence[str | Path] = (),
 ) -> None:
     """Collect the scores of a suite and write its table folder.
 
@@ -68,6 +71,8 @@ def make_tables(
         `adoption.adopt_scores`). Without it all scores are shown.
     missing : path, optional
         File of the scores that the suite lacks (see `missing.write_missing`), which a table then lists.
+    similarity : sequence of path
+        Similarities of the models (see `similarity.collect_similarities`).
 
     Raises
     ------
@@ -85,7 +90,9 @@ def make_tables(
     check = ScoreCheck([str(path) for path in score_files]) if suite is None else check_scores(score_files, suite)
     for difference in check.differences:
         log.warning("%s", difference)
-    linear = set(scores.loc[scores["kind"] == "linear", "dataset"]) | {Path(r.file).stem for r in adoption.refused}
+    measured = set(scores[["kind", "dataset"]].itertuples(index=False, name=None))
+    if suite is not None:
+        measured |= {(suite.kind(cell.protocol), cell.dataset) for cell in adoption.refused_cells()}
     if check.differences and not (check.shown or published or adoption.scores):
         raise InputError(f"no score was measured as this suite says, such as {check.differences[0]}")
     if check.differences:
@@ -93,8 +100,8 @@ def make_tables(
     if adoption.scores:
         sources = {str(path): f"{ELSEWHERE}{adoption.sources[cell]}" for cell, path in adoption.scores.items()}
         scores = pd.concat([scores, collect_scores(sources, promised, sources)], ignore_index=True)
-        linear |= set(scores.loc[scores["kind"] == "linear", "dataset"])
-        models = [*models, *adopted_models(adoption, linear)]
+        measured |= set(scores[["kind", "dataset"]].itertuples(index=False, name=None))
+        models = [*models, *adopted_models(adoption, {dataset for _, dataset in measured})]
     if published:
         printed = published_scores(published)
         if published in VERSIONS:
@@ -106,7 +113,7 @@ def make_tables(
     rows = {} if suite is None else suite.models | adoption.models
     shown = [*check.shown, *map(str, adoption.scores.values())]
     own = {model for model, row in rows.items() if row["source"].startswith("file:")}
-    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, linear, own)
+    results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, measured, own)
     compared = compare_cells(cell_outcomes(results.analysed, shown))
     results = replace(results, compared=compared, training_runs=_training_runs(rows))
     tables = all_tables(results, with_paper=bool(published))
@@ -119,6 +126,9 @@ def make_tables(
     curves = collect_curves(shown)
     if len(curves):
         tables += label_tables(curves, suite_labels(results))
+    similarities, not_compared = collect_similarities(similarity)
+    if len(similarities):
+        tables += similarity_tables(similarities, not_compared, results, suite_labels(results))
     tables.append(model_table(results, rows, read_checkpoints(shown)))
     notes = read_notes([*score_files, *map(str, adoption.scores.values())], check.remarks)
     add_notes(tables, notes)
@@ -156,8 +166,9 @@ def read_results(folder: str | Path) -> SuiteResults:
     folder = Path(folder)
     suite = read_json(folder / "suite.json")
     models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
-    models = models.astype({"label": str, "family": str, "source_accuracy": float, "highlight": bool})
-    models[["label", "family"]] = models[["label", "family"]].map(read_text)
+    models = models.astype({"label": str, "family": str, "source_accuracy": float, "measured": str, "highlight": bool})
+    texts = ["label", "family", "measured"]
+    models[texts] = models[texts].map(read_text)
     return SuiteResults(
         read_scores(folder / "scores.csv"),
         models,

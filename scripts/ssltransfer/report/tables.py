@@ -14,6 +14,7 @@ from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.missing import MissingScore, by_reason
 from ssltransfer.report.overview import overview_table
 from ssltransfer.report.paper_tables import paper_tables
+from ssltransfer.report.predictor_report import estimator_tables, predictor_tables
 from ssltransfer.report.statistics_tables import (
     correlation_table,
     family_correlation_table,
@@ -55,6 +56,7 @@ def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
         tables += rank_tables(results, labels)
         tables += pair_tables(results, labels)
     tables += [table for table in (model_pair_table(results, labels), fewshot_pair_table(results, labels)) if table]
+    tables += [*predictor_tables(results, labels), *estimator_tables(results, labels)]
     if with_paper:
         tables += paper_tables(results, labels)
     for table in tables:

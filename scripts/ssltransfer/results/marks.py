@@ -7,6 +7,8 @@ MARKS = ("partial", "shortened")
 WHOLE_DATASET = ("fewshot", "inversion", "attention")
 """Kinds that are measured on all images of a dataset; the others are measured on its test part, or one by one
 (``leave_one_out``) where it has none."""
+TRAINING_IMAGES = ("estimators",)
+"""Kinds that are computed from the training and validation images."""
 PARTS = {"images": ("train", "val", "test"), "test images": ("test",), "training images": ("train", "val")}
 """Images that a score counts -> the parts of a dataset that hold them."""
 
@@ -49,6 +51,7 @@ def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int | None]
     """
     details = score.get("details", {})
     own = "images" if score["kind"] in WHOLE_DATASET or details.get("leave_one_out") else "test images"
+    own = "training images" if score["kind"] in TRAINING_IMAGES else own
     counted = details.get("images")
     used = {}
     if isinstance(counted, int):

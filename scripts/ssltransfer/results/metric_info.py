@@ -12,6 +12,8 @@ UNITS = {
     "levels^2": (0.0, 255.0**2),
     "decibels": (0.0, math.inf),
     "similarity": (-1.0, 1.0),
+    "number": (0.0, math.inf),
+    "score": (-math.inf, math.inf),
 }
 
 
@@ -74,6 +76,22 @@ METRICS = {
     "psnr": Metric("PSNR", "decibels", logit=False),
     "ssim": Metric("SSIM", "similarity", logit=False),
     "attentive-diffusion": Metric("Attentive diffusion", better=0),
+    "h-score": Metric("H-score above chance", "score", logit=False),
+    "h-score-shrunk": Metric("Shrunk H-score", "score", logit=False),
+    "log-me": Metric("LogME", "score", logit=False, decimals=3),
+    "knn-loo": Metric("k-NN, leave-one-out"),
+    "ncm": Metric("Class means, leave-one-out"),
+    "cdnv": Metric("CDNV", "number", -1, logit=False, decimals=3),
+    "cdnv-median": Metric("CDNV, median", "number", -1, logit=False, decimals=3),
+    "gbc": Metric("GBC", "score", logit=False),
+    "trans-rate": Metric("TransRate", "score", logit=False),
+    "rank-me": Metric("RankMe", "number", logit=False, decimals=1),
+    "effective-rank": Metric("Effective rank", "number", logit=False, decimals=1),
+    "stable-rank": Metric("Stable rank", "number", logit=False),
+    "alpha-req": Metric("alpha-ReQ", "score", better=0, logit=False),
+    "two-nn": Metric("TwoNN dimension", "number", -1, logit=False, decimals=1),
+    "mle-dimension": Metric("MLE dimension", "number", -1, logit=False, decimals=1),
+    "uniformity": Metric("Uniformity", "score", -1, logit=False),
 }
 
 
@@ -91,6 +109,8 @@ class Kind:
         True for transfer tasks (panels of Fig. 1), False for properties of the features.
     units : str
         What its intervals are over: the units that another sample would have others of.
+    estimate : bool
+        Whether its numbers predict transfer and do not measure it: they stand in tables of their own alone.
     """
 
     label: str
@@ -98,6 +118,7 @@ class Kind:
     headline: str | None = None
     performance: bool = True
     units: str = "test images"
+    estimate: bool = False
 
     @property
     def own_metric(self) -> bool:
@@ -119,6 +140,10 @@ KINDS = {
     "segmentation": Kind("Segmentation", "Segm.", "mean-iou", units=ONE_TRAINING),
     "calibration": Kind("Calibration", "Calibration", performance=False),
     "label-efficiency": Kind("Label efficiency", "Labels", performance=False, units="draws of the labelled images"),
+    "estimators": Kind("Transferability estimators", "Estimators", performance=False, units="", estimate=True),
     "inversion": Kind("Feature inversion", "Inversion", performance=False, units="images"),
     "attention": Kind("Occlusion attention", "Attention", performance=False, units="images"),
 }
+
+SOURCE_KINDS = ("linear", "knn")
+"""Kinds of scores that source accuracy ``measured:DATASET`` takes, the first that a dataset has."""

@@ -1,6 +1,6 @@
 """File format for the example images of a job: inputs and ground truth (`reference`) and model outputs (`panels`)."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,12 +25,15 @@ class Pictures:
         Outputs of the model, by title.
     caption : str
         Caveats of the pictures, such as settings that differ from the paper's.
+    legend : dict of str to (int, int, int)
+        Meaning of colours, such as the classes of pixels: red, green and blue by name.
     """
 
     columns: list[str]
     reference: dict[str, np.ndarray]
     panels: dict[str, np.ndarray]
     caption: str = ""
+    legend: dict[str, tuple[int, int, int]] = field(default_factory=dict)
 
     def __post_init__(self) -> None:
         for title, images in (self.reference | self.panels).items():
@@ -50,6 +53,9 @@ def save_pictures(path: str | Path, pictures: Pictures) -> None:
     }
     arrays |= {f"reference_{i}": images for i, images in enumerate(pictures.reference.values())}
     arrays |= {f"panel_{i}": images for i, images in enumerate(pictures.panels.values())}
+    if pictures.legend:
+        arrays["legend_names"] = np.array(list(pictures.legend))
+        arrays["legend_colours"] = np.array(list(pictures.legend.values()), np.uint8)
     with atomic_write(path) as temporary:
         np.savez_compressed(temporary, **arrays)
 
@@ -60,6 +66,11 @@ def load_pictures(path: str | Path) -> Pictures:
     try:
         reference = {str(title): file[f"reference_{i}"] for i, title in enumerate(file["reference_titles"])}
         panels = {str(title): file[f"panel_{i}"] for i, title in enumerate(file["panel_titles"])}
-        return Pictures([str(name) for name in file["columns"]], reference, panels, str(file["caption"]))
+        names, colours = file.get("legend_names", ()), file.get("legend_colours", ())
+        legend = {
+            str(name): (int(red), int(green), int(blue))
+            for name, (red, green, blue) in zip(names, colours, strict=True)
+        }
+        return Pictures([str(name) for name in file["columns"]], reference, panels, str(file["caption"]), legend)
     except (KeyError, ValueError, TypeError) as error:
         raise InputError(f"{path} holds no pictures of this workflow ({error}); delete it") from None

@@ -32,7 +32,7 @@ import pandas as pd
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data, read_json
 from ssltransfer.results.marks import MARKS, partial, shortened
-from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+from ssltransfer.results.metric_info import KINDS, METRICS, SOURCE_KINDS, UNITS
 from ssltransfer.results.outcome_header import belong, outcome_path, read_intervals, short_path
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
@@ -41,6 +41,8 @@ ELSEWHERE = "elsewhere:"
 """Beginning of the source of scores that were measured elsewhere (see `report.adoption`)."""
 SMALLEST_PERCENTAGE = 1
 """Smallest source accuracy that is taken for a percentage; smaller ones are most likely fractions."""
+STANDARD_VOTE = "20-nn"
+"""Setting that stands for a k-nearest-neighbour protocol."""
 LEVEL = 0.95
 """Level of the intervals whose text names none."""
 MAX_WARNINGS = 3
@@ -287,47 +289,57 @@ def read_scores(path: str | Path) -> pd.DataFrame:
     return tidy(frame.to_dict("records"))
 
 
-def source_accuracy(models: list[dict], scores: pd.DataFrame, linear: Collection[str] = ()) -> pd.Series:
+def source_accuracy(
+    models: list[dict], scores: pd.DataFrame, left_out: Collection[tuple[str, str]] = ()
+) -> pd.DataFrame:
     """Accuracy of each model on its source dataset, the x axis of every correlation.
 
     Parameters
     ----------
     models : list of dict
-        Rows of the model table with ``model`` and ``source_accuracy``: a number in percent,
-        ``measured:DATASET`` (the linear score of that cell), or empty.
+        Rows of the model table with ``model`` and ``source_accuracy``: a number in percent, ``measured:DATASET`` (the
+        linear score of that cell; of a dataset without linear scores that of `STANDARD_VOTE`, or the only
+        k-nearest-neighbour score), or empty.
     scores : pd.DataFrame
         Tidy table.
-    linear : collection of str
-        Datasets of linear scores that were left out of `scores`.
+    left_out : collection of tuple of str
+        Kind and dataset of scores that were left out of `scores`.
 
     Returns
     -------
-    pd.Series
-        Percent, indexed by model, NaN where the column is empty, or the cell is missing or partial.
+    pd.DataFrame
+        Indexed by model. ``source_accuracy``: percent, NaN where the column is empty, or the cell is missing or
+        partial. ``measured``: ``linear``, or the setting of the vote (``20-nn``) or ``k-nn``; empty for other numbers.
 
     Raises
     ------
     InputError
-        The text is neither a percentage (1 to below 100) nor ``measured:DATASET`` with a linear score.
+        The text is neither a percentage (1 to below 100) nor ``measured:DATASET`` with such a score.
     """
-    found = scores[scores["kind"] == "linear"].drop_duplicates(["model", "dataset"])
-    measured = found.set_index(["model", "dataset"])["value"].where(found["partial"].eq("").to_numpy())
+    found = scores[scores["kind"].isin(SOURCE_KINDS) & scores["metric"].ne("top5")]
+    found = found.iloc[found["setting"].ne(STANDARD_VOTE).argsort(kind="stable").to_numpy()]
+    scored = {*zip(found["kind"], found["dataset"], strict=True), *left_out}
+    found = found.drop_duplicates(["model", "kind", "dataset"]).set_index(["model", "kind", "dataset"])
     values = {}
     for row in models:
         text = str(row.get("source_accuracy") or "").strip()
-        if text in ("", "nan"):
-            values[row["model"]] = math.nan
-        elif text.startswith("measured:"):
-            cell = (row["model"], text.removeprefix("measured:"))
-            if cell[1] not in {*found["dataset"], *linear}:
+        value, measured = math.nan, ""
+        if text.startswith("measured:"):
+            dataset = text.removeprefix("measured:")
+            kind = next((kind for kind in SOURCE_KINDS if (kind, dataset) in scored), None)
+            if kind is None:
                 raise InputError(
-                    f"models table, row {row['model']}, source_accuracy: {text!r} names a dataset without a "
-                    "linear score in this suite; write a dataset of a linear task, a number, or nothing"
+                    f"models table, row {row['model']}, source_accuracy: {text!r} names a dataset without a linear or "
+                    "k-nearest-neighbour score in this suite; write a dataset of such a task, a number, or nothing"
                 )
-            values[row["model"]] = measured.get(cell, math.nan)
-        else:
-            values[row["model"]] = _percent(row["model"], text)
-    return pd.Series(values, dtype=float, name="source_accuracy")
+            cell = (row["model"], kind, dataset)
+            if cell in found.index and not found.loc[cell, "partial"]:
+                value = float(found.loc[cell, "value"])
+                measured = found.loc[cell, "setting"] or {"linear": "linear", "knn": "k-nn"}[kind]
+        elif text not in ("", "nan"):
+            value = _percent(row["model"], text)
+        values[row["model"]] = {"source_accuracy": value, "measured": measured}
+    return pd.DataFrame.from_dict(values, orient="index", columns=["source_accuracy", "measured"])
 
 
 def _percent(model: str, text: str) -> float:

@@ -1,20 +1,19 @@
 """Feature pyramids of a detector: on the maps of a hierarchical network, or on the one map of a plain transformer."""
 
 from collections import OrderedDict
-from functools import partial
 from typing import ClassVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 from torch.nn.modules.batchnorm import _BatchNorm
-from torchvision.models.convnext import LayerNorm2d
 from torchvision.ops import FeaturePyramidNetwork, FrozenBatchNorm2d
 from torchvision.ops.feature_pyramid_network import LastLevelMaxPool
 
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.grid_map import grid_map, require_maps, require_shape
+from ssltransfer.models.simple_pyramid import layer_norm, scale_layers
 
 STRIDES = (4, 8, 16, 32, 64)
 LEVELS = ("p2", "p3", "p4", "p5")
@@ -135,28 +134,13 @@ class SimplePyramid(Pyramid):
     def __init__(self, backbone: Backbone, channels: int, frozen: str) -> None:
         super().__init__(backbone, frozen)
         self.deviation = self._deviations.get(frozen, "")
-        norm = partial(LayerNorm2d, eps=1e-6)
-        wide = backbone.channels[-1]
-        half, quarter = wide // 2, wide // 4
-        scales: list[tuple[int, list[nn.Module]]] = [
-            (
-                quarter,
-                [
-                    *(nn.ConvTranspose2d(wide, half, 2, stride=2), norm(half), nn.GELU()),
-                    nn.ConvTranspose2d(half, quarter, 2, stride=2),
-                ],
-            ),
-            (half, [nn.ConvTranspose2d(wide, half, 2, stride=2)]),
-            (wide, []),
-            (wide, [nn.MaxPool2d(2)]),
-        ]
         self.branches = nn.ModuleList(
             nn.Sequential(
                 *layers,
-                *(nn.Conv2d(features, channels, 1, bias=False), norm(channels)),
-                *(nn.Conv2d(channels, channels, 3, padding=1, bias=False), norm(channels)),
+                *(nn.Conv2d(features, channels, 1, bias=False), layer_norm(channels)),
+                *(nn.Conv2d(channels, channels, 3, padding=1, bias=False), layer_norm(channels)),
             )
-            for features, layers in scales
+            for features, layers in scale_layers(backbone.channels[-1])
         )
 
     def _frozen_parameters(self, backbone: Backbone, frozen: str) -> list[nn.Parameter]:

@@ -1,5 +1,6 @@
 """k-nearest-neighbour evaluation of a model on a dataset: votes over neighbours that were found before."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import replace
 
 import numpy as np
@@ -57,40 +58,34 @@ def measure_knn(
     parts = searches(index, dataset)
     check_rows(found, parts, dataset)
     labels = index.label_array(ignored="difficult" if settings.difficult == "ignore" else None)
-    shares = {
-        name: dict(
-            vote_shares(
-                found[name],
-                labels,
-                len(index.classes),
-                search.pool,
-                settings.neighbours,
-                settings.temperature if settings.vote == "weighted" else None,
-            )
-        )
-        for name, search in parts.items()
-    }
     truth = {name: labels[search.queries] for name, search in parts.items()}
-    validation = {
-        count: classification_metrics.evaluate(metric, truth["validation"], scores)
-        for count, scores in shares.get("validation", {}).items()
+
+    def vote(name: str, counts: Iterable[int]) -> Iterator[tuple[int, np.ndarray]]:
+        temperature = settings.temperature if settings.vote == "weighted" else None
+        return vote_shares(found[name], labels, len(index.classes), parts[name].pool, counts, temperature)
+
+    # One number of neighbours at a time: the shares of ImageNet's validation images take 2 GB.
+    values = {
+        count: classification_metrics.evaluate(metric, truth["validation"], shares)
+        for count, shares in (vote("validation", settings.neighbours) if "validation" in parts else ())
     }
+    validation = {count: values[count] for count in settings.neighbours if values}
     if settings.selection == "validation":
         best = max(sorted(validation), key=lambda count: validation[count])
-        reported = {"": best}
+        reported = {best: ""}
     else:
         best = CALIBRATED if CALIBRATED in settings.neighbours else settings.neighbours[0]
-        reported = {f"{count}-nn": count for count in settings.neighbours}
-    outcomes = [
-        outcome
-        for setting, count in reported.items()
-        for outcome in knn_outcomes(metric, setting, shares["test"][count], truth["test"])
-    ]
-    none = np.empty((0, len(index.classes)))
+        reported = {count: f"{count}-nn" for count in settings.neighbours}
+    each = {
+        count: knn_outcomes(metric, reported[count], shares, truth["test"]) for count, shares in vote("test", reported)
+    }
+    outcomes = [outcome for count in reported for outcome in each[count]]
+    decisions = {name: _decision_values(next(vote(name, [best]))[1]) for name in parts}
+    none = np.empty((0, len(index.classes)), np.float32)
     predictions = Predictions(
-        test_scores=_decision_values(shares["test"][best]),
+        test_scores=decisions["test"],
         test_labels=truth["test"],
-        validation_scores=_decision_values(shares.get("validation", {}).get(best, none)),
+        validation_scores=decisions.get("validation", none),
         validation_labels=truth.get("validation", none[:, 0].astype(np.int64)),
     )
     whole, test = "validation" not in parts, found["test"]
@@ -110,7 +105,7 @@ def measure_knn(
             "neighbours": about.get("file"),
         },
         warnings=index.warnings + knn_warnings(test, settings, len(parts["test"].pool)),
-        more={"selected": {"neighbours": best, "validation": validation[best]}} if reported == {"": best} else {},
+        more={"selected": {"neighbours": best, "validation": validation[best]}} if reported == {best: ""} else {},
         coverage=coverage(index, SPLITS if whole else ("test",)),
         outcomes=outcomes,
     )
@@ -176,4 +171,5 @@ def knn_warnings(neighbours: Neighbours, settings: KnnSettings, pool: int) -> li
 
 
 def _decision_values(shares: np.ndarray) -> np.ndarray:
-    return np.log(np.maximum(shares, FLOOR)).astype(np.float32)
+    floored = np.maximum(shares, FLOOR)
+    return np.log(floored, out=floored).astype(np.float32)

@@ -55,31 +55,31 @@ def vote_shares(
     Yields
     ------
     count : int
+        Rising.
     shares : ndarray of float64, shape (queries, classes)
         In [0, 1]: of one label per image, they sum to 1; of several, each is the weighted mean of that label over the
         neighbours for which it counts.
     """
-    rows, weights = neighbours.rows, vote_weights(neighbours, temperature)
-    unknown = np.isnan(neighbours.similarities[:, 0])
-    every, single = np.arange(len(rows)), labels.ndim == 1
+    weights, unknown = vote_weights(neighbours, temperature), np.isnan(neighbours.similarities[:, 0])
+    every, single = np.arange(len(neighbours.rows)), labels.ndim == 1
     prior = _prior(labels[pool], classes)
-    votes = np.zeros((len(rows), classes))
-    total = np.zeros((len(rows), 1 if single else classes))
-    wanted = {min(count, rows.shape[1]) for count in counts}
-    shares = {}
-    for number in range(rows.shape[1]):
-        weight, label = weights[:, number, None], labels[rows[:, number]]
-        if single:
-            votes[every, label] += weight[:, 0]
-            total += weight
-        else:
-            votes += weight * (label > 0)
-            total += weight * (label >= 0)
-        if number + 1 in wanted:
-            known = (total > 0) & ~unknown[:, None]
-            shares[number + 1] = np.where(known, votes / np.where(known, total, 1), prior)
-    for count in counts:
-        yield count, shares[min(count, rows.shape[1])]
+    votes = np.zeros((len(every), classes))
+    total = np.zeros((len(every), 1 if single else classes))
+    voted = 0
+    for count in sorted(counts):
+        for rows, weight in zip(neighbours.rows.T[voted:count], weights.T[voted:count, :, None], strict=True):
+            label = labels[rows]
+            if single:
+                votes[every, label] += weight[:, 0]
+                total += weight
+            else:
+                votes += weight * (label > 0)
+                total += weight * (label >= 0)
+        voted = count
+        known = (total > 0) & ~unknown[:, None]
+        shares = votes / np.where(known, total, 1)
+        np.copyto(shares, prior, where=~known)
+        yield count, shares
 
 
 def _prior(labels: np.ndarray, classes: int) -> np.ndarray:

@@ -1,6 +1,7 @@
 """Label-efficiency curves of a model on a dataset: linear and k-NN classifiers of nested subsets, drawn repeatedly."""
 
 from collections.abc import Mapping, Sequence
+from types import MappingProxyType
 
 import numpy as np
 
@@ -15,7 +16,8 @@ from ssltransfer.protocols.knn.neighbours import nearest_neighbours
 from ssltransfer.protocols.knn.voting import vote_shares
 from ssltransfer.protocols.label_efficiency.selection import Selection, choose_and_fit
 from ssltransfer.protocols.label_efficiency.settings import LabelEfficiencySettings
-from ssltransfer.protocols.label_efficiency.subsets import Point, curve_points, draw_order, draw_subset
+from ssltransfer.protocols.label_efficiency.subset_lists import find_listed
+from ssltransfer.protocols.label_efficiency.subsets import Point, curve_points, draw_order, draw_subset, rank_in_class
 from ssltransfer.protocols.linear.classification_metrics import evaluate
 from ssltransfer.protocols.linear.design_matrix import Rows
 from ssltransfer.protocols.linear.evaluation import lambda_grid
@@ -41,6 +43,7 @@ def measure_label_efficiency(
     settings: LabelEfficiencySettings,
     linear: LinearSettings,
     many_shot: Mapping,
+    lists: Mapping[str, Sequence[str]] = MappingProxyType({}),
     arrays: Arrays = NUMPY,
 ) -> Measurement:
     """Measure test accuracy against the number of labelled images.
@@ -60,8 +63,15 @@ def measure_label_efficiency(
         Of the many-shot protocol, whose grid of penalties and labels are used.
     many_shot : mapping
         The score file of the many-shot protocol, the point of all images.
+    lists : mapping of str to sequence of str
+        Published lists of labelled images: name -> names of the images (see `subset_lists`).
     arrays : Arrays
         Where to compute.
+
+    Raises
+    ------
+    InputError
+        An image of a list is not among the training images.
     """
     labels = index.label_array(ignored="difficult" if linear.difficult == "ignore" else None)
     split = make_split(index.split_array(), linear.validation_fraction, linear.seed, dataset)
@@ -69,6 +79,9 @@ def measure_label_efficiency(
     points, notes = curve_points(
         labels[pool], settings.images_per_class, settings.percent, settings.draws, settings.draws_above
     )
+    for name, images in lists.items():
+        points.append(Point(name, draws=1, listed=find_listed(index, pool, images, name, dataset)))
+        notes.append(f"{name}: a published list of images, so one draw and no interval")
     grid = lambda_grid(linear.lambdas.first, linear.lambdas.last, linear.lambdas.count)
     values: dict[str, list[float]] = {}
     subsets: dict[str, list[np.ndarray]] = {}
@@ -83,7 +96,8 @@ def measure_label_efficiency(
             rotated = np.isin(subset, spanned, assume_unique=True).all()
             own = np.asarray(features.values[rows], np.float64)
             own = own @ basis if rotated else own
-            chosen = choose_and_fit(own, labels[rows], position[subset], classes, grid, arrays)
+            place = position[subset] if point.listed is None else rank_in_class(labels[rows], position[subset])
+            chosen = choose_and_fit(own, labels[rows], place, classes, grid, arrays)
             scores = chosen.fit.scores(test if rotated else Rows(features.values, split.test))
             found = nearest_neighbours(features.values, rows, split.test, NEIGHBOURS, arrays=arrays)
             ((_, shares),) = vote_shares(found, labels, classes, rows, [NEIGHBOURS], TEMPERATURE)
@@ -189,7 +203,7 @@ def curve_outcomes(
             identity=identity(np.frombuffer(drawn, np.uint8)),
             values=scores,
             interval=interval,
-            note="" if interval else f"no interval: {len(scores)} draws",
+            note="" if interval else f"no interval: {len(scores)} draw{'s' * (len(scores) > 1)}",
         )
         outcomes.append(outcome)
     interval = None

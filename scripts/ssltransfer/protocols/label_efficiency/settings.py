@@ -13,3 +13,4 @@ class LabelEfficiencySettings:
     draws: int
     draws_above: int
     seed: int
+    lists: tuple[str, ...]

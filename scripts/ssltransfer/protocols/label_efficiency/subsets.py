@@ -2,7 +2,7 @@
 
 import zlib
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import numpy as np
 
@@ -17,19 +17,22 @@ class Point:
     Attributes
     ----------
     setting : str
-        ``4-per-class`` or ``10-percent``.
+        ``4-per-class`` or ``10-percent``, or the name of a published list.
     draws : int
         Number of draws.
     per_class : int
         Images of each class; 0 where `share` says it.
     share : float
         Share of the images of each class (of all images, where they have several labels).
+    listed : ndarray of int, optional
+        Positions in the pool of the images of a published list.
     """
 
     setting: str
     draws: int
     per_class: int = 0
     share: float = 0.0
+    listed: np.ndarray | None = field(default=None, compare=False)
 
 
 def curve_points(
@@ -105,8 +108,18 @@ def draw_subset(labels: np.ndarray, position: np.ndarray, point: Point) -> np.nd
         See `draw_order`.
     point : Point
     """
+    if point.listed is not None:
+        return point.listed
     if point.per_class:
         return np.flatnonzero(position < point.per_class)
     groups = np.zeros(len(labels), int) if labels.ndim > 1 else labels
     wanted = np.maximum(1, np.round(point.share * np.bincount(groups)))
     return np.flatnonzero(position < wanted[groups])
+
+
+def rank_in_class(labels: np.ndarray, position: np.ndarray) -> np.ndarray:
+    """Rank of each image among those of its class, by a position: ints from 0 (n,)."""
+    order, sizes = np.lexsort((position, labels)), np.bincount(labels)
+    rank = np.empty(len(labels), int)
+    rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
+    return rank

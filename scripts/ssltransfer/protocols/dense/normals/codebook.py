@@ -6,10 +6,9 @@ predicted normal is the mean of the code words, weighted by the predicted probab
 
 import numpy as np
 
+from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
 
-IGNORE = 255
-"""Label of a pixel whose normal is not known; also in the dataset's own images of labels."""
 MAX_CODES = 200
 SAMPLES = 30_000
 """Number of normals that a codebook is fitted to."""

@@ -10,26 +10,15 @@ from PIL import Image
 from torch import Tensor
 
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.images import FORMATS, read_image
+from ssltransfer.datasets.images import read_image
+from ssltransfer.datasets.masks import read_labels
 from ssltransfer.datasets.nyuv2 import read_code_words
 from ssltransfer.errors import InputError
-from ssltransfer.models.input_norm import normalise
-from ssltransfer.protocols.dense.normals.codebook import IGNORE, check_labels
-from ssltransfer.protocols.dense.normals.ground_truth import (
-    label_cells,
-    label_normals,
-    make_codebook,
-    open_normals,
-    padded,
-)
+from ssltransfer.protocols.dense.frames import label_cells, resized
+from ssltransfer.protocols.dense.normals.codebook import check_labels
+from ssltransfer.protocols.dense.normals.ground_truth import label_normals, make_codebook, open_normals
 from ssltransfer.protocols.dense.normals.network import STRIDE
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
-
-
-def resized(width: int, height: int, shorter: int, longest: int) -> tuple[int, int]:
-    """Width and height with the shorter side `shorter`, or the longer one `longest` if it would become longer."""
-    scale = min(shorter / min(width, height), longest / max(width, height))
-    return max(1, round(width * scale)), max(1, round(height * scale))
 
 
 @dataclass(frozen=True)
@@ -120,49 +109,3 @@ def evaluation_data(
     index = source.index
     normals, rows = open_normals(normals_file, len(index)), np.flatnonzero(index.split_array() == "test")
     return NormalsDataset(source.root, index.image, normals, codebook, settings.sides.longest), rows
-
-
-def read_labels(path: Path) -> np.ndarray:
-    """Read an image of labels, 8 bit and of one channel; InputError if it is something else."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            if image.mode not in ("L", "P"):
-                raise ValueError(f"mode {image.mode}, expected one channel of 8 bit")
-            return np.array(image)
-    except FileNotFoundError:
-        raise InputError(f"labels {path} are missing") from None
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"labels {path} cannot be read: {error}") from None
-
-
-def collate(
-    examples: list[tuple[Tensor, Tensor]], stride: int = STRIDE
-) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
-    """Pad images and labels at the right and at the bottom to a common size of whole cells.
-
-    Returns
-    -------
-    images : Tensor of uint8, shape (n, h, w, 3)
-    sizes : list of tuple of int
-        Height and width of each without the padding.
-    labels : Tensor of int64, shape (n, h / stride, w / stride)
-        `IGNORE` in the padding.
-    """
-    sizes = [tuple(image.shape[:2]) for image, _ in examples]
-    height, width = (padded(max(sides), stride) for sides in zip(*sizes, strict=True))
-    images = torch.zeros(len(examples), height, width, 3, dtype=torch.uint8)
-    labels = torch.full((len(examples), height // stride, width // stride), IGNORE)
-    for n, (image, label) in enumerate(examples):
-        images[n, : image.shape[0], : image.shape[1]] = image
-        labels[n, : label.shape[0], : label.shape[1]] = label
-    return images, sizes, labels
-
-
-def network_input(images: Tensor, sizes: list[tuple[int, int]], norm: str) -> Tensor:
-    """Normalise images (see `resnet.normalise`), with zeros, the mean colour, in the padding: (n, 3, h, w)."""
-    x = normalise(images, norm)
-    for n, (height, width) in enumerate(sizes):
-        if (height, width) != tuple(x.shape[2:]):
-            x[n, :, height:] = 0
-            x[n, :, :, width:] = 0
-    return x

@@ -13,8 +13,9 @@ from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.files import atomic_write
 from ssltransfer.models.norm_table import norm_name
+from ssltransfer.protocols.dense.frames import collate, network_input, resized
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, AngularErrors, angles
-from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input, resized
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
 from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
 from ssltransfer.protocols.dense.normals.network import STRIDE, NormalsNetwork, logits_to_normals
 from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcomes, test_scenes

@@ -10,9 +10,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
-from ssltransfer.protocols.dense.normals.codebook import IGNORE, SAMPLES, check_codebook, fit_codebook, nearest
+from ssltransfer.protocols.dense.frames import size
+from ssltransfer.protocols.dense.normals.codebook import SAMPLES, check_codebook, fit_codebook, nearest
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.row_file import ArrayFile, open_array
 
@@ -101,13 +103,6 @@ def open_normals(path: str | Path, images: int) -> np.ndarray:
     return array
 
 
-def check_size(where: str, mask: np.ndarray, image: str, size_of_image: tuple[int, int]) -> None:
-    """Require a mask of the size (width, height) of its image; InputError otherwise."""
-    if mask.shape != size_of_image[::-1]:
-        width, height = size_of_image
-        raise InputError(f"{where}: mask of {size(mask)} pixels; its image {image} has {width}x{height}")
-
-
 def make_codebook(
     settings: NormalsSettings, normals: np.ndarray, rows: np.ndarray, read: Callable[[], np.ndarray], config_path: str
 ) -> np.ndarray:
@@ -155,48 +150,7 @@ def sample_normals(array: np.ndarray, rows: np.ndarray, seed: int, most: int) ->
     return drawn
 
 
-def cells(side: int, original: int, stride: int) -> np.ndarray:
-    """Pixels of the original that the cells of a network's output represent, along one axis.
-
-    The image of `original` pixels is resized to `side` and then padded to a multiple of `stride`. A cell represents
-    the pixel in its middle, `stride` / 2 from its edge, found by nearest-neighbour resizing; -1 where that lies in the
-    padding.
-    """
-    middle = np.arange(stride // 2, padded(side, stride), stride)
-    source = ((middle + 0.5) * original / side).astype(np.int64)
-    return np.where(middle < side, source, -1)
-
-
-def padded(side: int, stride: int) -> int:
-    """The smallest multiple of `stride` that is not below `side`."""
-    return -(-side // stride) * stride
-
-
-def label_cells(
-    values: np.ndarray, height: int, width: int, stride: int, label: Callable[[np.ndarray], np.ndarray]
-) -> np.ndarray:
-    """Labels of the output cells for an image resized to (height, width), int64 (rows, columns).
-
-    Parameters
-    ----------
-    values : ndarray, shape (h, w, ...)
-        Value of each pixel of the original.
-    height, width : int
-    stride : int
-    label : callable
-        Turns values (..., ) of pixels into labels.
-    """
-    rows, columns = (cells(*sides, stride) for sides in zip((height, width), values.shape, strict=False))
-    labels = label(values[np.ix_(rows, columns)])
-    return np.where((rows[:, None] < 0) | (columns < 0), IGNORE, labels)
-
-
 def label_normals(packed: np.ndarray, codebook: np.ndarray) -> np.ndarray:
     """Label of each normal of `packed` (..., 3): the nearest code word, or `IGNORE` where no normal is known."""
     normals, known = unpack_normals(packed)
     return np.where(known, nearest(normals, codebook), IGNORE)
-
-
-def size(array: np.ndarray) -> str:
-    """Width x height of an image."""
-    return f"{array.shape[1]}x{array.shape[0]}"

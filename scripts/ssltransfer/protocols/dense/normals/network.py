@@ -14,12 +14,13 @@ from ssltransfer.models.backbone import ANY_SIZE, Backbone
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.grid_map import GRID, grid_map, require_maps
 from ssltransfer.models.resnet import ResNet
+from ssltransfer.protocols.dense.frames import upsample
+from ssltransfer.protocols.dense.heads import PyramidPooling
 from ssltransfer.protocols.dense.normals.settings import Network, NormalsSettings
 from ssltransfer.results.tensor_file import load_tensors
 
 STRIDE = 8
 """Pixels between the positions of a dilated residual network."""
-BINS = (1, 2, 3, 6)
 
 
 def output_stride(arch: str) -> int:
@@ -54,63 +55,6 @@ def _unstrided(conv: nn.Conv2d, dilation: int) -> nn.Conv2d:
     )
     plain.weight = conv.weight
     return plain
-
-
-class PyramidPooling(nn.Module):
-    """The head of PSPNet (protocol of v1 and v2: bins 1, 2, 3, 6; no auxiliary loss).
-
-    Each bin's averages go through a 1x1 convolution, batch norm and ReLU, are brought back to the size of the map
-    bilinearly and stacked onto it; a 3x3 convolution, batch norm, ReLU, dropout of whole channels and a 1x1
-    convolution give the logits.
-
-    Parameters
-    ----------
-    features : int
-        Channels of the feature map.
-    codes : int
-        Number of classes.
-    channels : int
-        Channels of each bin and of the 3x3 convolution; 512 in the paper.
-    dropout : float
-        Probability that a channel is dropped.
-    norm_momentum : float
-        Weight of a step's statistics in the running ones that batch norm uses in testing.
-
-    Notes
-    -----
-    Initialisation as in the paper's software: Kaiming normal (fan in) convolutions, batch norm with scale 1 and shift
-    1e-4. Its momentum is 0.001. The bin of one cell sees one value per image and step, so that at 0.1 its running
-    variance is that of few images.
-    """
-
-    def __init__(self, features: int, codes: int, channels: int, dropout: float, norm_momentum: float) -> None:
-        super().__init__()
-        self.bins = nn.ModuleList(
-            nn.Sequential(nn.AdaptiveAvgPool2d(side), *_convolution(features, channels, 1)) for side in BINS
-        )
-        self.last = nn.Sequential(
-            *_convolution(features + len(BINS) * channels, channels, 3),
-            nn.Dropout2d(dropout),
-            nn.Conv2d(channels, codes, 1),
-        )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d):
-                nn.init.kaiming_normal_(module.weight)
-            elif isinstance(module, nn.BatchNorm2d):
-                nn.init.constant_(module.bias, 1e-4)
-                module.momentum = norm_momentum
-
-    def forward(self, x: Tensor) -> Tensor:
-        """Map (n, features, h, w) to logits (n, codes, h, w)."""
-        pooled = [
-            functional.interpolate(pool(x), x.shape[2:], mode="bilinear", align_corners=False) for pool in self.bins
-        ]
-        return self.last(torch.cat([x, *pooled], dim=1))
-
-
-def _convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
-    conv = nn.Conv2d(inputs, outputs, kernel, padding=kernel // 2, bias=False)
-    return conv, nn.BatchNorm2d(outputs), nn.ReLU(inplace=True)
 
 
 class NormalsNetwork(nn.Module):
@@ -219,18 +163,6 @@ def build_network(checkpoint: str | Path, arch: str, codes: int, settings: Norma
     return NormalsNetwork(backbone, codes, settings.network, settings.frozen, settings.seed)
 
 
-def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict]:
-    """Parameter groups in which only the weights of convolutions decay (not biases, not batch norm)."""
-    decaying = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
-    inside = {id(weight) for weight in decaying}
-    rest = [parameter for parameter in module.parameters() if id(parameter) not in inside]
-    common = {"lr": learning_rate, "initial_lr": learning_rate}
-    return [
-        {"params": decaying, "weight_decay": weight_decay, **common},
-        {"params": rest, "weight_decay": 0.0, **common},
-    ]
-
-
 def logits_to_normals(
     logits: Tensor, codebook: Tensor, resized: tuple[int, int], original: tuple[int, int], stride: int = STRIDE
 ) -> Tensor:
@@ -252,14 +184,6 @@ def logits_to_normals(
     -------
     Tensor, shape (n, *original, 3), float32
     """
-    # Positions in [-1, 1] from edge to edge of the map, of which the resized image fills only a part.
-    axes = [
-        (torch.arange(side, device=logits.device) + 0.5) * (2 * inner / (side * stride * count)) - 1
-        for side, inner, count in zip(original, resized, logits.shape[2:], strict=True)
-    ]
-    grid = torch.stack(torch.meshgrid(axes[1], axes[0], indexing="xy"), dim=-1)
-    upsampled = functional.grid_sample(
-        logits.float(), grid.expand(len(logits), *grid.shape), padding_mode="border", align_corners=False
-    )
+    upsampled = upsample(logits, resized, original, stride)
     mean = torch.einsum("nkhw,kc->nhwc", upsampled.softmax(dim=1), codebook.float())
     return functional.normalize(mean, dim=-1)

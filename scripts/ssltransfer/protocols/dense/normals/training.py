@@ -9,13 +9,13 @@ from functools import partial
 import numpy as np
 import torch
 from torch import Tensor
-from torch.nn import functional
 
 from ssltransfer import training
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.dense.normals.codebook import IGNORE
-from ssltransfer.protocols.dense.normals.dataset import NormalsDataset, collate, network_input
-from ssltransfer.protocols.dense.normals.network import NormalsNetwork, parameter_groups
+from ssltransfer.protocols.dense.frames import collate, network_input
+from ssltransfer.protocols.dense.heads import cell_loss, parameter_groups
+from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
+from ssltransfer.protocols.dense.normals.network import NormalsNetwork
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings, Schedule
 from ssltransfer.settings import resume_settings
 from ssltransfer.training import Curve, Run
@@ -40,12 +40,6 @@ def timetable(schedule: Schedule, images: int) -> tuple[int, int, Callable[[int]
         return (1 - done) ** schedule.power
 
     return steps, -(-steps // epochs), rate
-
-
-def cell_loss(logits: Tensor, labels: Tensor) -> Tensor:
-    """Mean cross-entropy over the cells with a label; 0 if there are none."""
-    total = functional.cross_entropy(logits, labels, ignore_index=IGNORE, reduction="sum")
-    return total / (labels != IGNORE).sum().clamp(min=1)
 
 
 def train_network(

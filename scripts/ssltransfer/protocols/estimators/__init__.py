@@ -1,0 +1,1 @@
+"""Transferability estimators: numbers computed from cached training features that may predict transfer."""

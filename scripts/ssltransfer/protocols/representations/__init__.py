@@ -1,0 +1,1 @@
+"""Similarity of the representations of models: debiased linear CKA on the same images."""

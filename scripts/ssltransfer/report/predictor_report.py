@@ -1,0 +1,267 @@
+"""Predictors of transfer in the report: tables of their rank correlations with scores, and figures of both."""
+
+from collections.abc import Iterator
+
+import matplotlib as mpl
+import numpy as np
+import pandas as pd
+from matplotlib.figure import Figure
+
+from ssltransfer.analysis.correlation import INTERVAL_MODELS
+from ssltransfer.analysis.predictors import (
+    OTHERS,
+    SOURCE,
+    Predictor,
+    half_width,
+    judge,
+    panel_predictors,
+    predictor_table,
+    predictors,
+)
+from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid
+from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mean_scores, regression
+from ssltransfer.report.table import MISSING, Column, Table, number, records_table
+from ssltransfer.results.metric_info import KINDS, METRICS
+from ssltransfer.results.scores import AVERAGE, Task
+
+SECTION = "predictors"
+ROWS_PER_INCH = 5.5
+DRAWN = ("h-score-shrunk", "log-me", "knn-loo", "rank-me")
+"""Estimators that Fig. 1 is drawn against; the interactive scatter has all."""
+
+
+def predictor_label(name: str, results: SuiteResults, labels: Labels) -> str:
+    """Label of a predictor."""
+    if name == SOURCE:
+        return "Source accuracy"
+    if name == OTHERS:
+        return "Mean score on other datasets"
+    protocol, _, subject = name.partition(":")
+    if subject not in METRICS:
+        kind = next(task.kind for task in results.tasks.tasks if task.protocol == protocol)
+        return joined(KINDS[kind].short, results.suffixes[protocol], f"on {labels.dataset(subject)}")
+    return joined(METRICS[subject].label, results_suffix(results, protocol))
+
+
+def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
+    """Make a table of means over datasets and one of all datasets; an empty list without a predictor of any task."""
+    found = predictor_table(results)
+    if found["kendall"].isna().all():
+        return []
+    panels = {panel.name: labels.panel(panel) for panel in results.tasks.figure_panels}
+    names = {name: predictor_label(name, results, labels) for name in found["predictor"].unique()}
+    means = panel_predictors(found)
+    models = int(found["n"].max())
+    about = (
+        "Kendall's τ between a predictor and the scores of the models, 1 where it ranks them perfectly. Estimators are "
+        "those of the dataset of the task; the mean score on other datasets is of the counted tasks, each standardised "
+        "over the models."
+    )
+    if models >= INTERVAL_MODELS:
+        about += (
+            f" What {models} models can tell: the 95 % interval of a τ of 0 on one dataset is ± "
+            f"{half_width(models):.2f}, so that single coefficients differ by chance; means over datasets, and "
+            "differences from source accuracy on the same datasets, tell more."
+        )
+    else:
+        about += f" {models} models are too few for an interval, and often correlate by chance."
+    columns = {
+        "Datasets": means["datasets"].astype(int),
+        "Mean τ": [number(value, 2) for value in means["kendall"]],
+        "95 % interval": _ranges(means, "kendall"),
+        "Without one dataset": [
+            MISSING if pd.isna(low) else f"{low:.2f} to {high:.2f}"
+            for low, high in zip(means["without_low"], means["without_high"], strict=True)
+        ],
+        "Regret": [number(value, 2) for value in means["regret"]],
+        "τ less that of source accuracy": [number(value, 2) for value in means["difference"]],
+        "95 % interval of the difference": _ranges(means, "difference"),
+        "p (Holm)": [number(value, 3) for value in means["p_adjusted"]],
+        "τ with the average": [number(value, 2) for value in means["average"]],
+        "95 % interval of that": _ranges(means, "average"),
+    }
+    records = pd.DataFrame(columns)
+    records = records.loc[:, records.ne(MISSING).any()]
+    rows = {i: f"{panels[row.panel]} · {names[row.predictor]}" for i, row in enumerate(means.itertuples())}
+    caption = (
+        f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score, mean "
+        "over datasets. Intervals are Student's t over datasets, for datasets like these. The average is the mean "
+        "score over the datasets of a panel, with the mean of an estimator over them; its interval is over models."
+    )
+    title = "Predictors of transfer"
+    tables = [records_table("predictors", title, caption, records, row_labels=rows, data=means, section=SECTION)]
+    judged = found[found["kendall"].notna()]
+    wide = judged.pivot_table(index=["panel", "predictor"], columns="dataset", values="kendall", sort=False)
+    wide = wide[sorted(wide, key=AVERAGE.__eq__)]  # last
+    headings = {dataset: "Average" if dataset == AVERAGE else labels.dataset(dataset) for dataset in wide}
+    cells = pd.DataFrame({headings[dataset]: [number(value, 2) for value in wide[dataset]] for dataset in wide})
+    rows = {i: f"{panels[panel]} · {names[name]}" for i, (panel, name) in enumerate(wide.index)}
+    caption = (
+        "Kendall's τ between predictors and scores on each dataset. The csv has Pearson's and the weighted "
+        "coefficient, the intervals over models (for a random sample of models), the model picked and its regret, and "
+        "the difference of Pearson's coefficient from that of source accuracy (Zou's interval)."
+    )
+    title = "Predictors on each dataset"
+    more = {"row_labels": rows, "data": found, "section": SECTION}
+    return [*tables, records_table("predictors-by-dataset", title, caption, cells, **more)]
+
+
+def estimator_tables(results: SuiteResults, labels: Labels) -> list[Table]:
+    """Make a table of the transferability estimators of each dataset."""
+    tables = []
+    order = list(results.models["model"])
+    for (protocol, dataset), own in results.estimates.groupby(["protocol", "dataset"], sort=False):
+        cells = own.pivot_table(index="model", columns="metric", values="value", sort=False)
+        cells = cells.reindex([model for model in order if model in cells.index])
+        metrics = [METRICS[metric] for metric in cells]
+        columns = [Column(metric.label, decimals=metric.decimals, better=metric.better) for metric in metrics]
+        lower = ", ".join(metric.label for metric in metrics if metric.better < 0)
+        caption = (
+            "Computed from the features of the training images; accuracies in percent, LogME, TransRate, GBC and "
+            f"uniformity in nats. Lower is taken for better: {lower}. Whether any of them predicts transfer is in the "
+            "table of predictors. Best bold, second best underlined."
+        )
+        where = {"section": SECTION, "protocol": protocol}
+        title = f"Transferability estimators: {labels.dataset(dataset)} {results_suffix(results, protocol)}".strip()
+        name = f"estimators-{protocol}-{dataset}"
+        tables.append(Table(name, title, caption, cells, columns, labels.models, data=own, **where))
+    return tables
+
+
+def results_suffix(results: SuiteResults, protocol: str) -> str:
+    """Protocol in brackets where the suite has estimators of several."""
+    return f"[{protocol}]" if results.estimates["protocol"].nunique() > 1 else ""
+
+
+def _ranges(frame: pd.DataFrame, name: str) -> list[str]:
+    ends = zip(frame[f"{name}_low"], frame[f"{name}_high"], strict=True)
+    return [MISSING if pd.isna(low) else f"{low:.2f} to {high:.2f}" for low, high in ends]
+
+
+def predictor_figure(context: FigureContext) -> Figure | None:
+    """Kendall's τ of every predictor, one panel for each kind of task: datasets as dots, their mean with its interval.
+
+    Of a single dataset the interval is that over models. None unless some dataset has estimators.
+    """
+    results = context.results
+    if results.estimates.empty:
+        return None
+    found = context.predictor_table
+    found = found[found["kendall"].notna()]
+    estimated = set(results.estimates["dataset"])
+    found = found[found["dataset"].isin(estimated)]
+    if found.empty:
+        return None
+    means = panel_predictors(found).set_index(["panel", "predictor"])
+    names = list(dict.fromkeys(found["predictor"]))
+    panels = [panel for panel in results.tasks.figure_panels if panel.name in set(found["panel"])]
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(2.2 + 2.0 * len(panels), 0.9 + len(names) / ROWS_PER_INCH))
+        axes = figure.subplots(1, len(panels), sharey=True, squeeze=False)[0]
+        for ax, panel in zip(axes, panels, strict=True):
+            own = found[found["panel"].eq(panel.name)]
+            for height, name in enumerate(reversed(names)):
+                rows = own[own["predictor"].eq(name)]
+                if rows.empty:
+                    continue
+                mean = means.loc[(panel.name, name)]
+                single = len(rows) == 1
+                low, high = (
+                    (rows[f"kendall_{end}"].iloc[0] if single else mean[f"kendall_{end}"]) for end in ("low", "high")
+                )
+                color = ORANGE if name in (SOURCE, OTHERS) else BLUE
+                ax.plot([low, high], [height] * 2, color=color, linewidth=1.2, zorder=2)
+                if not single:
+                    ax.plot(rows["kendall"], [height] * len(rows), ".", color="#999999", markersize=4, zorder=3)
+                ax.plot(mean["kendall"], height, "o", color=color, markersize=5, mec="white", mew=0.5, zorder=4)
+            ax.axvline(0, color="#333333", linewidth=0.6, zorder=1)
+            ax.set_xlim(-1.05, 1.05)
+            ax.grid(axis="x", linewidth=0.3, color="#DDDDDD", zorder=0)
+            ax.set_title(context.labels.panel(panel))
+        labels = [predictor_label(name, results, context.labels) for name in reversed(names)]
+        axes[0].set_yticks(range(len(names)), labels)
+        axes[0].set_ylim(-0.6, len(names) - 0.4)
+        figure.supxlabel("Kendall's τ between predictor and score", fontsize=8)
+    return figure
+
+
+def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
+    """Fig. 1 against other predictors than source accuracy, as (file name, figure); nothing without estimators.
+
+    Panels average over those of their tasks whose dataset has the estimator.
+    """
+    results = context.results
+    if results.estimates.empty:
+        return
+    found = context.predictor_table
+    names = [name for name in found["predictor"].unique() if name != SOURCE]
+    for name in names:
+        subject = name.partition(":")[2]
+        if subject in METRICS and subject not in DRAWN:
+            continue
+        panels, metrics = [], set()
+        for panel in results.tasks.figure_panels:
+            rows = found[found["panel"].eq(panel.name) & found["predictor"].eq(name)]
+            tasks = [task for task in panel.tasks if task.dataset in set(rows["dataset"])]
+            predictor = next((p for p in predictors(results, tasks) if p.name == name), None) if tasks else None
+            if predictor:
+                scores = mean_scores(results, panel, tasks)
+                if text := _tau(scores, predictor):
+                    panels.append((scores, predictor.values, text))
+                    metrics.add(predictor.metric)
+        if panels:
+            metric = metrics.pop() if len(metrics) == 1 else ""
+            label = predictor_label(name, results, context.labels)
+            yield f"predictors-transfer-{name.replace(':', '-')}", draw_panels(context, panels, label, metric)
+
+
+def _tau(scores: PanelScores, predictor: Predictor) -> str:
+    """Kendall's tau with the mean scores of a panel; empty where it is not defined."""
+    better = METRICS[scores.tasks[0].metric].better
+    found = judge(predictor.values * (predictor.better or 1), scores.mean * better, scores.mean, better, 0)
+    return f"τ = {found['kendall']:.2f}".replace("-", "−") if "kendall" in found else ""
+
+
+def predictor_scatters(context: FigureContext) -> Iterator[tuple[str, Figure]]:
+    """Scatter plots of scores on each dataset with estimators against every predictor, as (file name, figure)."""
+    results = context.results
+    for dataset in dict.fromkeys(results.estimates["dataset"]):
+        tasks = [task for task in results.tasks.counted if task.dataset == dataset]
+        if tasks:
+            task = next((task for task in tasks if task.kind == "linear"), tasks[0])
+            if (figure := _scatter(context, task)) is not None:
+                yield f"predictors-scatter-{dataset}", figure
+
+
+def _scatter(context: FigureContext, task: Task) -> Figure | None:
+    results = context.results
+    y, (lows, highs) = results.tasks.values[task], results.tasks.value_ends
+    drawn: list[tuple[Predictor, pd.Series]] = []
+    for predictor in predictors(results, [task]):
+        x = predictor.values
+        if (x.notna() & y.notna()).sum() > 2:
+            drawn.append((predictor, x))
+    if not drawn:
+        return None
+    shown = [m for m in context.models if pd.notna(y[m]) and any(pd.notna(x[m]) for _, x in drawn)]
+    judged = context.predictor_table
+    judged = judged[(judged[list(Task._fields)] == list(task)).all(axis=1)].set_index("predictor")
+    with mpl.rc_context(STYLE):
+        figure, axes = panel_grid(len(drawn), 1.65, len(shown))
+        for ax, (predictor, x) in zip(axes, drawn, strict=True):
+            regression(ax, x, y)
+            context.whiskers(ax, x, lows[task], highs[task])
+            context.points(ax, x, y, 4.5)
+            kept = x.notna()
+            limit_y(ax, y[kept], lows.loc[kept, task], highs.loc[kept, task])
+            if predictor.metric:
+                context.score_axis(ax.xaxis, x[y.notna()], predictor.metric)
+            context.score_axis(ax.yaxis, y, task.metric)
+            tau = judged["kendall"].get(predictor.name, np.nan)
+            better = " ↓" if predictor.better < 0 else ""
+            ax.set_title(f"{predictor_label(predictor.name, results, context.labels)}{better}\nτ = {tau:.2f}")
+        figure.supylabel(context.labels.task(task), fontsize=8)
+        context.legend(figure, shown)
+    return figure

@@ -1,0 +1,173 @@
+"""Predictors of transfer: coefficients, regret, paired differences with their coverage, and tables of a suite."""
+
+import numpy as np
+import pandas as pd
+import pytest
+from scipy import stats
+
+from ssltransfer.analysis.predictors import (
+    OTHERS,
+    SOURCE,
+    dependent_difference,
+    judge,
+    panel_predictors,
+    predictor_table,
+)
+from ssltransfer.analysis.published import LABELS, published_models, published_scores
+from ssltransfer.analysis.suite_results import suite_results
+from ssltransfer.report.drawing import FigureContext
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.predictor_report import (
+    estimator_tables,
+    predictor_figure,
+    predictor_scatters,
+    predictor_tables,
+    transfer_figures,
+)
+from ssltransfer.results.scores import AVERAGE
+
+PUBLISHED = published_scores("v2")
+
+
+def with_estimates(scores=PUBLISHED, datasets=("dtd", "pets", "cars", "flowers"), metric="log-me"):
+    """Published scores and an estimator that is the published linear score, or its negative for cdnv."""
+    linear = scores[scores["kind"].eq("linear") & scores["dataset"].isin(datasets)]
+    sign = -1 if metric == "cdnv" else 1
+    own = linear.assign(protocol="estimators", kind="estimators", metric=metric, value=100 + sign * linear["value"])
+    return pd.concat([scores, own.assign(setting="", source="measured", low=np.nan, high=np.nan)], ignore_index=True)
+
+
+def results_of(scores, models=None):
+    return suite_results(scores, models or published_models(), LABELS, {}, "v2")
+
+
+def test_coefficients_and_regret_are_those_of_scipy():
+    rng = np.random.default_rng(0)
+    names = [f"m{k}" for k in range(12)]
+    x, y = pd.Series(rng.normal(size=12), names), pd.Series(rng.normal(size=12), names)
+    found = judge(x, y, 50 + y, 1, 1)
+    assert found["pearson"] == pytest.approx(stats.pearsonr(x, y)[0])
+    assert found["kendall"] == pytest.approx(stats.kendalltau(x, y)[0])
+    assert found["weighted_kendall"] == pytest.approx(stats.weightedtau(x, y)[0])
+    assert found["picked"] == x.idxmax() and found["regret"] == pytest.approx(y.max() - y[x.idxmax()])
+    assert found["kendall_low"] < found["kendall"] < found["kendall_high"]
+    tied = judge(pd.Series(np.r_[1.0, 1.0, np.zeros(10)], names), y, y, 1, 1)
+    assert tied["picked"] == "" and tied["regret"] == pytest.approx(y.max() - y.iloc[:2].mean())
+    assert "regret" not in judge(x, y, y, 1, 0)
+
+
+def test_few_models_and_constant_predictors_are_said():
+    x = pd.Series([1.0, 2.0], ["a", "b"])
+    assert judge(x, x, x, 1, 1) == {"n": 2, "note": "fewer than 3 models"}
+    three = pd.Series([1.0, 1.0, 1.0], ["a", "b", "c"])
+    assert "constant" in judge(three, pd.Series([1.0, 2, 3], three.index), three, 1, 1)["note"]
+    four = judge(*[pd.Series([1.0, 2, 3, 5], list("abcd"))] * 3, 1, 1)
+    assert "no interval" in four["note"] and "kendall_low" not in four
+
+
+def test_differences_of_dependent_correlations_are_covered():
+    rng = np.random.default_rng(0)
+    covariance = np.array([[1, 0.6, 0.7], [0.6, 1, 0.4], [0.7, 0.4, 1]])
+    covered = []
+    for _ in range(1000):
+        first, second, y = rng.multivariate_normal(np.zeros(3), covariance, 14).T
+        difference, low, high = dependent_difference(first, second, y)
+        assert low <= difference <= high
+        covered.append(low <= 0.3 <= high)
+    assert 0.93 <= np.mean(covered) <= 0.985
+    assert dependent_difference(y, second, y) is None
+
+
+def test_published_scores_have_the_static_predictors():
+    found = predictor_table(results_of(PUBLISHED))
+    assert set(found["predictor"]) == {SOURCE, OTHERS}
+    row = found[found["dataset"].eq("cifar10") & found["kind"].eq("linear") & found["predictor"].eq(SOURCE)].iloc[0]
+    tasks = results_of(PUBLISHED).tasks
+    column = next(task for task in tasks.counted if (task.kind, task.dataset) == ("linear", "cifar10"))
+    both = pd.DataFrame({"x": tasks.x(), "y": tasks.values[column]}).dropna()
+    assert row["n"] == len(both) == 14
+    assert row["kendall"] == pytest.approx(stats.kendalltau(both["x"], both["y"])[0])
+
+
+@pytest.mark.parametrize("metric", ["log-me", "cdnv"])
+def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
+    results = results_of(with_estimates(metric=metric))
+    found = predictor_table(results)
+    own = found[found["predictor"].eq(f"estimators:{metric}") & found["kind"].eq("linear")]
+    assert set(own["dataset"]) == {"dtd", "pets", "cars", "flowers"}
+    assert own["kendall"].tolist() == pytest.approx([1] * 4) and own["regret"].eq(0).all()
+    assert (own["difference"].dropna() > 0).all()
+    means = panel_predictors(found).set_index(["panel", "predictor"])
+    mean = means.loc[("linear", f"estimators:{metric}")]
+    assert mean["datasets"] == 4 and mean["kendall"] == pytest.approx(1) and mean["regret"] == 0
+    source = means.loc[("linear", SOURCE)]
+    of_source = found[found["kind"].eq("linear") & found["predictor"].eq(SOURCE)].set_index("dataset")["kendall"]
+    values = of_source.drop(AVERAGE)
+    assert source["average"] == of_source[AVERAGE] and np.isnan(mean["average"])  # not all datasets have the estimator
+    interval = stats.t.interval(0.95, len(values) - 1, values.mean(), stats.sem(values))
+    assert (source["kendall_low"], source["kendall_high"]) == pytest.approx(interval)
+    assert source["without_low"] <= source["kendall"] <= source["without_high"]
+    assert mean["p"] <= mean["p_adjusted"] <= 1
+    two = panel_predictors(found[found["dataset"].isin(["dtd", "pets"])])
+    assert two["datasets"].max() == 2 and two[["kendall_low", "kendall_high", "difference_low", "p"]].isna().all(
+        axis=None
+    )
+
+
+def test_the_average_of_a_panel_is_predicted_by_the_mean_of_an_estimator():
+    datasets = tuple(PUBLISHED.loc[PUBLISHED["kind"].eq("linear"), "dataset"].unique())
+    results = results_of(with_estimates(datasets=datasets))
+    found = predictor_table(results)
+    rows = found[found["panel"].eq("linear") & found["dataset"].eq(AVERAGE)].set_index("predictor")
+    tasks = [task for task in results.tasks.counted if task.kind == "linear"]
+    scores = results.tasks.values[tasks].mean(axis=1)
+    assert rows.loc[SOURCE, "kendall"] == pytest.approx(stats.kendalltau(results.tasks.x(), scores)[0])
+    raw = results.tasks.matrix[tasks]
+    x = ((raw - raw.mean()) / raw.std(ddof=0)).mean(axis=1)
+    row = rows.loc["estimators:log-me"]
+    assert row["kendall"] == pytest.approx(stats.kendalltau(x, scores)[0])
+    points = raw.mean(axis=1)
+    assert row["picked"] == x.idxmax() and row["regret"] == pytest.approx(points.max() - points[x.idxmax()])
+    means = panel_predictors(found).set_index(["panel", "predictor"])
+    assert means.loc[("linear", "estimators:log-me"), "average"] == row["kendall"]
+    assert means.loc[("linear", "estimators:log-me"), "datasets"] == len(datasets)
+
+
+def test_linear_and_neighbour_scores_on_the_source_are_predictors_where_they_are_measured():
+    models = [row | {"source_accuracy": "measured:cars"} for row in published_models()]
+    other = PUBLISHED[PUBLISHED["kind"].eq("linear")].assign(protocol="linear-other", value=lambda t: t["value"] / 2)
+    knn = other.assign(protocol="knn", kind="knn", setting="20-nn")
+    found = predictor_table(results_of(pd.concat([PUBLISHED, other, knn], ignore_index=True), models))
+    # The linear score that is the source accuracy is not a second predictor.
+    assert set(found["predictor"]) == {SOURCE, OTHERS, "linear-other:cars", "knn:cars"}
+    assert "cars" not in set(found["dataset"])
+
+
+def test_estimates_stand_in_tables_of_their_own_alone():
+    plain, both = results_of(PUBLISHED), results_of(with_estimates())
+    pd.testing.assert_frame_equal(plain.shown, both.shown)
+    pd.testing.assert_frame_equal(plain.correlations, both.correlations)
+    labels = suite_labels(both)
+    tables = {table.name: table for table in [*predictor_tables(both, labels), *estimator_tables(both, labels)]}
+    assert {"predictors", "predictors-by-dataset", "estimators-estimators-dtd"} <= set(tables)
+    assert "What 14 models can tell" in tables["predictors"].caption
+    assert len(estimator_tables(plain, labels)) == 0
+
+
+def test_too_few_models_have_no_table_and_figures_need_estimators():
+    few = results_of(PUBLISHED[PUBLISHED["model"].isin(["byol", "swav"])], published_models())
+    assert predictor_tables(few, suite_labels(few)) == []
+    assert predictor_figure(FigureContext(results_of(PUBLISHED))) is None
+    context = FigureContext(results_of(with_estimates(datasets=("dtd",))))
+    assert predictor_figure(context) is not None
+    assert [name for name, _ in predictor_scatters(context)] == ["predictors-scatter-dtd"]
+    assert list(transfer_figures(FigureContext(results_of(PUBLISHED)))) == []
+    drawn = dict(transfer_figures(context))
+    assert set(drawn) == {"predictors-transfer-other-tasks", "predictors-transfer-estimators-log-me"}
+    axes = [ax for ax in drawn["predictors-transfer-estimators-log-me"].axes if ax.get_visible()]
+    titles = [ax.get_title().splitlines()[0] for ax in axes]
+    assert titles[:2] == ["Many-shot linear (1 of 11 tasks)", "Many-shot finetune (1 of 11 tasks)"]
+    linear = next(task for task in context.results.tasks.counted if (task.kind, task.dataset) == ("linear", "dtd"))
+    y = context.results.tasks.values[linear]
+    points = {round(line.get_ydata()[0], 6) for line in axes[0].lines if line.get_linestyle() == "None"}
+    assert points == set(y.round(6)) and axes[0].get_title().splitlines()[1] == "τ = 1.00"

@@ -1,0 +1,219 @@
+"""Semantic segmentation: counts against an independent evaluator, bands, labels, resuming, and masks that are wrong."""
+
+import re
+
+import numpy as np
+import pytest
+import torch
+from PIL import Image
+
+from ssltransfer.datasets import image_masks, shapes
+from ssltransfer.errors import InputError
+from ssltransfer.models.resnet import build_resnet
+from ssltransfer.protocols.dense.batches import grouped_rows
+from ssltransfer.protocols.dense.frames import collate
+from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
+from ssltransfer.protocols.dense.segmentation.metrics import ClassCounts, mean_iou, pixel_accuracy
+from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
+from ssltransfer.protocols.dense.segmentation.prediction import Predictor, windows
+from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings
+from ssltransfer.protocols.dense.segmentation.training import rate, train_network
+from ssltransfer.settings import read_settings
+from ssltransfer.training import Run, batch_rows
+
+CPU = torch.device("cpu")
+HEADS = {
+    "upernet": {"network": {"channels": 8}, "sides": {"train": [32, 48], "test": [32, 48]}},
+    "linear": {
+        "head": "linear",
+        "frozen": "all",
+        "labels": "pixels",
+        "schedule": {"optimiser": "adamw", "decay": "cosine", "learning_rate": 0.01, "steps": 6, "warmup": 2},
+        "sides": {"train": [32], "jitter": [0.5, 2], "crop": 32, "test": [48], "window": 32, "window_step": 16},
+        "augmentation": {"colours": True, "largest_share": 0.75},
+        "network": {"dropout": 0.1},
+    },
+}
+
+
+def block(head, **changes):
+    values = {"kind": "segmentation", "schedule": {"steps": 6, "learning_rate": 0.05}} | HEADS[head]
+    return read_settings(SegmentationSettings, values | changes)
+
+
+def network(settings, classes=3):
+    return SegmentationNetwork(build_resnet("resnet-1x1x1x1-w4", 0), classes, settings)
+
+
+@pytest.fixture
+def scenes(tmp_path):
+    """Eight images of two sizes, whose left, middle and right are three classes; a column is unlabelled."""
+    images, masks, sizes = [], [], []
+    for number in range(8):
+        width, height = (48, 35) if number % 2 else (35, 48)
+        mask = np.broadcast_to(np.arange(width) * 3 // width, (height, width)).astype(np.uint8).copy()
+        mask[:, number] = 255
+        Image.fromarray(np.repeat(mask[..., None] * 80, 3, axis=2)).save(tmp_path / f"{number}.png")
+        Image.fromarray(mask).save(tmp_path / f"mask{number}.png")
+        images.append(f"{number}.png")
+        masks.append(f"mask{number}.png")
+        sizes.append((width, height))
+    return SegmentationDataset(tmp_path, tmp_path, images, masks, ["a", "b", "c"], 255, 1000, sizes)
+
+
+def confusion_metrics(pairs, classes):
+    """Mean IoU and accuracy from one confusion matrix, pixel by pixel."""
+    matrix = np.zeros((classes, classes), np.int64)
+    for predicted, truth in pairs:
+        for p, t in zip(predicted.ravel().tolist(), truth.ravel().tolist(), strict=True):
+            if t != 255:
+                matrix[t, p] += 1
+    present = [k for k in range(classes) if matrix[k].sum()]
+    iou = {k: matrix[k, k] / (matrix[k].sum() + matrix[:, k].sum() - matrix[k, k]) for k in present}
+    return sum(iou.values()) / len(iou), sum(iou.values()) / classes, 100 * np.trace(matrix) / matrix.sum()
+
+
+def test_the_metrics_are_those_of_an_independent_evaluator_on_1000_random_cases():
+    rng = np.random.default_rng(0)
+    for _ in range(1000):
+        classes = int(rng.integers(1, 9))
+        counts, pairs = ClassCounts(classes), []
+        for _ in range(int(rng.integers(1, 4))):
+            shape = tuple(rng.integers(1, 7, 2))
+            truth = np.where(rng.random(shape) < 0.3, 255, rng.integers(classes, size=shape))
+            truth[0, 0] = 0
+            pairs.append((rng.integers(classes, size=shape), truth))
+            counts.add(*pairs[-1])
+        totals = counts.table.sum(axis=0)
+        expected = confusion_metrics(pairs, classes)
+        found = mean_iou(totals, "left-out"), mean_iou(totals, "zero"), pixel_accuracy(totals)
+        assert found == pytest.approx(expected, rel=1e-12)
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_bands_of_rows_do_not_change_a_prediction(head, scenes):
+    settings = block(head)
+    image, _ = scenes.read(0)
+    predictors = [Predictor(network(settings), scenes, settings, "none", CPU, values) for values in (1, 500, 2**24)]
+    first, *others = (predictor.predict([image])[0] for predictor in predictors)
+    assert first.shape == (48, 35) and len(np.unique(first)) > 1
+    assert all(np.array_equal(first, other) for other in others)
+
+
+def test_windows_cover_an_image_and_end_at_its_edges():
+    covered = np.zeros((50, 33), int)
+    for top, left in windows(50, 33, 32, 20):
+        covered[top : top + 32, left : left + 32] += 1
+        assert top + 32 <= 50 and left + 32 <= 33
+    assert covered.min() == 1
+
+
+@pytest.mark.parametrize("head", HEADS)
+def test_a_resumed_training_is_that_of_an_uninterrupted_one(head, scenes, tmp_path):
+    settings = block(head)
+
+    def train(folder, **options):
+        trained = network(settings)
+        curve = train_network(trained, scenes, np.arange(8), settings, "none", Run(folder, "key", "p", **options), CPU)
+        return trained.trained.state_dict(), curve.losses
+
+    def stop_after_three(batches, total):
+        for number, batch in enumerate(batches):
+            if number == 3:
+                raise KeyboardInterrupt
+            yield batch
+
+    whole, losses = train(tmp_path / "whole")
+    with pytest.raises(KeyboardInterrupt):
+        train(tmp_path / "part", progress=stop_after_three, save_seconds=-1)
+    assert (tmp_path / "part" / "state.pt").exists()
+    resumed, resumed_losses = train(tmp_path / "part")
+    assert losses == resumed_losses
+    assert all(torch.equal(whole[key], resumed[key]) for key in whole)
+
+
+def test_a_frozen_backbone_stays_and_a_trained_one_moves(scenes, tmp_path):
+    for frozen in ("all", "none"):
+        settings = block("upernet", frozen=frozen)
+        trained = network(settings)
+        before = {key: value.clone() for key, value in trained.backbone.state_dict().items()}
+        train_network(trained, scenes, np.arange(8), settings, "none", Run(tmp_path / frozen, "key", "p"), CPU)
+        same = [torch.equal(value, before[key]) for key, value in trained.backbone.state_dict().items()]
+        assert all(same) if frozen == "all" else not any(same)
+
+
+def test_padding_is_ignored_or_as_in_the_official_code_the_first_class():
+    image, labels = torch.zeros(30, 20, 3, dtype=torch.uint8), torch.ones(8, 5, dtype=torch.int64)
+    for value in (255, 0):
+        _, _, found = collate([(image, labels)], 32, 4, value)
+        assert found.shape == (1, 8, 8)
+        assert (found[0, :, :5] == 1).all() and (found[0, :, 5:] == value).all()
+
+
+def test_batches_are_of_one_group_and_do_not_depend_on_the_first_step():
+    rows, groups = np.arange(10, 21), np.arange(11) % 3 == 0
+    whole = [(step, batch.tolist()) for step, batch in grouped_rows(rows, groups, 2, 1, 0, 30)]
+    assert [step for step, _ in whole] == list(range(30))
+    assert all(len({bool(groups[row - 10]) for row in batch}) == 1 for _, batch in whole)
+    assert [(s, b.tolist()) for s, b in grouped_rows(rows, groups, 2, 1, 17, 30)] == whole[17:]
+    one = [batch.tolist() for _, batch in grouped_rows(rows, np.zeros(11), 2, 1, 0, 30)]
+    assert one == [batch.tolist() for _, batch in batch_rows(rows, 2, 1, 0, 30)]
+
+
+def test_learning_rates_are_those_of_code_and_text():
+    schedule = read_settings(SegmentationSettings, {"kind": "segmentation"}).schedule
+    assert rate(schedule, 0) == 1 and rate(schedule, 75_000) == pytest.approx(0.5**0.9)
+    stairs = read_settings(SegmentationSettings, {"kind": "segmentation", "schedule": {"decay": "stairs"}}).schedule
+    assert rate(stairs, 499) == 1 and rate(stairs, 1000) == pytest.approx(0.81)
+
+
+def test_masks_of_shapes_show_the_solids_of_the_scenes():
+    scenes, masks = shapes.generate(0, 20, 10), shapes.draw_masks(0, 20, 10)
+    # Normals are rounded to bytes, and are nowhere zero on a solid.
+    assert np.array_equal(masks > 0, scenes.arrays["normals"].any(axis=-1))
+    for mask, objects in zip(masks, scenes.extra["objects"], strict=True):
+        assert sorted(set((mask[mask > 0] - 1).tolist())) == objects
+
+
+def pairs(root, masks, names=("train", "test"), classes="a\nb\n"):
+    for part, mask in zip(names, masks, strict=True):
+        for folder, image in (("images", Image.new("RGB", (7, 5))), ("masks", mask)):
+            (root / folder / part).mkdir(parents=True)
+            if image is not None:
+                image.save(root / folder / part / "x.png")
+    (root / "classes.txt").write_text(classes)
+
+
+GOOD = Image.fromarray(np.array([[0, 1, 255, 0, 0, 0, 1]] * 5, np.uint8))
+
+
+def test_a_folder_of_images_and_masks_is_indexed(tmp_path):
+    pairs(tmp_path, (GOOD, GOOD))
+    index = image_masks.index(tmp_path)
+    assert index.classes == ["a", "b"] and index.label == [[0, 1], [0, 1]] and index.split == ["train", "test"]
+    assert index.extra["size"] == [[7, 5]] * 2 and index.extra["mask"][0] == "masks/train/x.png"
+
+
+@pytest.mark.parametrize(
+    ("mask", "message"),
+    [
+        (Image.new("L", (7, 6)), "mask of 7x6 pixels; its image"),
+        (Image.new("L", (7, 5), 38), "value 38 found, expected 0 to 1, or 255"),
+        (Image.new("RGB", (7, 5)), "mode RGB, expected one channel of 8 bit"),
+        (Image.new("L", (7, 5), 255), "no mask of the train part has a labelled pixel"),
+        (None, "has no mask in"),
+    ],
+)
+def test_wrong_masks_are_one_line(mask, message, tmp_path):
+    pairs(tmp_path, (mask, GOOD))
+    with pytest.raises(InputError, match=re.escape(message)) as caught:
+        image_masks.index(tmp_path)
+    assert "\n" not in str(caught.value)
+
+
+def test_masks_with_a_palette_are_read_by_their_numbers(tmp_path):
+    paletted = GOOD.copy()
+    paletted.putpalette([7, 8, 9] * 256)
+    assert paletted.mode == "P"
+    pairs(tmp_path, (paletted, GOOD))
+    assert image_masks.index(tmp_path).label[0] == [0, 1]

@@ -1,0 +1,27 @@
+# Needs: the features of a dataset.
+# Makes: results/scores/{protocol}/{model}/{dataset}.json of transferability estimators.
+
+
+rule evaluate_estimators:
+    """Compute transferability estimators from the features of the training images of a dataset."""
+    input:
+        index=index_file,
+        features=feature_files,
+    output:
+        score="results/scores/{protocol}/{model}/{dataset}.json",
+    log:
+        "logs/evaluate_estimators/{protocol}/{model}/{dataset}.log",
+    wildcard_constraints:
+        protocol=any_of(protocols_of_kind("estimators")),
+    conda:
+        "../../envs/torch.yaml"
+    resources:
+        gpu=GPU_HERE,
+        mem_mb=attempt_times(4000, per_mb=3),
+        runtime=attempt_times(30, per_mb=1 / 20),
+    params:
+        settings=protocol_settings,
+        metric=lambda w: SUITE.datasets[w.dataset]["metric"],
+        version=version("estimators"),
+    script:
+        "../../scripts/evaluate_estimators.py"
