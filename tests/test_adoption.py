@@ -280,7 +280,7 @@ def test_scores_travel_from_one_clone_to_another_which_measures_a_model_of_its_o
     """Clone A -> bundle -> clone B, which adds a model and measures nothing but it."""
     first = workspace(tmp_path / "first")
     content = yaml.safe_load((first / "config/config.yaml").read_text())
-    content |= {"tasks": {"toy-linear": ["digits", "textures"], "toy-fewshot": ["digits"]}, "models_of": {}}
+    content |= {"tasks": {"toy-linear": ["digits"]}, "models_of": {}}
     (first / "config/config.yaml").write_text(yaml.safe_dump(content))
     succeed(first)
     with contextlib.chdir(first):
@@ -291,7 +291,7 @@ def test_scores_travel_from_one_clone_to_another_which_measures_a_model_of_its_o
     with (second / "config/models.tsv").open("a") as table:
         table.write("mine\tMine\tnone\tresnet-1x1x1x1-w4\tpretrain:toy-random\t\t\tnone\tmeasured:digits\ttoy\tMIT\t\n")
     jobs = planned(second)
-    assert {model for _, model in jobs} == {"", "mine"} and jobs["evaluate_linear", "mine"] == 2
+    assert {model for _, model in jobs} == {"", "mine"} and jobs["evaluate_linear", "mine"] == 1
     succeed(second)
     assert {path.parts[-2] for path in (second / "results/scores").rglob("*.json")} == {"mine"}
     scores = pd.read_csv(second / "results/toy/tables/scores.csv", keep_default_na=False)

@@ -1,11 +1,9 @@
-"""Dataset repositories of the Hugging Face hub, pinned by commit and read from its cache where they are there."""
+"""Names of dataset repositories of the Hugging Face hub, pinned by commit."""
 
 import re
-from collections.abc import Sequence
-from pathlib import Path
 from typing import NamedTuple
 
-from ssltransfer.errors import InputError, first_line
+from ssltransfer.errors import InputError
 
 PREFIX = "hf:"
 FORM = re.compile(r"([\w.-]+/[\w.-]+)@([0-9a-f]{40})")
@@ -27,37 +25,3 @@ def parse_hub_dataset(text: str) -> HubDataset:
             "which the page of the repository shows under Files and versions"
         )
     return HubDataset(*found.groups())
-
-
-def fetch_hub_dataset(dataset: HubDataset, patterns: Sequence[str] | None = None, cached: bool = False) -> Path:
-    """Return the folder of a repository's files, downloaded where the cache of the hub lacks them.
-
-    Parameters
-    ----------
-    dataset : HubDataset
-    patterns : sequence of str, optional
-        Files that are needed, such as ``data/*.parquet``; all by default.
-    cached : bool
-        Take what is in the cache alone.
-
-    Raises
-    ------
-    InputError
-        The repository cannot be reached or read, or is not in the cache.
-    """
-    from huggingface_hub import snapshot_download
-
-    try:
-        folder = snapshot_download(
-            dataset.repository,
-            repo_type="dataset",
-            revision=dataset.revision,
-            allow_patterns=None if patterns is None else list(patterns),
-            local_files_only=cached,
-        )
-    except Exception as error:  # of the network, of the hub, or of a login
-        raise InputError(
-            f"{PREFIX}{dataset.repository}@{dataset.revision}: cannot be fetched ({first_line(error)}); check the name "
-            "and the network, or accept the terms on its page and log in with: hf auth login"
-        ) from None
-    return Path(folder)

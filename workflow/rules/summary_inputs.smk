@@ -7,6 +7,7 @@ from snakemake.io import IOFile
 
 from ssltransfer.files import read_json
 from ssltransfer.report.adoption import adopt_scores
+from ssltransfer.report.manual_steps import manual_step_lines, manual_steps
 from ssltransfer.report.missing import missing_scores, write_missing
 from ssltransfer.report.score_check import list_differences
 from ssltransfer.results.outcome_header import list_missing
@@ -54,8 +55,12 @@ def made_files(paths):
 
 
 def suite_scores(wildcards):
-    """All score files of the suite."""
-    return [score_file(cell) for cell in shown_cells()]
+    """All score files of the suite; a dry run lists what has to be done by hand for them."""
+    cells = shown_cells()
+    if workflow.is_main_process and workflow.dryrun:
+        absent = [cell for cell in cells if not Path(score_file(cell)).exists()]
+        LAST_LINES["steps"] = manual_step_lines(manual_steps(SUITE, absent))
+    return [score_file(cell) for cell in cells]
 
 
 def suite_similarity(wildcards):

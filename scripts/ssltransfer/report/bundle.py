@@ -8,7 +8,8 @@ from ssltransfer.config.suite import Cell
 from ssltransfer.config.validation import check_schema
 from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, file_hash, read_json, write_json
-from ssltransfer.hub import PREFIX, fetch_hub_dataset, parse_hub_dataset
+from ssltransfer.hub import PREFIX, parse_hub_dataset
+from ssltransfer.hub_download import fetch_hub_dataset
 from ssltransfer.settings import read_schema
 
 MANIFEST = "bundle.json"

@@ -27,7 +27,9 @@ SUBJECTS = {
     **dict.fromkeys(
         ("fetch_checkpoint", "fetch_head", "convert_checkpoint", "verify_checkpoint", "pretrain_model"), "model"
     ),
-    **dict.fromkeys(("obtain_dataset", "index_dataset", "generate_dataset", "generate_shapes"), "dataset"),
+    **dict.fromkeys(
+        ("obtain_dataset", "obtain_hub_dataset", "index_dataset", "generate_dataset", "generate_shapes"), "dataset"
+    ),
     **dict.fromkeys(
         (
             "relabel_dataset",
