@@ -303,7 +303,7 @@ def test_scores_travel_from_one_clone_to_another_which_measures_a_model_of_its_o
     assert len(both) == len(own) and np.array_equal(both["value_x"], both["value_y"])
     pairs = pd.read_csv(second / "results/toy/tables/pairs.csv")
     assert {"mine", "toy-simclr"} <= {*pairs["model"], *pairs["other"]}
-    assert planned(second) == {("all", ""): 1} or not planned(second)
+    assert not planned(second)
     report = (second / "results/toy/report.html").read_text()
     assert "◇ measured elsewhere (../bundle)" in report
     assert numbers(second)
