@@ -52,6 +52,7 @@ SECTIONS = {
     "left-out": Section(
         "Scores that were left out", (), ("left-out",), "analysis.md#scores-that-are-not-full-measurements"
     ),
+    "adopted": Section("Measured elsewhere", (), ("adopted",), "publishing.md#adopt-scores-of-others"),
     "overview": Section("Models and measurements", (), (), "protocols.md#protocols-as-implemented"),
     "transfer": Section("Transfer and source accuracy", ("transfer", "correlations"), (), "analysis.md#correlations"),
     "models": Section(
