@@ -104,7 +104,7 @@ def test_the_jobs_of_other_names_are_known_too(folder):
     (score,) = missing_scores(suite(), [Cell("toy-linear", "toy-simclr", "textures")])
     assert score.reason == "index_dataset, digits: gone"
     # An original dataset has its name in the job that obtains it.
-    own = suite(datasets=str(REPOSITORY / "config/datasets.tsv"), tasks={"toy-linear": ["digits"]})
+    own = suite(datasets=str(REPOSITORY / "config/datasets.tsv"), tasks={"toy-linear": ["digits"]}, models_of={})
     assert "cifar10" in own.datasets
     write_log("obtain_dataset/cifar10", FAILED.format("no address answers"), age=-9)
     (score,) = missing_scores(own, [Cell("toy-linear", "toy-random", "cifar10")])
@@ -164,7 +164,9 @@ def test_failed_jobs_are_listed_briefly(folder):
     assert len(lines) == SHOWN_FAILURES + 2 and " 5 " in lines[-1]
 
 
-WITH_FAILURES = len(list(suite().cells())) + 4 + 7
+TABLES = {"models": "models.tsv", "datasets": "datasets.tsv", "pretraining": "pretraining.yaml"}
+TOY = suite(**{key: str(REPOSITORY / "tests/config" / name) for key, name in TABLES.items()})
+WITH_FAILURES = len(list(TOY.cells())) + 4 + 7
 """Scores of the toy suite, of four models on the new dataset, and of the new model on the others."""
 
 
@@ -269,7 +271,7 @@ def detection(tmp_path):
     folder = workspace(tmp_path / "detection")
     path = folder / "config/config.yaml"
     written = read_yaml(path)
-    written["tasks"] = {"toy-det-torchvision": ["boxes"]}
+    written |= {"tasks": {"toy-det-torchvision": ["boxes"]}, "models_of": {}}
     written["protocols"] = {
         name: DETECTOR | {"backend": backend, "schedule": DETECTOR["schedule"] | {"warmup": 1}}
         for name, backend in (("toy-det", "detectron2"), ("toy-det-torchvision", "torchvision"))
