@@ -105,7 +105,7 @@ def test_the_jobs_of_other_names_are_known_too(folder):
     (score,) = missing_scores(suite(), [Cell("toy-linear", "toy-simclr", "textures")])
     assert score.reason == "index_dataset, digits: gone"
     # An original dataset has its name in the job that obtains it.
-    own = suite(datasets=str(REPOSITORY / "config/datasets.tsv"), tasks={"toy-linear": ["digits"]})
+    own = suite(datasets=str(REPOSITORY / "config/datasets.tsv"), tasks={"toy-linear": ["digits"]}, models_of={})
     assert "cifar10" in own.datasets
     write_log("obtain_dataset/cifar10", FAILED.format("no address answers"), age=-9)
     (score,) = missing_scores(own, [Cell("toy-linear", "toy-random", "cifar10")])
@@ -272,7 +272,7 @@ def detection(tmp_path):
     folder = workspace(tmp_path / "detection")
     path = folder / "config/config.yaml"
     written = read_yaml(path)
-    written["tasks"] = {"toy-det-torchvision": ["boxes"]}
+    written |= {"tasks": {"toy-det-torchvision": ["boxes"]}, "models_of": {}}
     written["protocols"] = {
         name: DETECTOR | {"backend": backend, "schedule": DETECTOR["schedule"] | {"warmup": 1}}
         for name, backend in (("toy-det", "detectron2"), ("toy-det-torchvision", "torchvision"))

@@ -193,8 +193,8 @@ def test_every_protocol_runs_on_a_gpu(tmp_path, monkeypatch):
             used[path.relative_to(folder / "logs").parts[0]] = set(devices)
     assert set(used) == {
         "pretrain_model", "extract_features", "find_neighbours", "compare_representations", "evaluate_linear",
-        "evaluate_label_efficiency", "evaluate_fewshot", "evaluate_finetune", "evaluate_estimators", "invert_features",
+        "evaluate_label_efficiency", "evaluate_finetune", "evaluate_estimators", "invert_features",
         "evaluate_inversion", "evaluate_attention", "train_normals", "evaluate_normals", "train_segmentation",
-        "evaluate_segmentation", "train_detector", "evaluate_detection",
+        "evaluate_segmentation", "train_detector",
     }  # fmt: skip
     assert set().union(*used.values()) == {"GPU"}
