@@ -168,6 +168,15 @@ def test_the_catalog_describes_the_network(family):
         assert (known.width, known.strides, known.channels) == (backbone.width, backbone.strides, backbone.channels)
 
 
+@pytest.mark.parametrize(
+    "arguments", ["", "(depth=6)", "(embed_dim=96,num_heads=3)", "(depth=4,embed_dim=96,num_heads=3)"]
+)
+def test_the_catalog_knows_about_how_many_parameters_arguments_leave(arguments):
+    arch = f"timm:vit_tiny_patch16_224{arguments}"
+    expected = sum(tensor.numel() for tensor in build_backbone(arch).tensors().values())
+    assert timm_catalog.find_network(arch).parameters == pytest.approx(expected, rel=0.15)
+
+
 @pytest.mark.parametrize("name", TOKENS)
 @torch.inference_mode()
 def test_readouts_by_hand(name):

@@ -136,6 +136,22 @@ def test_add_weights_of_timm(call, folder):
 
 
 @pytest.mark.parametrize(
+    ("source", "arch"),
+    [
+        ("hf:timm/vit_small_patch16_224.dino/model.safetensors", "timm:vit_small_patch16_224"),
+        ("hf:timm/resnet18.a1_in1k@0123456/model.safetensors", "timm:resnet18"),
+        ("hf:somebody/net/model.safetensors", None),
+        ("torchvision:ResNet50_Weights.IMAGENET1K_V2", "resnet50"),
+        ("torchvision:ResNeXt50_32X4D_Weights.IMAGENET1K_V1", "torchvision:resnext50_32x4d"),
+        ("torchvision:ViT_B_16_Weights.IMAGENET1K_V1", None),
+    ],
+)
+def test_the_architecture_of_published_weights_is_known(source, arch):
+    assert model_row("a", source, {}).get("arch") == arch
+    assert model_row("a", source, {"arch": "resnet50"})["arch"] == "resnet50"
+
+
+@pytest.mark.parametrize(
     ("words", "expected"),
     [
         (["a", "timm:vit_small_patch16_224"], "tag is missing"),
@@ -325,6 +341,23 @@ def test_disk_use_is_that_of_the_page(folder):
     *_, images, features = re.search(r"all, 14 models.*", page)[0].replace("*", "").strip("| ").split("|")
     assert costs["images"].size / 1e9 == pytest.approx(float(images), abs=0.01)
     assert costs["features"].size / 1e9 == pytest.approx(float(features), abs=0.01)
+
+
+def test_models_are_compared_once_a_dataset_and_a_new_model_costs_its_own_pairs(toy):
+    suite = read_suite().suite
+    cells = [cell for cell in suite.cells() if suite.kind(cell.protocol) == "estimators"]
+    assert len(cells) == 3
+
+    def hours(missing):
+        (cost,) = [cost for cost in estimate_costs(suite, missing) if cost.stage == "similarity"]
+        assert cost.jobs == 1
+        return cost.core_hours
+
+    every = hours(cells)
+    assert every > 0
+    for cell in cells[:2]:
+        score(toy, cell.protocol, cell.model, cell.dataset)
+    assert hours(cells[2:]) == pytest.approx(every * 2 / 3)
 
 
 def test_hours_are_those_of_the_page(folder):

@@ -216,7 +216,7 @@ def test_kinds_of_protocols_can_be_left_out():
 
 
 def test_finetuning_needs_a_network(tmp_path):
-    table, row = tmp_path / "models.tsv", "given\tGiven\tnone\tnone\tfeatures:feat\t\t\t\t\tpaper-v2\n"
+    table, row = tmp_path / "models.tsv", f"given\tGiven\tnone\tnone\tfeatures:{tmp_path}\t\t\t\t\tpaper-v2\n"
     table.write_text((REPOSITORY / "config/models.tsv").read_text().splitlines()[0] + "\n" + row)
     given = shipped(REPOSITORY / "config/paper-v2.yaml") | {"models": str(table)}
     for tasks in ({"finetune": ["dtd"]}, {"calibration-finetune": ["dtd"]}):

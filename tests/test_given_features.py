@@ -85,6 +85,8 @@ def test_unfit_files_are_refused(tmp_path):
 def load(folder, monkeypatch, row, **changes):
     """Read the toy suite with one more row of the table of models: id, arch, source and further columns."""
     monkeypatch.chdir(workspace(folder))
+    (folder / "net.py").touch()
+    (folder / "features/mine").mkdir(parents=True)
     columns = {"model": "mine", "suites": "toy"} | row
     header, *lines = (line.split("\t") for line in (folder / "config/models.tsv").read_text().splitlines())
     rows = [dict(zip(header, line, strict=False)) for line in lines]
@@ -120,6 +122,11 @@ def test_rows_of_features_and_modules_are_read(tmp_path, monkeypatch):
         (MODULE | {"arch": "resnet50"}, "expected module:own, with an arch python:FILE.py:FUNCTION"),
         (MODULE | {"source": "file:a.pth", "format": "moco"}, "format is 'moco', which is one of ResNets"),
         (MODULE | {"arch": "python:net.py"}, "arch: found 'python:net.py', expected"),
+        (
+            MODULE | {"arch": "python:nets/net.py:make"},
+            "arch is 'python:nets/net.py:make', but .*/nets/net.py is not a",
+        ),
+        (GIVEN | {"source": "features:yours"}, "source is 'features:yours', but .*/yours is not a folder"),
     ],
 )
 def test_rows_that_contradict_themselves_are_refused(tmp_path, monkeypatch, row, message):

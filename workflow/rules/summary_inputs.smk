@@ -142,9 +142,10 @@ def suite_pictures(wildcards):
 
 
 def suite_curves(wildcards):
-    """The training losses of the suite's jobs."""
-    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in KINDS_WITH_LOSSES]
-    paths = [f"results/curves/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells]
+    """The training losses of the suite's jobs; those of finetuning are in the scores."""
+    folders = {"finetune": "scores"} | dict.fromkeys(KINDS_WITH_LOSSES, "curves")
+    cells = [c for c in shown_cells() if SUITE.kind(c.protocol) in folders]
+    paths = [f"results/{folders[SUITE.kind(c.protocol)]}/{c.protocol}/{c.model}/{c.dataset}.json" for c in cells]
     return made_files(paths) if wildcards.suite == SUITE.name else []
 
 

@@ -8,6 +8,8 @@ from ssltransfer.config.model_rows import check_model_table
 from ssltransfer.datasets import READ_KINDS, Source, location, parse_dataset_source
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
+from ssltransfer.models.architecture import TWINS, is_resnet
+from ssltransfer.models.timm_catalog import networks_of
 
 SOURCE_KINDS = ("http", "https", "file", "hf", "timm", "torchvision", "pretrain", "module", "features")
 """Beginnings of the sources of models; other text is a path."""
@@ -16,7 +18,7 @@ SOURCE_KINDS = ("http", "https", "file", "hf", "timm", "torchvision", "pretrain"
 def model_row(model: str, source: str, cells: Mapping[str, str]) -> dict[str, str]:
     """Return the row of a model; of a file on this machine, `arch` and `format` are found if they are not given.
 
-    Of weights of timm, `arch` is in their name.
+    Of weights that timm or torchvision publish, `arch` is known from the source.
 
     Parameters
     ----------
@@ -33,8 +35,8 @@ def model_row(model: str, source: str, cells: Mapping[str, str]) -> dict[str, st
         If the file does not load.
     """
     row = {"model": model, "source": source} | {name: cell for name, cell in cells.items() if cell}
-    if source.startswith("timm:"):
-        row = {"arch": source.partition(".")[0]} | row
+    if arch := _published_arch(source):
+        row = {"arch": arch} | row
     if source.partition(":")[0] not in SOURCE_KINDS:
         row["source"] = f"file:{Path(source).expanduser().resolve()}"
     path = row["source"].removeprefix("file:")
@@ -46,6 +48,20 @@ def model_row(model: str, source: str, cells: Mapping[str, str]) -> dict[str, st
     if not found.loads:
         raise InputError(found.problem)
     return row | {"arch": found.arch} | ({} if found.format == "auto" else {"format": found.format})
+
+
+def _published_arch(source: str) -> str:
+    """Return the `arch` of weights that timm or torchvision publish; empty if the source does not say it."""
+    kind, _, rest = source.partition(":")
+    if kind == "timm":
+        return source.partition(".")[0]
+    if kind == "hf":
+        networks = networks_of("/".join(rest.split("/")[:2]).partition("@")[0])
+        return f"timm:{networks[0]}" if len(networks) == 1 else ""
+    name = rest.partition("_Weights.")[0].lower()  # ResNet18_Weights.IMAGENET1K_V1
+    if kind != "torchvision" or name not in TWINS:
+        return ""
+    return name if is_resnet(name) else f"torchvision:{name}"
 
 
 def dataset_row(dataset: str, source: str, data_root: str, cells: Mapping[str, str]) -> dict[str, str]:

@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from pathlib import Path
 
+from ssltransfer.checkpoints.sources import given_file
 from ssltransfer.config.norms import read_norms
 from ssltransfer.config.suite import side_of
 from ssltransfer.config.table_file import Table, read_rows
@@ -11,6 +12,7 @@ from ssltransfer.config.validation import read_yaml
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.models.model_row import check_network, check_size, own_norm
+from ssltransfer.models.user_code import code_file
 from ssltransfer.settings import read_schema
 
 WITHOUT_FORMAT = ("pretrain:", "features:", "module:")
@@ -125,3 +127,7 @@ def _check_own(row: dict, where: str) -> None:
             f"{where}: {filled[0]} is {row[filled[0]]!r}, but source {row['source']} has no file that it could be of; "
             "leave the cell empty"
         )
+    if arch == "python" and not (file := code_file(row["arch"].partition(":")[2])).is_file():
+        raise InputError(f"{where}: arch is {row['arch']!r}, but {file.resolve()} is not a file")
+    if source == "features" and not (folder := given_file(row["source"], "").parent).is_dir():
+        raise InputError(f"{where}: source is {row['source']!r}, but {folder.resolve()} is not a folder")

@@ -169,15 +169,19 @@ def _nearest(name: str, known: Iterator[str] | dict | set) -> str:
 
 
 def _with_arguments(network: TimmNetwork, architecture: Architecture) -> TimmNetwork:
-    """Change what the arguments of a plain transformer change."""
+    """Change what the arguments of a plain transformer change; parameters about, as nearly all are in its blocks."""
     arguments = architecture.arguments
     if not network.tokens:
         return network
     if (wide := arguments.get("embed_dim")) is not None:
-        network = network._replace(width=int(wide), channels=(int(wide),))
+        parameters = round(network.parameters * (int(wide) / network.width) ** 2)
+        network = network._replace(width=int(wide), channels=(int(wide),), parameters=parameters)
     if (patch := arguments.get("patch_size")) is not None:
         network = network._replace(patch=int(patch), strides=(int(patch),))
-    return network._replace(depth=int(arguments.get("depth", network.depth)))
+    if network.depth and "depth" in arguments:
+        parameters = round(network.parameters * int(arguments["depth"]) / network.depth)
+        network = network._replace(depth=int(arguments["depth"]), parameters=parameters)
+    return network
 
 
 def _rows(table: str) -> Iterator[dict[str, str]]:
