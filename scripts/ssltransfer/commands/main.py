@@ -153,6 +153,21 @@ def publish(
 
 
 @ssltransfer.command()
+@suite_options
+def links(config_files: tuple[str, ...], settings: tuple[str, ...]) -> None:
+    """Ask which addresses of a suite's weights and datasets answer; exit code 1 if a file has none."""
+    from ssltransfer.commands.links import ask_all, suite_links, unreachable
+    from ssltransfer.commands.suite import read_suite
+
+    answers = []
+    for link, answer in ask_all(list(suite_links(read_suite(config_files, settings).suite))):
+        click.echo(f"{link.owner}\t{answer}\t{link.address}")
+        answers.append((link, answer))
+    if missing := unreachable(answers):
+        raise InputError(f"no address answers for {', '.join(missing)}; place the files by hand, or name other sources")
+
+
+@ssltransfer.command()
 @click.argument("folder")
 @click.argument("bundles", nargs=-1)
 def gallery(folder: str, bundles: tuple[str, ...]) -> None:
