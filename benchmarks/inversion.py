@@ -47,11 +47,17 @@ def joined(module: UpConv, fine: torch.Tensor, coarse: torch.Tensor) -> torch.Te
     return functional.conv2d(x, module.weight, module.bias, padding=module.kernel_size[0] // 2)
 
 
-def stepper(backbone: nn.Module, names: list[str], settings: InversionSettings, device: torch.device):
+def stepper(
+    backbone: nn.Module,
+    names: list[str],
+    settings: InversionSettings,
+    device: torch.device,
+    target: torch.Tensor,
+    side: int,
+):
     prior = DeepImagePrior(names, settings).to(device)
-    pixels = PixelRange("imagenet", settings.network.output, 224, device)
+    pixels = PixelRange("imagenet", settings.network.output, side, device)
     optimiser = torch.optim.Adam(prior.parameters(), lr=settings.learning_rate)
-    target = torch.randn(len(names), 2048, 7, 7, device=device)
 
     def step() -> None:
         features = backbone.feature_map(pixels.network_input(prior()))
@@ -81,11 +87,12 @@ def main() -> None:
         return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 1024
 
     start = memory()
-    single = stepper(backbone, names[:1], settings, device)
+    target = torch.randn(len(names), 2048, 7, 7, device=device)
+    single = stepper(backbone, names[:1], settings, device, target[:1], 224)
     with FlopCounterMode(display=False) as counter:
         single()
     peaks = {1: memory()}
-    several = stepper(backbone, names, settings, device)
+    several = stepper(backbone, names, settings, device, target, 224)
     several()
     peaks[len(names)] = memory()
     seconds: dict[str, list[tuple[float, float]]] = {}

@@ -273,6 +273,18 @@ def test_passes_and_loading_processes_change_nothing(tmp_path, whole, monkeypatc
     assert all(map(same, found, whole[0]))
 
 
+def test_free_memory_decides_how_many_are_trained_together(tmp_path, whole, monkeypatch, caplog):
+    """A stand-in for the free memory, which holds three and a half networks with their momentum."""
+    caplog.set_level("INFO")
+    runs = finetuning(tmp_path, memory_mib=1)
+    each = 2 * sum(tensor.nbytes for tensor in runs.network.state_dict().values())
+    monkeypatch.setattr(Finetuning, "_free_after_step", lambda self: int(3.5 * each / 0.9))
+    assert all(map(same, search(runs), whole[0]))
+    started = [record.getMessage() for record in caplog.records if " of 8: 6 steps" in record.getMessage()]
+    assert started == [f"members {first} of 8: 6 steps of 8 images" for first in ("1 to 3", "4 to 5", "6 to 8")]
+    assert "3 of 8 are trained together, the others in further passes over the images" in caplog.text
+
+
 def test_each_image_is_decoded_once_for_all_members(tmp_path):
     reads = []
 
@@ -374,6 +386,7 @@ def test_the_score_says_how_it_was_made(whole):
     curve, selected = measurement.more["curve"], measurement.more["selected"]
     assert len(curve) == 8 and selected["validation"] == max(point["validation"] for point in curve)
     assert all(len(point["losses"]) == 6 for point in curve)
+    assert measurement.details["refit"]["interval"] == 1 and len(measurement.details["refit"]["losses"]) == 6
     right = predictions.test_scores.argmax(1) == predictions.test_labels
     assert measurement.values[0]["value"] == pytest.approx(100 * right.mean())
     assert measurement.outcomes[0].value == measurement.values[0]["value"]

@@ -28,7 +28,7 @@ from ssltransfer.datasets.masks import read_labels
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense import frames
-from ssltransfer.protocols.dense.frames import collate, network_input, resized
+from ssltransfer.protocols.dense.frames import resized
 from ssltransfer.protocols.dense.heads import PyramidPooling, cell_loss, parameter_groups
 from ssltransfer.protocols.dense.normals import codebook, ground_truth, pictures
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, THRESHOLDS, AngularErrors, angles
@@ -48,6 +48,7 @@ from ssltransfer.protocols.dense.normals.network import (
 )
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import timetable, train_network
+from ssltransfer.protocols.dense.padded_batches import collate, network_input
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
 from ssltransfer.training import Run

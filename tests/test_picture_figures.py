@@ -8,7 +8,8 @@ from synthetic_suite import suite
 
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.detection.detection_file import load_detections
-from ssltransfer.report.drawing import FigureContext, save_figure
+from ssltransfer.report.drawing import BLACK, FigureContext, save_figure
+from ssltransfer.report.grid_figure import grid_figure
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.results.picture_file import Pictures, load_pictures, save_pictures
@@ -95,6 +96,45 @@ def test_losses_are_drawn_at_their_steps(tmp_path):
     random, swav = figure.axes[0].lines
     assert list(random.get_xdata()) == [5, 10] and list(random.get_ydata()) == [2, 1] and not len(swav.get_xdata())
     save_figure(figure, tmp_path, "losses")
+
+
+def test_members_of_a_grid_are_drawn_and_the_selected_one_is_black(tmp_path):
+    def member(rate, validation, augmentation="crop-flip", losses=(2.0, 0.1)):
+        return {
+            "augmentation": augmentation,
+            "learning_rate": rate,
+            "weight_decay": 0,
+            "layer_decay": 1,
+            "validation": validation,
+            "losses": list(losses),
+        }
+
+    curve = [member(0.1, None, losses=()), member(0.01, 40.0), member(0.01, 30.0, "centre"), member(0.001, 20.0)]
+    score = {"curve": curve, "selected": member(0.01, 40.0), "details": {"refit": {"interval": 3}}}
+    figure = grid_figure(FigureContext(suite()), {"simclr": score, "random": score})
+    losses, metrics = figure.axes[0], figure.axes[2]
+    assert [ax.get_title() for ax in figure.axes[:2]] == ["Random", "SimCLR"]
+    assert [list(line.get_xdata()) for line in losses.lines] == [[], [3, 6], [3, 6], [3, 6]]
+    assert [float(point.get_ydata()[0]) for point in metrics.lines] == [40, 30, 20]  # none of the diverged member
+    assert [float(point.get_xdata()[0]) for point in metrics.lines] == [1, 1, 0]
+    assert [text.get_text() for text in metrics.get_xticklabels()] == ["0.001", "0.01", "0.1"]
+    assert [line.get_color() == BLACK for line in losses.lines] == [False, True, False, False]
+    assert [point.get_color() == BLACK for point in metrics.lines] == [True, False, False]
+    assert [line.get_linestyle() for line in losses.lines] == ["-", "-", ":", "-"] and losses.get_yscale() == "log"
+    (legend,) = figure.legends
+    assert [text.get_text() for text in legend.get_texts()] == ["rate 0.001", "rate 0.01", "rate 0.1", "selected"]
+    save_figure(figure, tmp_path, "grid")
+
+
+def test_many_models_take_several_rows_of_grids():
+    context = FigureContext(suite())
+    point = {"augmentation": "centre", "learning_rate": 0.1, "weight_decay": 0, "layer_decay": 1}
+    curve = [point | {"validation": 50.0, "losses": [1.0]}]
+    score = {"curve": curve, "selected": point, "details": {"refit": {"interval": 1}}}
+    models = context.models[:5]
+    figure = grid_figure(context, dict.fromkeys(models, score))
+    titles = [ax.get_title() for ax in figure.axes if ax.get_visible() and ax.get_title()]
+    assert titles == [context.labels.model(model) for model in models] and len(figure.axes) == 16
 
 
 def test_grids_are_saved_as_svg_and_png(tmp_path):

@@ -276,6 +276,22 @@ def test_explorer_has_every_task_and_its_points():
     json.dumps(data, allow_nan=False)
 
 
+def test_explorer_shows_the_models_that_have_scores_against_the_predictors_that_they_have():
+    models = suite().models.to_dict("records")
+    last = models[-1]["model"]
+    models[0] |= {"source_accuracy": ""}
+    some = scores()[lambda t: t["model"].ne(last) | t["kind"].ne("linear")]
+    data = scatter_data(FigureContext(suite_results(some, models, DATASETS, PRETRAINED_ON, "v2")))
+    views = {view["label"]: view for view in data["views"]}
+    panel, task = views["Many-shot linear"], views["Many-shot linear · Digits"]
+    for view in (panel, task):
+        assert [point[0] for point in view["points"]] == [0, 1, 2, 3]
+        assert [point[0] for point in view["predictors"][0]["points"]] == [1, 2, 3]
+    other = task["predictors"][1]
+    assert other["label"] == "Mean score on other datasets (↑ better)" and "Kendall" in other["note"]
+    assert {point[0] for point in other["points"]} <= {0, 1, 2, 3} and other["line"]
+
+
 def test_explorer_is_empty_without_source_accuracy():
     models = [row | {"source_accuracy": ""} for row in suite().models.to_dict("records")]
     assert scatter_data(FigureContext(suite(models))) == {}

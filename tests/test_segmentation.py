@@ -11,7 +11,7 @@ from ssltransfer.datasets import image_masks, shapes
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense.batches import grouped_rows
-from ssltransfer.protocols.dense.frames import collate
+from ssltransfer.protocols.dense.padded_batches import collate
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.metrics import ClassCounts, mean_iou, pixel_accuracy
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork

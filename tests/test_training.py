@@ -127,6 +127,25 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, caplog):
     assert "resuming at step 6" in caplog.text
 
 
+@pytest.mark.parametrize(("writing", "states"), [(1, 34), (20, 4)])
+def test_states_that_take_long_to_write_are_written_less_often(tmp_path, monkeypatch, writing, states):
+    """A step takes 10 seconds: a state follows every 60, or, where writing takes 20, every 600."""
+    now, saved = [0.0], []
+
+    def save(self):
+        saved.append(now[0])
+        now[0] += writing
+
+    def step(number):
+        now[0] += 10
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training._State, "save", save)
+    run(tmp_path, steps=240, before_step=step, save_seconds=60)
+    assert len(saved) == states and saved[0] == 70
+    assert writing * (states - 1) <= now[0] / 30
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
 def test_a_killed_process_resumes_from_its_last_state(tmp_path):
     """SIGKILL leaves no time for anything: what was saved before must be whole."""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import lru_cache
 
 import torch
 
@@ -28,10 +29,15 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type != "cuda":
-        log.warning("precision tf32 is one of GPUs; computed in float32")
+        _say_once("precision tf32 is one of GPUs; computed in float32")
     before = torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32
     torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     try:
         yield
     finally:
         torch.backends.cuda.matmul.allow_tf32, torch.backends.cudnn.allow_tf32 = before
+
+
+@lru_cache
+def _say_once(warning: str) -> None:
+    log.warning(warning)

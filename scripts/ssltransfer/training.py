@@ -39,6 +39,8 @@ from ssltransfer.safe_pickle import check_archive
 log = logging.getLogger("ssltransfer")
 
 LOG_SECONDS = 10.0
+QUICK_SECONDS = 2.0
+"""A state that takes longer to write is written less often, so that writing takes a thirtieth of the time at most."""
 LOADER_SECONDS = 300
 """Time after which processes that make no batch are given up."""
 SHARED_MEMORY = Path("/dev/shm")  # Linux hands tensors from process to process there
@@ -61,7 +63,7 @@ class Run:
     progress : callable
         Wraps (batches, number of batches).
     save_seconds : float
-        Time between two saved states.
+        Time between two saved states, unless they take long to write (see `QUICK_SECONDS`).
     """
 
     resume_dir: Path
@@ -207,7 +209,7 @@ def train_members(
     interval : int
         Number of steps averaged into one recorded loss.
     precision : str
-        Of the forward pass (see `precision.computing_in`).
+        See `precision.computing_in`.
     after_step : callable
         Called with the number of steps taken.
 
@@ -227,6 +229,7 @@ def train_members(
         [group.setdefault("initial_lr", group["lr"]) for group in member.optimiser.param_groups] for member in members
     ]
     saved = logged = time.monotonic()
+    interval_seconds = run.save_seconds
     with _asked_to_end() as asked:
         for batch in run.progress(batches(state.step), steps - state.step):
             for number in state.training:
@@ -235,7 +238,9 @@ def train_members(
                     group["lr"] = peak * rate(state.step)
                 with computing_in(precision, state.device):
                     value = loss(batch, state.step)
-                value.backward()
+                # Autocast chose the types of the backward pass in the forward one already; tf32 is chosen for each.
+                with computing_in("float32" if precision == "bfloat16" else precision, state.device):
+                    value.backward()
                 optimiser.step()
                 optimiser.zero_grad()  # here, so that only one member holds gradients
                 state.totals[number] += value.detach()
@@ -251,9 +256,10 @@ def train_members(
                 raise InputError(
                     f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
                 )
-            if state.training and now - saved > run.save_seconds:
+            if state.training and now - saved > interval_seconds:
                 state.save()
                 saved = time.monotonic()
+                interval_seconds = run.save_seconds * max(1.0, (saved - now) / QUICK_SECONDS)
     return [state.diverged[number] or Curve(interval, state.losses[number]) for number in range(len(members))]
 
 

@@ -122,6 +122,7 @@ def predictors(results: SuiteResults, tasks: Sequence[Task]) -> Iterator[Predict
     if others:
         yield Predictor(OTHERS, mean_standardised(scores.values, others), 1, "")
     own = results.estimates[results.estimates["dataset"].isin(datasets)]
+    own = own.sort_values("metric", key=lambda metrics: metrics.map(list(METRICS).index), kind="stable")
     for (protocol, metric), rows in own.groupby(["protocol", "metric"], sort=False):
         if rows["dataset"].nunique() == len(datasets):
             wide = rows.pivot(index="model", columns="dataset", values="value").reindex(scores.matrix.index)

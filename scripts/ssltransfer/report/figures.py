@@ -12,6 +12,7 @@ from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
 from ssltransfer.report.drawing import FigureContext, save_figure
 from ssltransfer.report.epoch_figure import epoch_figure
+from ssltransfer.report.grid_figure import GRID_CAPTION, grid_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.label_figure import label_figure
@@ -90,7 +91,8 @@ def plot_figures(
     tables : path
         Table folder of the suite.
     pictures, curves : sequence of path
-        Example images and training losses that jobs left, in ``.../{protocol}/{model}/{dataset}.*``.
+        Example images and training losses that jobs left, in ``.../{protocol}/{model}/{dataset}.*``; the losses of
+        finetune protocols are in their score files.
     kinds : dict
         Protocol -> the kind of its settings block, for the names of picture files.
     """
@@ -116,10 +118,15 @@ def plot_figures(
         name = f"{kinds[protocol]}-pictures-{protocol}-{dataset}"
         captions[name] = f"{_title(context, protocol, dataset)}: {next(iter(images.values())).caption}"
         save_figure(picture_grid(context, images), folder, name)
-    losses = {
-        _title(context, protocol, dataset): {model: read_json(path) for model, path in files.items()}
-        for (protocol, dataset), files in _by_cell(curves, left_out).items()
-    }
+    losses = {}
+    for (protocol, dataset), files in _by_cell(curves, left_out).items():
+        title, found = _title(context, protocol, dataset), {model: read_json(path) for model, path in files.items()}
+        if kinds[protocol] == "finetune":
+            name = f"finetune-grid-{protocol}-{dataset}"
+            captions[name] = f"{title}: {GRID_CAPTION}"
+            save_figure(grid_figure(context, found), folder, name)
+            found = {model: score["details"]["refit"] for model, score in found.items()}
+        losses[title] = found
     if losses:
         save_figure(loss_figure(context, losses), folder, "losses")
     points = tables / "label-efficiency.csv"

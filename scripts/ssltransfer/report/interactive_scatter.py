@@ -54,7 +54,7 @@ def _panel_view(context: FigureContext, panel: Panel) -> dict:
     """Mean over the tasks of a panel."""
     tasks = context.results.tasks
     _, members, y, low, high, row = panel_scores(context.results, panel)
-    y = y.dropna()
+    texts, y = _with_interval(y, low, high, 2), y.dropna()
     part = f" ({len(members)} of {len(panel.tasks)} tasks)" if len(members) < len(panel.tasks) else ""
     better, axis = METRICS[panel.tasks[0].metric].better, panel_axis(panel)
     return {
@@ -62,7 +62,7 @@ def _panel_view(context: FigureContext, panel: Panel) -> dict:
         "axis": axis,
         "better": better,
         "yticks": _plain_ticks(y),
-        "points": _points(context, y, (low, high), axis, _with_interval(y, low, high, 2), better),
+        "points": _points(context, y, (low, high), axis, texts, better),
         "predictors": [*_source(context, y, tasks.x(), row), *_others(context, y, members, better)],
     }
 

@@ -1,9 +1,11 @@
 """Training losses of the protocols that train."""
 
 import math
+from collections.abc import Sequence
 
 import matplotlib as mpl
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import LogFormatter
 
@@ -15,6 +17,14 @@ class _Plain(LogFormatter):
 
     def __call__(self, x: float, pos: int | None = None) -> str:
         return f"{x:g}" if super().__call__(x, pos) else ""
+
+
+def use_log_scale(ax: Axes, losses: Sequence[float]) -> None:
+    """Draw losses of which the largest is more than ten times the smallest on a logarithmic axis."""
+    if losses and 0 < 10 * min(losses) < max(losses):
+        ax.set_yscale("log")
+        ax.yaxis.set_major_formatter(_Plain())
+        ax.yaxis.set_minor_formatter(_Plain())
 
 
 def loss_figure(context: FigureContext, curves: dict[str, dict[str, dict]]) -> Figure:
@@ -44,11 +54,7 @@ def loss_figure(context: FigureContext, curves: dict[str, dict[str, dict]]) -> F
             ax.set_title(title)
             ax.set_xlabel("Step")
             ax.set_ylabel("Training loss")
-            values = [loss for curve in models.values() for loss in curve["losses"]]
-            if values and 0 < 10 * min(values) < max(values):
-                ax.set_yscale("log")
-                ax.yaxis.set_major_formatter(_Plain())
-                ax.yaxis.set_minor_formatter(_Plain())
+            use_log_scale(ax, [loss for curve in models.values() for loss in curve["losses"]])
         for ax in grid[len(curves) :]:
             ax.set_visible(False)
         context.legend(figure, [model for model in context.models if model in shown])

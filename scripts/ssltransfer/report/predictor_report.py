@@ -28,7 +28,7 @@ from ssltransfer.results.scores import AVERAGE, Task
 
 SECTION = "predictors"
 ROWS_PER_INCH = 5.5
-DRAWN = ("h-score-shrunk", "log-me", "knn-loo", "rank-me")
+DRAWN = ("h-score-shrunk", "log-me", "knn-loo")
 """Estimators that Fig. 1 is drawn against; the interactive scatter has all."""
 
 
@@ -171,7 +171,7 @@ def predictor_figure(context: FigureContext) -> Figure | None:
                 low, high = (
                     (rows[f"kendall_{end}"].iloc[0] if single else mean[f"kendall_{end}"]) for end in ("low", "high")
                 )
-                color = ORANGE if name in (SOURCE, OTHERS) else BLUE
+                color = BLUE if name.partition(":")[2] in METRICS else ORANGE
                 ax.plot([low, high], [height] * 2, color=color, linewidth=1.2, zorder=2)
                 if not single:
                     ax.plot(rows["kendall"], [height] * len(rows), ".", color="#999999", markersize=4, zorder=3)
@@ -259,9 +259,9 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
             if predictor.metric:
                 context.score_axis(ax.xaxis, x[y.notna()], predictor.metric)
             context.score_axis(ax.yaxis, y, task.metric)
-            tau = judged["kendall"].get(predictor.name, np.nan)
+            tau = f"τ = {judged['kendall'].get(predictor.name, np.nan):.2f}".replace("-", "−")
             better = " ↓" if predictor.better < 0 else ""
-            ax.set_title(f"{predictor_label(predictor.name, results, context.labels)}{better}\nτ = {tau:.2f}")
+            ax.set_title(f"{predictor_label(predictor.name, results, context.labels)}{better}\n{tau}")
         figure.supylabel(context.labels.task(task), fontsize=8)
         context.legend(figure, shown)
     return figure

@@ -84,7 +84,7 @@ def _similarity_figure(context: FigureContext, similarities: pd.DataFrame, datas
     found = agreement(matrix, scores)
     size = max(2.6, 0.24 * len(matrix) + 0.6)
     with mpl.rc_context(STYLE):
-        figure = Figure(figsize=(1.6 + size + 3.1 * (2 if found else 1), size + 0.9))
+        figure = Figure(figsize=(3.1 + size + 3.1 * (2 if found else 1), size + 0.9))
         left, *rest = figure.subfigures(1, 3 if found else 2, width_ratios=[1.6 + size, *[3.1] * (2 if found else 1)])
         _heat_map(left, context, matrix)
         _draw_map(rest[0].subplots(), context, matrix)
@@ -103,6 +103,7 @@ def _similarity_figure(context: FigureContext, similarities: pd.DataFrame, datas
             p = "p < 0.001" if found.p < 0.001 else f"p = {found.p:.3f}"
             ax.set_title(f"Pairs of models: r = {found.r:.2f}, {p}".replace("-", "−"))
         figure.suptitle(dataset, fontsize=9)
+        context.legend(figure, list(matrix.index))
     return figure
 
 
@@ -135,9 +136,6 @@ def _heat_map(figure, context: FigureContext, matrix: pd.DataFrame) -> None:
 def _draw_map(ax, context: FigureContext, matrix: pd.DataFrame) -> None:
     found = classical_map(matrix)
     context.points(ax, found.points["x"], found.points["y"], 6)
-    for model, point in found.points.iterrows():
-        label = context.labels.model(model)
-        ax.annotate(label, (point["x"], point["y"]), (4, 4), textcoords="offset points", fontsize=6)
     ax.set_aspect("equal", adjustable="datalim")
     ax.margins(0.2)
     ax.set_xticks([])

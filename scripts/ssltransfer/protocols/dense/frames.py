@@ -1,4 +1,4 @@
-"""Images and labels of dense prediction: sizes, padding to whole cells, label cells, and maps at the original size.
+"""Sizes of images and labels of dense prediction: resizing, padding to whole cells, label cells.
 
 A network sees an image resized to a shorter side and padded at the right and at the bottom to a multiple of its stride.
 Its output has one cell for every `stride` pixels of what it sees.
@@ -7,13 +7,9 @@ Its output has one cell for every `stride` pixels of what it sees.
 from collections.abc import Callable
 
 import numpy as np
-import torch
-from torch import Tensor
-from torch.nn import functional
 
 from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
-from ssltransfer.models.input_norm import normalise
 
 
 def resized(width: int, height: int, shorter: int, longest: int) -> tuple[int, int]:
@@ -69,83 +65,3 @@ def check_size(where: str, mask: np.ndarray, image: str, size_of_image: tuple[in
 def size(array: np.ndarray) -> str:
     """Width x height of an image."""
     return f"{array.shape[1]}x{array.shape[0]}"
-
-
-def collate(
-    examples: list[tuple[Tensor, Tensor]],
-    stride: int,
-    label_stride: int | None = None,
-    padding_label: int = IGNORE,
-    smallest: int = 0,
-) -> tuple[Tensor, list[tuple[int, int]], Tensor]:
-    """Pad images and labels at the right and at the bottom to a common size of whole cells.
-
-    Parameters
-    ----------
-    examples : list of (Tensor, Tensor)
-        Image, uint8 (h, w, 3), and labels of its cells, int64.
-    stride : int
-        Sides of the batch are multiples of it.
-    label_stride : int, optional
-        Pixels between the labels; a divisor of `stride`, which is the default.
-    padding_label : int
-        Label of the cells beyond those of an image.
-    smallest : int
-        Smallest side of the batch.
-
-    Returns
-    -------
-    images : Tensor of uint8, shape (n, h, w, 3)
-    sizes : list of tuple of int
-        Height and width of each without the padding.
-    labels : Tensor of int64, shape (n, h / label_stride, w / label_stride)
-    """
-    spacing = label_stride or stride
-    sizes = [tuple(image.shape[:2]) for image, _ in examples]
-    height, width = (padded(max(smallest, *sides), stride) for sides in zip(*sizes, strict=True))
-    images = torch.zeros(len(examples), height, width, 3, dtype=torch.uint8)
-    labels = torch.full((len(examples), height // spacing, width // spacing), padding_label)
-    for n, (image, label) in enumerate(examples):
-        images[n, : image.shape[0], : image.shape[1]] = image
-        labels[n, : label.shape[0], : label.shape[1]] = label
-    return images, sizes, labels
-
-
-def network_input(images: Tensor, sizes: list[tuple[int, int]], norm: str) -> Tensor:
-    """Normalise images (see `resnet.normalise`), with zeros, the mean colour, in the padding: (n, 3, h, w)."""
-    x = normalise(images, norm)
-    for n, (height, width) in enumerate(sizes):
-        if (height, width) != tuple(x.shape[2:]):
-            x[n, :, height:] = 0
-            x[n, :, :, width:] = 0
-    return x
-
-
-def upsample(
-    logits: Tensor, resized: tuple[int, int], original: tuple[int, int], stride: int, rows: slice = slice(None)
-) -> Tensor:
-    """Resize the logits of an image bilinearly to its original size.
-
-    Parameters
-    ----------
-    logits : Tensor, shape (n, k, h, w)
-        A cell covers `stride` pixels of the resized image; the last cells may lie in the padding.
-    resized, original : tuple of int
-        Height and width of the images as the network saw them (without padding) and as they are.
-    stride : int
-    rows : slice
-        Rows of the result to compute, which bounds its memory and changes none of its values.
-
-    Returns
-    -------
-    Tensor of float32, shape (n, k, rows, width)
-    """
-    # Positions in [-1, 1] from edge to edge of the map, of which the resized image fills only a part.
-    axes = [
-        (torch.arange(side, device=logits.device) + 0.5) * (2 * inner / (side * stride * count)) - 1
-        for side, inner, count in zip(original, resized, logits.shape[2:], strict=True)
-    ]
-    grid = torch.stack(torch.meshgrid(axes[1], axes[0][rows], indexing="xy"), dim=-1)
-    return functional.grid_sample(
-        logits.float(), grid.expand(len(logits), *grid.shape), padding_mode="border", align_corners=False
-    )

@@ -10,7 +10,7 @@ from ssltransfer.datasets.splits import Split, make_split
 from ssltransfer.errors import InputError
 from ssltransfer.models.norm_table import norm_name
 from ssltransfer.protocols.finetune.settings import FinetuneSettings, Trial, trials
-from ssltransfer.protocols.finetune.training import Finetuning, Finished, describe_trial
+from ssltransfer.protocols.finetune.training import Finetuning, Finished, describe_trial, loss_interval
 from ssltransfer.protocols.linear import classification_metrics
 from ssltransfer.protocols.linear.evaluation import FEW_VALIDATION_IMAGES, class_warnings, images_of_classes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
@@ -84,7 +84,7 @@ def measure_finetune(
         },
         details={
             "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-            "final_losses": rounded(final.losses),
+            "refit": {"interval": loss_interval(settings.steps), "losses": rounded(final.losses)},
         },
         warnings=list(index.warnings)
         + ([shortened] if shortened else [])

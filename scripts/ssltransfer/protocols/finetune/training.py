@@ -34,7 +34,7 @@ from ssltransfer.training import Curve, DivergedError, FinishedRuns, Member, Run
 log = logging.getLogger(__name__)
 
 LOSSES = 50
-"""Number of losses that are recorded of a run."""
+"""Least number of losses that are recorded of a run, where it has so many steps."""
 RESERVE = 0.1
 """Part of the free memory that is left to fragments and libraries."""
 STATES = {"sgd": 1, "adamw": 2}
@@ -190,7 +190,7 @@ class Finetuning:
                 schedule(steps, settings.optimiser.warmup),
                 steps,
                 replace(self.run, key=key, progress=lambda made, total: progress(made, f"{label}, steps", total)),
-                interval=max(1, steps // LOSSES),
+                interval=loss_interval(steps),
                 precision=settings.precision,
             )
             sound = [number for number, result in enumerate(results) if isinstance(result, Curve)]
@@ -294,6 +294,11 @@ def schedule(steps: int, warmup: float) -> Callable[[int], float]:
         return 0.5 * (1 + math.cos(math.pi * (step - first) / (steps - first)))
 
     return factor
+
+
+def loss_interval(steps: int) -> int:
+    """Number of steps that are averaged into one recorded loss."""
+    return max(1, steps // LOSSES)
 
 
 def describe_trial(trial: Trial) -> str:

@@ -13,7 +13,7 @@ from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.files import atomic_write
 from ssltransfer.models.norm_table import norm_name
-from ssltransfer.protocols.dense.frames import collate, network_input, resized
+from ssltransfer.protocols.dense.frames import resized
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
 from ssltransfer.protocols.dense.normals.ground_truth import unpack_normals
@@ -22,6 +22,7 @@ from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcome
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import timetable
+from ssltransfer.protocols.dense.padded_batches import collate, network_input
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults

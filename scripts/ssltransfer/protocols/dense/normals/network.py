@@ -14,9 +14,9 @@ from ssltransfer.models.backbone import ANY_SIZE, Backbone
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.grid_map import GRID, grid_map, require_maps
 from ssltransfer.models.resnet import ResNet
-from ssltransfer.protocols.dense.frames import upsample
 from ssltransfer.protocols.dense.heads import PyramidPooling
 from ssltransfer.protocols.dense.normals.settings import Network, NormalsSettings
+from ssltransfer.protocols.dense.padded_batches import upsample
 from ssltransfer.results.tensor_file import load_tensors
 
 STRIDE = 8

@@ -12,11 +12,11 @@ from torch import Tensor
 
 from ssltransfer import training
 from ssltransfer.errors import InputError
-from ssltransfer.protocols.dense.frames import collate, network_input
 from ssltransfer.protocols.dense.heads import cell_loss, parameter_groups
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings, Schedule
+from ssltransfer.protocols.dense.padded_batches import collate, network_input
 from ssltransfer.settings import resume_settings
 from ssltransfer.training import Curve, Run
 

@@ -9,8 +9,9 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssltransfer.protocols.dense.frames import collate, network_input, padded, upsample
+from ssltransfer.protocols.dense.frames import padded
 from ssltransfer.protocols.dense.heads import enlarge
+from ssltransfer.protocols.dense.padded_batches import collate, network_input, upsample
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
 from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings

@@ -15,8 +15,8 @@ from ssltransfer import training
 from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.dense.batches import grouped_rows
-from ssltransfer.protocols.dense.frames import collate, network_input
 from ssltransfer.protocols.dense.heads import cell_loss, enlarge, parameter_groups
+from ssltransfer.protocols.dense.padded_batches import collate, network_input
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
 from ssltransfer.protocols.dense.segmentation.settings import Schedule, SegmentationSettings

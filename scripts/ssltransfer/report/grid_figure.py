@@ -1,0 +1,76 @@
+"""The members of grids of finetuning: their training losses, and the validation metric that one is selected by."""
+
+import math
+
+import matplotlib as mpl
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.colors import to_hex
+from matplotlib.figure import Figure
+from matplotlib.lines import Line2D
+
+from ssltransfer.report.drawing import BLACK, STYLE, FigureContext
+from ssltransfer.report.loss_figure import use_log_scale
+
+CHOSEN = ("augmentation", "learning_rate", "weight_decay", "layer_decay")
+"""Hyper-parameters of a member."""
+COLUMNS = 4
+PALEST = 0.85
+"""Place of the palest colour in its map, whose end is hard to see."""
+GRID_CAPTION = (
+    "training losses and validation metric of every member of the grid (colours: learning rates; dotted lines and open "
+    "circles: centre crop; black: the selected member). Diverged members have no circle."
+)
+
+
+def grid_figure(context: FigureContext, scores: dict[str, dict]) -> Figure:
+    """Draw the grids of all models: losses over steps, and below them the validation metrics (see `GRID_CAPTION`).
+
+    Parameters
+    ----------
+    context : FigureContext
+    scores : dict of str to dict
+        Model (at least one) -> its score file of a finetune protocol: ``curve``, ``selected``, ``details``.
+    """
+    models = [model for model in context.models if model in scores]
+    members = [member for score in scores.values() for member in score["curve"]]
+    rates = sorted({member["learning_rate"] for member in members})
+    shades = mpl.colormaps["viridis"](np.linspace(0, PALEST, len(rates)))
+    colours = dict(zip(rates, map(to_hex, shades), strict=True))
+    columns = min(COLUMNS, len(models))
+    rows = math.ceil(len(models) / columns)
+    with mpl.rc_context(STYLE):
+        figure = Figure(figsize=(1.7 * columns + 1.2, 3.4 * rows))
+        axes = figure.subplots(2 * rows, columns, squeeze=False)
+        above, below = axes[::2].ravel(), axes[1::2].ravel()
+        for model, losses, metrics in zip(models, above, below, strict=False):
+            losses.sharey(above[0])
+            metrics.sharey(below[0])
+            _draw_grid(losses, metrics, scores[model], colours)
+            losses.set_title(context.labels.model(model))
+        use_log_scale(above[0], [loss for member in members for loss in member["losses"]])
+        for first in (*axes[::2, 0], *axes[1::2, 0]):
+            first.set_ylabel("Training loss" if first in above else "Validation (%)")
+        for unused in (*above[len(models) :], *below[len(models) :]):
+            unused.set_visible(False)
+        lines = {f"rate {rate:g}": colour for rate, colour in colours.items()} | {"selected": BLACK}
+        handles = [Line2D([], [], color=colour, label=label) for label, colour in lines.items()]
+        figure.legend(handles=handles, loc="outside right center")
+    return figure
+
+
+def _draw_grid(losses: Axes, metrics: Axes, score: dict, colours: dict[float, str]) -> None:
+    for member in score["curve"]:
+        chosen = all(member[name] == score["selected"][name] for name in CHOSEN)
+        colour = BLACK if chosen else colours[member["learning_rate"]]
+        style = {"color": colour, "zorder": 3 if chosen else 2}
+        line, filled = ("-", colour) if member["augmentation"] == "crop-flip" else (":", "none")
+        steps = (np.arange(len(member["losses"])) + 1) * score["details"]["refit"]["interval"]
+        losses.plot(steps, member["losses"], line, linewidth=1.4 if chosen else 0.7, **style)
+        if member["validation"] is not None:
+            place = list(colours).index(member["learning_rate"])
+            metrics.plot([place], [member["validation"]], "o", markersize=4, markerfacecolor=filled, **style)
+    losses.set_xlabel("Step")
+    metrics.set_xticks(range(len(colours)), [f"{rate:g}" for rate in colours], rotation=45)
+    metrics.set_xlim(-0.5, len(colours) - 0.5)
+    metrics.set_xlabel("Learning rate")

@@ -1,0 +1,155 @@
+"""Every protocol on a pretended GPU, which refuses what CUDA refuses (tests/pretend_gpu): no GPU is needed."""
+
+import copy
+import re
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+import torchvision
+import yaml
+
+from ssltransfer import device
+from workflow import succeed, workspace
+
+FOLDER = Path(__file__).parent / "pretend_gpu"
+
+
+@pytest.fixture
+def gpu(monkeypatch):
+    """Torch with a pretended GPU."""
+    monkeypatch.syspath_prepend(FOLDER)
+    from pretend_cuda import pretend_cuda
+
+    with pretend_cuda() as mode:
+        yield mode
+
+
+@pytest.mark.parametrize(
+    ("wrong", "error", "message"),
+    [
+        (lambda there, here: there + here, RuntimeError, "same device"),
+        (lambda there, here: here.mul_(there), RuntimeError, "same device"),
+        (lambda there, here: torch.cat([there, here]), RuntimeError, "same device"),
+        (lambda there, here: here[there.long()], RuntimeError, "same device"),
+        (lambda there, here: torch.nn.functional.mse_loss(there, here), RuntimeError, "same device"),
+        (lambda there, here: torch.nn.Linear(3, 2)(there), RuntimeError, "same device"),
+        (lambda there, here: torchvision.ops.nms(there.expand(2, 4), here[:2], 0.5), RuntimeError, "same device"),
+        (lambda there, here: there.numpy(), TypeError, "to numpy"),
+        (lambda there, here: np.asarray(there), TypeError, "to numpy"),
+        (lambda there, here: torch.rand(3, device="cuda", generator=torch.Generator()), RuntimeError, "generator"),
+    ],
+)
+def test_what_cuda_refuses_is_refused(gpu, wrong, error, message):
+    with pytest.raises(error, match=message):
+        wrong(torch.zeros(1, device="cuda"), torch.zeros(3))
+
+
+def test_tensors_say_where_they_are(gpu):
+    there = torch.ones(3, device="cuda")
+    assert there.is_cuda and there.device == (there + 1).device == torch.device("cuda", 0)
+    assert there.cpu().device == there.to("cpu").device == torch.zeros(3).device == torch.device("cpu")
+    assert there[torch.tensor([True, False, True])].is_cuda, "an index may lie on the CPU"
+    network = torchvision.models.resnet18(num_classes=2).to("cuda")
+    for one in (network, copy.deepcopy(network)):
+        assert {value.device.type for value in one.state_dict().values()} == {"cuda"}
+        optimiser = torch.optim.AdamW(one.parameters())
+        with torch.autocast("cuda", torch.bfloat16):
+            output = one(torch.rand(2, 3, 32, 32).cuda())
+        assert output.dtype == torch.bfloat16
+        output.float().square().sum().backward()
+        optimiser.step()
+        assert {state["exp_avg"].device.type for state in optimiser.state.values()} == {"cuda"}
+    network.cpu()
+    assert {value.device.type for value in network.state_dict().values()} == {"cpu"}
+
+
+# A job of every kind on one model, at the smallest sizes.
+SUITE = {
+    "suite": "device",
+    "models": "config/models.tsv",
+    "datasets": "config/datasets.tsv",
+    "pretraining": "config/pretraining.yaml",
+    "tasks": {
+        task: [dataset]
+        for dataset, tasks in {
+            "digits": (
+                "toy-linear", "gpu-linear-bf16", "gpu-linear-tf32", "toy-knn", "toy-labels", "toy-fewshot",
+                "toy-estimators", "toy-calibration", "toy-finetune", "toy-finetune-calibration", "gpu-finetune-bf16",
+            ),
+            "photographs": ("gpu-inversion", "gpu-attention"),
+            "shapes": ("gpu-normals", "gpu-segmentation", "gpu-detection"),
+        }.items()
+        for task in tasks
+    },
+    "protocols": {
+        "gpu-linear-bf16": {"kind": "linear", "transform": "resize16", "precision": "bfloat16"},
+        "gpu-linear-tf32": {"kind": "linear", "transform": "resize16", "precision": "tf32"},
+        "gpu-finetune-bf16": {
+            "kind": "finetune", "transform": "resize16", "steps": 4, "batch_size": 32, "precision": "bfloat16",
+            "grid": {"augmentations": ["centre"], "learning_rates": [0.01], "weight_decays": [0]},
+        },
+        "gpu-inversion": {
+            "kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 4, "lpips": [],
+            "network": {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4},
+        },
+        "gpu-attention": {"kind": "attention", "size": 32, "mask": 8, "stride": 8},
+        "gpu-normals": {
+            "kind": "normals", "targets": "kmeans", "sides": {"train": [48], "test": 64}, "network": {"channels": 8},
+            "schedule": {"batch_size": 4, "epochs": 1, "epoch_steps": 4}, "precision": "tf32",
+        },
+        "gpu-segmentation": {
+            "kind": "segmentation", "sides": {"train": [64], "test": [64]}, "network": {"channels": 8},
+            "schedule": {"batch_size": 4, "steps": 4}, "precision": "bfloat16",
+        },
+        "gpu-detection": {
+            "kind": "detection", "backend": "torchvision", "frozen": "none",
+            "sides": {"train": [64], "test": 64, "longest": 64},
+            "schedule": {"batch_size": 4, "steps": 4, "milestones": [3], "warmup": 1},
+            "network": {"channels": 8, "hidden": 8, "anchors": [12, 20, 32, 44, 60], "proposals": [20, 20, 10]},
+            "precision": "bfloat16",
+        },
+    },
+}  # fmt: skip
+
+
+def prepare(folder):
+    """A working directory with this suite, for one model."""
+    workspace(folder)
+    toy = yaml.safe_load((folder / "config/config.yaml").read_text())
+    (folder / "config/config.yaml").write_text(
+        yaml.safe_dump(SUITE | {"protocols": {**toy["protocols"], **SUITE["protocols"]}}, sort_keys=False)
+    )
+    head, *rows = (folder / "config/models.tsv").read_text().splitlines()
+    (folder / "config/models.tsv").write_text("\n".join([head, *rows]).replace("toy,toy-v1", "device") + "\n")
+    with (folder / "config/datasets.tsv").open("a") as table:
+        table.write("photographs\tPhotographs\timages\t\tgenerated:photographs\t6\t0\t0\t6\t\t\n")
+    return folder
+
+
+@pytest.mark.slow
+def test_every_protocol_runs_on_a_gpu(tmp_path, monkeypatch):
+    folder = prepare(tmp_path)
+    if not torch.cuda.is_available():  # otherwise on the real one
+        program = tmp_path / "bin/nvidia-smi"
+        program.parent.mkdir()
+        program.write_text('#!/bin/sh\necho "GPU 0: pretended (UUID: GPU-a)"\n')
+        program.chmod(0o755)
+        for name in device.GRANTS:
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=":")
+        monkeypatch.setenv("PYTHONPATH", str(FOLDER))
+    scores = [f"results/scores/{task}/toy-simclr/{sets[0]}.json" for task, sets in SUITE["tasks"].items()]
+    succeed(folder, *scores, "results/similarity/digits/toy-estimators.device.json", "--keep-going")
+    used = {}
+    for path in sorted((folder / "logs").rglob("*.log")):
+        if devices := re.findall(r"on the (CPU|GPU)", path.read_text()):
+            used[path.relative_to(folder / "logs").parts[0]] = set(devices)
+    assert set(used) == {
+        "pretrain_model", "extract_features", "find_neighbours", "compare_representations", "evaluate_linear",
+        "evaluate_label_efficiency", "evaluate_fewshot", "evaluate_finetune", "evaluate_estimators", "invert_features",
+        "evaluate_inversion", "evaluate_attention", "train_normals", "evaluate_normals", "train_segmentation",
+        "evaluate_segmentation", "train_detector", "evaluate_detection",
+    }  # fmt: skip
+    assert set().union(*used.values()) == {"GPU"}
