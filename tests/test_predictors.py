@@ -96,7 +96,7 @@ def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     own = found[found["predictor"].eq(f"estimators:{metric}") & found["kind"].eq("linear")]
     assert set(own["dataset"]) == {"dtd", "pets", "cars", "flowers"}
     assert own["kendall"].tolist() == pytest.approx([1] * 4) and own["regret"].eq(0).all()
-    assert (own["difference"].dropna() > 0).all()
+    assert (own["pearson_difference"].dropna() > 0).all()
     means = panel_predictors(found).set_index(["panel", "predictor"])
     mean = means.loc[("linear", f"estimators:{metric}")]
     assert mean["datasets"] == 4 and mean["kendall"] == pytest.approx(1) and mean["regret"] == 0
@@ -109,9 +109,36 @@ def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     assert source["without_low"] <= source["kendall"] <= source["without_high"]
     assert mean["p"] <= mean["p_adjusted"] <= 1
     two = panel_predictors(found[found["dataset"].isin(["dtd", "pets"])])
-    assert two["datasets"].max() == 2 and two[["kendall_low", "kendall_high", "difference_low", "p"]].isna().all(
-        axis=None
-    )
+    assert two["datasets"].max() == 2 and two[
+        ["kendall_low", "kendall_high", "kendall_difference_low", "p"]
+    ].isna().all(axis=None)
+
+
+def test_a_predictor_of_some_models_is_compared_with_source_accuracy_on_these():
+    scores = with_estimates()
+    some = sorted(scores["model"].unique())[:9]
+    scores = scores[scores["kind"].ne("estimators") | scores["model"].isin(some)]
+    results = results_of(scores)
+    found = predictor_table(results)
+    own = found[found["predictor"].eq("estimators:log-me") & found["panel"].eq("linear")].set_index("dataset")
+    for task in results.tasks.counted:
+        if task.kind == "linear" and task.dataset in own.index:
+            row, y, x = own.loc[task.dataset], results.tasks.values[task], results.tasks.x()
+            kept = [model for model in some if pd.notna(x.get(model)) and pd.notna(y.get(model))]
+            assert row["common"] == len(kept) < 14
+            assert row["source_kendall"] == pytest.approx(stats.kendalltau(x[kept], y[kept])[0])
+            assert row["kendall_difference"] == pytest.approx(1 - row["source_kendall"])
+            r = stats.pearsonr(x[kept], y[kept])[0]
+            assert row["pearson_difference"] == pytest.approx(row["pearson"] - r)
+            points = results.tasks.matrix.loc[kept, task]
+            assert row["regret_difference"] == pytest.approx(points[x[kept].idxmax()] - points.max())
+    mean = panel_predictors(found).set_index(["panel", "predictor"]).loc[("linear", "estimators:log-me")]
+    differences = own["kendall_difference"]
+    assert mean["kendall_difference"] == pytest.approx(differences.mean())
+    assert mean["p"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert mean["fewest_models"] == own["n"].min() and mean["most_models"] == own["n"].max() < 14
+    (table,) = (table for table in predictor_tables(results, suite_labels(results)) if table.name == "predictors")
+    assert table.cells["Models"].nunique() > 1
 
 
 def test_the_average_of_a_panel_is_predicted_by_the_mean_of_an_estimator():

@@ -38,20 +38,28 @@ COLUMNS = [
     "weighted_kendall",
     "picked",
     "regret",
-    *("difference" + end for end in ENDS),
+    "common",
+    "common_kendall",
+    "source_kendall",
+    "kendall_difference",
+    "regret_difference",
+    *("pearson_difference" + end for end in ENDS),
     "note",
 ]
 PANEL_COLUMNS = [
     "panel",
     "predictor",
     "datasets",
+    "fewest_models",
+    "most_models",
     *("kendall" + end for end in ENDS),
     "without_low",
     "without_high",
     "regret",
-    *("difference" + end for end in ENDS),
+    *("kendall_difference" + end for end in ENDS),
     "p",
     "p_adjusted",
+    "regret_difference",
     *("average" + end for end in ENDS),
 ]
 
@@ -159,9 +167,11 @@ def predictor_table(results: SuiteResults) -> pd.DataFrame:
         One row per target and predictor, with `COLUMNS`: ``n`` models; Pearson and Kendall with 95 % intervals over
         models (see `correlation_interval`; from `INTERVAL_MODELS` models on); Kendall weighted towards the best models
         (`scipy.stats.weightedtau`); the model that the predictor ranks first and its ``regret``, the distance of its
-        score from the best one in the unit of the metric (both empty where the predictor has no direction); and the
-        difference of Pearson's coefficient from that of source accuracy over the models that have both, with its 95 %
-        interval (see `dependent_difference`). Predictors without a direction are taken as they are.
+        score from the best one in the unit of the metric (both empty where the predictor has no direction).
+
+        Beside source accuracy, over the ``common`` models that have both: Kendall's coefficient of either, the
+        differences of Kendall, of regret and of Pearson from those of source accuracy, the last with its 95 % interval
+        (see `dependent_difference`). Predictors without a direction are taken as they are.
     """
     rows, scores = [], results.tasks
     for target in targets(scores):
@@ -175,7 +185,7 @@ def predictor_table(results: SuiteResults) -> pd.DataFrame:
             row = {"panel": target.panel} | target.task._asdict() | {"predictor": predictor.name}
             row |= judge(x, y, points, better, predictor.better)
             if predictor.name != SOURCE:
-                row |= _from_source(x, source, y)
+                row |= _from_source(x, source, y, points, better, predictor.better)
             rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -214,12 +224,22 @@ def judge(x: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction:
     return found
 
 
-def _from_source(x: pd.Series, source: pd.Series, y: pd.Series) -> dict:
-    kept = x.notna() & source.notna() & y.notna()
-    if kept.sum() < INTERVAL_MODELS:
-        return {}
-    ends = dependent_difference(*(values[kept].to_numpy() for values in (x, source, y)))
-    return dict(zip(("difference", "difference_low", "difference_high"), ends, strict=True)) if ends else {}
+def _from_source(x: pd.Series, source: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction: int) -> dict:
+    """Compare a predictor with source accuracy on the models that have both (see `judge`)."""
+    kept = x.index[x.notna() & source.notna() & y.notna()]
+    own, other = (judge(values[kept], y[kept], scores[kept], better, direction) for values in (x, source))
+    found = {"common": len(kept)}
+    if "kendall" not in own or "kendall" not in other:
+        return found
+    found |= {"common_kendall": own["kendall"], "source_kendall": other["kendall"]}
+    found["kendall_difference"] = own["kendall"] - other["kendall"]
+    if direction:
+        found["regret_difference"] = own["regret"] - other["regret"]
+    if len(kept) >= INTERVAL_MODELS:
+        ends = dependent_difference(*(values[kept].to_numpy() for values in (x, source, y)))
+        if ends:
+            found |= dict(zip(("pearson_difference" + end for end in ENDS), ends, strict=True))
+    return found
 
 
 def dependent_difference(first: np.ndarray, second: np.ndarray, y: np.ndarray) -> tuple[float, float, float] | None:
@@ -256,21 +276,21 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        One row per panel and predictor, with `PANEL_COLUMNS`: mean Kendall and mean regret over ``datasets``; the 95 %
-        interval of the mean on datasets like these (Student's t, from `FEWEST_DATASETS` datasets on); the range of the
-        mean when one dataset is left out; and the mean difference from source accuracy on the datasets that both have,
-        with its interval, p-value (paired t test) and the p-value adjusted for the predictors of the panel (Holm); and
+        One row per panel and predictor, with `PANEL_COLUMNS`: mean Kendall and mean regret over ``datasets``, on which
+        it has ``fewest_models`` to ``most_models``; the 95 % interval of the mean for these models on datasets like
+        these (Student's t, from `FEWEST_DATASETS` datasets on); the range of the mean when one dataset is left out; the
+        mean difference of Kendall from that of source accuracy for the same models and datasets, with its interval,
+        p-value (paired t test) and the p-value adjusted for the predictors of the panel (Holm), and that of regret; and
         Kendall with the ``average`` over the panel, with its interval over models.
     """
     rows = []
     averages = table["dataset"].eq(AVERAGE)
     of_average = table[averages].set_index(["panel", "predictor"])
     for panel, own in table[table["kendall"].notna() & ~averages].groupby("panel", sort=False):
-        wide = own.pivot_table(index="dataset", columns="predictor", values="kendall", sort=False)
-        regret = own.groupby("predictor", sort=False)["regret"].mean()
-        for predictor in own["predictor"].unique():
-            values = wide[predictor].dropna().to_numpy()
-            row = {"panel": panel, "predictor": predictor, "datasets": len(values), "regret": regret[predictor]}
+        for predictor, rows_of in own.groupby("predictor", sort=False):
+            values = rows_of["kendall"].to_numpy()
+            row = {"panel": panel, "predictor": predictor, "datasets": len(values), "regret": rows_of["regret"].mean()}
+            row |= {"fewest_models": rows_of["n"].min(), "most_models": rows_of["n"].max()}
             row |= dict(zip(("kendall", "kendall_low", "kendall_high", "_"), _mean_interval(values), strict=True))
             row |= {end: np.clip(row[end], -1, 1) for end in ("kendall_low", "kendall_high")}  # NaN stays
             if len(values) > 1:
@@ -279,11 +299,11 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
             if (panel, predictor) in of_average.index:
                 average = of_average.loc[(panel, predictor)]
                 row |= {f"average{end}": average[f"kendall{end}"] for end in ENDS}
-            if predictor != SOURCE and SOURCE in wide:
-                differences = (wide[predictor] - wide[SOURCE]).dropna().to_numpy()
-                if len(differences):
-                    names = ("difference", "difference_low", "difference_high", "p")
-                    row |= dict(zip(names, _mean_interval(differences), strict=True))
+            differences = rows_of["kendall_difference"].dropna().to_numpy()
+            if len(differences):
+                names = (*("kendall_difference" + end for end in ENDS), "p")
+                row |= dict(zip(names, _mean_interval(differences), strict=True))
+                row["regret_difference"] = rows_of["regret_difference"].mean()
             rows.append(row)
     found = pd.DataFrame(rows, columns=PANEL_COLUMNS).astype(dict.fromkeys(PANEL_COLUMNS[3:], float))
     for _, part in found.groupby("panel"):

@@ -63,12 +63,16 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         about += (
             f" What {models} models can tell: the 95 % interval of a τ of 0 on one dataset is ± "
             f"{half_width(models):.2f}, so that single coefficients differ by chance; means over datasets, and "
-            "differences from source accuracy on the same datasets, tell more."
+            "differences from source accuracy on the same datasets and models, tell more."
         )
     else:
         about += f" {models} models are too few for an interval, and often correlate by chance."
     columns = {
         "Datasets": means["datasets"].astype(int),
+        "Models": [
+            f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+            for low, high in zip(means["fewest_models"], means["most_models"], strict=True)
+        ],
         "Mean τ": [number(value, 2) for value in means["kendall"]],
         "95 % interval": _ranges(means, "kendall"),
         "Without one dataset": [
@@ -76,9 +80,10 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
             for low, high in zip(means["without_low"], means["without_high"], strict=True)
         ],
         "Regret": [number(value, 2) for value in means["regret"]],
-        "τ less that of source accuracy": [number(value, 2) for value in means["difference"]],
-        "95 % interval of the difference": _ranges(means, "difference"),
+        "τ less that of source accuracy": [number(value, 2) for value in means["kendall_difference"]],
+        "95 % interval of the difference": _ranges(means, "kendall_difference"),
         "p (Holm)": [number(value, 3) for value in means["p_adjusted"]],
+        "Regret less that of source accuracy": [number(value, 2) for value in means["regret_difference"]],
         "τ with the average": [number(value, 2) for value in means["average"]],
         "95 % interval of that": _ranges(means, "average"),
     }
@@ -86,8 +91,8 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     records = records.loc[:, records.ne(MISSING).any()]
     rows = {i: f"{panels[row.panel]} · {names[row.predictor]}" for i, row in enumerate(means.itertuples())}
     caption = (
-        f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score, mean "
-        "over datasets. Intervals are Student's t over datasets, for datasets like these. The average is the mean "
+        f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score of those "
+        "that it ranks, mean over datasets. Intervals are Student's t over datasets, for datasets like these. The average is the mean "
         "score over the datasets of a panel, with the mean of an estimator over them; its interval is over models."
     )
     title = "Predictors of transfer"
@@ -101,7 +106,7 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     caption = (
         "Kendall's τ between predictors and scores on each dataset. The csv has Pearson's and the weighted "
         "coefficient, the intervals over models (for a random sample of models), the model picked and its regret, and "
-        "the difference of Pearson's coefficient from that of source accuracy (Zou's interval)."
+        "the differences from source accuracy over the models that have both (Zou's interval for Pearson's)."
     )
     title = "Predictors on each dataset"
     more = {"row_labels": rows, "data": found, "section": SECTION}
