@@ -8,6 +8,7 @@ from scipy import stats
 from ssltransfer.analysis.predictors import (
     OTHERS,
     SOURCE,
+    _standardised_mean,
     dependent_difference,
     judge,
     panel_predictors,
@@ -61,6 +62,8 @@ def test_few_models_and_constant_predictors_are_said():
     assert judge(x, x, x, 1, 1) == {"n": 2, "note": "fewer than 3 models"}
     three = pd.Series([1.0, 1.0, 1.0], ["a", "b", "c"])
     assert "constant" in judge(three, pd.Series([1.0, 2, 3], three.index), three, 1, 1)["note"]
+    rounded = judge(1e3 + three * [0, 1e-13, 2e-13], pd.Series([1.0, 2, 3], three.index), three, 1, 1)
+    assert "kendall" not in rounded and "constant" in rounded["note"]
     four = judge(*[pd.Series([1.0, 2, 3, 5], list("abcd"))] * 3, 1, 1)
     assert "no interval" in four["note"] and "kendall_low" not in four
 
@@ -179,6 +182,18 @@ def test_estimates_stand_in_tables_of_their_own_alone():
     assert {"predictors", "predictors-by-dataset", "estimators-estimators-dtd"} <= set(tables)
     assert "What 14 models can tell" in tables["predictors"].caption
     assert len(estimator_tables(plain, labels)) == 0
+
+
+def test_constant_predictors_are_no_part_of_means_and_said_in_scatters():
+    values = pd.DataFrame({"a": [1e6, 1e6 + 1e-5, 1e6], "b": [1e-15, 2e-15, 4e-15]})
+    alone = values["b"]
+    expected = (alone - alone.mean()) / alone.std(ddof=0)
+    assert _standardised_mean(values).to_numpy() == pytest.approx(expected.to_numpy())
+    scores = with_estimates(datasets=("dtd",))
+    scores.loc[scores["kind"].eq("estimators"), "value"] = 3.0
+    ((_, figure),) = predictor_scatters(FigureContext(results_of(scores)))
+    titles = [ax.get_title() for ax in figure.axes]
+    assert any("constant" in title for title in titles) and not any("nan" in title for title in titles)
 
 
 def test_too_few_models_have_no_table_and_figures_need_estimators():

@@ -27,6 +27,9 @@ SOURCE_KINDS = ("linear", "knn")
 FEWEST_MODELS = 3
 FEWEST_DATASETS = 3
 """Fewest datasets for an interval over datasets."""
+ROUNDING = 1e-9
+"""Part of the largest absolute value below which differences are rounding, and values are constant."""
+CONSTANT = "constant, so no correlation is defined"
 COEFFICIENTS = ("pearson", "kendall")
 ENDS = ("", "_low", "_high")
 COLUMNS = [
@@ -153,9 +156,13 @@ def mean_standardised(values: pd.DataFrame, tasks: list[Task]) -> pd.Series:
 
 def _standardised_mean(values: pd.DataFrame) -> pd.Series:
     """Mean of the columns, each standardised over models, without constant ones."""
-    spread = values.std(ddof=0)
-    own = values.loc[:, spread > 1e-12]
+    own = values.loc[:, [not is_constant(values[name].dropna()) for name in values]]
     return ((own - own.mean()) / own.std(ddof=0)).mean(axis=1, skipna=False)
+
+
+def is_constant(values: np.ndarray | pd.Series) -> bool:
+    """Whether values differ by no more than rounding; those of no model are constant."""
+    return len(values) == 0 or bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
 
 
 def predictor_table(results: SuiteResults) -> pd.DataFrame:
@@ -208,8 +215,8 @@ def judge(x: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction:
     x, y, scores, n = x[kept].to_numpy(), y[kept].to_numpy(), scores[kept], len(kept)
     if n < FEWEST_MODELS:
         return {"n": n, "note": f"fewer than {FEWEST_MODELS} models"}
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return {"n": n, "note": "constant, so no correlation is defined"}
+    if is_constant(x) or is_constant(y):
+        return {"n": n, "note": CONSTANT}
     found = {"n": n, "note": "" if n >= INTERVAL_MODELS else f"{n} models: no interval"}
     for name, function in (("pearson", pearson), ("kendall", kendall)):
         found[name] = float(function(x, y))
@@ -252,13 +259,15 @@ def dependent_difference(first: np.ndarray, second: np.ndarray, y: np.ndarray) -
     G. Y. Zou, "Toward using confidence intervals to compare correlations", 2007: the distances of the ends of both
     intervals are combined, with the correlation of the two coefficients, which share models and scores.
     """
-    r = np.corrcoef([first, second, y]) if min(np.ptp(v) for v in (first, second, y)) > 0 else np.eye(3)
+    if any(is_constant(values) for values in (first, second, y)):
+        return None
+    r = np.corrcoef([first, second, y])
     a, b, between = r[0, 2], r[1, 2], r[0, 1]
-    if max(abs(a), abs(b)) > 1 - 1e-9 or min(np.ptp(v) for v in (first, second, y)) == 0:
+    if max(abs(a), abs(b)) > 1 - 1e-9:
         return None
     (a_low, b_low), (a_high, b_high) = correlation_interval("pearson", [a, b], len(y))
-    determinant = 1 - a**2 - b**2 - between**2
-    c = ((between - a * b / 2) * determinant + between**3) / ((1 - a**2) * (1 - b**2))
+    rest = 1 - a**2 - b**2 - between**2
+    c = ((between - a * b / 2) * rest + between**3) / ((1 - a**2) * (1 - b**2))
     c = float(np.clip(c, -1, 1))
     low = np.sqrt(max(0.0, (a - a_low) ** 2 + (b_high - b) ** 2 - 2 * c * (a - a_low) * (b_high - b)))
     high = np.sqrt(max(0.0, (a_high - a) ** 2 + (b - b_low) ** 2 - 2 * c * (a_high - a) * (b - b_low)))

@@ -92,8 +92,9 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     rows = {i: f"{panels[row.panel]} · {names[row.predictor]}" for i, row in enumerate(means.itertuples())}
     caption = (
         f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score of those "
-        "that it ranks, mean over datasets. Intervals are Student's t over datasets, for datasets like these. The average is the mean "
-        "score over the datasets of a panel, with the mean of an estimator over them; its interval is over models."
+        "that it ranks, mean over datasets. Intervals are Student's t over datasets, for datasets like these and for "
+        "these models; another sample of models would move all datasets together. The average is the mean score over "
+        "the datasets of a panel, with the mean of an estimator over them; its interval is over models."
     )
     title = "Predictors of transfer"
     tables = [records_table("predictors", title, caption, records, row_labels=rows, data=means, section=SECTION)]
@@ -264,7 +265,8 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
             if predictor.metric:
                 context.score_axis(ax.xaxis, x[y.notna()], predictor.metric)
             context.score_axis(ax.yaxis, y, task.metric)
-            tau = f"τ = {judged['kendall'].get(predictor.name, np.nan):.2f}".replace("-", "−")
+            row = judged.loc[predictor.name]
+            tau = f"τ = {row['kendall']:.2f}".replace("-", "−") if pd.notna(row["kendall"]) else row["note"]
             better = " ↓" if predictor.better < 0 else ""
             ax.set_title(f"{predictor_label(predictor.name, results, context.labels)}{better}\n{tau}")
         figure.supylabel(context.labels.task(task), fontsize=8)
