@@ -111,6 +111,11 @@ def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     assert (source["kendall_low"], source["kendall_high"]) == pytest.approx(interval)
     assert source["without_low"] <= source["kendall"] <= source["without_high"]
     assert mean["p"] <= mean["p_adjusted"] <= 1
+    assert np.isnan(mean["kendall_low"])  # 1 on every dataset, which does not say that it is 1 on others
+    same = found.assign(kendall_difference=np.where(found["predictor"].eq(SOURCE), np.nan, 0.1))
+    same = panel_predictors(same).set_index(["panel", "predictor"]).loc[("linear", f"estimators:{metric}")]
+    assert same["kendall_difference"] == pytest.approx(0.1)
+    assert same[["kendall_difference_low", "kendall_difference_high", "p", "p_adjusted"]].isna().all()
     two = panel_predictors(found[found["dataset"].isin(["dtd", "pets"])])
     assert two["datasets"].max() == 2 and two[
         ["kendall_low", "kendall_high", "kendall_difference_low", "p"]

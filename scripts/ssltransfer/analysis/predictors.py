@@ -323,9 +323,12 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_interval(values: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean, ends of its t interval, and the p-value of a mean of 0; NaN but for the mean of too few values."""
+    """Mean, ends of its t interval, and the p-value of a mean of 0; of too few or equal values NaN but for the mean.
+
+    Coefficients of few models take few values, so that equal ones do not show that there is no error.
+    """
     mean, n = float(np.mean(values)), len(values)
-    if n < FEWEST_DATASETS:
+    if n < FEWEST_DATASETS or is_constant(values):
         return mean, np.nan, np.nan, np.nan
     error = float(np.std(values, ddof=1)) / np.sqrt(n)
     half = float(stdtrit(n - 1, 0.975)) * error
