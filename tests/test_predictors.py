@@ -189,6 +189,15 @@ def test_estimates_stand_in_tables_of_their_own_alone():
     assert len(estimator_tables(plain, labels)) == 0
 
 
+def test_estimators_do_not_predict_few_shot_scores_of_their_dataset():
+    datasets = ("cifar10", "eurosat", "dtd")
+    found = predictor_table(results_of(with_estimates(datasets=datasets)))
+    kinds = set(found.loc[found["predictor"].eq("estimators:log-me"), "kind"])
+    assert "linear" in kinds and "fewshot" not in kinds
+    few = found[found["kind"].eq("fewshot")]
+    assert set(few["predictor"]) == {SOURCE, OTHERS} and {"cifar10", "eurosat"} & set(few["dataset"])
+
+
 def test_constant_predictors_are_no_part_of_means_and_said_in_scatters():
     values = pd.DataFrame({"a": [1e6, 1e6 + 1e-5, 1e6], "b": [1e-15, 2e-15, 4e-15]})
     alone = values["b"]

@@ -24,6 +24,8 @@ SOURCE, OTHERS = "source-accuracy", "other-tasks"
 """Predictors that every suite has: source accuracy, and the mean standardised score on tasks of other datasets."""
 SOURCE_KINDS = ("linear", "knn")
 """Kinds of protocols whose scores on a source dataset are predictors."""
+POOLED_KINDS = ("fewshot",)
+"""Kinds of protocols whose test images are drawn from all images of a dataset."""
 FEWEST_MODELS = 3
 FEWEST_DATASETS = 3
 """Fewest datasets for an interval over datasets."""
@@ -119,20 +121,22 @@ def targets(scores: TaskScores) -> Iterator[Target]:
 def predictors(results: SuiteResults, tasks: Sequence[Task]) -> Iterator[Predictor]:
     """All predictors of the mean score on some tasks: the static ones, then the estimators that all datasets have.
 
-    An estimator of several datasets is the mean of its values, standardised over the models.
+    An estimator of several datasets is the mean of its values, standardised over the models. Few-shot episodes are
+    drawn from all images of a dataset, whose labels its estimators have seen: these predict no few-shot score.
     """
     scores, datasets = results.tasks, {task.dataset for task in tasks}
+    seen = datasets if any(task.kind in POOLED_KINDS for task in tasks) else set()
     source = scores.x()
     yield Predictor(SOURCE, source, 1, "top1")
     for other in scores.tasks:
-        if other.kind in SOURCE_KINDS and other.dataset in scores.leave_out:
+        if other.kind in SOURCE_KINDS and other.dataset in {*scores.leave_out} - seen:
             chosen, values = other.setting in (FIGURE_SETTING.get(other.kind), ""), scores.values[other]
             if chosen and not METRICS[other.metric].secondary and not np.allclose(values, source, equal_nan=True):
                 yield Predictor(f"{other.protocol}:{other.dataset}", values, METRICS[other.metric].better, other.metric)
     others = [other for other in scores.counted if other.dataset not in datasets]
     if others:
         yield Predictor(OTHERS, mean_standardised(scores.values, others), 1, "")
-    own = results.estimates[results.estimates["dataset"].isin(datasets)]
+    own = results.estimates[results.estimates["dataset"].isin(datasets - seen)]
     own = own.sort_values("metric", key=lambda metrics: metrics.map(list(METRICS).index), kind="stable")
     for (protocol, metric), rows in own.groupby(["protocol", "metric"], sort=False):
         if rows["dataset"].nunique() == len(datasets):

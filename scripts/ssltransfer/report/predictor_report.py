@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
