@@ -10,6 +10,7 @@ from ssltransfer.analysis.predictors import (
     SOURCE,
     _standardised_mean,
     dependent_difference,
+    half_width,
     judge,
     panel_predictors,
     predictor_table,
@@ -147,6 +148,8 @@ def test_a_predictor_of_some_models_is_compared_with_source_accuracy_on_these():
     assert mean["fewest_models"] == own["n"].min() and mean["most_models"] == own["n"].max() < 14
     (table,) = (table for table in predictor_tables(results, suite_labels(results)) if table.name == "predictors")
     assert table.cells["Models"].nunique() > 1
+    fewest = int(own["n"].min())
+    assert f"± {half_width(fewest):.2f} with {fewest} models and ± 0.41 with 14 models" in table.caption
 
 
 def test_the_average_of_a_panel_is_predicted_by_the_mean_of_an_estimator():
@@ -185,7 +188,8 @@ def test_estimates_stand_in_tables_of_their_own_alone():
     labels = suite_labels(both)
     tables = {table.name: table for table in [*predictor_tables(both, labels), *estimator_tables(both, labels)]}
     assert {"predictors", "predictors-by-dataset", "estimators-estimators-dtd"} <= set(tables)
-    assert "What 14 models can tell" in tables["predictors"].caption
+    assert "on one dataset is ± 0.41 with 14 models, so" in tables["predictors"].caption
+    assert "another sample of models would move all datasets together" in tables["predictors"].caption
     assert len(estimator_tables(plain, labels)) == 0
 
 

@@ -52,20 +52,12 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     panels = {panel.name: labels.panel(panel) for panel in results.tasks.figure_panels}
     names = {name: predictor_label(name, results, labels) for name in found["predictor"].unique()}
     means = panel_predictors(found)
-    models = int(found["n"].max())
     about = (
         "Kendall's τ between a predictor and the scores of the models, 1 where it ranks them perfectly. Estimators are "
         "those of the dataset of the task; the mean score on other datasets is of the counted tasks, each standardised "
         "over the models."
     )
-    if models >= INTERVAL_MODELS:
-        about += (
-            f" What {models} models can tell: the 95 % interval of a τ of 0 on one dataset is ± "
-            f"{half_width(models):.2f}, so that single coefficients differ by chance; means over datasets, and "
-            "differences from source accuracy on the same datasets and models, tell more."
-        )
-    else:
-        about += f" {models} models are too few for an interval, and often correlate by chance."
+    about += _what_models_tell(int(means["fewest_models"].min()), int(means["most_models"].max()))
     columns = {
         "Datasets": means["datasets"].astype(int),
         "Models": [
@@ -111,6 +103,22 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     title = "Predictors on each dataset"
     more = {"row_labels": rows, "data": found, "section": SECTION}
     return [*tables, records_table("predictors-by-dataset", title, caption, cells, **more)]
+
+
+def _what_models_tell(fewest: int, most: int) -> str:
+    """Say how far coefficients of the fewest and of the most models of a predictor differ by chance."""
+    text = ""
+    if most >= INTERVAL_MODELS:
+        numbers = sorted({max(fewest, INTERVAL_MODELS), most})
+        widths = " and ".join(f"± {half_width(n):.2f} with {n} models" for n in numbers)
+        text += (
+            f" What models can tell: the 95 % interval of a τ of 0 on one dataset is {widths}, so that single "
+            "coefficients differ by chance; means over datasets, and differences from source accuracy on the same "
+            "datasets and models, tell more."
+        )
+    if fewest < INTERVAL_MODELS:
+        text += f" {fewest} models are too few for an interval, and often correlate by chance."
+    return text
 
 
 def estimator_tables(results: SuiteResults, labels: Labels) -> list[Table]:
