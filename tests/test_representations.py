@@ -1,13 +1,21 @@
 """Similarity of representations: debiased CKA equal to its definition, its bias and interval, and reused pairs."""
 
 import json
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
 
-from ssltransfer.analysis.similarity import agreement, angles, classical_map, collect_similarities, similarity_matrix
+from ssltransfer.analysis.similarity import (
+    agreement,
+    angles,
+    classical_map,
+    collect_similarities,
+    complete,
+    similarity_matrix,
+)
 from ssltransfer.array_backend import NUMPY, Arrays
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
@@ -96,12 +104,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, models=("a", "b", "c"), version=1):
+def run(folder, models=("a", "b", "c"), version=1, scores=MappingProxyType({})):
     parts = ["train"] * 30 + ["test"] * 50
     index = Index([f"{i}.png" for i in range(80)], parts, [i % 2 for i in range(80)], ["x", "y"])
     features = {model: str(folder / f"{model}.npy") for model in models}
     path = folder / "out.json"
-    comparison.compare_representations(path, folder / "pairs.json", features, index, "toy", "estimators", version)
+    comparison.compare_representations(
+        path, folder / "pairs.json", features, index, "toy", "estimators", version, scores=scores
+    )
     return json.loads(path.read_text())
 
 
@@ -122,8 +132,49 @@ def test_features_that_are_gone_are_not_needed_again_and_models_without_any_are_
     again = run(folder, ("a", "b"))
     assert again["pairs"] == before["pairs"] and not again["left_out"]
     found = run(folder, ("a", "b", "c", "d"))
-    assert found["left_out"] == {"a": comparison.NO_FEATURES, "d": comparison.NO_FEATURES}
-    assert [(pair["model"], pair["other"]) for pair in found["pairs"]] == [("b", "c")]
+    assert found["left_out"] == {"d": comparison.NO_FEATURES} and found["models"] == ["a", "b", "c"]
+    assert [(pair["model"], pair["other"]) for pair in found["pairs"]] == [("a", "b"), ("b", "c")]
+    similarities, _ = collect_similarities([folder / "out.json"])
+    matrix = similarity_matrix(similarities, ["a", "b", "c"])
+    assert np.isnan(matrix.loc["a", "c"]) and list(complete(matrix)) == ["a", "b"]
+
+
+def test_a_new_model_that_can_be_compared_with_none_throws_none_out(folder):
+    before = run(folder, ("a", "b"))
+    for model in ("a", "b"):
+        (folder / f"{model}.npy").unlink()
+    found = run(folder)
+    assert found["pairs"] == before["pairs"] and found["left_out"] == {"c": comparison.ALONE}
+
+
+def test_pairs_of_features_that_were_replaced_are_not_shown(folder):
+    run(folder, ("a", "b"))
+    (folder / "b.npy").unlink()
+    np.save(folder / "a.npy", np.load(folder / "a.npy")[::-1])
+    run(folder, ("a", "b"))
+    (folder / "a.npy").unlink()
+    assert run(folder, ("a", "b"))["pairs"] == []
+
+
+def test_features_of_another_checkpoint_than_the_score_do_not_count(folder):
+    def write(name, source):
+        (folder / name).write_text(json.dumps({"checkpoint": {"source": source, "cost": {"seconds": len(name)}}}))
+
+    write("a.json", "old")
+    run(folder, ("a", "b"))
+    (folder / "a.npy").unlink()
+    write("score.json", "old")
+    scores = {"a": str(folder / "score.json"), "b": str(folder / "none.json")}
+    assert len(run(folder, ("a", "b"), scores=scores)["pairs"]) == 1
+    write("score.json", "new")
+    found = run(folder, ("a", "b"), scores=scores)
+    assert found["pairs"] == [] and found["left_out"]["a"] == comparison.NO_FEATURES
+
+
+def test_the_constant_one_of_two_models_is_named(folder):
+    np.save(folder / "d.npy", np.ones((80, 6), np.float32))
+    for _ in range(2):
+        assert run(folder, ("a", "d"))["left_out"] == {"a": comparison.ALONE, "d": comparison.CONSTANT}
 
 
 def test_wrong_input(folder):
