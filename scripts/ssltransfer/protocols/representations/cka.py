@@ -169,8 +169,7 @@ def _centred_square(
 def _cross_product(a: np.ndarray, b: np.ndarray, arrays: Arrays) -> Array:
     total = None
     for start in range(0, len(a), BLOCK):
-        left = arrays.place(a[start : start + BLOCK])
-        product = left.T @ (left if a is b else arrays.place(b[start : start + BLOCK]))
+        product = arrays.place(a[start : start + BLOCK]).T @ arrays.place(b[start : start + BLOCK])
         total = product if total is None else total + product
     return total
 

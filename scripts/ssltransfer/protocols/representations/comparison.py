@@ -144,6 +144,6 @@ def _feature_hash(path: str, known: dict, score: str | None) -> str | None:
 
 
 def _checkpoint(path: str | Path | None) -> dict:
-    """What the provenance of features, or a score, says about the checkpoint, but its cost; empty where nothing does."""
+    """What the provenance of features or a score says about the checkpoint, without its cost; empty without a file."""
     content = read_json(path) if path and Path(path).is_file() else {}
     return {key: value for key, value in content.get("checkpoint", {}).items() if key != "cost"}
