@@ -26,6 +26,8 @@ SOURCE_KINDS = ("linear", "knn")
 """Kinds of protocols whose scores on a source dataset are predictors."""
 POOLED_KINDS = ("fewshot",)
 """Kinds of protocols whose test images are drawn from all images of a dataset."""
+NO_PREDICTORS = ("cdnv",)
+"""Estimators that are no predictors: the mean CDNV is not defined for the models that separate classes worst."""
 FEWEST_MODELS = 3
 FEWEST_DATASETS = 3
 """Fewest datasets for an interval over datasets."""
@@ -136,7 +138,8 @@ def predictors(results: SuiteResults, tasks: Sequence[Task]) -> Iterator[Predict
     others = [other for other in scores.counted if other.dataset not in datasets]
     if others:
         yield Predictor(OTHERS, mean_standardised(scores.values, others), 1, "")
-    own = results.estimates[results.estimates["dataset"].isin(datasets - seen)]
+    estimates = results.estimates
+    own = estimates[estimates["dataset"].isin(datasets - seen) & ~estimates["metric"].isin(NO_PREDICTORS)]
     own = own.sort_values("metric", key=lambda metrics: metrics.map(list(METRICS).index), kind="stable")
     for (protocol, metric), rows in own.groupby(["protocol", "metric"], sort=False):
         if rows["dataset"].nunique() == len(datasets):
