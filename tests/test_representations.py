@@ -1,12 +1,15 @@
 """Similarity of representations: debiased CKA equal to its definition, its bias and interval, and reused pairs."""
 
 import json
+from itertools import combinations
 from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.axes import Axes
+from synthetic_suite import suite
 
 from ssltransfer.analysis.similarity import (
     agreement,
@@ -21,6 +24,9 @@ from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.representations import cka, comparison
 from ssltransfer.protocols.representations.cka import align, dependence, represent
+from ssltransfer.report.drawing import FigureContext
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.similarity_report import similarity_figures, similarity_tables
 
 
 def compare(x, y, arrays=NUMPY):
@@ -204,3 +210,23 @@ def test_map_keeps_distances_and_agreement_is_judged_by_permutation(folder):
     assert agreement(one.iloc[:3, :3], one) is None
     p = [agreement(one, pd.DataFrame(np.corrcoef(rng.normal(size=(8, 5))), names, names)).p for _ in range(20)]
     assert 0.2 < np.mean(p) < 0.8
+
+
+def test_a_missing_pair_is_empty_in_the_table_and_the_figure_is_without_its_models():
+    results = suite()
+    names = list(results.models["model"])[:4]
+    where = {"protocol": "estimators", "dataset": "digits", "images": 50, "low": np.nan, "high": np.nan, "biased": 0.7}
+    similarities = pd.DataFrame(
+        [
+            where | {"model": a, "other": b, "value": 0.5 + 0.1 * i, "chance": -0.03}
+            for i, (a, b) in enumerate(combinations(names, 2))
+            if (a, b) != (names[0], names[3])
+        ]
+    )
+    table = similarity_tables(similarities, {}, results, suite_labels(results))[-1]
+    assert np.isnan(table.cells.iloc[0, 3]) and table.cells.iloc[0, 2] == pytest.approx(0.6)
+    assert "After one permutation of the first fold" in table.caption and "at most 0.03 away" in table.caption
+    assert "Empty: pairs that were not compared" in table.caption
+    ((_, figure),) = similarity_figures(FigureContext(results), similarities)
+    drawn = [text.get_text() for ax in figure.findobj(Axes) for text in ax.get_xticklabels()]
+    assert len([text for text in drawn if text in set(suite_labels(results).models.values())]) == 3

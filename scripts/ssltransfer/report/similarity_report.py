@@ -52,9 +52,9 @@ def similarity_tables(
         images, chance = int(own["images"].iloc[0]), own["chance"].abs().max()
         caption = (
             f"Debiased linear CKA of the features of {images} images, 1 for features that are equal up to rotation, "
-            f"scaling and shift. With permuted images of one model it is at most {chance:.2f} away from 0. The csv has "
-            "95 % intervals over images (from disjoint folds), and the usual biased values, which are above 0 for "
-            "unrelated features."
+            f"scaling and shift. After one permutation of the first fold of the images of one model (a tenth of them, "
+            f"more of fewer than 200) it is at most {chance:.2f} away from 0 for any pair. The csv has 95 % intervals "
+            "over images (from disjoint folds), and the usual biased values, which are above 0 for unrelated features."
         )
         if matrix.isna().any(axis=None):
             caption += (

@@ -57,7 +57,7 @@ class Alignment:
     biased : float
         CKA without the correction, as many papers print it; that of unrelated features is near d / (n + d).
     chance : float
-        Debiased CKA of the first fold with the images of one representation permuted.
+        Debiased CKA of the first fold after one permutation of the images of one representation.
     """
 
     value: float
