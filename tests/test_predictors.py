@@ -189,6 +189,8 @@ def test_estimates_stand_in_tables_of_their_own_alone():
     tables = {table.name: table for table in [*predictor_tables(both, labels), *estimator_tables(both, labels)]}
     assert {"predictors", "predictors-by-dataset", "estimators-estimators-dtd"} <= set(tables)
     assert "on one dataset is ± 0.41 with 14 models, so" in tables["predictors"].caption
+    assert "LogME has no maximum where features fit a class" in tables["predictors"].caption
+    assert not any("LogME" in table.caption for table in predictor_tables(plain, labels))
     assert "another sample of models would move all datasets together" in tables["predictors"].caption
     assert len(estimator_tables(plain, labels)) == 0
 
