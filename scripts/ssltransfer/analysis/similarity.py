@@ -90,7 +90,8 @@ class Map:
     points : pd.DataFrame
         Columns ``x`` and ``y``, one row per model.
     shown : float
-        Part of the squared distances that the plane holds, from 0 to 1.
+        Part of the sum of the positive eigenvalues that the two dimensions of the plane hold, from 0 to 1. These sum to
+        the squared distances only where no eigenvalue is negative, as for distances in a Euclidean space.
     """
 
     points: pd.DataFrame
