@@ -172,7 +172,7 @@ def test_the_average_of_a_panel_is_predicted_by_the_mean_of_an_estimator():
 
 
 def test_linear_and_neighbour_scores_on_the_source_are_predictors_where_they_are_measured():
-    models = [row | {"source_accuracy": "measured:cars"} for row in published_models()]
+    models = [row | {"source_accuracy": "measured:linear/cars"} for row in published_models()]
     other = PUBLISHED[PUBLISHED["kind"].eq("linear")].assign(protocol="linear-other", value=lambda t: t["value"] / 2)
     knn = other.assign(protocol="knn", kind="knn", setting="20-nn")
     found = predictor_table(results_of(pd.concat([PUBLISHED, other, knn], ignore_index=True), models))

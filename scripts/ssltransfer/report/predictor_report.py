@@ -59,8 +59,8 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     )
     if results.estimates["metric"].eq("log-me").any():
         about += (
-            " LogME has no maximum where features fit a class without an error, of which the score files warn: there it "
-            "is large, but how large depends on the range of precisions that is searched."
+            " LogME has no maximum where features fit a class without an error, of which the score files warn: there "
+            "it is large, but how large depends on the range of precisions that is searched."
         )
     about += _what_models_tell(int(means["fewest_models"].min()), int(means["most_models"].max()))
     columns = {
