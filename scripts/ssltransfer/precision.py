@@ -42,7 +42,8 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
     torch has two interfaces for this. Setting the older one sets the newer one as well, but reading it is an error
     once a program has used the newer one.
     """
-    matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+    matmul: Any = torch.backends.cuda.matmul
+    cudnn: Any = torch.backends.cudnn  # whose parts torch does not declare
     parts = (matmul, cudnn.conv, cudnn.rnn)
     precisions = [part.fp32_precision for part in parts]
     flags = [_flag(matmul), _flag(cudnn)]
