@@ -16,4 +16,5 @@ with job(snakemake.log[0]):
         snakemake.params.version,
         choose_arrays(),
         lambda pairs: progress(pairs, "pairs"),
+        snakemake.params.scores,
     )

@@ -608,6 +608,11 @@ def kernels(*sizes):
     return {"channels": [4, 4], "kernels": list(sizes)}
 
 
+def second_linear(parts):
+    parts["config"]["protocols"]["other"] = parts["config"]["protocols"]["lin"]
+    parts["config"]["tasks"]["other"] = ["digits"]
+
+
 def row(table, name, **values):
     return lambda p: p[table][name].update(values)
 
@@ -798,6 +803,15 @@ def normals(dataset, **values):
         (row("models", "b", source_accuracy="0.74"), "row 'b': source_accuracy is 0.74; write a percentage from 1"),
         (row("models", "b", source_accuracy="100"), "row 'b': source_accuracy is 100; write a percentage from 1"),
         (row("models", "a", source_accuracy="measured:pool"), "row 'a': source_accuracy is measured:pool, but suite"),
+        (
+            second_linear,
+            "row 'a': source_accuracy is measured:digits, but suite 's' has the tasks lin and other on it; write "
+            "measured:lin/digits or another",
+        ),
+        (
+            row("models", "a", source_accuracy="measured:few/digits"),
+            "row 'a': source_accuracy is measured:few/digits, but suite 's' has no linear or knn task of 'few' on 'dig",
+        ),
         (lambda p: p["recipes"]["r"].update(dataset="cars"), "recipe 'r': .*'cars'"),
         (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; known are method"),
         (lambda p: p["recipes"]["r"].update(method="simclr"), "r: key 'dataset' is missing"),

@@ -1,3 +1,6 @@
+import subprocess
+import sys
+
 import numpy as np
 import pytest
 import torch
@@ -57,6 +60,28 @@ def test_reduced_precision_is_close_and_none_changes_the_global_state(tmp_path, 
     difference = np.linalg.norm(near - exact, axis=1) / np.linalg.norm(exact, axis=1)
     assert (difference > 1e-5).all() and (difference < 0.02).all()
     assert not torch.is_autocast_enabled("cpu") and not torch.backends.cuda.matmul.allow_tf32
+
+
+def test_a_precision_that_the_caller_has_set_is_no_error_and_comes_back():
+    """In a process of its own, because torch's two interfaces cannot be unmixed."""
+    program = """
+import torch
+from ssltransfer.evaluation import _computing
+from ssltransfer.precision import computing_in
+cuda = torch.device("cuda")
+matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+plain = matmul.allow_tf32, cudnn.allow_tf32, matmul.fp32_precision, cudnn.conv.fp32_precision
+for context in (lambda: computing_in("tf32", cuda), lambda: _computing(cuda)):
+    with context():
+        pass
+    assert plain == (matmul.allow_tf32, cudnn.allow_tf32, matmul.fp32_precision, cudnn.conv.fp32_precision)
+matmul.fp32_precision, cudnn.conv.fp32_precision = "tf32", "ieee"
+for context, inside in ((lambda: computing_in("tf32", cuda), True), (lambda: _computing(cuda), False)):
+    with context():
+        assert matmul.allow_tf32 == cudnn.allow_tf32 == inside
+    assert (matmul.fp32_precision, cudnn.conv.fp32_precision) == ("tf32", "ieee")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])

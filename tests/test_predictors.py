@@ -8,7 +8,9 @@ from scipy import stats
 from ssltransfer.analysis.predictors import (
     OTHERS,
     SOURCE,
+    _standardised_mean,
     dependent_difference,
+    half_width,
     judge,
     panel_predictors,
     predictor_table,
@@ -30,9 +32,9 @@ PUBLISHED = published_scores("v2")
 
 
 def with_estimates(scores=PUBLISHED, datasets=("dtd", "pets", "cars", "flowers"), metric="log-me"):
-    """Published scores and an estimator that is the published linear score, or its negative for cdnv."""
+    """Published scores and an estimator that is the published linear score, or its negative for CDNV."""
     linear = scores[scores["kind"].eq("linear") & scores["dataset"].isin(datasets)]
-    sign = -1 if metric == "cdnv" else 1
+    sign = -1 if metric.startswith("cdnv") else 1
     own = linear.assign(protocol="estimators", kind="estimators", metric=metric, value=100 + sign * linear["value"])
     return pd.concat([scores, own.assign(setting="", source="measured", low=np.nan, high=np.nan)], ignore_index=True)
 
@@ -61,6 +63,8 @@ def test_few_models_and_constant_predictors_are_said():
     assert judge(x, x, x, 1, 1) == {"n": 2, "note": "fewer than 3 models"}
     three = pd.Series([1.0, 1.0, 1.0], ["a", "b", "c"])
     assert "constant" in judge(three, pd.Series([1.0, 2, 3], three.index), three, 1, 1)["note"]
+    rounded = judge(1e3 + three * [0, 1e-13, 2e-13], pd.Series([1.0, 2, 3], three.index), three, 1, 1)
+    assert "kendall" not in rounded and "constant" in rounded["note"]
     four = judge(*[pd.Series([1.0, 2, 3, 5], list("abcd"))] * 3, 1, 1)
     assert "no interval" in four["note"] and "kendall_low" not in four
 
@@ -89,14 +93,14 @@ def test_published_scores_have_the_static_predictors():
     assert row["kendall"] == pytest.approx(stats.kendalltau(both["x"], both["y"])[0])
 
 
-@pytest.mark.parametrize("metric", ["log-me", "cdnv"])
+@pytest.mark.parametrize("metric", ["log-me", "cdnv-median"])
 def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     results = results_of(with_estimates(metric=metric))
     found = predictor_table(results)
     own = found[found["predictor"].eq(f"estimators:{metric}") & found["kind"].eq("linear")]
     assert set(own["dataset"]) == {"dtd", "pets", "cars", "flowers"}
     assert own["kendall"].tolist() == pytest.approx([1] * 4) and own["regret"].eq(0).all()
-    assert (own["difference"].dropna() > 0).all()
+    assert (own["pearson_difference"].dropna() > 0).all()
     means = panel_predictors(found).set_index(["panel", "predictor"])
     mean = means.loc[("linear", f"estimators:{metric}")]
     assert mean["datasets"] == 4 and mean["kendall"] == pytest.approx(1) and mean["regret"] == 0
@@ -108,10 +112,44 @@ def test_a_perfect_estimator_ranks_perfectly_whatever_its_direction(metric):
     assert (source["kendall_low"], source["kendall_high"]) == pytest.approx(interval)
     assert source["without_low"] <= source["kendall"] <= source["without_high"]
     assert mean["p"] <= mean["p_adjusted"] <= 1
+    assert np.isnan(mean["kendall_low"])  # 1 on every dataset, which does not say that it is 1 on others
+    same = found.assign(kendall_difference=np.where(found["predictor"].eq(SOURCE), np.nan, 0.1))
+    same = panel_predictors(same).set_index(["panel", "predictor"]).loc[("linear", f"estimators:{metric}")]
+    assert same["kendall_difference"] == pytest.approx(0.1)
+    assert same[["kendall_difference_low", "kendall_difference_high", "p", "p_adjusted"]].isna().all()
     two = panel_predictors(found[found["dataset"].isin(["dtd", "pets"])])
-    assert two["datasets"].max() == 2 and two[["kendall_low", "kendall_high", "difference_low", "p"]].isna().all(
-        axis=None
-    )
+    assert two["datasets"].max() == 2 and two[
+        ["kendall_low", "kendall_high", "kendall_difference_low", "p"]
+    ].isna().all(axis=None)
+
+
+def test_a_predictor_of_some_models_is_compared_with_source_accuracy_on_these():
+    scores = with_estimates()
+    some = sorted(scores["model"].unique())[:9]
+    scores = scores[scores["kind"].ne("estimators") | scores["model"].isin(some)]
+    results = results_of(scores)
+    found = predictor_table(results)
+    own = found[found["predictor"].eq("estimators:log-me") & found["panel"].eq("linear")].set_index("dataset")
+    for task in results.tasks.counted:
+        if task.kind == "linear" and task.dataset in own.index:
+            row, y, x = own.loc[task.dataset], results.tasks.values[task], results.tasks.x()
+            kept = [model for model in some if pd.notna(x.get(model)) and pd.notna(y.get(model))]
+            assert row["common"] == len(kept) < 14
+            assert row["source_kendall"] == pytest.approx(stats.kendalltau(x[kept], y[kept])[0])
+            assert row["kendall_difference"] == pytest.approx(1 - row["source_kendall"])
+            r = stats.pearsonr(x[kept], y[kept])[0]
+            assert row["pearson_difference"] == pytest.approx(row["pearson"] - r)
+            points = results.tasks.matrix.loc[kept, task]
+            assert row["regret_difference"] == pytest.approx(points[x[kept].idxmax()] - points.max())
+    mean = panel_predictors(found).set_index(["panel", "predictor"]).loc[("linear", "estimators:log-me")]
+    differences = own["kendall_difference"]
+    assert mean["kendall_difference"] == pytest.approx(differences.mean())
+    assert mean["p"] == pytest.approx(stats.ttest_1samp(differences, 0).pvalue)
+    assert mean["fewest_models"] == own["n"].min() and mean["most_models"] == own["n"].max() < 14
+    (table,) = (table for table in predictor_tables(results, suite_labels(results)) if table.name == "predictors")
+    assert table.cells["Models"].nunique() > 1
+    fewest = int(own["n"].min())
+    assert f"± {half_width(fewest):.2f} with {fewest} models and ± 0.41 with 14 models" in table.caption
 
 
 def test_the_average_of_a_panel_is_predicted_by_the_mean_of_an_estimator():
@@ -134,7 +172,7 @@ def test_the_average_of_a_panel_is_predicted_by_the_mean_of_an_estimator():
 
 
 def test_linear_and_neighbour_scores_on_the_source_are_predictors_where_they_are_measured():
-    models = [row | {"source_accuracy": "measured:cars"} for row in published_models()]
+    models = [row | {"source_accuracy": "measured:linear/cars"} for row in published_models()]
     other = PUBLISHED[PUBLISHED["kind"].eq("linear")].assign(protocol="linear-other", value=lambda t: t["value"] / 2)
     knn = other.assign(protocol="knn", kind="knn", setting="20-nn")
     found = predictor_table(results_of(pd.concat([PUBLISHED, other, knn], ignore_index=True), models))
@@ -150,8 +188,37 @@ def test_estimates_stand_in_tables_of_their_own_alone():
     labels = suite_labels(both)
     tables = {table.name: table for table in [*predictor_tables(both, labels), *estimator_tables(both, labels)]}
     assert {"predictors", "predictors-by-dataset", "estimators-estimators-dtd"} <= set(tables)
-    assert "What 14 models can tell" in tables["predictors"].caption
+    assert "on one dataset is ± 0.41 with 14 models, so" in tables["predictors"].caption
+    assert "LogME has no maximum where features fit a class" in tables["predictors"].caption
+    assert not any("LogME" in table.caption for table in predictor_tables(plain, labels))
+    assert "another sample of models would move all datasets together" in tables["predictors"].caption
     assert len(estimator_tables(plain, labels)) == 0
+
+
+def test_the_mean_of_cdnv_which_the_worst_models_lack_is_no_predictor():
+    found = predictor_table(results_of(with_estimates(datasets=("dtd",), metric="cdnv")))
+    assert set(found["predictor"]) == {SOURCE, OTHERS}
+
+
+def test_estimators_do_not_predict_few_shot_scores_of_their_dataset():
+    datasets = ("cifar10", "eurosat", "dtd")
+    found = predictor_table(results_of(with_estimates(datasets=datasets)))
+    kinds = set(found.loc[found["predictor"].eq("estimators:log-me"), "kind"])
+    assert "linear" in kinds and "fewshot" not in kinds
+    few = found[found["kind"].eq("fewshot")]
+    assert set(few["predictor"]) == {SOURCE, OTHERS} and {"cifar10", "eurosat"} & set(few["dataset"])
+
+
+def test_constant_predictors_are_no_part_of_means_and_said_in_scatters():
+    values = pd.DataFrame({"a": [1e6, 1e6 + 1e-5, 1e6], "b": [1e-15, 2e-15, 4e-15]})
+    alone = values["b"]
+    expected = (alone - alone.mean()) / alone.std(ddof=0)
+    assert _standardised_mean(values).to_numpy() == pytest.approx(expected.to_numpy())
+    scores = with_estimates(datasets=("dtd",))
+    scores.loc[scores["kind"].eq("estimators"), "value"] = 3.0
+    ((_, figure),) = predictor_scatters(FigureContext(results_of(scores)))
+    titles = [ax.get_title() for ax in figure.axes]
+    assert any("constant" in title for title in titles) and not any("nan" in title for title in titles)
 
 
 def test_too_few_models_have_no_table_and_figures_need_estimators():

@@ -1,11 +1,15 @@
 """Similarity of representations: debiased CKA equal to its definition, its bias and interval, and reused pairs."""
 
 import json
+from itertools import combinations
+from types import MappingProxyType
 
 import numpy as np
 import pandas as pd
 import pytest
 import torch
+from matplotlib.axes import Axes
+from synthetic_suite import suite
 
 from ssltransfer.analysis.similarity import (
     agreement,
@@ -13,6 +17,7 @@ from ssltransfer.analysis.similarity import (
     classical_map,
     cluster_tree,
     collect_similarities,
+    complete,
     similarity_matrix,
 )
 from ssltransfer.array_backend import NUMPY, Arrays
@@ -20,6 +25,9 @@ from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.representations import cka, comparison
 from ssltransfer.protocols.representations.cka import align, dependence, represent
+from ssltransfer.report.drawing import FigureContext
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.similarity_report import similarity_figures, similarity_tables
 
 
 def compare(x, y, arrays=NUMPY):
@@ -103,12 +111,14 @@ def folder(tmp_path):
     return tmp_path
 
 
-def run(folder, models=("a", "b", "c"), version=1):
+def run(folder, models=("a", "b", "c"), version=1, scores=MappingProxyType({})):
     parts = ["train"] * 30 + ["test"] * 50
     index = Index([f"{i}.png" for i in range(80)], parts, [i % 2 for i in range(80)], ["x", "y"])
     features = {model: str(folder / f"{model}.npy") for model in models}
     path = folder / "out.json"
-    comparison.compare_representations(path, folder / "pairs.json", features, index, "toy", "estimators", version)
+    comparison.compare_representations(
+        path, folder / "pairs.json", features, index, "toy", "estimators", version, scores=scores
+    )
     return json.loads(path.read_text())
 
 
@@ -129,8 +139,49 @@ def test_features_that_are_gone_are_not_needed_again_and_models_without_any_are_
     again = run(folder, ("a", "b"))
     assert again["pairs"] == before["pairs"] and not again["left_out"]
     found = run(folder, ("a", "b", "c", "d"))
-    assert found["left_out"] == {"a": comparison.NO_FEATURES, "d": comparison.NO_FEATURES}
-    assert [(pair["model"], pair["other"]) for pair in found["pairs"]] == [("b", "c")]
+    assert found["left_out"] == {"d": comparison.NO_FEATURES} and found["models"] == ["a", "b", "c"]
+    assert [(pair["model"], pair["other"]) for pair in found["pairs"]] == [("a", "b"), ("b", "c")]
+    similarities, _ = collect_similarities([folder / "out.json"])
+    matrix = similarity_matrix(similarities, ["a", "b", "c"])
+    assert np.isnan(matrix.loc["a", "c"]) and list(complete(matrix)) == ["a", "b"]
+
+
+def test_a_new_model_that_can_be_compared_with_none_throws_none_out(folder):
+    before = run(folder, ("a", "b"))
+    for model in ("a", "b"):
+        (folder / f"{model}.npy").unlink()
+    found = run(folder)
+    assert found["pairs"] == before["pairs"] and found["left_out"] == {"c": comparison.ALONE}
+
+
+def test_pairs_of_features_that_were_replaced_are_not_shown(folder):
+    run(folder, ("a", "b"))
+    (folder / "b.npy").unlink()
+    np.save(folder / "a.npy", np.load(folder / "a.npy")[::-1])
+    run(folder, ("a", "b"))
+    (folder / "a.npy").unlink()
+    assert run(folder, ("a", "b"))["pairs"] == []
+
+
+def test_features_of_another_checkpoint_than_the_score_do_not_count(folder):
+    def write(name, source):
+        (folder / name).write_text(json.dumps({"checkpoint": {"source": source, "cost": {"seconds": len(name)}}}))
+
+    write("a.json", "old")
+    run(folder, ("a", "b"))
+    (folder / "a.npy").unlink()
+    write("score.json", "old")
+    scores = {"a": str(folder / "score.json"), "b": str(folder / "none.json")}
+    assert len(run(folder, ("a", "b"), scores=scores)["pairs"]) == 1
+    write("score.json", "new")
+    found = run(folder, ("a", "b"), scores=scores)
+    assert found["pairs"] == [] and found["left_out"]["a"] == comparison.NO_FEATURES
+
+
+def test_the_constant_one_of_two_models_is_named(folder):
+    np.save(folder / "d.npy", np.ones((80, 6), np.float32))
+    for _ in range(2):
+        assert run(folder, ("a", "d"))["left_out"] == {"a": comparison.ALONE, "d": comparison.CONSTANT}
 
 
 def test_wrong_input(folder):
@@ -162,3 +213,23 @@ def test_map_keeps_distances_and_agreement_is_judged_by_permutation(folder):
     assert agreement(one.iloc[:3, :3], one) is None
     p = [agreement(one, pd.DataFrame(np.corrcoef(rng.normal(size=(8, 5))), names, names)).p for _ in range(20)]
     assert 0.2 < np.mean(p) < 0.8
+
+
+def test_a_missing_pair_is_empty_in_the_table_and_the_figure_is_without_its_models():
+    results = suite()
+    names = list(results.models["model"])[:4]
+    where = {"protocol": "estimators", "dataset": "digits", "images": 50, "low": np.nan, "high": np.nan, "biased": 0.7}
+    similarities = pd.DataFrame(
+        [
+            where | {"model": a, "other": b, "value": 0.5 + 0.1 * i, "chance": -0.03}
+            for i, (a, b) in enumerate(combinations(names, 2))
+            if (a, b) != (names[0], names[3])
+        ]
+    )
+    table = similarity_tables(similarities, {}, results, suite_labels(results))[-1]
+    assert np.isnan(table.cells.iloc[0, 3]) and table.cells.iloc[0, 2] == pytest.approx(0.6)
+    assert "After one permutation of the first fold" in table.caption and "at most 0.03 away" in table.caption
+    assert "Empty: pairs that were not compared" in table.caption
+    ((_, figure),) = similarity_figures(FigureContext(results), similarities)
+    drawn = [text.get_text() for ax in figure.findobj(Axes) for text in ax.get_xticklabels()]
+    assert len([text for text in drawn if text in set(suite_labels(results).models.values())]) == 3

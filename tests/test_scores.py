@@ -18,6 +18,7 @@ from ssltransfer.results.scores import (
     read_score,
     read_scores,
     source_accuracy,
+    source_datasets,
     tidy,
     without_empty_columns,
 )
@@ -134,11 +135,13 @@ def vote(model, setting, value, metric="top1"):
 def test_source_accuracy_by_nearest_neighbours_where_there_is_no_linear_score():
     models = [{"model": name, "source_accuracy": "measured:cars"} for name in ("a", "b")]
     votes = [
-        vote("a", "10-nn", 50.0), vote("a", "20-nn", 80.0, "top5"), vote("a", "20-nn", 55.0), vote("b", "", 40.0)
+        vote("a", "10-nn", 50.0), vote("a", "20-nn", 80.0, "top5"), vote("a", "20-nn", 55.0), vote("b", "20-nn", 40.0)
     ]  # fmt: skip
     x = source_accuracy(models, tidy(votes))
     assert x["source_accuracy"].to_dict() == {"a": 55.0, "b": 40.0}
-    assert x["measured"].to_dict() == {"a": "20-nn", "b": "k-nn"}
+    assert x["measured"].to_dict() == {"a": "20-nn", "b": "20-nn"}
+    alone = source_accuracy(models, tidy([vote("a", "", 50.0)]))
+    assert alone["measured"].to_dict() == {"a": "k-nn", "b": ""}
     # One kind for all models of a dataset: no vote takes the place of a linear score that is missing or was left out.
     x = source_accuracy(models, tidy([*votes, row("b", 60.0)]))
     assert x["measured"].to_dict() == {"a": "", "b": "linear"} and x["source_accuracy"].isna().to_list() == [
@@ -146,6 +149,22 @@ def test_source_accuracy_by_nearest_neighbours_where_there_is_no_linear_score():
         False,
     ]
     assert source_accuracy(models, tidy(votes), {("linear", "cars")})["source_accuracy"].isna().all()
+
+
+def test_source_accuracy_is_of_one_protocol_and_setting():
+    models = [{"model": name, "source_accuracy": "measured:cars"} for name in ("a", "b")]
+    both = tidy([row("a", 60.0), row("b", 50.0), row("b", 40.0) | {"protocol": "linear-r32"}])
+    with pytest.raises(InputError, match="scores of linear and linear-r32; write measured:linear/cars or another"):
+        source_accuracy(models, both)
+    named = [one | {"source_accuracy": "measured:linear-r32/cars"} for one in models]
+    assert source_accuracy(named, both)["source_accuracy"].fillna(0).to_dict() == {"a": 0, "b": 40.0}
+    assert source_datasets(named) == ["cars"]
+    published = tidy([row("a", 60.0) | {"source": "published-v2"}, row("b", 40.0) | {"protocol": "linear-r32"}])
+    assert source_accuracy(models, published)["source_accuracy"].fillna(0).to_dict() == {"a": 0, "b": 40.0}
+    with pytest.raises(InputError, match="names the votes 10-nn, 50-nn of knn; measure 20-nn as well"):
+        source_accuracy(models, tidy([vote("a", "10-nn", 60.0), vote("b", "50-nn", 50.0)]))
+    with pytest.raises(InputError, match="'measured:other/cars' names a dataset without"):
+        source_accuracy([{"model": "a", "source_accuracy": "measured:other/cars"}], both)
 
 
 @pytest.mark.parametrize("text", ["measured:pets", "seventy", "0", "0.74", "100", "-3"])

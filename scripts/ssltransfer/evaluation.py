@@ -378,13 +378,11 @@ def _computing(device: "torch.device") -> Iterator[Arrays]:
         return
     import torch
 
-    before = torch.backends.cuda.matmul.allow_tf32
-    torch.backends.cuda.matmul.allow_tf32 = False
-    try:
-        with torch.backends.cudnn.flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
-            yield Arrays(torch, device)
-    finally:
-        torch.backends.cuda.matmul.allow_tf32 = before
+    from ssltransfer.precision import tf32_allowed
+
+    flags = torch.backends.cudnn.flags
+    with tf32_allowed(False), flags(enabled=True, benchmark=False, deterministic=True, allow_tf32=False):
+        yield Arrays(torch, device)
 
 
 def _measure(

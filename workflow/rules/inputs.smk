@@ -207,10 +207,15 @@ def compared_features(protocol, dataset):
     return {cell.model: SUITE.feature_files(cell)[0] for cell in cells}
 
 
+def compared_scores(protocol, dataset):
+    """Model -> its score of the protocol that compares it."""
+    return {model: score_file(Cell(protocol, model, dataset)) for model in compared_features(protocol, dataset)}
+
+
 def features_to_compare(wildcards):
     """Features that exist, or that this run makes for a score; those of an old score may have been deleted."""
     models = compared_features(wildcards.protocol, wildcards.dataset)
-    scores = {model: score_file(Cell(wildcards.protocol, model, wildcards.dataset)) for model in models}
+    scores = compared_scores(wildcards.protocol, wildcards.dataset)
     made = [] if SUITE.config["available"] else [model for model in models if not Path(scores[model]).exists()]
     return [path for model, path in models.items() if model in made or Path(path).exists()]
 

@@ -23,6 +23,7 @@ rule compare_representations:
         runtime=attempt_times(60, per_mb=1 / 20),
     params:
         features=lambda w: compared_features(w.protocol, w.dataset),
+        scores=lambda w: compared_scores(w.protocol, w.dataset),
         store=lambda w: f"results/similarity/{w.dataset}/pairs/{w.protocol}.json",
         version=version("representations"),
     script:

@@ -24,9 +24,16 @@ SOURCE, OTHERS = "source-accuracy", "other-tasks"
 """Predictors that every suite has: source accuracy, and the mean standardised score on tasks of other datasets."""
 SOURCE_KINDS = ("linear", "knn")
 """Kinds of protocols whose scores on a source dataset are predictors."""
+POOLED_KINDS = ("fewshot",)
+"""Kinds of protocols whose test images are drawn from all images of a dataset."""
+NO_PREDICTORS = ("cdnv",)
+"""Estimators that are no predictors: the mean CDNV is not defined for the models that separate classes worst."""
 FEWEST_MODELS = 3
 FEWEST_DATASETS = 3
 """Fewest datasets for an interval over datasets."""
+ROUNDING = 1e-9
+"""Part of the largest absolute value below which differences are rounding, and values are constant."""
+CONSTANT = "constant, so no correlation is defined"
 COEFFICIENTS = ("pearson", "kendall")
 ENDS = ("", "_low", "_high")
 COLUMNS = [
@@ -38,20 +45,28 @@ COLUMNS = [
     "weighted_kendall",
     "picked",
     "regret",
-    *("difference" + end for end in ENDS),
+    "common",
+    "common_kendall",
+    "source_kendall",
+    "kendall_difference",
+    "regret_difference",
+    *("pearson_difference" + end for end in ENDS),
     "note",
 ]
 PANEL_COLUMNS = [
     "panel",
     "predictor",
     "datasets",
+    "fewest_models",
+    "most_models",
     *("kendall" + end for end in ENDS),
     "without_low",
     "without_high",
     "regret",
-    *("difference" + end for end in ENDS),
+    *("kendall_difference" + end for end in ENDS),
     "p",
     "p_adjusted",
+    "regret_difference",
     *("average" + end for end in ENDS),
 ]
 
@@ -108,20 +123,23 @@ def targets(scores: TaskScores) -> Iterator[Target]:
 def predictors(results: SuiteResults, tasks: Sequence[Task]) -> Iterator[Predictor]:
     """All predictors of the mean score on some tasks: the static ones, then the estimators that all datasets have.
 
-    An estimator of several datasets is the mean of its values, standardised over the models.
+    An estimator of several datasets is the mean of its values, standardised over the models. Few-shot episodes are
+    drawn from all images of a dataset, whose labels its estimators have seen: these predict no few-shot score.
     """
     scores, datasets = results.tasks, {task.dataset for task in tasks}
+    seen = datasets if any(task.kind in POOLED_KINDS for task in tasks) else set()
     source = scores.x()
     yield Predictor(SOURCE, source, 1, "top1")
     for other in scores.tasks:
-        if other.kind in SOURCE_KINDS and other.dataset in scores.leave_out:
+        if other.kind in SOURCE_KINDS and other.dataset in {*scores.leave_out} - seen:
             chosen, values = other.setting in (FIGURE_SETTING.get(other.kind), ""), scores.values[other]
             if chosen and not METRICS[other.metric].secondary and not np.allclose(values, source, equal_nan=True):
                 yield Predictor(f"{other.protocol}:{other.dataset}", values, METRICS[other.metric].better, other.metric)
     others = [other for other in scores.counted if other.dataset not in datasets]
     if others:
         yield Predictor(OTHERS, mean_standardised(scores.values, others), 1, "")
-    own = results.estimates[results.estimates["dataset"].isin(datasets)]
+    estimates = results.estimates
+    own = estimates[estimates["dataset"].isin(datasets - seen) & ~estimates["metric"].isin(NO_PREDICTORS)]
     own = own.sort_values("metric", key=lambda metrics: metrics.map(list(METRICS).index), kind="stable")
     for (protocol, metric), rows in own.groupby(["protocol", "metric"], sort=False):
         if rows["dataset"].nunique() == len(datasets):
@@ -145,9 +163,13 @@ def mean_standardised(values: pd.DataFrame, tasks: list[Task]) -> pd.Series:
 
 def _standardised_mean(values: pd.DataFrame) -> pd.Series:
     """Mean of the columns, each standardised over models, without constant ones."""
-    spread = values.std(ddof=0)
-    own = values.loc[:, spread > 1e-12]
+    own = values.loc[:, [not is_constant(values[name].dropna()) for name in values]]
     return ((own - own.mean()) / own.std(ddof=0)).mean(axis=1, skipna=False)
+
+
+def is_constant(values: np.ndarray | pd.Series) -> bool:
+    """Whether values differ by no more than rounding; those of no model are constant."""
+    return len(values) == 0 or bool(np.ptp(values) <= ROUNDING * np.abs(values).max())
 
 
 def predictor_table(results: SuiteResults) -> pd.DataFrame:
@@ -159,9 +181,11 @@ def predictor_table(results: SuiteResults) -> pd.DataFrame:
         One row per target and predictor, with `COLUMNS`: ``n`` models; Pearson and Kendall with 95 % intervals over
         models (see `correlation_interval`; from `INTERVAL_MODELS` models on); Kendall weighted towards the best models
         (`scipy.stats.weightedtau`); the model that the predictor ranks first and its ``regret``, the distance of its
-        score from the best one in the unit of the metric (both empty where the predictor has no direction); and the
-        difference of Pearson's coefficient from that of source accuracy over the models that have both, with its 95 %
-        interval (see `dependent_difference`). Predictors without a direction are taken as they are.
+        score from the best one in the unit of the metric (both empty where the predictor has no direction).
+
+        Beside source accuracy, over the ``common`` models that have both: Kendall's coefficient of either, the
+        differences of Kendall, of regret and of Pearson from those of source accuracy, the last with its 95 % interval
+        (see `dependent_difference`). Predictors without a direction are taken as they are.
     """
     rows, scores = [], results.tasks
     for target in targets(scores):
@@ -175,7 +199,7 @@ def predictor_table(results: SuiteResults) -> pd.DataFrame:
             row = {"panel": target.panel} | target.task._asdict() | {"predictor": predictor.name}
             row |= judge(x, y, points, better, predictor.better)
             if predictor.name != SOURCE:
-                row |= _from_source(x, source, y)
+                row |= _from_source(x, source, y, points, better, predictor.better)
             rows.append(row)
     return pd.DataFrame(rows, columns=COLUMNS)
 
@@ -198,8 +222,8 @@ def judge(x: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction:
     x, y, scores, n = x[kept].to_numpy(), y[kept].to_numpy(), scores[kept], len(kept)
     if n < FEWEST_MODELS:
         return {"n": n, "note": f"fewer than {FEWEST_MODELS} models"}
-    if np.ptp(x) == 0 or np.ptp(y) == 0:
-        return {"n": n, "note": "constant, so no correlation is defined"}
+    if is_constant(x) or is_constant(y):
+        return {"n": n, "note": CONSTANT}
     found = {"n": n, "note": "" if n >= INTERVAL_MODELS else f"{n} models: no interval"}
     for name, function in (("pearson", pearson), ("kendall", kendall)):
         found[name] = float(function(x, y))
@@ -214,12 +238,22 @@ def judge(x: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction:
     return found
 
 
-def _from_source(x: pd.Series, source: pd.Series, y: pd.Series) -> dict:
-    kept = x.notna() & source.notna() & y.notna()
-    if kept.sum() < INTERVAL_MODELS:
-        return {}
-    ends = dependent_difference(*(values[kept].to_numpy() for values in (x, source, y)))
-    return dict(zip(("difference", "difference_low", "difference_high"), ends, strict=True)) if ends else {}
+def _from_source(x: pd.Series, source: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction: int) -> dict:
+    """Compare a predictor with source accuracy on the models that have both (see `judge`)."""
+    kept = x.index[x.notna() & source.notna() & y.notna()]
+    own, other = (judge(values[kept], y[kept], scores[kept], better, direction) for values in (x, source))
+    found = {"common": len(kept)}
+    if "kendall" not in own or "kendall" not in other:
+        return found
+    found |= {"common_kendall": own["kendall"], "source_kendall": other["kendall"]}
+    found["kendall_difference"] = own["kendall"] - other["kendall"]
+    if direction:
+        found["regret_difference"] = own["regret"] - other["regret"]
+    if len(kept) >= INTERVAL_MODELS:
+        ends = dependent_difference(*(values[kept].to_numpy() for values in (x, source, y)))
+        if ends:
+            found |= dict(zip(("pearson_difference" + end for end in ENDS), ends, strict=True))
+    return found
 
 
 def dependent_difference(first: np.ndarray, second: np.ndarray, y: np.ndarray) -> tuple[float, float, float] | None:
@@ -232,13 +266,15 @@ def dependent_difference(first: np.ndarray, second: np.ndarray, y: np.ndarray) -
     G. Y. Zou, "Toward using confidence intervals to compare correlations", 2007: the distances of the ends of both
     intervals are combined, with the correlation of the two coefficients, which share models and scores.
     """
-    r = np.corrcoef([first, second, y]) if min(np.ptp(v) for v in (first, second, y)) > 0 else np.eye(3)
+    if any(is_constant(values) for values in (first, second, y)):
+        return None
+    r = np.corrcoef([first, second, y])
     a, b, between = r[0, 2], r[1, 2], r[0, 1]
-    if max(abs(a), abs(b)) > 1 - 1e-9 or min(np.ptp(v) for v in (first, second, y)) == 0:
+    if max(abs(a), abs(b)) > 1 - 1e-9:
         return None
     (a_low, b_low), (a_high, b_high) = correlation_interval("pearson", [a, b], len(y))
-    determinant = 1 - a**2 - b**2 - between**2
-    c = ((between - a * b / 2) * determinant + between**3) / ((1 - a**2) * (1 - b**2))
+    rest = 1 - a**2 - b**2 - between**2
+    c = ((between - a * b / 2) * rest + between**3) / ((1 - a**2) * (1 - b**2))
     c = float(np.clip(c, -1, 1))
     low = np.sqrt(max(0.0, (a - a_low) ** 2 + (b_high - b) ** 2 - 2 * c * (a - a_low) * (b_high - b)))
     high = np.sqrt(max(0.0, (a_high - a) ** 2 + (b - b_low) ** 2 - 2 * c * (a_high - a) * (b - b_low)))
@@ -256,21 +292,21 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
     Returns
     -------
     pd.DataFrame
-        One row per panel and predictor, with `PANEL_COLUMNS`: mean Kendall and mean regret over ``datasets``; the 95 %
-        interval of the mean on datasets like these (Student's t, from `FEWEST_DATASETS` datasets on); the range of the
-        mean when one dataset is left out; and the mean difference from source accuracy on the datasets that both have,
-        with its interval, p-value (paired t test) and the p-value adjusted for the predictors of the panel (Holm); and
+        One row per panel and predictor, with `PANEL_COLUMNS`: mean Kendall and mean regret over ``datasets``, on which
+        it has ``fewest_models`` to ``most_models``; the 95 % interval of the mean for these models on datasets like
+        these (Student's t, from `FEWEST_DATASETS` datasets on); the range of the mean when one dataset is left out; the
+        mean difference of Kendall from that of source accuracy for the same models and datasets, with its interval,
+        p-value (paired t test) and the p-value adjusted for the predictors of the panel (Holm), and that of regret; and
         Kendall with the ``average`` over the panel, with its interval over models.
     """
     rows = []
     averages = table["dataset"].eq(AVERAGE)
     of_average = table[averages].set_index(["panel", "predictor"])
     for panel, own in table[table["kendall"].notna() & ~averages].groupby("panel", sort=False):
-        wide = own.pivot_table(index="dataset", columns="predictor", values="kendall", sort=False)
-        regret = own.groupby("predictor", sort=False)["regret"].mean()
-        for predictor in own["predictor"].unique():
-            values = wide[predictor].dropna().to_numpy()
-            row = {"panel": panel, "predictor": predictor, "datasets": len(values), "regret": regret[predictor]}
+        for predictor, rows_of in own.groupby("predictor", sort=False):
+            values = rows_of["kendall"].to_numpy()
+            row = {"panel": panel, "predictor": predictor, "datasets": len(values), "regret": rows_of["regret"].mean()}
+            row |= {"fewest_models": rows_of["n"].min(), "most_models": rows_of["n"].max()}
             row |= dict(zip(("kendall", "kendall_low", "kendall_high", "_"), _mean_interval(values), strict=True))
             row |= {end: np.clip(row[end], -1, 1) for end in ("kendall_low", "kendall_high")}  # NaN stays
             if len(values) > 1:
@@ -279,11 +315,11 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
             if (panel, predictor) in of_average.index:
                 average = of_average.loc[(panel, predictor)]
                 row |= {f"average{end}": average[f"kendall{end}"] for end in ENDS}
-            if predictor != SOURCE and SOURCE in wide:
-                differences = (wide[predictor] - wide[SOURCE]).dropna().to_numpy()
-                if len(differences):
-                    names = ("difference", "difference_low", "difference_high", "p")
-                    row |= dict(zip(names, _mean_interval(differences), strict=True))
+            differences = rows_of["kendall_difference"].dropna().to_numpy()
+            if len(differences):
+                names = (*("kendall_difference" + end for end in ENDS), "p")
+                row |= dict(zip(names, _mean_interval(differences), strict=True))
+                row["regret_difference"] = rows_of["regret_difference"].mean()
             rows.append(row)
     found = pd.DataFrame(rows, columns=PANEL_COLUMNS).astype(dict.fromkeys(PANEL_COLUMNS[3:], float))
     for _, part in found.groupby("panel"):
@@ -294,9 +330,12 @@ def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:
 
 
 def _mean_interval(values: np.ndarray) -> tuple[float, float, float, float]:
-    """Mean, ends of its t interval, and the p-value of a mean of 0; NaN but for the mean of too few values."""
+    """Mean, ends of its t interval, and the p-value of a mean of 0; of too few or equal values NaN but for the mean.
+
+    Coefficients of few models take few values, so that equal ones do not show that there is no error.
+    """
     mean, n = float(np.mean(values)), len(values)
-    if n < FEWEST_DATASETS:
+    if n < FEWEST_DATASETS or is_constant(values):
         return mean, np.nan, np.nan, np.nan
     error = float(np.std(values, ddof=1)) / np.sqrt(n)
     half = float(stdtrit(n - 1, 0.975)) * error

@@ -44,7 +44,7 @@ def collect_similarities(files: Iterable[str | Path]) -> tuple[pd.DataFrame, dic
 
 
 def similarity_matrix(similarities: pd.DataFrame, models: Iterable[str]) -> pd.DataFrame:
-    """Arrange the similarities on one dataset as models x models, 1 on the diagonal.
+    """Arrange the similarities on one dataset as models x models, 1 on the diagonal, NaN for pairs without one.
 
     Parameters
     ----------
@@ -55,9 +55,17 @@ def similarity_matrix(similarities: pd.DataFrame, models: Iterable[str]) -> pd.D
     """
     seen = {*similarities["model"], *similarities["other"]}
     names = [model for model in models if model in seen]
-    matrix = pd.DataFrame(np.eye(len(names)), names, names)
+    matrix = pd.DataFrame(np.where(np.eye(len(names), dtype=bool), 1.0, np.nan), names, names)
     for row in similarities.itertuples():
         matrix.loc[row.model, row.other] = matrix.loc[row.other, row.model] = row.value
+    return matrix
+
+
+def complete(matrix: pd.DataFrame) -> pd.DataFrame:
+    """Leave out the models that lack most pairs, of equal ones the last, until no pair is missing."""
+    while matrix.isna().any(axis=None):
+        missing = matrix.isna().sum()
+        matrix = matrix.drop(index=(last := missing[missing == missing.max()].index[-1]), columns=last)
     return matrix
 
 
@@ -82,7 +90,8 @@ class Map:
     points : pd.DataFrame
         Columns ``x`` and ``y``, one row per model.
     shown : float
-        Part of the squared distances that the plane holds, from 0 to 1.
+        Part of the sum of the positive eigenvalues that the two dimensions of the plane hold, from 0 to 1. These sum to
+        the squared distances only where no eigenvalue is negative, as for distances in a Euclidean space.
     """
 
     points: pd.DataFrame
@@ -147,6 +156,7 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> Agreement | None:
     -----
     N. Mantel, "The detection of disease clustering and a generalized regression approach", 1967.
     """
+    first = complete(first)
     names = [model for model in first.index if model in second.index]
     b = second.reindex(index=names, columns=names)
     names = list(b.index[b.notna().all()])

@@ -33,7 +33,15 @@ from ssltransfer.analysis.tasks import (
     tasks_of,
 )
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import AVERAGE, TASK, Task, is_published, source_accuracy, source_datasets
+from ssltransfer.results.scores import (
+    AVERAGE,
+    TASK,
+    Task,
+    is_published,
+    measured_cell,
+    source_accuracy,
+    source_datasets,
+)
 
 
 @dataclass(frozen=True)
@@ -320,7 +328,7 @@ def _measured(models: list[dict], measured: pd.Series, datasets: dict[str, str])
     """How and on what source accuracies were measured, such as ``20-NN on ImageNet``; empty for other numbers."""
     texts = []
     for row, how in zip(models, measured, strict=True):
-        dataset = str(row.get("source_accuracy")).removeprefix("measured:")
+        _, dataset = measured_cell(str(row.get("source_accuracy")))
         texts.append(f"{how.replace('nn', 'NN')} on {datasets.get(dataset, dataset)}" if how else "")
     return texts
 

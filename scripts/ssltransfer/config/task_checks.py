@@ -119,21 +119,28 @@ def check_given_features(row: dict, config: dict) -> None:
 
 def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
     """Check the source accuracy of a model of the suite, which may be the score of one of the suite's tasks."""
-    kind, _, dataset = row["source_accuracy"].partition(":")
+    kind, _, cell = row["source_accuracy"].partition(":")
+    protocol, _, dataset = cell.rpartition("/")
     if kind not in ("", "measured") and not 1 <= float(kind) < 100:
         raise InputError(
             f"{path}, row {row['model']!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
             "measured:DATASET, or nothing"
         )
     blocks = config["protocols"]
-    measured = {
-        name for task, names in config["tasks"].items() for name in names
-        if blocks.get(task, {}).get("kind") in SOURCE_KINDS
+    if kind != "measured" or config["suite"] not in row["suites"]:
+        return
+    blocks = config["protocols"]
+    kinds = {
+        task: blocks.get(task, {}).get("kind") for task, names in config["tasks"].items()
+        if dataset in names and protocol in ("", task)
     }  # fmt: skip
-    if kind == "measured" and config["suite"] in row["suites"] and dataset not in measured:
+    tasks = next((own for each in SOURCE_KINDS if (own := [task for task in kinds if kinds[task] == each])), [])
+    where = f"{path}, row {row['model']!r}: source_accuracy is measured:{cell}, but suite {config['suite']!r} has"
+    if not tasks:
+        raise InputError(f"{where} no linear or knn task {f'of {protocol!r} ' if protocol else ''}on {dataset!r}")
+    if len(tasks) > 1:
         raise InputError(
-            f"{path}, row {row['model']!r}: source_accuracy is measured:{dataset}, but suite {config['suite']!r} has "
-            f"no linear or knn task on {dataset!r}"
+            f"{where} the tasks {' and '.join(tasks)} on it; write measured:{tasks[0]}/{dataset} or another"
         )
 
 

@@ -3,7 +3,6 @@
 from collections.abc import Iterator
 
 import matplotlib as mpl
-import numpy as np
 import pandas as pd
 from matplotlib.figure import Figure
 
@@ -53,22 +52,23 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     panels = {panel.name: labels.panel(panel) for panel in results.tasks.figure_panels}
     names = {name: predictor_label(name, results, labels) for name in found["predictor"].unique()}
     means = panel_predictors(found)
-    models = int(found["n"].max())
     about = (
         "Kendall's τ between a predictor and the scores of the models, 1 where it ranks them perfectly. Estimators are "
         "those of the dataset of the task; the mean score on other datasets is of the counted tasks, each standardised "
         "over the models."
     )
-    if models >= INTERVAL_MODELS:
+    if results.estimates["metric"].eq("log-me").any():
         about += (
-            f" What {models} models can tell: the 95 % interval of a τ of 0 on one dataset is ± "
-            f"{half_width(models):.2f}, so that single coefficients differ by chance; means over datasets, and "
-            "differences from source accuracy on the same datasets, tell more."
+            " LogME has no maximum where features fit a class without an error, of which the score files warn: there "
+            "it is large, but how large depends on the range of precisions that is searched."
         )
-    else:
-        about += f" {models} models are too few for an interval, and often correlate by chance."
+    about += _what_models_tell(int(means["fewest_models"].min()), int(means["most_models"].max()))
     columns = {
         "Datasets": means["datasets"].astype(int),
+        "Models": [
+            f"{low:.0f}" if low == high else f"{low:.0f} to {high:.0f}"
+            for low, high in zip(means["fewest_models"], means["most_models"], strict=True)
+        ],
         "Mean τ": [number(value, 2) for value in means["kendall"]],
         "95 % interval": _ranges(means, "kendall"),
         "Without one dataset": [
@@ -76,9 +76,10 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
             for low, high in zip(means["without_low"], means["without_high"], strict=True)
         ],
         "Regret": [number(value, 2) for value in means["regret"]],
-        "τ less that of source accuracy": [number(value, 2) for value in means["difference"]],
-        "95 % interval of the difference": _ranges(means, "difference"),
+        "τ less that of source accuracy": [number(value, 2) for value in means["kendall_difference"]],
+        "95 % interval of the difference": _ranges(means, "kendall_difference"),
         "p (Holm)": [number(value, 3) for value in means["p_adjusted"]],
+        "Regret less that of source accuracy": [number(value, 2) for value in means["regret_difference"]],
         "τ with the average": [number(value, 2) for value in means["average"]],
         "95 % interval of that": _ranges(means, "average"),
     }
@@ -86,9 +87,10 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     records = records.loc[:, records.ne(MISSING).any()]
     rows = {i: f"{panels[row.panel]} · {names[row.predictor]}" for i, row in enumerate(means.itertuples())}
     caption = (
-        f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score, mean "
-        "over datasets. Intervals are Student's t over datasets, for datasets like these. The average is the mean "
-        "score over the datasets of a panel, with the mean of an estimator over them; its interval is over models."
+        f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score of those "
+        "that it ranks, mean over datasets. Intervals are Student's t over datasets, for datasets like these and for "
+        "these models; another sample of models would move all datasets together. The average is the mean score over "
+        "the datasets of a panel, with the mean of an estimator over them; its interval is over models."
     )
     title = "Predictors of transfer"
     tables = [records_table("predictors", title, caption, records, row_labels=rows, data=means, section=SECTION)]
@@ -101,11 +103,27 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     caption = (
         "Kendall's τ between predictors and scores on each dataset. The csv has Pearson's and the weighted "
         "coefficient, the intervals over models (for a random sample of models), the model picked and its regret, and "
-        "the difference of Pearson's coefficient from that of source accuracy (Zou's interval)."
+        "the differences from source accuracy over the models that have both (Zou's interval for Pearson's)."
     )
     title = "Predictors on each dataset"
     more = {"row_labels": rows, "data": found, "section": SECTION}
     return [*tables, records_table("predictors-by-dataset", title, caption, cells, **more)]
+
+
+def _what_models_tell(fewest: int, most: int) -> str:
+    """Say how far coefficients of the fewest and of the most models of a predictor differ by chance."""
+    text = ""
+    if most >= INTERVAL_MODELS:
+        numbers = sorted({max(fewest, INTERVAL_MODELS), most})
+        widths = " and ".join(f"± {half_width(n):.2f} with {n} models" for n in numbers)
+        text += (
+            f" What models can tell: the 95 % interval of a τ of 0 on one dataset is {widths}, so that single "
+            "coefficients differ by chance; means over datasets, and differences from source accuracy on the same "
+            "datasets and models, tell more."
+        )
+    if fewest < INTERVAL_MODELS:
+        text += f" {fewest} models are too few for an interval, and often correlate by chance."
+    return text
 
 
 def estimator_tables(results: SuiteResults, labels: Labels) -> list[Table]:
@@ -259,7 +277,8 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
             if predictor.metric:
                 context.score_axis(ax.xaxis, x[y.notna()], predictor.metric)
             context.score_axis(ax.yaxis, y, task.metric)
-            tau = f"τ = {judged['kendall'].get(predictor.name, np.nan):.2f}".replace("-", "−")
+            row = judged.loc[predictor.name]
+            tau = f"τ = {row['kendall']:.2f}".replace("-", "−") if pd.notna(row["kendall"]) else row["note"]
             better = " ↓" if predictor.better < 0 else ""
             ax.set_title(f"{predictor_label(predictor.name, results, context.labels)}{better}\n{tau}")
         figure.supylabel(context.labels.task(task), fontsize=8)

@@ -8,7 +8,14 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 
-from ssltransfer.analysis.similarity import agreement, classical_map, cluster_tree, score_similarity, similarity_matrix
+from ssltransfer.analysis.similarity import (
+    agreement,
+    classical_map,
+    cluster_tree,
+    complete,
+    score_similarity,
+    similarity_matrix,
+)
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.drawing import STYLE, FigureContext
 from ssltransfer.report.labels import Labels, joined
@@ -45,10 +52,15 @@ def similarity_tables(
         images, chance = int(own["images"].iloc[0]), own["chance"].abs().max()
         caption = (
             f"Debiased linear CKA of the features of {images} images, 1 for features that are equal up to rotation, "
-            f"scaling and shift. With permuted images of one model it is at most {chance:.2f} away from 0. The csv has "
-            "95 % intervals over images (from disjoint folds), and the usual biased values, which are above 0 for "
-            "unrelated features."
+            f"scaling and shift. After one permutation of the first fold of the images of one model (a tenth of them, "
+            f"more of fewer than 200) it is at most {chance:.2f} away from 0 for any pair. The csv has 95 % intervals "
+            "over images (from disjoint folds), and the usual biased values, which are above 0 for unrelated features."
         )
+        if matrix.isna().any(axis=None):
+            caption += (
+                " Empty: pairs that were not compared while the features of both models were there; the figure and the "
+                "agreement with scores are without the models that lack them."
+            )
         reasons = left_out.get((protocol, dataset), {})
         caption += "".join(f" Without {labels.model(model)}: {reason}." for model, reason in reasons.items())
         more = {"row_labels": labels.models, "headings": labels.models, "data": own, "section": SECTION}
@@ -78,7 +90,7 @@ def similarity_figures(context: FigureContext, similarities: pd.DataFrame) -> It
 
 def _similarity_figure(context: FigureContext, similarities: pd.DataFrame, dataset: str) -> Figure:
     """Clustered heat map, map of the models, and similarity against the correlation of scores for each pair."""
-    matrix = similarity_matrix(similarities, context.models)
+    matrix = complete(similarity_matrix(similarities, context.models))
     results = context.results
     scores = score_similarity(results.tasks) if results.tasks.counted else pd.DataFrame()
     found = agreement(matrix, scores)
@@ -93,7 +105,7 @@ def _similarity_figure(context: FigureContext, similarities: pd.DataFrame, datas
             pairs = [
                 (row.value, row.low, row.high, scores.loc[row.model, row.other])
                 for row in similarities.itertuples()
-                if row.model in scores and row.other in scores
+                if {row.model, row.other} <= {*matrix.index} and row.model in scores and row.other in scores
             ]
             x, low, high, y = np.array(pairs, float).T
             ax.hlines(y, low, high, color="#BBBBBB", linewidth=0.7, zorder=1)

@@ -299,7 +299,8 @@ def source_accuracy(
     models : list of dict
         Rows of the model table with ``model`` and ``source_accuracy``: a number in percent, ``measured:DATASET`` (the
         linear score of that cell; of a dataset without linear scores that of `STANDARD_VOTE`, or the only
-        k-nearest-neighbour score), or empty.
+        k-nearest-neighbour score), ``measured:PROTOCOL/DATASET`` where several protocols have it, or empty. All models
+        that name the same have it of the same protocol and setting, and published scores count where none is measured.
     scores : pd.DataFrame
         Tidy table.
     left_out : collection of tuple of str
@@ -314,32 +315,62 @@ def source_accuracy(
     Raises
     ------
     InputError
-        The text is neither a percentage (1 to below 100) nor ``measured:DATASET`` with such a score.
+        The text is neither a percentage (1 to below 100) nor names such a score, or names scores of several protocols
+        or votes.
     """
     found = scores[scores["kind"].isin(SOURCE_KINDS) & scores["metric"].ne("top5")]
-    found = found.iloc[found["setting"].ne(STANDARD_VOTE).argsort(kind="stable").to_numpy()]
-    scored = {*zip(found["kind"], found["dataset"], strict=True), *left_out}
-    found = found.drop_duplicates(["model", "kind", "dataset"]).set_index(["model", "kind", "dataset"])
-    values = {}
+    values, columns = {}, {}
     for row in models:
         text = str(row.get("source_accuracy") or "").strip()
         value, measured = math.nan, ""
         if text.startswith("measured:"):
-            dataset = text.removeprefix("measured:")
-            kind = next((kind for kind in SOURCE_KINDS if (kind, dataset) in scored), None)
-            if kind is None:
-                raise InputError(
-                    f"models table, row {row['model']}, source_accuracy: {text!r} names a dataset without a linear or "
-                    "k-nearest-neighbour score in this suite; write a dataset of such a task, a number, or nothing"
-                )
-            cell = (row["model"], kind, dataset)
-            if cell in found.index and not found.loc[cell, "partial"]:
-                value = float(found.loc[cell, "value"])
-                measured = found.loc[cell, "setting"] or {"linear": "linear", "knn": "k-nn"}[kind]
+            if text not in columns:
+                columns[text] = _source_scores(row["model"], text, found, left_out)
+            column = columns[text]
+            if row["model"] in column.index and not column.loc[row["model"], "partial"]:
+                value = float(column.loc[row["model"], "value"])
+                kind, setting = column.loc[row["model"], ["kind", "setting"]]
+                measured = setting or {"linear": "linear", "knn": "k-nn"}[kind]
         elif text not in ("", "nan"):
             value = _percent(row["model"], text)
         values[row["model"]] = {"source_accuracy": value, "measured": measured}
     return pd.DataFrame.from_dict(values, orient="index", columns=["source_accuracy", "measured"])
+
+
+def _source_scores(model: str, text: str, scores: pd.DataFrame, left_out: Collection[tuple[str, str]]) -> pd.DataFrame:
+    """Scores of one protocol and setting that a source accuracy names, by model."""
+    where = f"models table, row {model}, source_accuracy: {text!r} names"
+    protocol, dataset = measured_cell(text)
+    found = scores[scores["dataset"].eq(dataset) & (scores["protocol"].eq(protocol) | (not protocol))]
+    scored = {*found["kind"], *(kind for kind, other in left_out if other == dataset)}
+    kind = next((kind for kind in SOURCE_KINDS if kind in scored), None)
+    if kind is None:
+        raise InputError(
+            f"{where} a dataset without a linear or k-nearest-neighbour score in this suite; write a dataset of such a "
+            "task, a number, or nothing"
+        )
+    found = found[found["kind"].eq(kind)]
+    own = found[found["source"].eq("measured")]
+    found = own if len(own) else found
+    protocols, settings = (list(found[name].unique()) for name in ("protocol", "setting"))
+    if len(protocols) > 1:
+        raise InputError(
+            f"{where} scores of {' and '.join(protocols)}; write measured:{protocols[0]}/{dataset} or another of them"
+        )
+    if len(settings) > 1 and STANDARD_VOTE not in settings:
+        raise InputError(
+            f"{where} the votes {', '.join(settings)} of {protocols[0]}; measure {STANDARD_VOTE} as well, or write "
+            "numbers"
+        )
+    if STANDARD_VOTE in settings:
+        found = found[found["setting"].eq(STANDARD_VOTE)]
+    return found.drop_duplicates("model").set_index("model")
+
+
+def measured_cell(text: str) -> tuple[str, str]:
+    """Protocol (empty where none is named) and dataset of ``measured:DATASET`` or ``measured:PROTOCOL/DATASET``."""
+    protocol, _, dataset = text.removeprefix("measured:").rpartition("/")
+    return protocol, dataset
 
 
 def _percent(model: str, text: str) -> float:
@@ -358,4 +389,4 @@ def _percent(model: str, text: str) -> float:
 def source_datasets(models: list[dict]) -> list[str]:
     """Datasets whose scores are the x axis; like ImageNet in the paper they are not transfer targets."""
     texts = [str(row.get("source_accuracy") or "") for row in models]
-    return sorted({text.removeprefix("measured:") for text in texts if text.startswith("measured:")})
+    return sorted({measured_cell(text)[1] for text in texts if text.startswith("measured:")})

@@ -10,7 +10,7 @@ from ssltransfer.protocols.estimators.feature_moments import FeatureMoments, blo
 COMPONENTS = 64
 """Principal components in which classes are described by Gaussians."""
 FLOOR = 1e-6
-"""Smallest variance of a class, as a part of the mean variance of all features."""
+"""Smallest variance of a class, as a part of the mean variance of all images in the components used."""
 
 
 def class_mean_scores(values: np.ndarray, labels: np.ndarray, moments: FeatureMoments) -> np.ndarray:

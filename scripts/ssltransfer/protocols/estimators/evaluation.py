@@ -181,10 +181,10 @@ def _single_label(values: np.ndarray, positions: np.ndarray, moments: FeatureMom
     """Estimators of sets with one label for each image; `positions` are those of the classes in `moments`."""
     few = moments.count <= len(moments.centred.values) + 1
     saturated = (
-        f"H-score: with {moments.count} images of {moments.width} features it is the number of classes less one "
-        "whatever the features are; the shrunk H-score is not"
+        f"no H-score: with {moments.count} images of {moments.width} features it is {moments.classes - 1}, the number "
+        "of classes less one, whatever the features are, as is its expected value; the shrunk H-score is not"
     )
-    yield "h-score", h_score_above_chance(moments), saturated if few else ""
+    yield "h-score", None if few else h_score_above_chance(moments), saturated if few else ""
     yield "h-score-shrunk", shrunk_h_score(moments), ""
     scores = class_mean_scores(values, positions, moments)
     alone = int((moments.class_counts == 1).sum())

@@ -107,14 +107,15 @@ def measure_label_efficiency(
             selections.setdefault(point.setting, []).append(chosen)
     (whole,) = (value for value in many_shot["values"] if value["metric"] == metric)
     curve = {point: np.mean([len(rows) for rows in subsets[point.setting]]) for point in points}
-    areas = draw_areas(points, curve, values, whole["value"], len(pool))
+    drawn_points = [point for point in points if point.listed is None]  # a list would change the area by its presence
+    areas = draw_areas(drawn_points, curve, values, whole["value"], len(pool))
     drawn_values = {
         f"{prefix}{point.setting}": values[f"{prefix}{point.setting}"] for prefix in ("", "knn-") for point in points
     }
     hashes = {point.setting: [identity(rows) for rows in subsets[point.setting]] for point in points}
     if areas:
         drawn_values[AREA] = areas
-        hashes[AREA] = max(hashes.values(), key=len)
+        hashes[AREA] = max((hashes[point.setting] for point in drawn_points), key=len)
     outcomes = curve_outcomes(metric, drawn_values, hashes, whole, settings.of)
     edges = [setting for setting, each in selections.items() if any(chosen.edge for chosen in each)]
     missed = [setting for setting, each in selections.items() if not all(chosen.converged for chosen in each)]

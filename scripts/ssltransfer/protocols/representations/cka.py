@@ -57,7 +57,7 @@ class Alignment:
     biased : float
         CKA without the correction, as many papers print it; that of unrelated features is near d / (n + d).
     chance : float
-        Debiased CKA of the first fold with the images of one representation permuted.
+        Debiased CKA of the first fold after one permutation of the images of one representation.
     """
 
     value: float
@@ -169,8 +169,7 @@ def _centred_square(
 def _cross_product(a: np.ndarray, b: np.ndarray, arrays: Arrays) -> Array:
     total = None
     for start in range(0, len(a), BLOCK):
-        left = arrays.place(a[start : start + BLOCK])
-        product = left.T @ (left if a is b else arrays.place(b[start : start + BLOCK]))
+        product = arrays.place(a[start : start + BLOCK]).T @ arrays.place(b[start : start + BLOCK])
         total = product if total is None else total + product
     return total
 

@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict
 from itertools import combinations
 from pathlib import Path
+from types import MappingProxyType
 
 import numpy as np
 
@@ -17,6 +18,7 @@ from ssltransfer.results.outcome_file import identity
 
 FEWEST_IMAGES = 10
 NO_FEATURES = "its features are not there, and it was not compared before"
+ALONE = "no other model is left that it can be compared with"
 CONSTANT = "no similarity to it is defined; are its features constant?"
 
 
@@ -47,8 +49,11 @@ def compare_representations(
     version: int,
     arrays: Arrays = NUMPY,
     progress: Callable[[Iterable], Iterable] = iter,
+    scores: Mapping[str, str] = MappingProxyType({}),
 ) -> None:
     """Write the similarities of all pairs of models; only pairs with new features are computed.
+
+    A pair that was never compared, and one of whose models has no features any more, is not among them.
 
     Parameters
     ----------
@@ -56,7 +61,7 @@ def compare_representations(
         Of the file to write.
     store : path
         File of all pairs that were ever computed for this dataset, by hashes of their features; it is read, and
-        written with the new pairs. It also tells the features of models whose files are gone.
+        written with the new pairs. It also tells the features of models whose files are gone, and their checkpoints.
     features : mapping
         Model -> feature file, which may be missing.
     index, dataset, protocol
@@ -67,51 +72,56 @@ def compare_representations(
         Where to compute.
     progress : callable
         Wraps the pairs that are computed.
+    scores : mapping
+        Model -> its score on the dataset, which may be missing. Features that are gone and were of another checkpoint
+        than the score do not count.
     """
     rows = compared_rows(index, dataset)
     known = read_json(store) if Path(store).is_file() else {}
     if known.get("version") != version:
-        known = {"version": version, "features": {}, "pairs": {}}
-    hashes = {model: _feature_hash(path, known["features"]) for model, path in features.items()}
-    left_out = {model: NO_FEATURES for model, digest in hashes.items() if digest is None}
-    models = [model for model in features if model not in left_out]
-    images = identity(rows)
-    keys = {pair: "-".join([images, *sorted(str(hashes[model]) for model in pair)]) for pair in combinations(models, 2)}
-    new = {pair: key for pair, key in keys.items() if key not in known["pairs"]}
-    for pair in [pair for pair in new if not all(Path(features[model]).is_file() for model in pair)]:
-        for model in pair:
-            if not Path(features[model]).is_file():
-                left_out[model] = NO_FEATURES
-        new.pop(pair)
+        known = {"version": version}
+    known = {"features": {}, "checkpoints": {}, "constant": [], "pairs": {}} | known
+    hashes = {model: _feature_hash(path, known, scores.get(model)) for model, path in features.items()}
+    write_json(store, known)  # so that features that are deleted now are known by these hashes
+    images, there = identity(rows), {model for model in features if Path(features[model]).is_file()}
+    keys = {
+        pair: "-".join([images, *sorted(str(hashes[model]) for model in pair)])
+        for pair in combinations([model for model in features if hashes[model]], 2)
+    }
+    new = [pair for pair, key in keys.items() if key not in known["pairs"] and there.issuperset(pair)]
     held: dict[str, Representation] = {}
     own: dict[str, Hsic] = {}
-    for first, second in progress(list(new)):
-        for model in [model for model in held if model not in (first, second)]:
+    for pair in progress(new):
+        for model in [model for model in held if model not in pair]:
             del held[model]
-        for model in (first, second):
+        for model in pair:
             if model not in held:
                 held[model] = represent(load_features(features[model], len(index)), rows)
             if model not in own:
                 own[model] = dependence(held[model], held[model], arrays)
+        first, second = pair
         found = align(held[first], held[second], own[first], own[second], arrays)
-        known["pairs"][new[first, second]] = asdict(found) if found else None
+        known["pairs"][keys[pair]] = asdict(found) if found else None
+        known["constant"] = sorted({*known["constant"], *(hashes[model] for model in pair if own[model].whole <= 0)})
         write_json(store, known)  # a job that is killed goes on from here
-    shown = [model for model in models if model not in left_out]
-    constant = _constant({pair: known["pairs"].get(key) for pair, key in keys.items()}, shown)
-    left_out |= dict.fromkeys(constant, CONSTANT)
-    shown = [model for model in shown if model not in constant]
     pairs = [
-        {"model": pair[0], "other": pair[1], **known["pairs"][key]}
-        for pair, key in keys.items()
-        if set(pair) <= set(shown)
+        {"model": first, "other": second, **known["pairs"][key]}
+        for (first, second), key in keys.items()
+        if known["pairs"].get(key)
     ]
+    compared = {model for pair in pairs for model in (pair["model"], pair["other"])}
+    left_out = {}
+    for model in features:
+        if model not in compared:
+            reason = ALONE if model in there else NO_FEATURES
+            left_out[model] = CONSTANT if hashes[model] in known["constant"] else reason
     write_json(
         path,
         {
             "dataset": dataset,
             "protocol": protocol,
             "images": len(rows),
-            "models": shown,
+            "models": [model for model in features if model in compared],
             "left_out": left_out,
             "computed": len(new),
             "pairs": pairs,
@@ -119,19 +129,21 @@ def compare_representations(
     )
 
 
-def _feature_hash(path: str, known: dict[str, str]) -> str | None:
-    """Hash of a feature file, or the last one of a file that is gone; remembers it."""
+def _feature_hash(path: str, known: dict, score: str | None) -> str | None:
+    """Hash of a feature file, or the last one of a file that is gone unless a score is of another checkpoint.
+
+    Remembers the hash and the checkpoint.
+    """
+    provenance = Path(path).with_suffix(".json")
     if Path(path).is_file():
-        known[path] = file_hash(path)
-    return known.get(path)
+        known["features"][path] = file_hash(path)
+        known["checkpoints"][path] = _checkpoint(provenance)
+    elif (before := known["checkpoints"].get(path)) and (now := _checkpoint(score)) and before != now:
+        return None
+    return known["features"].get(path)
 
 
-def _constant(found: Mapping[tuple[str, str], dict | None], models: Iterable[str]) -> list[str]:
-    """Models that have no similarity to any other."""
-    models = list(models)
-    values = {pair: value for pair, value in found.items() if set(pair) <= set(models)}
-    return [
-        model
-        for model in models
-        if (own := [value for pair, value in values.items() if model in pair]) and all(value is None for value in own)
-    ]
+def _checkpoint(path: str | Path | None) -> dict:
+    """What the provenance of features or a score says about the checkpoint, without its cost; empty without a file."""
+    content = read_json(path) if path and Path(path).is_file() else {}
+    return {key: value for key, value in content.get("checkpoint", {}).items() if key != "cost"}
