@@ -105,7 +105,7 @@ def test_the_jobs_of_other_names_are_known_too(folder):
     (score,) = missing_scores(suite(), [Cell("toy-linear", "toy-simclr", "textures")])
     assert score.reason == "index_dataset, digits: gone"
     # An original dataset has its name in the job that obtains it.
-    own = suite(datasets=str(REPOSITORY / "config/datasets.tsv"), tasks={"toy-linear": ["digits"]})
+    own = suite(datasets=str(REPOSITORY / "config/datasets.tsv"), tasks={"toy-linear": ["digits"]}, models_of={})
     assert "cifar10" in own.datasets
     write_log("obtain_dataset/cifar10", FAILED.format("no address answers"), age=-9)
     (score,) = missing_scores(own, [Cell("toy-linear", "toy-random", "cifar10")])
