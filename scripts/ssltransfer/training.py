@@ -41,6 +41,8 @@ log = logging.getLogger("ssltransfer")
 LOG_SECONDS = 10.0
 QUICK_SECONDS = 2.0
 """A state that takes longer to write is written less often, so that writing takes a thirtieth of the time at most."""
+END_SECONDS = 60.0
+"""Time left to a job at the end of its SLURM job, beside that of writing its state."""
 LOADER_SECONDS = 300
 """Time after which processes that make no batch are given up."""
 SHARED_MEMORY = Path("/dev/shm")  # Linux hands tensors from process to process there
@@ -229,7 +231,7 @@ def train_members(
         [group.setdefault("initial_lr", group["lr"]) for group in member.optimiser.param_groups] for member in members
     ]
     saved = logged = time.monotonic()
-    interval_seconds = run.save_seconds
+    interval_seconds, writing = run.save_seconds, 0.0
     with _asked_to_end() as asked:
         for batch in run.progress(batches(state.step), steps - state.step):
             for number in state.training:
@@ -251,15 +253,18 @@ def train_members(
             now = time.monotonic()
             if now - logged > LOG_SECONDS or state.step == steps:
                 logged = now if state.log(steps) else logged
-            if state.step < steps and asked():
+            ending = state.step < steps and asked(writing)
+            if ending or now - saved > interval_seconds:
                 state.save()
+                saved = time.monotonic()
+                writing = saved - now
+                interval_seconds = run.save_seconds * max(1.0, writing / QUICK_SECONDS)
+            if not state.training:
+                break
+            if ending:
                 raise InputError(
                     f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
                 )
-            if state.training and now - saved > interval_seconds:
-                state.save()
-                saved = time.monotonic()
-                interval_seconds = run.save_seconds * max(1.0, (saved - now) / QUICK_SECONDS)
     return [state.diverged[number] or Curve(interval, state.losses[number]) for number in range(len(members))]
 
 
@@ -318,16 +323,13 @@ class _State:
         return True
 
     def save(self) -> None:
-        """Write the state. That of a single member has the form of release 0.1.0, which had no others.
+        """Write the state, unless all members have diverged.
 
-        Raises
-        ------
-        DivergedError
-            If all members have.
+        That of a single member has the form of release 0.1.0, which had no others.
         """
         self.check()
         if not self.training:
-            raise next(error for error in self.diverged if error)
+            return
         first, *others = [self._describe(number) for number in range(len(self.members))]
         state = {"key": self.key, "step": self.step, **first} | ({"others": others} if others else {})
         with atomic_write(self.path) as temporary:
@@ -405,15 +407,18 @@ class FinishedRuns:
 
 
 @contextmanager
-def _asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether the job has to end: after a signal, or a minute before its SLURM job does."""
-    end = float(os.environ.get("SLURM_JOB_END_TIME", "inf")) - 60.0
+def _asked_to_end() -> Iterator[Callable[[float], bool]]:
+    """Yield a function that says whether the job has to end: after a signal, or shortly before its SLURM job does.
+
+    Its argument are the seconds that writing a state takes. Twice as many and `END_SECONDS` are left.
+    """
+    end = float(os.environ.get("SLURM_JOB_END_TIME", "inf")) - END_SECONDS
     asked = threading.Event()
     in_main = threading.current_thread() is threading.main_thread()
     caught = (signal.SIGTERM, signal.SIGINT) if in_main else ()
     previous = [signal.signal(number, lambda *_: asked.set()) for number in caught]
     try:
-        yield lambda: asked.is_set() or time.time() > end
+        yield lambda writing: asked.is_set() or time.time() > end - 2 * writing
     finally:
         for number, handler in zip(caught, previous, strict=True):
             signal.signal(number, handler)
