@@ -5,7 +5,8 @@ networks themselves, on tensors without data ("meta"), one step at each of the t
 the numbers of steps, images and masks. Everything else, such as ROIAlign, batch norm and losses, is left out: it costs
 time, but hardly any operations.
 
-Images of NYUv2 have 640 x 480 pixels. Those of VOC are taken to have 500 x 375, as most do.
+Images of NYUv2 have 640 x 480 pixels. Those of VOC are taken to have 500 x 375, and those of ADE20K
+683 x 512, as most do.
 """
 
 import sys
@@ -31,6 +32,9 @@ from ssltransfer.protocols.dense.frames import padded, resized  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import STRIDE, NormalsNetwork  # noqa: E402
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
 from ssltransfer.protocols.dense.normals.training import timetable  # noqa: E402
+from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork  # noqa: E402
+from ssltransfer.protocols.dense.segmentation.prediction import windows  # noqa: E402
+from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings  # noqa: E402
 from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
 from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
 from ssltransfer.protocols.inversion.deep_image_prior import DeepImagePrior  # noqa: E402
@@ -39,7 +43,7 @@ from ssltransfer.settings import complete, read_settings  # noqa: E402
 
 PAGE = REPOSITORY / "benchmarks" / "operations.md"
 META = torch.device("meta")
-NYU, VOC = (640, 480), (500, 375)
+NYU, VOC, ADE = (640, 480), (500, 375), (683, 512)
 IMAGES = 15
 """Number of images of feature inversion and attention."""
 MASK_GROUP = 16
@@ -47,7 +51,8 @@ MASK_GROUP = 16
 RATE = 10e12
 """Assumed operations per second."""
 BLOCKS = (
-    "normals", "normals-v1", "normals-official", "detection-frozen", "detection-finetune", "detection-finetune-v1",
+    "normals", "normals-v1", "normals-official", "segmentation", "segmentation-official",
+    "segmentation-linear", "detection-frozen", "detection-finetune", "detection-finetune-v1",
     "inversion", "attention",
 )  # fmt: skip
 
@@ -88,6 +93,28 @@ def normals(settings: NormalsSettings, images: dict[str, int]) -> tuple[float, f
     return steps * float(np.mean(step)), images["test"] * test
 
 
+def segmentation(settings: SegmentationSettings, images: dict[str, int], classes: int) -> tuple[float, float]:
+    """Operations of a training and of a test, for the numbers of images per part."""
+    network = SegmentationNetwork(build_resnet("resnet50"), classes, settings).to(META)
+    sides, size = settings.sides, settings.schedule.batch_size
+
+    def batch(width: int, height: int, count: int) -> Tensor:
+        return torch.empty(count, 3, *(padded(side, network.multiple) for side in (height, width)), device=META)
+
+    shown = [(sides.crop, sides.crop) if sides.crop else resized(*ADE, side, sides.longest) for side in sides.train]
+    network.train()
+    step = [counted(lambda s=s: network(batch(*s, size)).sum().backward()) for s in shown]
+    network.eval()
+    test = 0
+    with torch.inference_mode():
+        for side in sides.test:
+            width, height = resized(*ADE, side, sides.longest)
+            count = len(list(windows(height, width, sides.window, sides.window_step))) if sides.window else 1
+            seen = (sides.window, sides.window) if sides.window else (width, height)
+            test += counted(lambda s=seen, n=count: network(batch(*s, n)))
+    return settings.schedule.steps * float(np.mean(step)), float(images["test"] * test)
+
+
 def detection(settings: DetectionSettings, images: dict[str, int], classes: int) -> tuple[float, float]:
     """Operations of a training and of a test; both backends have the same layers."""
     plain = replace(settings, backend="torchvision")
@@ -119,7 +146,8 @@ def attention(settings: dict) -> float:
     """Operations of one image: all masks, from a regular sample of their groups."""
     grid = MaskGrid(settings["size"], settings["mask"], settings["stride"])
     image = np.zeros((grid.bordered_size, grid.bordered_size, 3), np.uint8)
-    occluder = WindowOccluder(fuse_conv_bn(build_resnet("resnet50"), META), image, "imagenet", grid)
+    how = (settings[key] for key in ("fill", "view", "feature"))
+    occluder = WindowOccluder(fuse_conv_bn(build_resnet("resnet50"), META), image, "imagenet", grid, *how)
     groups = occluder.groups(MASK_GROUP)
     with torch.inference_mode():
         work = sum(
@@ -149,6 +177,9 @@ def rows() -> list[tuple[str, float, float]]:
         match block["kind"]:
             case "normals":
                 found.append((f"`{name}`", *normals(read_settings(NormalsSettings, block), suite.datasets["nyuv2"])))
+            case "segmentation":
+                row, read = suite.datasets["ade20k"], read_settings(SegmentationSettings, block)
+                found.append((f"`{name}`", *segmentation(read, row, row["classes"])))
             case "detection":
                 row = suite.datasets["voc-detection"]
                 settings = read_settings(DetectionSettings, block)

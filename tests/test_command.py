@@ -344,7 +344,7 @@ def test_disk_use_is_that_of_the_page(folder):
 
 
 def test_hours_are_those_of_the_page(folder):
-    """docs/performance.md says for one model: features 5.5 to 6.5 h, inversion 4.8, attention 3.9, normals 300 h."""
+    """Hours of one model in docs/performance.md: features 6, inversion 4.8, attention 3.9, normals 300, ..."""
     suite, costs = totals("paper-v2")
     models = len(suite.models)
     assert 5.5 < costs["features"].core_hours / models < 6.5
@@ -356,6 +356,8 @@ def test_hours_are_those_of_the_page(folder):
     hours = {row[1].strip(" `"): float(row[4]) for row in operations()}
     assert costs["features"].gpu_hours / models == pytest.approx(hours["features, 433,489 images"], rel=0.05)
     assert costs["normals-training"].gpu_hours / models == pytest.approx(hours["normals"], rel=0.02)
+    assert costs["segmentation-training"].gpu_hours / models == pytest.approx(hours["segmentation"], rel=0.02)
+    assert costs["segmentation-training"].core_hours / models == pytest.approx(1400, rel=0.02)
     assert costs["detection-frozen"].gpu_hours / models == pytest.approx(hours["detection-frozen"], rel=0.05)
     assert costs["detection-finetune"].gpu_hours / models == pytest.approx(hours["detection-finetune"], rel=0.05)
 

@@ -2,6 +2,7 @@
 
 import copy
 import re
+from collections import Counter
 
 import pytest
 import yaml
@@ -42,6 +43,16 @@ def test_shipped_suites_are_valid(path):
     )
     for protocol in suite.config["protocols"]:
         parse_transform(suite.settings(protocol).get("transform", "resize224"))
+
+
+def test_paper_v2_measures_the_40_tasks_that_the_paper_counts():
+    suite = load_suite(shipped(REPOSITORY / "config/paper-v2.yaml"), SCHEMAS, REPOSITORY)
+    tasks = suite.config["tasks"].items()
+    counts = Counter({suite.kind(name): 0 for name, _ in tasks})
+    for name, datasets in tasks:
+        counts[suite.kind(name)] += len(datasets)
+    counted = {kind: counts[kind] for kind in ("linear", "finetune", "fewshot", "detection", "normals", "segmentation")}
+    assert list(counted.values()) == [11, 11, 14, 2, 1, 1] and sum(counted.values()) == 40
 
 
 def test_a_settings_block_means_the_same_everywhere():

@@ -1,6 +1,7 @@
 """Grids of pictures and loss curves, drawn from the files of jobs."""
 
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -35,6 +36,21 @@ def test_pictures_are_read_as_they_were_written(tmp_path):
     assert (found.columns, found.caption) == (expected.columns, "Small.")
     for one, other in ((found.reference, expected.reference), (found.panels, expected.panels)):
         assert list(one) == list(other) and all(np.array_equal(one[title], other[title]) for title in other)
+
+
+def test_a_legend_is_kept_and_drawn_below_the_pictures(tmp_path):
+    legend = {"cone, a long name": (0, 128, 0), "ring": (255, 0, 64)}
+    save_pictures(tmp_path / "a.npz", replace(pictures(), legend=legend))
+    found = load_pictures(tmp_path / "a.npz")
+    save_pictures(tmp_path / "bare.npz", pictures())
+    assert found.legend == legend and load_pictures(tmp_path / "bare.npz").legend == {}
+    context = FigureContext(suite())
+    figure, bare = (picture_grid(context, {"random": p}) for p in (found, pictures()))
+    (drawn,) = figure.legends
+    assert [text.get_text() for text in drawn.get_texts()] == list(legend) and not bare.legends
+    colours = [tuple(round(255 * value) for value in patch.get_facecolor()[:3]) for patch in drawn.get_patches()]
+    assert colours == list(legend.values())
+    assert figure.get_figheight() > bare.get_figheight()
 
 
 @pytest.mark.parametrize("wrong", [flat(0, 3), flat(0).astype(float), flat(0)[..., 0]])

@@ -14,6 +14,8 @@ from ssltransfer.pretraining.recipe import TrainingData, fingerprint, read_recip
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.protocols.dense.normals import training as normals
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
+from ssltransfer.protocols.dense.segmentation import training as segmentation
+from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings
 from ssltransfer.protocols.detection import training as detection
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.inversion import inversion
@@ -25,6 +27,7 @@ ROWS = np.array([0, 1])
 INDEX = SimpleNamespace(image=["a", "b"])
 OBJECTS = SimpleNamespace(label=[np.array([1]), np.array([0])], box=[np.ones((1, 4)), np.zeros((1, 4))])
 SCENES = SimpleNamespace(normals=np.ones((2, 16, 16, 3), np.int8), codebook=np.eye(3), label_images=["x"])
+PAIRS = SimpleNamespace(images=["a", "b"], masks=["c", "d"], classes=["x"])
 JOB = SimpleNamespace(arch="a", norm="n", version=1)
 
 CASES = {
@@ -48,6 +51,19 @@ CASES = {
         '"epoch_steps": 0, "epochs": 5, "learning_rate": 0.02, "momentum": 0.9, "power": 0.9, "weight_decay": 0.0001}, '
         '"seed": 0, "sides": {"longest": 1000, "test": 450, "train": [300, 375, 450, 525, 600]}, "targets": "kmeans"}, '
         '"key", ["x"], [538004427, 4048864500, 1427048403]]',
+    ),
+    "segmentation": (
+        SegmentationSettings,
+        {"frozen": "all", "schedule": {"steps": 5}, "sides": {"train": [64]}},
+        lambda chosen: segmentation.fingerprint(PAIRS, ROWS, chosen, "key"),
+        '[{"absent_classes": "left-out", "augmentation": {"colours": false, "flip": 0.5, "largest_share": '
+        '1}, "frozen": "all", "head": "upernet", "kind": "segmentation", "labels": "cells", "network": '
+        '{"channels": 512, "dropout": 0, "norm_momentum": 0.1}, "normalisation": "per-model", '
+        '"padding_label": "ignore", "precision": "float32", "schedule": {"batch_size": 2, "decay": '
+        '"polynomial", "learning_rate": 0.02, "momentum": 0.9, "optimiser": "sgd", "power": 0.9, "steps": 5, '
+        '"warmup": 0, "weight_decay": 0.0001}, "seed": 0, "sides": {"crop": 0, "jitter": [1, 1], "longest": '
+        '1000, "test": [300, 375, 450, 525, 600], "train": [64], "window": 0, "window_step": 1}, '
+        '"test_size": "padded"}, "key", 1, 2452024909]',
     ),
     "inversion": (
         InversionSettings,

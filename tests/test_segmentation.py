@@ -1,6 +1,7 @@
 """Semantic segmentation: counts against an independent evaluator, bands, labels, resuming, and masks that are wrong."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -9,13 +10,16 @@ from PIL import Image
 
 from ssltransfer.datasets import image_masks, shapes
 from ssltransfer.errors import InputError
+from ssltransfer.models.backbone import ANY_SIZE
+from ssltransfer.models.backbone_file import build_backbone
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense.batches import grouped_rows
 from ssltransfer.protocols.dense.padded_batches import collate
+from ssltransfer.protocols.dense.segmentation import prediction
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.metrics import ClassCounts, mean_iou, pixel_accuracy
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
-from ssltransfer.protocols.dense.segmentation.prediction import Predictor, windows
+from ssltransfer.protocols.dense.segmentation.prediction import Predictor, alike, windows
 from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings
 from ssltransfer.protocols.dense.segmentation.training import rate, train_network
 from ssltransfer.settings import read_settings
@@ -100,6 +104,36 @@ def test_bands_of_rows_do_not_change_a_prediction(head, scenes):
     assert all(np.array_equal(first, other) for other in others)
 
 
+def test_the_logits_of_a_large_image_are_never_held_at_once(scenes, monkeypatch):
+    """2,000 x 1,500 pixels and 150 classes are 1.8 GB of logits; a band of rows is at most 64 MiB."""
+    settings = block("linear", sides={"train": [32], "test": [32]})
+    made, upsample = [], prediction.upsample
+
+    def recorded(*arguments):
+        found = upsample(*arguments)
+        made.append(found.numel())
+        return found
+
+    monkeypatch.setattr(prediction, "upsample", recorded)
+    wide = replace(scenes, classes=[str(number) for number in range(150)])
+    predictor = Predictor(network(settings, 150), wide, settings, "none", CPU)
+    image = Image.effect_noise((2000, 1500), 100).convert("RGB")
+    assert predictor.predict([image]).shape == (1, 1500, 2000)
+    assert sum(made) == 150 * 2000 * 1500 and max(made) <= prediction.BAND_VALUES
+
+
+def test_images_predicted_together_are_predicted_as_alone(scenes):
+    settings = block("upernet")
+    predictor = Predictor(network(settings), scenes, settings, "none", CPU)
+    batches = list(alike([1, 3, 5, 0, 2, 7], scenes.read))
+    assert [len(images) for images, _ in batches] == [3, 2, 1]
+    images, masks = batches[0]
+    assert all(np.array_equal(mask, scenes.mask(row)) for mask, row in zip(masks, (1, 3, 5), strict=True))
+    alone = np.concatenate([predictor.predict([image]) for image in images])
+    assert (predictor.predict(images) == alone).mean() > 0.999  # sums of a batch may be rounded otherwise
+    assert [len(images) for images, _ in alike([1, 3, 5], scenes.read, 2 * 48 * 35)] == [2, 1]
+
+
 def test_windows_cover_an_image_and_end_at_its_edges():
     covered = np.zeros((50, 33), int)
     for top, left in windows(50, 33, 32, 20):
@@ -148,6 +182,31 @@ def test_padding_is_ignored_or_as_in_the_official_code_the_first_class():
         _, _, found = collate([(image, labels)], 32, 4, value)
         assert found.shape == (1, 8, 8)
         assert (found[0, :, :5] == 1).all() and (found[0, :, 5:] == value).all()
+
+
+def test_padding_as_in_the_official_code_trains_the_first_class(scenes, tmp_path):
+    """Of images of two shapes in one batch, so that a good part of it is padding."""
+
+    def share(padding_label):
+        settings = block("upernet", padding_label=padding_label, sides={"train": [32], "test": [32]})
+        examples = [
+            scenes.example(row, 32, (1, 1), 0, 4, settings.augmentation, np.random.default_rng(row)) for row in (0, 1)
+        ]
+        _, _, labels = collate(examples, 32, 4, 0 if padding_label == "first-class" else 255)
+        return [(labels == value).float().mean().item() for value in (0, 255)]
+
+    (wall, unlabelled), (more, less) = share("ignore"), share("first-class")
+    assert more - wall == pytest.approx(unlabelled - less) and more > 1.5 * wall
+
+
+@pytest.mark.parametrize("size", [(33, 47), (1, 40), (64, 64)])
+def test_a_plain_transformer_gets_four_maps_and_odd_sizes_are_predicted(size, scenes, tmp_path):
+    settings = block("upernet", sides={"train": [48], "test": [48]}, schedule={"steps": 2, "learning_rate": 0.01})
+    backbone = build_backbone("timm:vit_tiny_patch16_224(depth=1,embed_dim=24,num_heads=2)", size=ANY_SIZE, seed=0)
+    vit = SegmentationNetwork(backbone, 3, settings)
+    train_network(vit, scenes, np.arange(8), settings, "none", Run(tmp_path, "key", "p"), CPU)
+    (found,) = Predictor(vit, scenes, settings, "none", CPU).predict([Image.new("RGB", size, "red")])
+    assert vit.plain and vit.stride == 4 and found.shape == size[::-1] and found.max() < 3
 
 
 def test_batches_are_of_one_group_and_do_not_depend_on_the_first_step():

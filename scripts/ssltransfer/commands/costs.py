@@ -33,7 +33,7 @@ GRID = 16
 """Side in pixels of the part of an image that a position of the last map stands for in dense protocols."""
 ASPECT = 4 / 3
 """Longer side of photographs, as a multiple of the shorter one."""
-NORMALS_CHANNELS, PYRAMID_CHANNELS = 512, 256
+NORMALS_CHANNELS, PYRAMID_CHANNELS, UPERNET_CHANNELS = 512, 256, 512
 """Channels of the heads in the table, to which the time of a smaller head is proportional."""
 
 
@@ -211,6 +211,8 @@ def _score(
         yield Work("normals-training", dense * images * _megapixels(settings["sides"]["train"]))
         yield Work("normals-test", dense * test * _megapixels([settings["sides"]["test"]]))
         yield Work("normals-network", 0, head)
+    elif kind == "segmentation":
+        yield from _segmentation(settings, test, arch, units)
     elif kind == "detection":
         schedule, head = settings["schedule"], settings["network"]["channels"] / PYRAMID_CHANNELS
         images = schedule["steps"] * schedule["batch_size"] * settings["length"]
@@ -220,6 +222,23 @@ def _score(
         dense = head * _relative_dense(units, arch, kind)
         yield Work(stage, dense * (trained + test * _megapixels([settings["sides"]["test"]]) / 3))
         yield Work("detection-network", 0, head)
+
+
+def _segmentation(settings: dict, test: int, arch: str, units: dict[str, UnitCost]) -> Iterator[Work]:
+    schedule, sides = settings["schedule"], settings["sides"]
+    images = schedule["steps"] * schedule["batch_size"]
+    seen = sides["crop"] ** 2 / 1e6 if sides["crop"] else _megapixels(sides["train"])
+    tested = test * len(sides["test"]) * _megapixels(sides["test"])
+    if settings["head"] == "linear":
+        stage = "segmentation-linear"
+        yield Work(stage, _relative_dense(units, arch, stage) * (images * seen + tested))
+        return
+    dense = _relative_dense(units, arch, "segmentation") * settings["network"]["channels"] / UPERNET_CHANNELS
+    frozen = settings["frozen"] == "all"
+    # Without gradients in the backbone, training is mostly a pass.
+    yield Work("segmentation-test" if frozen else "segmentation-training", dense * images * seen)
+    yield Work("segmentation-test", dense * tested)
+    yield Work("segmentation-network", 0, 1)
 
 
 def _curve_paths(settings: dict, linear: dict, row: dict, train: int, width: float) -> float:
@@ -303,7 +322,7 @@ def _relative_dense(units: dict[str, UnitCost], arch: str, kind: str) -> float:
     if parse_architecture(arch).kind not in ("timm", "torchvision"):
         return 1.0
     network, unit = find_network(arch), units["features"]
-    resized = kind == "normals" or len(network.strides) == 1
+    resized = kind in ("normals", "segmentation-linear") or len(network.strides) == 1
     return _relative(unit, arch, round(unit.side * (network.strides[-1] / GRID if resized else 1)))
 
 

@@ -16,7 +16,7 @@ from ssltransfer.report.grid_figure import GRID_CAPTION, grid_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.label_figure import label_figure
-from ssltransfer.report.labels import joined, source_note
+from ssltransfer.report.labels import doubtful_note, joined, source_note
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
@@ -112,6 +112,9 @@ def plot_figures(
     captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
     if note := source_note(results):
         shown = [*AGAINST_SOURCE, *SCATTERS]
+        captions |= {name: joined(captions.get(name, ""), note) for name in shown}
+    if note := doubtful_note(results):
+        shown = ["transfer", "correlations", "scatter-segmentation"]
         captions |= {name: joined(captions.get(name, ""), note) for name in shown}
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():
         images = {model: load_pictures(path) for model, path in files.items()}

@@ -115,6 +115,21 @@ def source_note(results: SuiteResults) -> str:
     return joined(f"Source accuracy: {'; '.join(notes)}.", lower if votes else "")
 
 
+def doubtful_note(results: SuiteResults) -> str:
+    """Sentence for captions about published scores that a correct implementation cannot reproduce; empty without any.
+
+    The official code of semantic segmentation builds another backbone than that of the models, and reads their weights
+    without strict loading, which sets none of its tensors.
+    """
+    cells = results.cells
+    if not (cells["kind"].eq("segmentation") & cells["source"].ne("measured")).any():
+        return ""
+    return (
+        "Published scores of semantic segmentation, and what follows from them, are doubtful: the official code reads "
+        "no weight of the models (docs/segmentation.md)."
+    )
+
+
 def _told_apart(labels: dict[str, str]) -> dict[str, str]:
     """Add the id in brackets to labels that are not unique."""
     counts = Counter(labels.values())

@@ -3,6 +3,7 @@
 import matplotlib as mpl
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from PIL import Image
 
 from ssltransfer.report.drawing import STYLE, FigureContext
@@ -13,10 +14,15 @@ PAGE_PIXELS = 1680
 """Width of the page (240 dots per inch); finer pictures are reduced to it."""
 GAP = 0.04
 """Space between pictures, as a share of their width."""
+LEGEND_COLUMN = 1.4
+LEGEND_LINE = 0.16
+"""Inches of one entry of the legend."""
 
 
 def picture_grid(context: FigureContext, pictures: dict[str, Pictures]) -> Figure:
     """Draw the pictures of all models: one column per image, first the shared rows, then those of each model.
+
+    Below them stands the legend of the first model's pictures, if there is one.
 
     Parameters
     ----------
@@ -38,7 +44,10 @@ def picture_grid(context: FigureContext, pictures: dict[str, Pictures]) -> Figur
         inches = min(PAGE_INCHES - label_inches, 1.6 * columns)
         height = inches * mosaic.shape[0] / mosaic.shape[1]
         many = columns > 8
-        figure = Figure(figsize=(inches + label_inches, height + (0.6 if many else 0.3)))
+        width = inches + label_inches
+        entries = max(1, int(width / LEGEND_COLUMN))
+        height += LEGEND_LINE * -(-len(first.legend) // entries)
+        figure = Figure(figsize=(width, height + (0.6 if many else 0.3)))
         ax = figure.add_subplot()
         ax.imshow(mosaic, interpolation="none")
         ax.set_yticks(centres, [label for label, _ in rows], fontsize=6.5)
@@ -52,6 +61,11 @@ def picture_grid(context: FigureContext, pictures: dict[str, Pictures]) -> Figur
         ax.xaxis.tick_top()
         ax.tick_params(length=0)
         ax.spines[:].set_visible(False)
+        if first.legend:
+            handles = [
+                Patch(color=[value / 255 for value in colour], label=name) for name, colour in first.legend.items()
+            ]
+            figure.legend(handles=handles, loc="outside lower center", ncols=entries, fontsize=6.5)
     return figure
 
 

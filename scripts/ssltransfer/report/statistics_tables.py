@@ -12,7 +12,7 @@ from ssltransfer.analysis.pairs import LEVEL, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
-from ssltransfer.report.labels import Labels, joined, source_note
+from ssltransfer.report.labels import Labels, doubtful_note, joined, source_note
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.scores import TASK
@@ -50,7 +50,7 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
         f"these. {INTERVALS} p: two-sided permutation test, not corrected for the number of tasks. {NOT_INDEPENDENT} "
         "Datasets that are the source of models are no targets."
     )
-    caption = joined(caption, source_note(results))
+    caption = joined(caption, source_note(results), doubtful_note(results))
     tasks = tasks_of(found[TASK].itertuples(index=False))
     return Table(
         "correlations",

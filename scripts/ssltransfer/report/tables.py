@@ -9,7 +9,7 @@ from ssltransfer.analysis.noise import NORMAL, average_error
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks_of, transfer_targets
 from ssltransfer.report.intervals import calibration_note, interval_note
-from ssltransfer.report.labels import Labels, joined, setting_label, suite_labels
+from ssltransfer.report.labels import Labels, doubtful_note, joined, setting_label, suite_labels
 from ssltransfer.report.marks import analysis_note, sign_scores
 from ssltransfer.report.missing import MissingScore, by_reason
 from ssltransfer.report.overview import overview_table
@@ -247,6 +247,7 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
     kinds = {task.kind for task in tasks}
     own = results.cells[results.cells["kind"].isin(kinds)]
     caption = joined(caption, interval_note(own, HALF_WIDTHS), calibration_note(own))
+    caption = joined(caption, doubtful_note(results) if name == "segmentation" else "")
     halves = _half_widths(results, cells)
     return Table(name, title, caption, cells, columns, labels.models, halves, footer=footer)
 

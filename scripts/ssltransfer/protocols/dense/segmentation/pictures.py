@@ -5,9 +5,9 @@ from PIL import Image
 
 from ssltransfer.datasets.masks import IGNORE
 
-UNLABELLED = (128, 128, 128)
+UNLABELLED = (0, 0, 0)  # no class has this colour
 WRONG, RIGHT = (203, 24, 29), (222, 235, 247)
-CAPTION = "Grey pixels have no known class. Errors: red where another class was predicted."
+CAPTION = "Black pixels have no known class. Errors: red where another class was predicted."
 MAX_LEGEND = 24
 """Number of classes that a legend names: those with the most known pixels in the images shown."""
 

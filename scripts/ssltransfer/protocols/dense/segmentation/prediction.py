@@ -144,11 +144,11 @@ def mean_probabilities(sizes: list[SizeLogits], original: tuple[int, int], rows:
 
 
 def alike(
-    rows: Iterable[int], read: Callable[[int], tuple[Image.Image, np.ndarray]]
+    rows: Iterable[int], read: Callable[[int], tuple[Image.Image, np.ndarray]], pixels: int = BATCH_PIXELS
 ) -> Iterator[tuple[list[Image.Image], list[np.ndarray]]]:
-    """Read images and masks, and yield neighbours of one size together, up to `BATCH_PIXELS` or one image."""
+    """Read images and masks, and yield neighbours of one size together, up to so many pixels or one image."""
     for (width, height), group in groupby(map(read, rows), key=lambda pair: pair[0].size):
-        while batch := list(islice(group, max(1, BATCH_PIXELS // (width * height)))):
+        while batch := list(islice(group, max(1, pixels // (width * height)))):
             images, masks = zip(*batch, strict=True)
             yield list(images), list(masks)
 
