@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.files import atomic_write, write_json
+from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.jobs import progress
 from ssltransfer.part_folder import part_folder
 from ssltransfer.precision import computing_in
@@ -45,6 +45,8 @@ END_SECONDS = 60.0
 """Time left to a job at the end of its SLURM job, beside that of writing its state."""
 LOADER_SECONDS = 300
 """Time after which processes that make no batch are given up."""
+STATE = "state.pt"
+"""Name of the saved state in the resume folder."""
 SHARED_MEMORY = Path("/dev/shm")  # Linux hands tensors from process to process there
 
 
@@ -278,7 +280,7 @@ class _State:
 
     def __init__(self, members: Sequence[Member], interval: int, run: Run) -> None:
         self.members, self.interval = members, interval
-        self.path, self.key, self.config_path = run.resume_dir / "state.pt", run.key, run.config_path
+        self.path, self.key, self.config_path = run.resume_dir / STATE, run.key, run.config_path
         self.device = next(members[0].module.parameters()).device
         self.step = 0
         self.losses: list[list[float]] = [[] for _ in members]
@@ -369,7 +371,7 @@ class _State:
 
 
 class FinishedRuns:
-    """Records of the runs that a job of several has finished, each a file of arrays beside the state.
+    """Records of the runs that a job of several has finished, each a file of arrays beside the state of those under way.
 
     Parameters
     ----------
@@ -401,6 +403,26 @@ class FinishedRuns:
             return None
         arrays = load_arrays(path, "the result of a finished run")
         return arrays if str(arrays.pop("key", "")) == self.key else None
+
+    def begin(self, names: Sequence[str]) -> None:
+        """Note the runs that are trained together from now on, to which the state belongs."""
+        write_json(self._begun, {"key": self.key, "names": list(names)})
+
+    def begun(self) -> list[str]:
+        """Names of the runs that were under way when the job was interrupted."""
+        if not self._begun.exists():
+            return []
+        content = read_json(self._begun)
+        return content["names"] if content["key"] == self.key else []
+
+    def end(self) -> None:
+        """Remove the state of runs whose results are recorded."""
+        for path in (self.folder / STATE, self._begun):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _begun(self) -> Path:
+        return self.folder / "begun.json"
 
     def _path(self, name: str) -> Path:
         return self.folder / f"finished-{name}.npz"
