@@ -3,12 +3,13 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.optim import param_groups_weight_decay
 from torch.nn import functional
 
 from ssltransfer import training
@@ -209,6 +210,21 @@ def test_adamw_has_layer_wise_rates_and_decays_matrices_alone():
     assert {decays[id(p)] for p in network.parameters() if p.ndim <= 1} == {0.0}
 
 
+def test_adamw_does_not_decay_what_the_network_names():
+    """As timm's and MAE's optimisers: class token and position embedding, which are no vectors in shape."""
+    network = Classifier(build_backbone("timm:vit_tiny_patch16_224", size=32, seed=0), CLASSES, 0)
+    vit = network.backbone.network
+    for layer_decay in (1, 0.5):
+        optimiser = make_optimiser(network, Optimiser("adamw", 0.9, 1.0, 0.05), Trial("centre", 1.0, 0.05, layer_decay))
+        decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+        assert len(decays) == len(list(network.parameters()))
+        assert decays[id(vit.cls_token)] == decays[id(vit.pos_embed)] == 0
+        assert decays[id(vit.patch_embed.proj.weight)] == decays[id(network.head.weight)] == 0.05
+    groups = param_groups_weight_decay(vit, 0.05, no_weight_decay_list=vit.no_weight_decay())
+    expected = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert expected.items() <= decays.items()
+
+
 def test_gradients_are_clipped_before_the_step():
     network = Classifier(build_backbone(ARCH, seed=0), CLASSES, 0)
     optimiser = make_optimiser(network, Optimiser("sgd", 0.0, 0.5, 0), Trial("centre", 1.0, 0, 1))
@@ -341,12 +357,12 @@ def test_a_pass_that_is_resumed_is_the_same_one():
     for members in range(1, 60):
         for at_once in range(1, members + 1):
             passes = finetune_training._passes(range(members), at_once)
-            assert sum(passes, []) == list(range(members)) and max(map(len, passes)) <= at_once
+            assert list(chain(*passes)) == list(range(members)) and max(map(len, passes)) <= at_once
             for number, begun in enumerate(passes):
-                todo = sum(passes[number:], [])
-                for later in {at_once, at_once + 1, 60}:
+                todo = list(chain(*passes[number:]))
+                for later in (at_once, at_once + 1, 60):
                     first, *others = finetune_training._passes(todo, later, begun)
-                    assert first == begun and sum(others, []) == todo[len(begun) :]
+                    assert first == begun and list(chain(*others)) == todo[len(begun) :]
 
 
 def test_an_interrupted_pass_is_split_only_where_memory_is_much_smaller():

@@ -371,7 +371,7 @@ class _State:
 
 
 class FinishedRuns:
-    """Records of the runs that a job of several has finished, each a file of arrays beside the state of those under way.
+    """Records of the runs that a job of several has finished, each a file of arrays beside the state of others.
 
     Parameters
     ----------
