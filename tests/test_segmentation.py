@@ -14,6 +14,7 @@ from ssltransfer.models.backbone import ANY_SIZE
 from ssltransfer.models.backbone_file import build_backbone
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense.batches import grouped_rows
+from ssltransfer.protocols.dense.heads import parameter_groups
 from ssltransfer.protocols.dense.padded_batches import collate
 from ssltransfer.protocols.dense.segmentation import prediction
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
@@ -207,6 +208,18 @@ def test_a_plain_transformer_gets_four_maps_and_odd_sizes_are_predicted(size, sc
     train_network(vit, scenes, np.arange(8), settings, "none", Run(tmp_path, "key", "p"), CPU)
     (found,) = Predictor(vit, scenes, settings, "none", CPU).predict([Image.new("RGB", size, "red")])
     assert vit.plain and vit.stride == 4 and found.shape == size[::-1] and found.max() < 3
+
+
+def test_weights_of_convolutions_and_linear_layers_decay_alone():
+    """Those of a transformer, of the layers that make its four maps, and of the decoder."""
+    backbone = build_backbone("timm:vit_tiny_patch16_224(depth=1,embed_dim=24,num_heads=2)", size=ANY_SIZE, seed=0)
+    trained = SegmentationNetwork(backbone, 3, block("upernet")).trained
+    decaying, rest = ({id(p) for p in group["params"]} for group in parameter_groups(trained, 0.02, 1e-4))
+    names = {name for name, parameter in trained.named_parameters() if id(parameter) in decaying}
+    expected = {name for name, p in trained.named_parameters() if name.endswith(".weight") and p.ndim > 1}
+    assert names == expected and len(decaying) + len(rest) == len(list(trained.parameters()))
+    assert {"backbone.network.blocks.0.mlp.fc1.weight", "scales.1.0.weight", "head.last.4.weight"} <= names
+    assert not names & {"backbone.network.pos_embed", "backbone.network.norm.weight"}
 
 
 def test_batches_are_of_one_group_and_do_not_depend_on_the_first_step():

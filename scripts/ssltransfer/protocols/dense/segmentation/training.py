@@ -51,7 +51,7 @@ def rate(schedule: Schedule, step: int) -> float:
 
 
 def make_optimiser(network: SegmentationNetwork, schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD with decay of convolution weights alone (the paper), or AdamW with decay of all parameters (DINOv3)."""
+    """SGD with decay of convolution and linear weights alone (the paper), or AdamW with decay of all parameters (DINOv3)."""
     if schedule.optimiser == "adamw":
         return torch.optim.AdamW(
             network.trained.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
