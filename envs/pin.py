@@ -11,8 +11,8 @@ from packaging.requirements import Requirement
 
 PYTHON = "3.12"
 ANALYSIS = [
-    "h5py", "jinja2", "jsonschema", "markupsafe", "matplotlib", "numpy", "pandas", "pillow", "pyarrow", "pyyaml",
-    "safetensors", "scikit-image", "scikit-learn", "scipy", "tqdm",
+    "h5py", "huggingface-hub", "jinja2", "jsonschema", "markupsafe", "matplotlib", "numpy", "pandas", "pillow",
+    "pyarrow", "pyyaml", "safetensors", "scikit-image", "scikit-learn", "scipy", "tqdm",
 ]  # fmt: skip
 TORCH = [
     "google-crc32c", "h5py", "lpips", "numpy", "pillow", "pooch", "pyarrow", "pyyaml", "requests", "safetensors",

@@ -14,6 +14,7 @@ from ssltransfer.models import timm_catalog
 from ssltransfer.models.architecture import TWINS, parse_architecture
 from ssltransfer.models.backbone_file import build_backbone, expected_state, load_backbone
 from ssltransfer.models.fusion import optimise_for_inference
+from ssltransfer.models.model_row import check_size
 from ssltransfer.models.readout import parse_pool
 from ssltransfer.results.tensor_file import save_tensors
 
@@ -293,6 +294,16 @@ def test_a_size_that_no_whole_patches_fill():
     """timm would drop the last pixels without a word."""
     with pytest.raises(InputError, match="images of 230 pixels, expected a multiple of its patch of 14"):
         build_backbone("timm:vit_small_patch14_dinov2", size=230)
+
+
+@pytest.mark.parametrize("name", ["hiera_tiny_224", "maxvit_tiny_tf_224", "coatnet_0_rw_224", "gcvit_xxtiny"])
+def test_a_size_that_windows_do_not_divide(name):
+    check_size({"arch": f"timm:{name}"}, 96)
+    with pytest.raises(
+        InputError, match="images of 112 pixels, expected a multiple of its coarsest stride of 32; write"
+    ):
+        check_size({"arch": f"timm:{name}"}, 112)
+    check_size({"arch": "timm:swin_tiny_patch4_window7_224"}, 112)
 
 
 def test_quick_gelu_is_another_network():

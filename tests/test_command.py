@@ -345,6 +345,23 @@ def test_disk_use_is_that_of_the_page(folder):
     assert costs["features"].size / 1e9 == pytest.approx(float(features), abs=0.01)
 
 
+def test_models_are_compared_once_a_dataset_and_a_new_model_costs_its_own_pairs(toy):
+    suite = read_suite().suite
+    cells = [cell for cell in suite.cells() if suite.kind(cell.protocol) == "estimators"]
+    assert len(cells) == 3
+
+    def hours(missing):
+        (cost,) = [cost for cost in estimate_costs(suite, missing) if cost.stage == "similarity"]
+        assert cost.jobs == 1
+        return cost.core_hours
+
+    every = hours(cells)
+    assert every > 0
+    for cell in cells[:2]:
+        score(toy, cell.protocol, cell.model, cell.dataset)
+    assert hours(cells[2:]) == pytest.approx(every * 2 / 3)
+
+
 def test_hours_are_those_of_the_page(folder):
     """Hours of one model in docs/performance.md: features 6, inversion 4.8, attention 3.9, normals 300, ..."""
     suite, costs = totals("paper-v2")

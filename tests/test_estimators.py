@@ -441,12 +441,51 @@ def test_few_images_are_measured_and_said():
     assert "no TwoNN dimension" in "; ".join(repeated.warnings)
 
 
+def test_several_labels_per_image_have_the_estimators_that_allow_them():
+    rng = np.random.default_rng(0)
+    targets = rng.random((120, 5)) < 0.3
+    targets[0] = [True] * 4 + [False]
+    x = (rng.normal(size=(120, 12)) + 3 * targets @ rng.normal(size=(5, 12))).astype(np.float32)
+    index = index_of([np.flatnonzero(row).tolist() for row in targets])
+    found = measure_estimators(Features(x, {"source": "x"}), "imagenet", index, "toy", "map11", SETTINGS)
+    values = {value["metric"]: value["value"] for value in found.values}
+    free = {"rank-me", "effective-rank", "stable-rank", "two-nn", "mle-dimension", "uniformity"}
+    assert set(values) - {"alpha-req"} == {"log-me", "knn-loo"} | free
+    expected = [best_evidence(x.astype(float), column.astype(float)) for column in targets.T]
+    assert values["log-me"] == pytest.approx(np.mean(expected) / 120, rel=1e-6)
+    rows = rng.permutation(120)
+    mixed = index_of([np.flatnonzero(targets[row]).tolist() for row in rows])
+    other = measure_estimators(Features(x, {"source": "x"}), "imagenet", mixed, "toy", "map11", SETTINGS)
+    lower = {value["metric"]: value["value"] for value in other.values}
+    assert lower["log-me"] < values["log-me"] and lower["knn-loo"] < values["knn-loo"] - 5
+    assert all(lower[name] == values[name] for name in free)
+
+
+def test_constant_features_change_nothing_but_what_counts_them():
+    rng = np.random.default_rng(0)
+    labels = [k % 5 for k in range(200)]
+    x = rng.normal(size=(200, 8)) + np.eye(5, 8)[labels]
+    plain = {v["metric"]: v["value"] for v in measure(x, labels).values}
+    more = {v["metric"]: v["value"] for v in measure(np.hstack([x, np.zeros((200, 2))]), labels).values}
+    assert set(plain) <= set(more)
+    widths = {
+        "h-score-shrunk",
+        "rank-me",
+        "alpha-req",
+    }  # the shrinkage, the epsilon and the fitted range know the width
+    assert {m: more[m] for m in plain if m not in widths} == pytest.approx(
+        {m: plain[m] for m in plain if m not in widths}, rel=1e-6
+    )
+    assert more["rank-me"] == pytest.approx(plain["rank-me"], rel=1e-4)
+
+
 @pytest.mark.parametrize(
     ("features", "labels", "message"),
     [
         (np.ones((20, 4)), [k % 2 for k in range(20)], "features of all 20 training images are equal"),
         (np.arange(80).reshape(20, 4), [1] * 20, "all training images are of class class 1"),
         (np.ones((1, 4)), [1], "1 training images found"),
+        (np.ones((20, 4)), [[1]] * 20, "all training images are of class class 1"),
     ],
 )
 def test_wrong_input_is_refused_in_one_line(features, labels, message):

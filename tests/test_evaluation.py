@@ -11,15 +11,18 @@ from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
 import ssltransfer
+from ssltransfer.config.blocks import read_blocks
 from ssltransfer.datasets.images import DecodedImages
-from ssltransfer.datasets.index import read_index
+from ssltransfer.datasets.index import Index, read_index
 from ssltransfer.datasets.indexing import index_source
 from ssltransfer.datasets.sources import Source
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import build_backbone, load_backbone
-from ssltransfer.models.feature_file import read_features
+from ssltransfer.models.feature_file import Features, read_features
 from ssltransfer.models.features import extract_features
 from ssltransfer.models.resnet import build_resnet
+from ssltransfer.protocols.estimators.evaluation import measure_estimators
+from ssltransfer.protocols.estimators.settings import EstimatorSettings
 from ssltransfer.protocols.fewshot import FewShotSettings, measure_fewshot
 from ssltransfer.protocols.linear.evaluation import measure_linear
 from ssltransfer.protocols.linear.settings import LinearSettings
@@ -323,6 +326,24 @@ def test_nearest_neighbours_of_arrays_are_scored():
         ssltransfer.evaluate_features(
             features, labels, protocols={"near": blocks["near"] | {"selection": "validation"}}
         )
+
+
+def test_estimators_of_arrays_are_those_of_the_job():
+    rng = np.random.default_rng(0)
+    labels = rng.integers(0, 3, 90)
+    features = (np.eye(3, 8)[labels] + rng.random((90, 8))).astype(np.float32)
+    split = np.where(np.arange(90) < 60, "train", "test")
+    result = ssltransfer.evaluate_features(features, labels, split, ["estimators"])
+    values = result.table.set_index("metric")["value"]
+    index = Index([""] * 90, list(split), labels.tolist(), ["0", "1", "2"])
+    settings = read_settings(EstimatorSettings, read_blocks({})["estimators"])
+    job = measure_estimators(Features(features, {}), "none", index, "features", "top1", settings)
+    assert values.to_dict() == {value["metric"]: value["value"] for value in job.values}
+    assert result.table["low"].isna().all() and values["knn-loo"] > 60
+    result = ssltransfer.evaluate_features(features, [[1, 0], [0, 1]] * 45, split, ["estimators"])
+    assert {"log-me", "knn-loo"} < set(result.table["metric"]) and "h-score" not in set(result.table["metric"])
+    with pytest.raises(InputError, match="all training images are of class 1, estimators need two classes"):
+        ssltransfer.evaluate_features(features, np.ones(90, int), split, ["estimators"])
 
 
 FINETUNE = {

@@ -453,7 +453,7 @@ def test_the_score_says_how_it_was_made(whole):
     curve, selected = measurement.more["curve"], measurement.more["selected"]
     assert len(curve) == 8 and selected["validation"] == max(point["validation"] for point in curve)
     assert all(len(point["losses"]) == 6 for point in curve)
-    assert measurement.more["refit"]["interval"] == 1 and len(measurement.more["refit"]["losses"]) == 6
+    assert measurement.details["refit"]["interval"] == 1 and len(measurement.details["refit"]["losses"]) == 6
     right = predictions.test_scores.argmax(1) == predictions.test_labels
     assert measurement.values[0]["value"] == pytest.approx(100 * right.mean())
     assert measurement.outcomes[0].value == measurement.values[0]["value"]

@@ -272,7 +272,7 @@ def detection(tmp_path):
     folder = workspace(tmp_path / "detection")
     path = folder / "config/config.yaml"
     written = read_yaml(path)
-    written["tasks"] = {"toy-det-torchvision": ["boxes"]}
+    written |= {"tasks": {"toy-det-torchvision": ["boxes"]}, "models_of": {}}
     written["protocols"] = {
         name: DETECTOR | {"backend": backend, "schedule": DETECTOR["schedule"] | {"warmup": 1}}
         for name, backend in (("toy-det", "detectron2"), ("toy-det-torchvision", "torchvision"))

@@ -126,12 +126,14 @@ def test_members_of_a_grid_are_drawn_and_the_selected_one_is_black(tmp_path):
         }
 
     curve = [member(0.1, None, losses=()), member(0.01, 40.0), member(0.01, 30.0, "centre"), member(0.001, 20.0)]
-    score = {"curve": curve, "selected": member(0.01, 40.0), "refit": {"interval": 3, "losses": [1.0]}}
+    score = {"curve": curve, "selected": member(0.01, 40.0), "details": {"refit": {"interval": 3}}}
     figure = grid_figure(FigureContext(suite()), {"simclr": score, "random": score})
     losses, metrics = figure.axes[0], figure.axes[2]
     assert [ax.get_title() for ax in figure.axes[:2]] == ["Random", "SimCLR"]
     assert [list(line.get_xdata()) for line in losses.lines] == [[], [3, 6], [3, 6], [3, 6]]
     assert [float(point.get_ydata()[0]) for point in metrics.lines] == [40, 30, 20]  # none of the diverged member
+    assert [float(point.get_xdata()[0]) for point in metrics.lines] == [1, 1, 0]
+    assert [text.get_text() for text in metrics.get_xticklabels()] == ["0.001", "0.01", "0.1"]
     assert [line.get_color() == BLACK for line in losses.lines] == [False, True, False, False]
     assert [point.get_color() == BLACK for point in metrics.lines] == [True, False, False]
     assert [line.get_linestyle() for line in losses.lines] == ["-", "-", ":", "-"] and losses.get_yscale() == "log"
@@ -144,7 +146,7 @@ def test_many_models_take_several_rows_of_grids():
     context = FigureContext(suite())
     point = {"augmentation": "centre", "learning_rate": 0.1, "weight_decay": 0, "layer_decay": 1}
     curve = [point | {"validation": 50.0, "losses": [1.0]}]
-    score = {"curve": curve, "selected": point, "refit": {"interval": 1, "losses": [1.0]}}
+    score = {"curve": curve, "selected": point, "details": {"refit": {"interval": 1}}}
     models = context.models[:5]
     figure = grid_figure(context, dict.fromkeys(models, score))
     titles = [ax.get_title() for ax in figure.axes if ax.get_visible() and ax.get_title()]

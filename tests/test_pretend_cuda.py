@@ -2,6 +2,8 @@
 
 import copy
 import re
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -9,8 +11,12 @@ import pytest
 import torch
 import torchvision
 import yaml
+from PIL import Image
 
 from ssltransfer import device
+from ssltransfer.checkpoints.imagenet_head import imagenet_top1
+from ssltransfer.models.resnet import build_resnet
+from ssltransfer.protocols.inversion.similarity import LpipsDistance
 from workflow import succeed, workspace
 
 FOLDER = Path(__file__).parent / "pretend_gpu"
@@ -63,6 +69,45 @@ def test_tensors_say_where_they_are(gpu):
         assert {state["exp_avg"].device.type for state in optimiser.state.values()} == {"cuda"}
     network.cpu()
     assert {value.device.type for value in network.state_dict().values()} == {"cpu"}
+
+
+def test_the_accuracy_of_a_published_classifier_is_the_same_there(gpu, tmp_path):
+    random = np.random.default_rng(0)
+    for name in ("n01", "n02"):
+        (tmp_path / name).mkdir()
+        Image.fromarray(random.integers(0, 256, (260, 280, 3), np.uint8)).save(tmp_path / name / "a.png")
+    head = torch.randn(2, 128, generator=torch.Generator().manual_seed(0)), torch.zeros(2)
+    backbone = build_resnet("resnet-1x1x1x1-w4", seed=0).eval()
+    here, there = (
+        imagenet_top1(backbone, head, tmp_path, "imagenet", torch.device(name), 1, 2) for name in ("cpu", "cuda")
+    )
+    assert here == there and gpu.calls > 10
+
+
+def test_lpips_distances_are_the_same_there(gpu, tmp_path):
+    torch.manual_seed(0)
+    features = torchvision.models.squeezenet1_1(weights=None).features.state_dict()
+    torch.save({f"features.{name}": value for name, value in features.items()}, tmp_path / "trunk.pth")
+    images = np.random.default_rng(0).random((2, 1, 64, 64, 3))
+    here, there = (LpipsDistance("squeezenet", tmp_path / "trunk.pth", name)(*images) for name in ("cpu", "cuda"))
+    np.testing.assert_allclose(here, there, rtol=1e-5)
+    assert gpu.calls > 10
+
+
+@pytest.mark.slow
+def test_the_benchmark_runs_to_its_end(tmp_path):
+    """At its smallest size, with each table."""
+    script = Path(__file__).parents[1] / "benchmarks/gpu.py"
+    subprocess.run([sys.executable, script, "--small", "--output", tmp_path / "gpu.md"], check=True)
+    page = (tmp_path / "gpu.md").read_text()
+    assert re.findall(r"^## (\w+)", page, re.MULTILINE) == [
+        "Frozen",
+        "Training",
+        "Properties",
+        "Linear",
+        "Repeatability",
+    ]
+    assert not re.search("nan|inf", page.partition("Linear")[2])
 
 
 # A job of every kind on one model, at the smallest sizes.
@@ -148,8 +193,8 @@ def test_every_protocol_runs_on_a_gpu(tmp_path, monkeypatch):
             used[path.relative_to(folder / "logs").parts[0]] = set(devices)
     assert set(used) == {
         "pretrain_model", "extract_features", "find_neighbours", "compare_representations", "evaluate_linear",
-        "evaluate_label_efficiency", "evaluate_fewshot", "evaluate_finetune", "evaluate_estimators", "invert_features",
+        "evaluate_label_efficiency", "evaluate_finetune", "evaluate_estimators", "invert_features",
         "evaluate_inversion", "evaluate_attention", "train_normals", "evaluate_normals", "train_segmentation",
-        "evaluate_segmentation", "train_detector", "evaluate_detection",
+        "evaluate_segmentation", "train_detector",
     }  # fmt: skip
     assert set().union(*used.values()) == {"GPU"}

@@ -7,7 +7,14 @@ import pandas as pd
 import pytest
 import torch
 
-from ssltransfer.analysis.similarity import agreement, angles, classical_map, collect_similarities, similarity_matrix
+from ssltransfer.analysis.similarity import (
+    agreement,
+    angles,
+    classical_map,
+    cluster_tree,
+    collect_similarities,
+    similarity_matrix,
+)
 from ssltransfer.array_backend import NUMPY, Arrays
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
@@ -139,6 +146,8 @@ def test_map_keeps_distances_and_agreement_is_judged_by_permutation(folder):
     run(folder)
     similarities, left_out = collect_similarities([folder / "out.json"])
     assert not left_out and len(similarities) == 3
+    two = similarity_matrix(similarities[similarities["other"].eq("b")], ["a", "b"])
+    assert cluster_tree(two).shape == (1, 4) and classical_map(two).shown == pytest.approx(1)
     matrix = similarity_matrix(similarities, ["c", "a", "b", "z"])
     assert list(matrix) == ["c", "a", "b"] and np.array_equal(matrix, matrix.T)
     found = classical_map(matrix)

@@ -35,7 +35,7 @@ def finished(tmp_path_factory):
     folder = workspace(tmp_path_factory.mktemp("subset"))
     write_part_of_cifar10(folder / "data/cifar10/cifar-10-batches-py")
     suite = yaml.safe_load((folder / "config/config.yaml").read_text())
-    suite |= {"suite": "part", "published": "v2", "allow_subset": True, "data_root": "data"}
+    suite |= {"suite": "part", "published": "v2", "allow_subset": True, "data_root": "data", "models_of": {}}
     suite["tasks"] = {"toy-linear": ["cifar10", "textures"], "toy-fewshot": ["cifar10"], "toy-calibration": ["cifar10"]}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(suite))
     head = (folder / "config/models.tsv").read_text().splitlines()[0]

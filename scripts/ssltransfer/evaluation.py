@@ -31,6 +31,8 @@ from ssltransfer.datasets.splits import make_split
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.models.feature_file import Features
+from ssltransfer.protocols.estimators.evaluation import check_training_images, measure_estimators
+from ssltransfer.protocols.estimators.settings import EstimatorSettings
 from ssltransfer.protocols.fewshot import FewShotSettings, measure_fewshot, possible_shots
 from ssltransfer.protocols.knn.evaluation import measure_knn
 from ssltransfer.protocols.knn.neighbour_file import find_neighbours, searches
@@ -48,7 +50,7 @@ if TYPE_CHECKING:
 
     from ssltransfer.training import Run
 
-KINDS = ("linear", "knn", "fewshot")
+KINDS = ("linear", "knn", "fewshot", "estimators")
 """Kinds of protocols that features in memory can be evaluated by."""
 MODULE_KINDS = (*KINDS, "finetune")
 """Kinds of protocols that a module can be evaluated by."""
@@ -117,8 +119,8 @@ def evaluate(
         ``image,label,split``, or a `source` of ``config/datasets.tsv`` such as ``generated:digits`` or
         ``original:cifar10``.
     protocols : sequence of str or mapping
-        Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear``, ``knn``, ``fewshot`` and
-        ``finetune`` (hours for the paper's grid), or own blocks by name.
+        Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear``, ``knn``, ``fewshot``,
+        ``estimators`` and ``finetune`` (hours for the paper's grid), or own blocks by name.
     norm : str
         Input normalisation, a row of ``config/norms.tsv``: ``imagenet``, ``none`` (plain pixel / 255), ``half``,
         ``clip``, ...
@@ -331,6 +333,8 @@ def _check_block(block: dict, index: Index, name: str) -> None:
         if block["selection"] == "validation" and "test" not in index.split:
             raise InputError(f"{name} has no test image; selection: validation needs some")
         searches(index, name)
+    elif block["kind"] == "estimators":
+        check_training_images(index, name)
     elif index.multi_label:
         raise InputError(f"{name} has several labels per image; few-shot episodes need one")
     else:
@@ -392,6 +396,9 @@ def _measure(
             return measure_linear(features, index, name, metric, read_settings(LinearSettings, block), arrays)[0]
     if block["kind"] == "knn":
         return _measure_knn(features, index, name, metric, read_settings(KnnSettings, block), arrays)
+    if block["kind"] == "estimators":
+        ((norm, given),) = features.items()
+        return measure_estimators(given, norm, index, name, metric, read_settings(EstimatorSettings, block), arrays)
     return measure_fewshot(features, index, name, read_settings(FewShotSettings, block))
 
 

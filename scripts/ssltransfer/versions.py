@@ -43,6 +43,7 @@ COMPONENTS = {
     "voc2007": Component(1, f"{DATASETS}/voc2007.py"),
     "voc_detection": Component(1, f"{DATASETS}/voc_detection.py"),
     "voc_segmentation": Component(1, f"{DATASETS}/voc_segmentation.py"),
+    "hub_shards": Component(1, f"{DATASETS}/hub_shards.py"),
     "folder": Component(1, f"{DATASETS}/folder.py"),
     "table": Component(1, f"{DATASETS}/table.py"),
     "image_masks": Component(1, f"{DATASETS}/image_masks.py"),

@@ -144,9 +144,10 @@ LAST_LINES = {}
 
 @atexit.register
 def say_at_the_end():
-    """Print lines on the terminal after Snakemake's own last ones: the missing scores, then how the run ended."""
+    """Print lines on the terminal after Snakemake's own last ones: missing scores, manual steps, how the run ended."""
     lines = [
         *(missing_lines(LAST_LINES["missing"], SUITE) if "missing" in LAST_LINES else []),
+        *LAST_LINES.get("steps", []),
         *LAST_LINES.get("end", []),
     ]
     if lines:

@@ -21,6 +21,25 @@ rule obtain_dataset:
         "../../scripts/obtain_dataset.py"
 
 
+rule obtain_hub_dataset:
+    """Download a dataset of the Hugging Face hub and unpack its images, as they are."""
+    output:
+        record="results/hub/{dataset}.json",
+    log:
+        "logs/obtain_hub_dataset/{dataset}.log",
+    wildcard_constraints:
+        dataset=any_of(datasets_of_kind("hf")),
+    localrule: True
+    conda:
+        "../../envs/analysis.yaml"
+    resources:
+        data_root=SUITE.config["data_root"],
+    params:
+        source=source_list,
+    script:
+        "../../scripts/obtain_hub_dataset.py"
+
+
 rule index_dataset:
     """Read the original layout of a dataset, or a user's own images, into an index."""
     input:

@@ -48,6 +48,8 @@ def index_input(wildcards):
     source = source_of(wildcards)
     if source.kind == "original":
         return f"results/originals/{source.name}.json"
+    if source.kind == "hf":
+        return f"results/hub/{wildcards.dataset}.json"
     table = location(source, SUITE.config["data_root"])
     return str(table) if source.kind == "csv" and table.exists() else []
 

@@ -36,6 +36,7 @@ rule make_tables:
         differing=unrecorded_differences,
         missing=missing_list,
         derived=derived_outcomes,
+        adopted=adopted_scores,
         similarity=suite_similarity,
     output:
         # Folders, because the tables and figures of a suite follow from its scores, and none may be left over.

@@ -1,10 +1,13 @@
 # Needs: common.smk.
 # Makes: input and parameter functions of summary.smk.
 from collections import Counter
+from functools import cache
 
 from snakemake.io import IOFile
 
 from ssltransfer.files import read_json
+from ssltransfer.report.adoption import adopt_scores
+from ssltransfer.report.manual_steps import manual_step_lines, manual_steps
 from ssltransfer.report.missing import missing_scores, write_missing
 from ssltransfer.report.score_check import list_differences
 from ssltransfer.results.outcome_header import list_missing
@@ -14,14 +17,32 @@ def score_file(cell):
     return f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
 
 
+@cache
+def adoption():
+    """The scores of the suite that were measured elsewhere; those that do not fit it are warned of."""
+    try:
+        adopted = adopt_scores(SUITE, lambda cell: Path(score_file(cell)).exists())
+    except InputError as error:
+        raise WorkflowError(str(error)) from None
+    if workflow.is_main_process:
+        for refusal in adopted.refused:
+            logger.warning(str(refusal))
+    return adopted
+
+
+def adopted_scores(wildcards):
+    """Score files of others that the suite shows."""
+    return sorted(map(str, adoption().scores.values()))
+
+
 def shown_cell(cell):
-    """The cell, or the one whose score is shown instead; with `available` None if there is no score."""
+    """The cell, or the one whose score is shown instead; None if it is adopted, or with `available` has no score."""
     other = SUITE.shown_instead(cell)
     if Path(score_file(cell)).exists():
         return cell
     if other and Path(score_file(other)).exists():
         return other
-    return None if SUITE.config["available"] else cell
+    return None if SUITE.config["available"] or cell in adoption().scores else cell
 
 
 def shown_cells():
@@ -34,8 +55,12 @@ def made_files(paths):
 
 
 def suite_scores(wildcards):
-    """All score files of the suite."""
-    return [score_file(cell) for cell in shown_cells()]
+    """All score files of the suite; a dry run lists what has to be done by hand for them."""
+    cells = shown_cells()
+    if workflow.is_main_process and workflow.dryrun:
+        absent = [cell for cell in cells if not Path(score_file(cell)).exists()]
+        LAST_LINES["steps"] = manual_step_lines(manual_steps(SUITE, absent))
+    return [score_file(cell) for cell in cells]
 
 
 def suite_similarity(wildcards):
@@ -70,7 +95,8 @@ def unrecorded_differences(wildcards):
 
 def missing_list(wildcards):
     """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
-    cells = [*(cell for cell in SUITE.cells() if not shown_cell(cell)), *SUITE.left_out]
+    absent = (cell for cell in SUITE.cells() if not shown_cell(cell) and cell not in adoption().scores)
+    cells = [*absent, *SUITE.left_out]
     missing = missing_scores(SUITE, cells, command_options()) if cells else []
     if missing:
         write_missing(MISSING, missing)

@@ -9,7 +9,7 @@ import pandas as pd
 from ssltransfer.errors import InputError
 from ssltransfer.results.outcome_file import Outcome, load_outcomes
 from ssltransfer.results.outcome_header import outcome_path
-from ssltransfer.results.scores import TASK, Task
+from ssltransfer.results.scores import TASK, Task, is_published
 
 NO_OUTCOMES = "no outcomes"
 STALE = "outcomes of another score"
@@ -37,7 +37,7 @@ def cell_outcomes(
         Model -> its outcome, or why there is none: no file, a damaged one, or one that belongs to another score.
     """
     files = {(path.parts[-3], path.parts[-2], path.stem): path for path in map(Path, score_files)}
-    measured = cells[cells["source"] == "measured"]
+    measured = cells[~is_published(cells)]
     for (protocol, dataset), scores in measured.groupby(["protocol", "dataset"], sort=False):
         loaded = {model: _load(files.get((protocol, model, dataset))) for model in dict.fromkeys(scores["model"])}
         for task, own in scores.groupby(TASK, sort=False):

@@ -8,7 +8,7 @@ from ssltransfer.analysis.published import PAPER_SOURCES, PAPER_SPLITS, PROPERTY
 from ssltransfer.analysis.tasks import task_matrix
 from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS
-from ssltransfer.results.scores import CELL, COLUMNS
+from ssltransfer.results.scores import CELL, COLUMNS, is_published
 
 #: Kinds that train on one part of a dataset and are measured on another, so that its split matters.
 SPLIT_KINDS = ("linear", "finetune")
@@ -45,8 +45,8 @@ def measured_or_published(scores: pd.DataFrame) -> pd.DataFrame:
     They are dropped for a kind that was measured only on other datasets than the paper's (see `on_paper_datasets`).
     Rows are sorted by kind in the order of `KINDS`, otherwise they keep their order.
     """
-    measured = scores[scores["source"] == "measured"]
-    published = scores[scores["source"] != "measured"]
+    measured = scores[~is_published(scores)]
+    published = scores[is_published(scores)]
     protocols = measured.loc[on_paper_datasets(measured), ["kind", "protocol"]].drop_duplicates()
     elsewhere = set(measured["kind"]) - set(protocols["kind"])
     repeated = published[~published["kind"].isin(elsewhere)].merge(
@@ -87,9 +87,9 @@ def compare(scores: pd.DataFrame) -> pd.DataFrame:
         `published.rerun_changes`),
         ``partial`` and ``shortened`` (see `results.marks`) and ``note`` (why else a cell is not judged).
     """
-    measured = scores[scores["source"] == "measured"]
+    measured = scores[~is_published(scores)]
     measured = measured[on_paper_datasets(measured)]
-    published = scores[scores["source"] != "measured"]
+    published = scores[is_published(scores)]
     ours = _long(measured).assign(paper=lambda cells: cells["dataset"].replace(PAPER_SPLITS))
     theirs = _long(published).drop(columns="protocol").rename(columns={"dataset": "paper"})
     shared = ["model", "kind", "paper", "setting", "metric"]

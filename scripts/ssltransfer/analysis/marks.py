@@ -6,7 +6,7 @@ import pandas as pd
 
 from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS
-from ssltransfer.results.scores import AVERAGE, CELL, TASK
+from ssltransfer.results.scores import AVERAGE, CELL, TASK, is_published
 
 
 def as_tasks(scores: pd.DataFrame) -> pd.DataFrame:
@@ -39,7 +39,7 @@ def left_out(cells: pd.DataFrame) -> pd.Series:
     if not shortened.any():
         return out
     tasks = pd.MultiIndex.from_frame(as_tasks(cells)[TASK])
-    return out | (shortened & tasks.isin(tasks[cells["source"].ne("measured").to_numpy()]))
+    return out | (shortened & tasks.isin(tasks[is_published(cells).to_numpy()]))
 
 
 def mark_texts(cells: pd.DataFrame, mark: str) -> dict[tuple, str]:

@@ -53,7 +53,7 @@ def task_noise(
         if task.metric in ACCURACIES and task.kind in ON_TEST_PART and task.dataset in sizes.keys() - UNEQUAL_CLASSES:
             share = own["value"] / 100
             binomial = 1e4 * share * (1 - share) / sizes[task.dataset]
-            variance = variance.fillna(binomial.where(own["source"].ne("measured")))
+            variance = variance.fillna(binomial.where(own["source"].str.startswith("published", na=False)))
         known = covariances.get(task, pd.DataFrame()).reindex(matrix.index, columns=matrix.index)
         full = known.to_numpy(float, copy=True)
         alone = np.isnan(full.diagonal())

@@ -33,7 +33,7 @@ from ssltransfer.analysis.tasks import (
     tasks_of,
 )
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import AVERAGE, TASK, Task, source_accuracy, source_datasets
+from ssltransfer.results.scores import AVERAGE, TASK, Task, is_published, source_accuracy, source_datasets
 
 
 @dataclass(frozen=True)
@@ -302,7 +302,7 @@ def suite_results(
     x = source_accuracy(models, scores, left_out)
     sources = source_datasets(models)
     leave_out = (*sources, *(name for name, original in (relabelled or {}).items() if original in sources))
-    published = set(scores.loc[scores["source"] != "measured", "model"])
+    published = set(scores.loc[is_published(scores), "model"])
     table = pd.DataFrame(
         {
             "model": [row["model"] for row in models],

@@ -168,6 +168,19 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
         photographs = 0 if _is_generated(suite, cell.dataset) else _count(suite, cell.dataset)
         yield ("normals", cell.dataset), [Work("normals-data", photographs, photographs)]
     yield ("score", cell), list(_score(suite, cell, settings, kind, arch, units))
+    if kind == "estimators":
+        images = _count(suite, cell.dataset, ("test",)) or _count(suite, cell.dataset)
+        pairs = _pairs_to_compare(suite, cell) * images * _relative_width(suite, cell) ** 2
+        yield ("similarity", cell.protocol, cell.dataset), [Work("similarity", pairs)]
+
+
+def _pairs_to_compare(suite: Suite, cell: Cell) -> int:
+    """Pairs of models on the dataset of a cell, without those of which both have a score."""
+    models = [
+        other.model for other in suite.cells() if (other.protocol, other.dataset) == (cell.protocol, cell.dataset)
+    ]
+    scored = [m for m in models if Path(f"results/scores/{cell.protocol}/{m}/{cell.dataset}.json").exists()]
+    return math.comb(len(models), 2) - math.comb(len(scored), 2)
 
 
 def _score(

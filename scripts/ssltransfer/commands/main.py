@@ -133,6 +133,54 @@ def plan(config_files: tuple[str, ...], settings: tuple[str, ...], cells: bool) 
 
 
 @ssltransfer.command()
+@click.argument("suite")
+@click.argument("folder")
+@click.option("--config", "settings", multiple=True, metavar="KEY=VALUE", help="Key of the suite, e.g. data_root.")
+@click.option("--author", "authors", multiple=True, metavar="NAME", help="Name for the metadata; may be repeated.")
+@click.option("--predictions", is_flag=True, help="Add the predictions of each test image.")
+@click.option("--features", is_flag=True, help="Add the features, and the indexes of their datasets.")
+def publish(
+    suite: str, folder: str, settings: tuple[str, ...], authors: tuple[str, ...], predictions: bool, features: bool
+) -> None:
+    """Write the scores of SUITE (a file such as config/config.yaml) into the new FOLDER, for others to adopt."""
+    from ssltransfer.commands.publish import publish as publish_suite
+    from ssltransfer.commands.suite import read_suite
+
+    done = publish_suite(read_suite([suite], settings), folder, authors, predictions, features)
+    for reason in done.left_out:
+        click.echo(f"Left out: {reason}", err=True)
+    click.echo(f"{done.folder}: {done.scores} scores. Next: docs/publishing.md, or name it in the key adopt of a suite")
+
+
+@ssltransfer.command()
+@suite_options
+def links(config_files: tuple[str, ...], settings: tuple[str, ...]) -> None:
+    """Ask which addresses of a suite's weights and datasets answer; exit code 1 if a file has none."""
+    from ssltransfer.commands.links import ask_all, suite_links, unreachable
+    from ssltransfer.commands.suite import read_suite
+
+    answers = []
+    for link, answer in ask_all(list(suite_links(read_suite(config_files, settings).suite))):
+        click.echo(f"{link.owner}\t{answer}\t{link.address}")
+        answers.append((link, answer))
+    if missing := unreachable(answers):
+        raise InputError(f"no address answers for {', '.join(missing)}; place the files by hand, or name other sources")
+
+
+@ssltransfer.command()
+@click.argument("folder")
+@click.argument("bundles", nargs=-1)
+def gallery(folder: str, bundles: tuple[str, ...]) -> None:
+    """Write a static site of BUNDLES (folders that publish wrote, or hf:OWNER/NAME@REVISION) into the new FOLDER."""
+    from ssltransfer.report.bundle import read_bundle
+    from ssltransfer.report.gallery import collect_gallery, write_gallery
+
+    found = collect_gallery([read_bundle(source) for source in bundles])
+    write_gallery(found, folder)
+    click.echo(f"{folder}/index.html: {len(found.models)} models, {len(found.columns)} columns of comparable scores")
+
+
+@ssltransfer.command()
 @suite_options
 @click.option("--no-open", is_flag=True, help="Print the path alone.")
 def report(config_files: tuple[str, ...], settings: tuple[str, ...], no_open: bool) -> None:

@@ -5,18 +5,15 @@ Snakemake alone decides what runs (``uv run snakemake -n``); this looks at files
 
 import math
 import shutil
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
-from importlib.util import find_spec
 from pathlib import Path
 
-from ssltransfer.checkpoints.sources import given_file, local_files
 from ssltransfer.commands.costs import GPU_RATE, MACHINE, Cost, estimate_costs
 from ssltransfer.commands.suite import ChosenSuite
 from ssltransfer.config.suite import Cell, Suite
-from ssltransfer.datasets import location, parse_dataset_source, parse_members
-from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
-from ssltransfer.models.user_code import code_file
+from ssltransfer.report.adoption import adopt_scores
+from ssltransfer.report.manual_steps import manual_step_lines, manual_steps
 from ssltransfer.report.missing import NOT_MEASURED, MissingScore, missing_scores
 
 SHOWN = 10
@@ -59,64 +56,16 @@ def plan_suite(chosen: ChosenSuite) -> Plan:
     suite = chosen.suite
     suite.check_data_root()
     there, absent = [], []
+    adopted = adopt_scores(suite, lambda cell: _has_score(suite, cell)).scores
     for cell in suite.cells():
-        (there if _has_score(suite, cell) else absent).append(cell)
+        (there if cell in adopted or _has_score(suite, cell) else absent).append(cell)
     missing = missing_scores(suite, absent, chosen.options)
-    return Plan(chosen, there, missing, dict(_by_hand(suite, absent)), estimate_costs(suite, absent))
+    return Plan(chosen, there, missing, manual_steps(suite, absent), estimate_costs(suite, absent))
 
 
 def _has_score(suite: Suite, cell: Cell) -> bool:
     shown = (cell, suite.shown_instead(cell))
     return any(Path("results/scores", c.protocol, c.model, f"{c.dataset}.json").exists() for c in shown if c)
-
-
-def _by_hand(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
-    """Yield the datasets, models and protocols of missing scores that no job can provide, with what to do."""
-    cells = list(cells)
-    datasets = dict.fromkeys(name for cell in cells for name in _image_datasets(suite, cell.dataset))
-    for name in datasets:
-        source = parse_dataset_source(suite.datasets[name]["source"])
-        path = location(source, suite.config["data_root"])
-        # A dataset that has an index was there before, maybe on another machine.
-        known = path.exists() or Path(f"results/datasets/{name}/index.parquet").exists()
-        if source.kind in ("original", "folder", "csv", "masks") and not known:
-            download = DOWNLOADS.get(source.name) if source.kind == "original" else None
-            if download is None or not download.files:
-                yield f"dataset {name}", f"{path} is missing; {where_to_place(source)}"
-    for model in dict.fromkeys(cell.model for cell in cells):
-        files = [path for path in local_files(suite.models[model]["source"]) if not Path(path).is_file()]
-        if files and not Path(f"results/checkpoints/{model}.safetensors").exists():
-            yield f"model {model}", f"{files[0]} is missing; place it there or correct the source of its row"
-    yield from _absent_of_users(suite, cells)
-    for protocol in dict.fromkeys(cell.protocol for cell in cells):
-        settings = suite.settings(protocol)
-        if settings.get("backend") == "detectron2" and find_spec("detectron2") is None:
-            yield (
-                f"protocol {protocol}",
-                "detectron2 is not installed; add --sdm conda or --config detection=torchvision",
-            )
-
-
-def _absent_of_users(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
-    """Yield files of a user's own code, and features that are given, that are missing."""
-    paths = {}
-    for cell in cells:
-        row = suite.models[cell.model]
-        kind, _, name = row["arch"].partition(":")
-        if kind == "python":
-            paths[code_file(name)] = cell.model
-        elif kind == "none":
-            paths[given_file(row["source"], suite.image_dataset(cell.dataset))] = cell.model
-    for path, model in paths.items():
-        if not path.is_file():
-            yield f"model {model}", f"{path} is missing; place it there or correct its row"
-
-
-def _image_datasets(suite: Suite, dataset: str) -> list[str]:
-    """Datasets that the images of a dataset are taken from."""
-    dataset = suite.image_dataset(dataset)
-    source = parse_dataset_source(suite.datasets[dataset]["source"])
-    return [member.dataset for member in parse_members(source.name)[0]] if source.kind == "one-of" else [dataset]
 
 
 def describe(plan: Plan, cells: bool = False) -> str:
@@ -148,7 +97,7 @@ def describe(plan: Plan, cells: bool = False) -> str:
         lines += [f"  {count}: {reason}" for reason, count in list(reasons.items())[:SHOWN]]
         lines += [f"  and {len(reasons) - SHOWN} more: --cells lists all"] * (len(reasons) > SHOWN)
     if plan.by_hand:
-        lines += ["", "To be done by hand:", *(f"  {name}: {text}" for name, text in plan.by_hand.items())]
+        lines += ["", *manual_step_lines(plan.by_hand)]
     if plan.missing:
         lines += ["", *_cost_lines(plan.costs)]
     elif not plan.chosen.report.exists():

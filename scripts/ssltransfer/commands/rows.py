@@ -98,6 +98,7 @@ def dataset_row(dataset: str, source: str, data_root: str, cells: Mapping[str, s
 
 def _counts(dataset: str, task: str, source: Source, data_root: str) -> dict[str, str]:
     """Index the images and count classes and parts."""
+    from ssltransfer.datasets.hub_shards import obtain_hub_dataset
     from ssltransfer.datasets.index import count_parts
     from ssltransfer.datasets.indexing import IndexParams, generate_dataset, index_source
 
@@ -105,6 +106,8 @@ def _counts(dataset: str, task: str, source: Source, data_root: str) -> dict[str
     if source.kind == "generated":
         index = generate_dataset(params).index
     elif source.kind in READ_KINDS:
+        if source.kind == "hf":
+            obtain_hub_dataset(source, data_root)
         index = index_source(params, data_root, location(source, data_root))
     else:
         raise InputError(f"source {source.kind}: is made of other datasets; write its row by hand (docs/datasets.md)")

@@ -95,7 +95,7 @@ class Suite:
         for cell in self.cells():
             source = dataset_sources.parse_dataset_source(self.datasets[cell.dataset]["source"])
             absolute = Path(expand_path(source.name)).is_absolute()
-            if source.kind not in dataset_sources.READ_KINDS or absolute:
+            if source.kind not in dataset_sources.READ_KINDS or source.kind == "hf" or absolute:
                 continue
             if not (indexes / cell.dataset / "index.parquet").exists():
                 raise InputError(

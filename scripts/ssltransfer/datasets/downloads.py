@@ -265,6 +265,8 @@ def where_to_place(source: Source) -> str:
     """Return the advice for a missing dataset in one line: the expected content and where it is published."""
     if source.kind == "csv":
         return "correct the source of its row in the table of datasets; paths in the table start from its folder"
+    if source.kind == "hf":
+        return "the job obtain_hub_dataset downloads it; delete its folder to do so again"
     if source.kind != "original":
         return "correct the source of its row in the table of datasets, or set data_root"
     published = DOWNLOADS[source.name]

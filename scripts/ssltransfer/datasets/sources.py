@@ -8,6 +8,7 @@ from typing import NamedTuple
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path
+from ssltransfer.hub import parse_hub_dataset
 
 
 class Source(NamedTuple):
@@ -20,6 +21,7 @@ class Source(NamedTuple):
     ``folder:PATH``, ``csv:PATH``: a user's images; ``masks:PATH``: with masks. PATH starts from the data
     root, unless it is absolute (``~`` and variables are replaced where it is used, so that the params of a job are the
     same on all machines).
+    ``hf:OWNER/NAME@REVISION``: a dataset of the Hugging Face hub at a commit (see `hub_shards`).
 
     Attributes
     ----------
@@ -36,7 +38,7 @@ class Source(NamedTuple):
     @property
     def indexer(self) -> str:
         """Name of the module that makes the index, and of the component whose version covers it."""
-        return {"folder": "folder", "csv": "table", "one-of": "sample", "masks": "image_masks"}.get(
+        return {"folder": "folder", "csv": "table", "one-of": "sample", "masks": "image_masks", "hf": "hub_shards"}.get(
             self.kind, self.name
         )
 
@@ -65,8 +67,8 @@ ORIGINAL: dict[str, tuple[str, ...]] = {
     "voc_segmentation": (),
 }
 GENERATED = ("digits", "photographs", "shapes", "textures")
-READ_KINDS = ("original", "folder", "csv", "masks")
-"""Kinds of sources that are read from the data root."""
+READ_KINDS = ("original", "folder", "csv", "masks", "hf")
+"""Kinds of sources that are read from the data root or the downloads."""
 
 TRANSFORM = r"(resize|stretch)(\d+)|square257"
 """Names of transforms, as a regular expression (see `images.parse_transform`)."""
@@ -78,6 +80,9 @@ DOWNLOAD_FOLDER = Path("resources/datasets")
 def parse_dataset_source(source: str) -> Source:
     """Parse the `source` of a row of `datasets.tsv`; InputError if it has none of the forms of `Source`."""
     kind, _, rest = source.partition(":")
+    if kind == "hf":
+        parse_hub_dataset(rest)
+        return Source(kind, rest)
     if kind in ("folder", "csv", "masks", "one-of") and rest:
         return Source(kind, rest)
     name, slash, variant = rest.partition("/")
@@ -91,7 +96,7 @@ def parse_dataset_source(source: str) -> Source:
         raise InputError(
             f"source {source!r} is unknown; write original:NAME ({originals}), generated:NAME "
             f"({', '.join(GENERATED)}), column:DATASET/COLUMN, one-of:NAME,NAME,..., folder:PATH, "
-            "csv:PATH or masks:PATH"
+            "csv:PATH, masks:PATH or hf:OWNER/NAME@REVISION"
         )
     return Source(kind, name, variant)
 
@@ -127,6 +132,8 @@ def load(source: Source) -> ModuleType:
 
 def location(source: Source, data_root: str | Path) -> Path:
     """Return the path of a dataset below the data root, or, if it does not exist, among the downloads."""
+    if source.kind == "hf":
+        return DOWNLOAD_FOLDER / "hub" / source.name.replace("/", "--")
     path = Path(data_root) / expand_path(source.name)
     downloaded = DOWNLOAD_FOLDER / source.name
     return downloaded if source.kind == "original" and downloaded.is_dir() and not path.exists() else path

@@ -14,6 +14,9 @@ from ssltransfer.models.timm_catalog import (
     published_norms,
 )
 
+WINDOWED = ("coat", "gcvit", "hiera", "maxvit", "maxxvit")
+"""Beginnings of the names of hierarchical networks whose windows have to divide every map (Swin pads its maps)."""
+
 
 def check_network(row: Mapping[str, str]) -> None:
     """Require a known network (column `arch`) that has the readout `pool` and takes images of `size`.
@@ -91,11 +94,13 @@ def check_size(row: Mapping[str, str], side: int) -> None:
     if parse_architecture(row["arch"]).kind not in ("timm", "torchvision"):
         return
     network = find_network(row["arch"])
-    if network.patch and side % network.patch:
-        near = max(round(side / network.patch), 1) * network.patch
+    windowed = network.name.startswith(WINDOWED)
+    part, name = (network.strides[-1], "coarsest stride") if windowed else (network.patch, "patch")
+    if part and side % part:
+        near = max(round(side / part), 1) * part
         raise InputError(
-            f"size: {row['arch']} would see images of {side} pixels, expected a multiple of its patch of "
-            f"{network.patch}; write {near}"
+            f"size: {row['arch']} would see images of {side} pixels, expected a multiple of its {name} of {part}; "
+            f"write {near}"
         )
 
 

@@ -128,7 +128,7 @@ def plot_figures(
             name = f"finetune-grid-{protocol}-{dataset}"
             captions[name] = f"{title}: {GRID_CAPTION}"
             save_figure(grid_figure(context, found), folder, name)
-            found = {model: score["refit"] for model, score in found.items()}
+            found = {model: score["details"]["refit"] for model, score in found.items()}
         losses[title] = found
     if losses:
         save_figure(loss_figure(context, losses), folder, "losses")

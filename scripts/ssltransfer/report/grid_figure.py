@@ -30,7 +30,7 @@ def grid_figure(context: FigureContext, scores: dict[str, dict]) -> Figure:
     ----------
     context : FigureContext
     scores : dict of str to dict
-        Model (at least one) -> its score file of a finetune protocol: ``curve``, ``selected`` and ``refit``.
+        Model (at least one) -> its score file of a finetune protocol: ``curve``, ``selected``, ``details``.
     """
     models = [model for model in context.models if model in scores]
     members = [member for score in scores.values() for member in score["curve"]]
@@ -65,11 +65,12 @@ def _draw_grid(losses: Axes, metrics: Axes, score: dict, colours: dict[float, st
         colour = BLACK if chosen else colours[member["learning_rate"]]
         style = {"color": colour, "zorder": 3 if chosen else 2}
         line, filled = ("-", colour) if member["augmentation"] == "crop-flip" else (":", "none")
-        steps = (np.arange(len(member["losses"])) + 1) * score["refit"]["interval"]
+        steps = (np.arange(len(member["losses"])) + 1) * score["details"]["refit"]["interval"]
         losses.plot(steps, member["losses"], line, linewidth=1.4 if chosen else 0.7, **style)
         if member["validation"] is not None:
-            rate, value = member["learning_rate"], member["validation"]
-            metrics.plot([rate], [value], "o", markersize=4, markerfacecolor=filled, **style)
+            place = list(colours).index(member["learning_rate"])
+            metrics.plot([place], [member["validation"]], "o", markersize=4, markerfacecolor=filled, **style)
     losses.set_xlabel("Step")
-    metrics.set_xscale("log")
+    metrics.set_xticks(range(len(colours)), [f"{rate:g}" for rate in colours], rotation=45)
+    metrics.set_xlim(-0.5, len(colours) - 0.5)
     metrics.set_xlabel("Learning rate")

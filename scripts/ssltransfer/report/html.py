@@ -52,6 +52,7 @@ SECTIONS = {
     "left-out": Section(
         "Scores that were left out", (), ("left-out",), "analysis.md#scores-that-are-not-full-measurements"
     ),
+    "adopted": Section("Measured elsewhere", (), ("adopted",), "publishing.md#adopt-scores-of-others"),
     "overview": Section("Models and measurements", (), (), "protocols.md#protocols-as-implemented"),
     "transfer": Section("Transfer and source accuracy", ("transfer", "correlations"), (), "analysis.md#correlations"),
     "models": Section(
@@ -65,7 +66,7 @@ SECTIONS = {
         "Many-shot linear", ("scatter-linear",), (), "protocols.md#many-shot-linear-v1-table-1-v2-table-1-top"
     ),
     "knn": Section("k-nearest neighbours", ("scatter-knn",), (), "protocols.md#k-nearest-neighbours"),
-    "finetune": Section("Many-shot finetuning", ("scatter-finetune",)),
+    "finetune": Section("Many-shot finetuning", ("scatter-finetune", "finetune-grid"), (), "finetuning.md"),
     "fewshot": Section("Few-shot", ("scatter-fewshot",), (), "protocols.md#few-shot-v1-table-2-v2-tables-2-3-6-7-8"),
     "label-efficiency": Section(
         "Label efficiency",

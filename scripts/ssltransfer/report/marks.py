@@ -27,8 +27,10 @@ def sign_scores(tables: list[Table], results: SuiteResults, labels: Labels) -> N
                 own = {mark: texts[mark][model, *task] for mark in MARKS if (model, *task) in texts[mark]}
                 if not own:
                     continue
-                table.flags[model, task] = " ".join(own)
-                table.remarks[model, task] = "; ".join(own.values())
+                elsewhere = ["elsewhere"] if table.flags.get((model, task)) == "elsewhere" else []
+                remarks = [table.remarks[model, task]] if elsewhere else []
+                table.flags[model, task] = " ".join([*own, *elsewhere])
+                table.remarks[model, task] = "; ".join([*own.values(), *remarks])
                 if not analysed.loc[model, task]:
                     table.unranked.add((model, task))
                 for mark, text in own.items():

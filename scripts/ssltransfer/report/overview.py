@@ -7,7 +7,7 @@ from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.labels import Labels, joined
 from ssltransfer.report.table import Table, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import AVERAGE
+from ssltransfer.results.scores import AVERAGE, ELSEWHERE, is_published
 
 NAMED = 20
 """Most models that a finding lists by name."""
@@ -16,7 +16,8 @@ NAMED = 20
 def overview_table(results: SuiteResults, labels: Labels) -> Table:
     """Describe what was measured: one row per protocol and kind, with datasets, metrics, models and scores."""
     records = {}
-    published = results.cells["source"].ne("measured")
+    published = is_published(results.cells)
+    elsewhere = results.cells["source"].str.startswith(ELSEWHERE)
     for (protocol, kind), cells in results.cells.groupby(["protocol", "kind"], sort=False):
         settings = [setting for setting in dict.fromkeys(cells["setting"]) if setting]
         records[protocol, kind] = {
@@ -27,14 +28,17 @@ def overview_table(results: SuiteResults, labels: Labels) -> Table:
             "Models": cells["model"].nunique(),
             "Scores": len(cells),
             "Of these published": int(published[cells.index].sum()),
+            "Measured elsewhere": int(elsewhere[cells.index].sum()),
         }
     names = {key: joined(KINDS[key[1]].label, labels.suffixes.get(key[0], "")) for key in records}
     frame = pd.DataFrame.from_dict(records, orient="index")
     frame.index = pd.Index(list(records), tupleize_cols=False)
-    shown = frame.drop(columns=[name for name in ("Of these published", "Settings") if not any(frame[name])])
+    optional = ("Of these published", "Measured elsewhere", "Settings")
+    shown = frame.drop(columns=[name for name in optional if not any(frame[name])])
     if published.all():
         shown = shown.drop(columns="Of these published")
-    data = frame.rename(columns=lambda name: name.lower().replace(" ", "_")).reset_index(drop=True)
+    written = frame if elsewhere.any() else frame.drop(columns="Measured elsewhere")
+    data = written.rename(columns=lambda name: name.lower().replace(" ", "_")).reset_index(drop=True)
     data.insert(0, "kind", [kind for _, kind in records])
     caption = "One row per way to measure transfer; all its settings are in the settings block of this name."
     if published.all():

@@ -14,7 +14,7 @@ from ssltransfer.report.labels import Labels, joined, setting_label
 from ssltransfer.report.table import SIGNS, Column, Table, records_table
 from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import Task
+from ssltransfer.results.scores import Task, is_published
 
 PARTS = ("published", "measured", "difference")
 
@@ -27,7 +27,7 @@ def paper_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     if not results.scores["source"].isin(PAPER_SOURCES).any():
         return comparison_tables(results, labels)
     claims = claims_table(check_claims(results.scores))
-    if (results.scores["source"] == "measured").any():
+    if not is_published(results.scores).all():
         return [*comparison_tables(results, labels), claims]
     return [claims, printed_correlation_table(results, labels), averages_table(results, labels), training_table()]
 

@@ -16,6 +16,7 @@ from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import Source, parse_dataset_source, parse_members
 from ssltransfer.files import file_hash, package_data, read_json, write_json
 from ssltransfer.jobs import GPU_UNUSED, package_versions
+from ssltransfer.results.scores import ELSEWHERE
 from ssltransfer.settings import config_schema
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
@@ -26,7 +27,9 @@ SUBJECTS = {
     **dict.fromkeys(
         ("fetch_checkpoint", "fetch_head", "convert_checkpoint", "verify_checkpoint", "pretrain_model"), "model"
     ),
-    **dict.fromkeys(("obtain_dataset", "index_dataset", "generate_dataset", "generate_shapes"), "dataset"),
+    **dict.fromkeys(
+        ("obtain_dataset", "obtain_hub_dataset", "index_dataset", "generate_dataset", "generate_shapes"), "dataset"
+    ),
     **dict.fromkeys(
         (
             "relabel_dataset",
@@ -58,9 +61,11 @@ PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "
 def write_provenance(path: str | Path, suite: str, tables: str | Path, config: dict) -> None:
     """Collect (see `collect`) and write the provenance of the measured scores in a table folder."""
     with Path(tables, "scores.csv").open(encoding="utf-8", newline="") as file:
-        rows = [row for row in csv.DictReader(file) if row["source"] == "measured"]
-    cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows}
-    write_json(path, collect(suite, cells, config, package_versions(*PACKAGES)))
+        rows = list(csv.DictReader(file))
+    cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows if row["source"] == "measured"}
+    content = collect(suite, cells, config, package_versions(*PACKAGES))
+    adopted = [row["source"].removeprefix(ELSEWHERE) for row in rows if row["source"].startswith(ELSEWHERE)]
+    write_json(path, content | ({"adopted": _counts(adopted)} if adopted else {}))
 
 
 def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, versions: dict[str, str]) -> dict:
@@ -145,6 +150,9 @@ def report_lines(provenance: dict) -> dict[str, str]:
             f"{reason} ({count} jobs computed on the CPU)" for reason, count in provenance.get("gpu_unused", {}).items()
         ),
         "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} in {cost['jobs']}" for name, cost in rules),
+        "measured elsewhere": "; ".join(
+            f"{name} ({count} values)" for name, count in provenance.get("adopted", {}).items()
+        ),
         "inputs": f"{len(inputs['indexes'])} indexes, {len(inputs['checkpoints'])} checkpoints; "
         "their checksums are in provenance.json",
     }

@@ -15,7 +15,7 @@ from ssltransfer.analysis.tasks import tasks_of
 from ssltransfer.report.labels import Labels, doubtful_note, joined, source_note
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS
-from ssltransfer.results.scores import TASK
+from ssltransfer.results.scores import TASK, is_published
 
 INTERVALS = (
     "Intervals: 95 % by Fisher's z (Pearson), Bonett and Wright (Spearman) and Fieller (Kendall), for a random sample "
@@ -163,7 +163,7 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
             f"These datasets ({known}): ranks follow from the noise of their test images (few-shot: of the episodes) "
             f"alone. {_separated(these, models)} Ranks hold for all models together (95 %)."
         )
-        if results.cells["source"].ne("measured").any():
+        if is_published(results.cells).any():
             found.append(
                 "Published accuracies are taken for independent binomials of the test images, which is conservative; "
                 "mean accuracies per class only where classes are equally large."

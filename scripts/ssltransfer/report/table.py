@@ -14,7 +14,7 @@ from ssltransfer.files import atomic_write
 
 MISSING = "–"
 #: Flag -> sign printed behind the number.
-SIGNS = {"own": "†", "partial": "‡", "shortened": "§", "partial shortened": "‡§"}
+SIGNS = {"own": "†", "elsewhere": "◇", "partial": "‡", "shortened": "§"}
 #: Sign of a number that cannot be told from the best one of its column.
 TIED = "≈"
 #: Half width of an interval at the end of a cell's text, which is printed smaller.
@@ -182,7 +182,7 @@ def to_html(table: Table) -> str:
         row = f'<tr{own}><th scope="row"{long}>{html.escape(label)}</th>'
         for column, (text, mark, flag, tied) in zip(table.columns, cells, strict=True):
             names = [name for name in (mark, *flag.split(), _layout(column, text)) if name]
-            signs = SIGNS.get(flag, "") + TIED * tied
+            signs = "".join(SIGNS.get(name, "") for name in flag.split()) + TIED * tied
             text = _HALF_WIDTH.sub(r"<small>\1</small>", html.escape(text)) + (f"<sup>{signs}</sup>" if signs else "")
             row += f'<td class="{" ".join(names)}">{text}</td>' if names else f"<td>{text}</td>"
         lines.append(f"{row}</tr>")
@@ -224,6 +224,7 @@ _LATEX = {
     "−": "$-$",
     "†": r"$\dagger$",
     "‡": r"$\ddagger$",
+    "◇": r"$\diamond$",
     "§": r"\S{}",
     "×": r"$\times$",
     "≈": r"$\approx$",
@@ -234,9 +235,9 @@ _LATEX = {
 
 _LATEX_SIGNS = {
     "own": r"$^\dagger$",
+    "elsewhere": r"$^\diamond$",
     "partial": r"$^\ddagger$",
     "shortened": r"\textsuperscript{\S}",
-    "partial shortened": r"$^\ddagger$\textsuperscript{\S}",
 }
 
 
@@ -267,7 +268,8 @@ def to_latex(table: Table) -> str:
         for text, mark, flag, tied in cells:
             cell = style[mark] % _latex_cell(text)
             cell = rf"\textit{{{cell}}}" if flag == "published" else cell
-            line.append(cell + _LATEX_SIGNS.get(flag, "") + r"$^\approx$" * tied)
+            signs = "".join(_LATEX_SIGNS.get(name, "") for name in flag.split())
+            line.append(cell + signs + r"$^\approx$" * tied)
         lines.append(" & ".join(line) + r" \\")
     if table.footer is not None:
         lines.append(r"\midrule")

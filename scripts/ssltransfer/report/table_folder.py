@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import astuple, replace
 from pathlib import Path
 
 import pandas as pd
@@ -16,6 +16,7 @@ from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config.suite import Suite
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write, read_json, write_json
+from ssltransfer.report.adoption import Adoption, adopt_scores, adopted_models
 from ssltransfer.report.label_tables import label_tables
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.missing import read_missing
@@ -24,8 +25,9 @@ from ssltransfer.report.overview import findings
 from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.similarity_report import similarity_tables
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
-from ssltransfer.report.tables import add_notes, all_tables, left_out_table, missing_table
+from ssltransfer.report.tables import add_notes, adopted_table, all_tables, left_out_table, missing_table
 from ssltransfer.results.scores import (
+    ELSEWHERE,
     TASK,
     collect_scores,
     read_checkpoints,
@@ -65,8 +67,8 @@ def make_tables(
         of the suite's models are added, or empty for none.
     suite : Suite, optional
         What the scores have to be measured with; those that differ are left out and listed. It also says how many
-        images there should be, and what each model is. Without it all scores are shown.
-
+        images there should be, what each model is, and from where scores of others are adopted (see
+        `adoption.adopt_scores`). Without it all scores are shown.
     missing : path, optional
         File of the scores that the suite lacks (see `missing.write_missing`), which a table then lists.
     similarity : sequence of path
@@ -78,17 +80,28 @@ def make_tables(
         No score is there, a score file or a source accuracy is wrong, or nothing is left to show.
     """
     promised = {} if suite is None else suite.datasets
-    if not score_files and suite is not None and not published:
+    here = {Path(path).with_suffix("").parts[-3:] for path in score_files}
+    adoption = Adoption() if suite is None else adopt_scores(suite, lambda cell: astuple(cell) in here)
+    for refusal in adoption.refused:
+        log.warning("%s", refusal)
+    if not (score_files or published or adoption.scores) and suite is not None:
         raise InputError(f"suite {suite.name!r} has no score yet; measure some first")
     scores = collect_scores(score_files, promised)
     check = ScoreCheck([str(path) for path in score_files]) if suite is None else check_scores(score_files, suite)
     for difference in check.differences:
         log.warning("%s", difference)
     measured = set(scores[["kind", "dataset"]].itertuples(index=False, name=None))
-    if check.differences and not check.shown and not published:
+    if suite is not None:
+        measured |= {(suite.kind(cell.protocol), cell.dataset) for cell in adoption.refused_cells()}
+    if check.differences and not (check.shown or published or adoption.scores):
         raise InputError(f"no score was measured as this suite says, such as {check.differences[0]}")
     if check.differences:
         scores = collect_scores(check.shown, promised)
+    if adoption.scores:
+        sources = {str(path): f"{ELSEWHERE}{adoption.sources[cell]}" for cell, path in adoption.scores.items()}
+        scores = pd.concat([scores, collect_scores(sources, promised, sources)], ignore_index=True)
+        measured |= set(scores[["kind", "dataset"]].itertuples(index=False, name=None))
+        models = [*models, *adopted_models(adoption, {dataset for _, dataset in measured})]
     if published:
         printed = published_scores(published)
         if published in VERSIONS:
@@ -97,24 +110,27 @@ def make_tables(
             printed = printed[printed["model"].isin([row["model"] for row in models])]
             datasets = {name: LABELS[name] for name in printed["dataset"].unique()} | datasets
         scores = pd.concat([scores, printed], ignore_index=True)
-    rows = {} if suite is None else suite.models
+    rows = {} if suite is None else suite.models | adoption.models
+    shown = [*check.shown, *map(str, adoption.scores.values())]
     own = {model for model, row in rows.items() if row["source"].startswith("file:")}
     results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, measured, own)
-    compared = compare_cells(cell_outcomes(results.analysed, check.shown))
+    compared = compare_cells(cell_outcomes(results.analysed, shown))
     results = replace(results, compared=compared, training_runs=_training_runs(rows))
     tables = all_tables(results, with_paper=bool(published))
     if check.differences:
         tables.append(left_out_table(check.differences))
+    if adoption.scores or adoption.refused:
+        tables.append(adopted_table(results.cells, adoption.refused))
     if missing is not None:
         tables.append(missing_table(read_missing(missing), results.datasets))
-    curves = collect_curves(check.shown)
+    curves = collect_curves(shown)
     if len(curves):
         tables += label_tables(curves, suite_labels(results))
     similarities, not_compared = collect_similarities(similarity)
     if len(similarities):
         tables += similarity_tables(similarities, not_compared, results, suite_labels(results))
-    tables.append(model_table(results, rows, read_checkpoints(check.shown)))
-    notes = read_notes(score_files, check.remarks)
+    tables.append(model_table(results, rows, read_checkpoints(shown)))
+    notes = read_notes([*score_files, *map(str, adoption.scores.values())], check.remarks)
     add_notes(tables, notes)
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)

@@ -23,9 +23,9 @@ from ssltransfer.report.statistics_tables import (
     pair_tables,
     rank_tables,
 )
-from ssltransfer.report.table import TIED, Column, Table, records_table
+from ssltransfer.report.table import SIGNS, TIED, Column, Table, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import CELL, TASK, Task
+from ssltransfer.results.scores import CELL, ELSEWHERE, TASK, Task, is_published
 
 #: Tables with the metrics of one or several kinds side by side, as in the paper: name -> (title, kinds).
 MULTI_KIND_TABLES = {
@@ -135,6 +135,7 @@ def score_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         table.flags = {(model, task): "published" for model, task in cells if (model, *task) in published}
         if table.flags:
             table.caption += " Italic: published, not measured here."
+        _mark_elsewhere(table, results.cells)
     for table in tables:
         _mark_ties(table, results, labels)
     sign_scores(tables, results, labels)
@@ -164,9 +165,44 @@ def _mark_ties(table: Table, results: SuiteResults, labels: Labels) -> None:
     table.caption += f" Not tested in every column: {', '.join(names)}." if names else ""
 
 
+def _mark_elsewhere(table: Table, cells: pd.DataFrame) -> None:
+    """Flag the scores that were measured elsewhere, with their bundle as remark and in the caption."""
+    adopted = cells[cells["source"].str.startswith(ELSEWHERE)]
+    bundles = dict(zip(adopted[CELL].itertuples(index=False, name=None), adopted["source"], strict=True))
+    shown = [(model, task) for model in table.cells.index for task in table.cells.columns if (model, *task) in bundles]
+    found = {cell: bundles[cell[0], *cell[1]].removeprefix(ELSEWHERE) for cell in shown}
+    if found:
+        table.flags |= dict.fromkeys(found, "elsewhere")
+        table.remarks |= {cell: f"measured elsewhere: {name}" for cell, name in found.items()}
+        table.caption += f" {SIGNS['elsewhere']} measured elsewhere ({joined_names(found.values())})."
+
+
+def adopted_table(cells: pd.DataFrame, refused: Sequence[tuple]) -> Table:
+    """List the bundles that scores were adopted from, and the scores that were not and why.
+
+    Parameters
+    ----------
+    cells : pd.DataFrame
+        Tidy table.
+    refused : sequence of (str, str, str, str)
+        File, key, what was found there and what was expected.
+    """
+    adopted = cells[cells["source"].str.startswith(ELSEWHERE)]
+    rows = [
+        (source.removeprefix(ELSEWHERE), f"{len(own)} scores of {own['model'].nunique()} models", "", "")
+        for source, own in adopted.groupby("source", sort=False)
+    ]
+    records = pd.DataFrame([*rows, *refused], columns=["file", "adopted or differs in", "found", "expected"])
+    caption = (
+        "Scores that were measured elsewhere: the bundles that some were adopted from, and the scores that were not, "
+        "because they were measured otherwise than this suite says. A score that is measured here takes their place."
+    )
+    return records_table("adopted", "Measured elsewhere", caption, records.set_index("file"), data=records)
+
+
 def _published_cells(cells: pd.DataFrame) -> set[tuple]:
     """Cells to flag as published: none where nothing was measured."""
-    published = cells[cells["source"] != "measured"]
+    published = cells[is_published(cells)]
     if len(published) in (0, len(cells)):
         return set()
     return set(published[CELL].itertuples(index=False, name=None))

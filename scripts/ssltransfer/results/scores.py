@@ -12,7 +12,8 @@ metric    a key of `METRICS`, which also fixes unit and direction
 value     the number, in the unit of the metric
 low       lower end of the 95 % interval, empty when none was stated
 high      upper end of the 95 % interval
-source    ``measured``, ``published-v1``, ``published-v2`` or ``published-dinov2``
+source    ``measured``, ``published-v1``, ``published-v2``, ``published-dinov2``, or ``elsewhere:`` and the bundle
+          that the score was adopted from
 partial   the part of the data that the number was measured on, empty for all of it
 shortened how the training behind the number was shortened, empty where it was not
 interval  how the interval was computed, followed by its level where that is not 0.95, or why there is none
@@ -36,6 +37,8 @@ from ssltransfer.results.outcome_header import belong, outcome_path, read_interv
 from ssltransfer.results.score_file import SCHEMA_VERSION
 
 AVERAGE = "average"
+ELSEWHERE = "elsewhere:"
+"""Beginning of the source of scores that were measured elsewhere (see `report.adoption`)."""
 SMALLEST_PERCENTAGE = 1
 """Smallest source accuracy that is taken for a percentage; smaller ones are most likely fractions."""
 STANDARD_VOTE = "20-nn"
@@ -129,7 +132,9 @@ def _check_value(where: str, value: dict) -> None:
 
 
 def collect_scores(
-    paths: Iterable[str | Path], promised: Mapping[str, Mapping[str, int | None]] | None = None
+    paths: Iterable[str | Path],
+    promised: Mapping[str, Mapping[str, int | None]] | None = None,
+    sources: Mapping[str, str] | None = None,
 ) -> pd.DataFrame:
     """Collect score files into the tidy table, in the order given.
 
@@ -138,6 +143,8 @@ def collect_scores(
     paths : iterable of path
     promised : mapping of str to mapping, optional
         Dataset -> its images in ``train``, ``val`` and ``test`` (see `marks.partial`).
+    sources : mapping of str to str, optional
+        Score file -> its source, where that is not ``measured``.
 
     Raises
     ------
@@ -153,7 +160,7 @@ def collect_scores(
             raise InputError(f"{path}: holds the same model, protocol and dataset as {origin[key]}")
         origin[key] = path
         head = {name: score[name] for name in ("model", "protocol", "kind", "dataset")}
-        head |= {"source": "measured", "shortened": shortened(score)}
+        head |= {"source": (sources or {}).get(str(path), "measured"), "shortened": shortened(score)}
         head["partial"] = partial(score, (promised or {}).get(score["dataset"]))
         outcomes = _outcomes_of(path, score)
         rows += [head | _with_interval(value, outcomes) for value in score["values"]]
@@ -248,6 +255,11 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
     if having != there:
         parts.append(f"{len(having)} of {len(there)} scores")
     return f" ({'; '.join(parts)})" if parts else ""
+
+
+def is_published(scores: pd.DataFrame) -> pd.Series:
+    """Mark the scores of the tidy table that are published numbers, without a score file."""
+    return scores["source"].str.startswith("published").astype(bool)
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:

@@ -67,9 +67,10 @@ def measure_estimators(
     InputError
         If there are fewer than two training images or two classes, or all features are equal.
     """
-    rows = np.flatnonzero(np.isin(index.split_array(), PARTS))
+    check_training_images(index, dataset)
+    rows = _training_rows(index)
     labels = index.label_array()[rows]
-    _check(features.values, rows, labels, index, dataset)
+    _check_features(features.values, rows, dataset)
     width = features.values.shape[1]
     values = reduced(features.values, rows)
     moments = feature_moments(values, labels, len(index.classes), width, arrays)
@@ -118,13 +119,23 @@ def estimator_outcomes(values: dict[str, float]) -> list[Outcome]:
     return [Outcome(name, "", value, "", "", note=NOTE) for name, value in values.items()]
 
 
-def _check(features: np.ndarray, rows: np.ndarray, labels: np.ndarray, index: Index, dataset: str) -> None:
+def check_training_images(index: Index, dataset: str) -> None:
+    """Require two training images and two classes among them; InputError otherwise."""
+    rows = _training_rows(index)
     if len(rows) < 2:
         raise InputError(f"{dataset}: {len(rows)} training images found, estimators need at least two")
+    labels = index.label_array()[rows]
     present = np.unique(labels) if labels.ndim == 1 else np.flatnonzero(labels.any(axis=0))
     if len(present) < 2:
         names = ", ".join(index.classes[k] for k in present)
         raise InputError(f"{dataset}: all training images are of class {names or 'none'}, estimators need two classes")
+
+
+def _training_rows(index: Index) -> np.ndarray:
+    return np.flatnonzero(np.isin(index.split_array(), PARTS))
+
+
+def _check_features(features: np.ndarray, rows: np.ndarray, dataset: str) -> None:
     first = features[rows[0]]
     if all((features[rows[start : start + 4096]] == first).all() for start in range(0, len(rows), 4096)):
         raise InputError(

@@ -82,7 +82,10 @@ def measure_finetune(
             "norm": norm_name(finetuning.data.norm),
             "augmentation": selected.augmentation,
         },
-        details={"images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)}},
+        details={
+            "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
+            "refit": {"interval": loss_interval(settings.steps), "losses": rounded(final.losses)},
+        },
         warnings=list(index.warnings)
         + ([shortened] if shortened else [])
         + class_warnings(index, metric, *(images_of_classes(labels[r], len(index.classes)) for r in _ends(split)))
@@ -91,7 +94,6 @@ def measure_finetune(
         more={
             "selected": {**selected._asdict(), "validation": scores[chosen]},
             "curve": [describe_member(*pair) for pair in zip(results, scores, strict=True)],
-            "refit": {"interval": loss_interval(settings.steps), "losses": rounded(final.losses)},
         },
         coverage=coverage(index),
         schedule=training_schedule(shortened),

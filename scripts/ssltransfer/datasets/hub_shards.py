@@ -1,0 +1,219 @@
+"""Datasets of the Hugging Face hub: parquet files, or tar files in the layout of webdataset, unpacked into images.
+
+Source ``hf:OWNER/NAME@REVISION``. The images keep their bytes and the order of the files and rows; parts are named by
+the files or their folders (``data/train-00000-of-00002.parquet``, ``test/0.tar``). Class names and their order are
+those that the parquet files carry, or ``classnames.txt`` beside tar files.
+"""
+
+import json
+import re
+import shutil
+import tarfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path, PurePosixPath
+from typing import Any, NamedTuple
+
+import pyarrow.parquet as pq
+
+from ssltransfer.datasets.index import SPLITS, Index, read_index, write_index
+from ssltransfer.datasets.parts import PARTS
+from ssltransfer.datasets.sources import Source, location
+from ssltransfer.errors import InputError, first_line
+from ssltransfer.hub import parse_hub_dataset
+from ssltransfer.hub_download import fetch_hub_dataset
+
+INDEX = "index.parquet"
+PATTERNS = ("*.parquet", "*.tar", "*classnames.txt")
+BATCH = 64
+"""Rows that are read at a time."""
+LABELS = ("label", "labels", "cls")
+"""Names of the column of labels, where the file does not say which holds classes."""
+SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
+"""First bytes of an image file -> suffix."""
+
+
+class Row(NamedTuple):
+    """An image as it is on the hub: its bytes, and its label: a number, a name, or a list of these."""
+
+    content: bytes
+    label: Any
+
+
+def obtain_hub_dataset(source: Source, data_root: str | Path) -> dict:
+    """Download a dataset of the hub and unpack it, unless it is there.
+
+    Returns
+    -------
+    dict
+        ``repository``, ``revision`` and ``images`` (number in each part).
+
+    Raises
+    ------
+    InputError
+        If it cannot be fetched or read.
+    """
+    dataset = parse_hub_dataset(source.name)
+    folder = location(source, data_root)
+    if not (folder / INDEX).is_file():
+        unpack_shards(fetch_hub_dataset(dataset, PATTERNS), folder)
+    split = index(folder).split
+    counts = {part: list(split).count(part) for part in SPLITS}
+    return {"repository": dataset.repository, "revision": dataset.revision, "images": counts}
+
+
+def index(root: Path) -> Index:
+    """Return the index that `unpack_shards` has written."""
+    return read_index(root / INDEX)
+
+
+def unpack_shards(shards: Path, folder: Path) -> None:
+    """Write the images of all parquet and tar files below `shards` into a new folder, with their index.
+
+    Raises
+    ------
+    InputError
+        There are no such files, a file does not tell its part, has no images or labels, or is damaged.
+    """
+    files = sorted([*shards.rglob("*.parquet"), *shards.rglob("*.tar")])
+    if not files:
+        raise InputError(f"{shards} holds neither .parquet nor .tar files; choose a repository that does")
+    temporary = folder.with_name(f".{folder.name}.unpacking")
+    shutil.rmtree(temporary, ignore_errors=True)
+    images: list[str] = []
+    splits: list[str] = []
+    labels: list[Any] = []
+    classes: list[str] = []
+    for part, file in sorted(((_part(shards, file), file) for file in files), key=lambda each: SPLITS.index(each[0])):
+        (temporary / part).mkdir(parents=True, exist_ok=True)
+        with _reading(file):
+            names = _class_names(shards, file)
+            if classes and names and names != classes:
+                raise InputError(f"{file}: found the classes {names[:3]}..., other files have {classes[:3]}...")
+            classes = classes or names
+            for row in _tar_rows(file) if file.suffix == ".tar" else _parquet_rows(file):
+                name = f"{part}/{len(images):07d}{_suffix(row.content, file)}"
+                (temporary / name).write_bytes(row.content)
+                images.append(name)
+                splits.append(part)
+                labels.append(row.label)
+    classes, numbers = _numbered(labels, classes)
+    write_index(temporary / INDEX, Index(images, splits, numbers, classes))
+    shutil.rmtree(folder, ignore_errors=True)
+    temporary.replace(folder)
+
+
+def _part(shards: Path, file: Path) -> str:
+    """Return the part that a file belongs to, by the words of its path."""
+    words = re.split(r"[/_.\-]", file.relative_to(shards).as_posix().lower())
+    found = [PARTS[word] for word in words if word in PARTS]
+    if not found:
+        raise InputError(f"{file}: its name tells no part; expected one of {', '.join(PARTS)} in it")
+    return found[-1]
+
+
+@contextmanager
+def _reading(file: Path) -> Iterator[None]:
+    """Turn any error of a damaged file into one line."""
+    try:
+        yield
+    except InputError:
+        raise
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"{file} cannot be read ({first_line(error)}); delete it to fetch it again") from None
+
+
+def _features(file: Path) -> dict[str, Any]:
+    """Return what the metadata of a parquet file says about its columns; empty where it says nothing."""
+    metadata = pq.read_schema(file).metadata or {}
+    return json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
+
+
+def _label_column(file: Path) -> str:
+    columns, features = pq.read_schema(file).names, _features(file)
+    named = [name for name, entry in features.items() if _class_label(entry) is not None]
+    found = next((name for name in LABELS if name in columns), "")
+    if len(named) != 1 and not found:
+        raise InputError(f"{file}: no column of labels; found {', '.join(columns)}, expected {' or '.join(LABELS)}")
+    return found or named[0]
+
+
+def _class_label(entry: Any) -> list[str] | None:
+    """Return the class names of a column, also of one that holds lists; None if it has none."""
+    inner = entry[0] if isinstance(entry, list) and entry else entry
+    inner = inner.get("feature", inner) if isinstance(inner, dict) else {}
+    return inner.get("names") if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" else None
+
+
+def _class_names(shards: Path, file: Path) -> list[str]:
+    """Return the class names in the order of their numbers; empty where nothing tells them."""
+    if file.suffix == ".parquet":
+        return _class_label(_features(file).get(_label_column(file))) or []
+    found = next((path for path in (shards / "classnames.txt", file.parent / "classnames.txt") if path.is_file()), None)
+    return found.read_text(encoding="utf-8").splitlines() if found else []
+
+
+def _parquet_rows(file: Path) -> Iterator[Row]:
+    table = pq.ParquetFile(file)
+    column = _label_column(file)
+    image = next((name for name in ("image", "img") if name in table.schema_arrow.names), "")
+    if not image:
+        raise InputError(f"{file}: no column of images; found {', '.join(table.schema_arrow.names)}, expected image")
+    for batch in table.iter_batches(BATCH, columns=[image, column]):
+        for number, (cell, label) in enumerate(
+            zip(batch.column(image).to_pylist(), batch.column(column).to_pylist(), strict=True)
+        ):
+            content = cell.get("bytes") if isinstance(cell, dict) else cell
+            if not isinstance(content, bytes) or label is None:
+                raise InputError(f"{file}: row {number} of a batch has no image or label; expected the bytes of a file")
+            yield Row(content, label)
+
+
+def _tar_rows(file: Path) -> Iterator[Row]:
+    """Yield the samples of a tar file: neighbouring members that differ in their suffixes alone."""
+    with tarfile.open(file) as tar:
+        key, sample = "", dict[str, bytes]()
+        for member in tar:
+            if not member.isfile():
+                continue
+            name = PurePosixPath(member.name)
+            stem, _, suffix = name.name.partition(".")
+            if sample and str(name.parent / stem) != key:
+                yield _sample(file, key, sample)
+                sample = {}
+            key = str(name.parent / stem)
+            content = tar.extractfile(member)
+            sample[suffix.lower()] = content.read() if content else b""
+        if sample:
+            yield _sample(file, key, sample)
+
+
+def _sample(file: Path, key: str, sample: dict[str, bytes]) -> Row:
+    images = [content for suffix, content in sample.items() if suffix in ("jpg", "jpeg", "png", "webp")]
+    if len(images) != 1 or "cls" not in sample:
+        raise InputError(f"{file}: sample {key} holds {', '.join(sample)}; expected one image and its label (cls)")
+    text = sample["cls"].decode().strip()
+    return Row(images[0], int(text) if text.isdecimal() else text)
+
+
+def _suffix(content: bytes, file: Path) -> str:
+    found = next((suffix for start, suffix in SIGNATURES.items() if content.startswith(start)), "")
+    if not found:
+        raise InputError(
+            f"{file}: an image begins with {content[:8]!r}; expected a file of JPEG, PNG, GIF, BMP or WebP"
+        )
+    return found
+
+
+def _numbered(labels: list[Any], classes: list[str]) -> tuple[list[str], list[Any]]:
+    """Return class names and labels as numbers; without names, numbers name themselves and names are sorted."""
+    every = [value for label in labels for value in (label if isinstance(label, list) else [label])]
+    if all(isinstance(value, int) for value in every):
+        return classes or [str(number) for number in range(max(every, default=-1) + 1)], labels
+    classes = classes or sorted(set(map(str, every)))
+    number = {name: i for i, name in enumerate(classes)}
+    if unknown := sorted(set(map(str, every)) - number.keys()):
+        raise InputError(f"label {unknown[0]!r} is none of the class names {', '.join(classes[:5])}, ...")
+    return classes, [
+        [number[str(value)] for value in label] if isinstance(label, list) else number[str(label)] for label in labels
+    ]

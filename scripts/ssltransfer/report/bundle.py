@@ -1,0 +1,131 @@
+"""Bundles: folders of published scores with what they were measured with, and checksums of all files."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+
+from ssltransfer.config.suite import Cell
+from ssltransfer.config.validation import check_schema
+from ssltransfer.errors import InputError
+from ssltransfer.files import expand_path, file_hash, read_json, write_json
+from ssltransfer.hub import PREFIX, parse_hub_dataset
+from ssltransfer.hub_download import fetch_hub_dataset
+from ssltransfer.settings import read_schema
+
+MANIFEST = "bundle.json"
+CHECKSUMS = "SHA256SUMS"
+SCHEMA_VERSION = 1
+
+
+@dataclass(frozen=True)
+class Bundle:
+    """A folder of published scores.
+
+    Attributes
+    ----------
+    source : str
+        As a suite names it: a folder, or ``hf:OWNER/NAME@REVISION``.
+    folder : Path
+    manifest : dict
+        Content of `MANIFEST`: ``models`` (rows of the model table), ``datasets`` (label, licence and the hash of the
+        index), ``recipes``, ``norms`` and ``components`` (versions of the code); see the schema ``bundle``.
+    checksums : dict of str to str
+        File -> its SHA-256.
+    """
+
+    source: str
+    folder: Path
+    manifest: dict
+    checksums: dict[str, str]
+
+    def cells(self) -> list[Cell]:
+        """Return the cells whose scores are in the bundle."""
+        paths = (Path(name).with_suffix("").parts for name in self.checksums if name.startswith("scores/"))
+        return [Cell(*parts[1:]) for parts in paths if len(parts) == 4]
+
+    def score_file(self, cell: Cell) -> Path:
+        """Return the path of a score, in `folder`."""
+        return self.folder / "scores" / cell.protocol / cell.model / f"{cell.dataset}.json"
+
+    def verify(self, cell: Cell) -> None:
+        """Compare score and outcomes of a cell with their checksums; InputError if a file has changed or is missing."""
+        stem = f"{cell.protocol}/{cell.model}/{cell.dataset}"
+        for name in (f"scores/{stem}.json", f"outcomes/{stem}.npz"):
+            if name in self.checksums:
+                self._verify_file(name)
+
+    def _verify_file(self, name: str) -> None:
+        path = self.folder / name
+        if not path.is_file():
+            raise InputError(f"{path} is missing, but {CHECKSUMS} lists it; fetch the bundle again")
+        if (found := file_hash(path)) != (expected := self.checksums[name]):
+            raise InputError(f"{path}: found sha256 {found}, {CHECKSUMS} says {expected}; fetch the bundle again")
+
+
+def read_bundle(source: str) -> Bundle:
+    """Read the manifest and checksums of a bundle.
+
+    Parameters
+    ----------
+    source : str
+        A folder, or ``hf:OWNER/NAME@REVISION``, which is downloaded once.
+
+    Raises
+    ------
+    InputError
+        The folder is no bundle, its manifest is damaged, or it is of a later version of this project.
+    """
+    folder = _hub_folder(source) if source.startswith(PREFIX) else Path(expand_path(source))
+    for name in (MANIFEST, CHECKSUMS):
+        if not (folder / name).is_file():
+            raise InputError(f"adopt: {source}: {name} is missing; name a folder that ssltransfer publish has written")
+    checksums = read_checksums(folder / CHECKSUMS)
+    bundle = Bundle(source, folder, read_json(folder / MANIFEST), checksums)
+    version = bundle.manifest.get("schema")
+    if version != SCHEMA_VERSION:
+        raise InputError(
+            f"{folder / MANIFEST}: schema: {version!r} found, this version of ssltransfer reads {SCHEMA_VERSION}; "
+            "update ssltransfer"
+        )
+    check_schema(bundle.manifest, read_schema("bundle"), str(folder / MANIFEST))
+    if MANIFEST not in checksums:
+        raise InputError(f"{folder / CHECKSUMS}: {MANIFEST} is not listed; fetch the bundle again")
+    bundle._verify_file(MANIFEST)
+    return bundle
+
+
+def _hub_folder(source: str) -> Path:
+    """Return the folder of a bundle on the hub; its features and predictions are left there."""
+    dataset = parse_hub_dataset(source.removeprefix(PREFIX))
+    patterns = [MANIFEST, CHECKSUMS, "scores/*", "outcomes/*"]
+    try:
+        folder = fetch_hub_dataset(dataset, patterns, cached=True)
+        listed = [name for name in read_checksums(folder / CHECKSUMS) if name.startswith(("scores/", "outcomes/"))]
+        if all((folder / name).is_file() for name in listed):
+            return folder
+    except (InputError, OSError):
+        pass
+    return fetch_hub_dataset(dataset, patterns)
+
+
+def read_checksums(path: Path) -> dict[str, str]:
+    """Read a file of ``sha256sum``; InputError if a line has another form or names a file outside of the folder."""
+    checksums = {}
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        digest, _, name = line.partition("  ")
+        if len(digest) != 64 or not name or Path(name).is_absolute() or ".." in Path(name).parts:
+            raise InputError(f"{path}, line {number}: found {line!r}, expected a SHA-256, two spaces and a file below")
+        checksums[name] = digest
+    return checksums
+
+
+def write_manifest(folder: Path, manifest: dict) -> None:
+    """Write the manifest of a bundle; ValueError if it does not fit its schema."""
+    write_json(folder / MANIFEST, json.loads(json.dumps({"schema": SCHEMA_VERSION, **manifest})))
+
+
+def write_checksums(folder: Path) -> None:
+    """Write the checksums of all files of a folder, as ``sha256sum --check`` reads them."""
+    files = sorted(path for path in folder.rglob("*") if path.is_file() and path.name != CHECKSUMS)
+    lines = [f"{file_hash(path)}  {path.relative_to(folder).as_posix()}\n" for path in files]
+    (folder / CHECKSUMS).write_text("".join(lines), encoding="utf-8")

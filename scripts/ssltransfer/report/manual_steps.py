@@ -1,0 +1,86 @@
+"""Manual steps: what a suite needs that no job can provide, such as datasets behind a login."""
+
+from collections.abc import Iterable, Iterator, Mapping
+from importlib.util import find_spec
+from pathlib import Path
+
+from ssltransfer.checkpoints.sources import given_file, local_files
+from ssltransfer.config.suite import Cell, Suite
+from ssltransfer.datasets import location, parse_dataset_source, parse_members
+from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
+from ssltransfer.models.user_code import code_file
+
+
+def manual_steps(suite: Suite, cells: Iterable[Cell]) -> dict[str, str]:
+    """Return the datasets, models and protocols that no job can provide for scores, each with what to do.
+
+    Parameters
+    ----------
+    suite : Suite
+    cells : iterable of Cell
+        The scores, which do not exist.
+
+    Returns
+    -------
+    dict of str to str
+        Such as ``dataset cars`` -> what is missing, where it is published, and its licence.
+    """
+    return dict(_steps(suite, list(cells)))
+
+
+def manual_step_lines(steps: Mapping[str, str]) -> list[str]:
+    """Describe manual steps for the terminal; nothing where there are none."""
+    return ["To be done by hand:", *(f"  {name}: {text}" for name, text in steps.items())] if steps else []
+
+
+def _steps(suite: Suite, cells: list[Cell]) -> Iterator[tuple[str, str]]:
+    datasets = dict.fromkeys(name for cell in cells for name in _image_datasets(suite, cell.dataset))
+    for name in datasets:
+        source = parse_dataset_source(suite.datasets[name]["source"])
+        path = location(source, suite.config["data_root"])
+        # A dataset that has an index was there before, maybe on another machine.
+        known = path.exists() or Path(f"results/datasets/{name}/index.parquet").exists()
+        if source.kind in ("original", "folder", "csv", "masks") and not known:
+            download = DOWNLOADS.get(source.name) if source.kind == "original" else None
+            if download is None or not download.files:
+                licence = suite.datasets[name]["licence"]
+                yield (
+                    f"dataset {name}",
+                    f"{path} is missing; {where_to_place(source)}"
+                    + (f"; {download.reason}" if download else "")
+                    + (f"; licence: {licence}" if licence else ""),
+                )
+    for model in dict.fromkeys(cell.model for cell in cells):
+        files = [path for path in local_files(suite.models[model]["source"]) if not Path(path).is_file()]
+        if files and not Path(f"results/checkpoints/{model}.safetensors").exists():
+            yield f"model {model}", f"{files[0]} is missing; place it there or correct the source of its row"
+    yield from _absent_of_users(suite, cells)
+    for protocol in dict.fromkeys(cell.protocol for cell in cells):
+        settings = suite.settings(protocol)
+        if settings.get("backend") == "detectron2" and find_spec("detectron2") is None:
+            yield (
+                f"protocol {protocol}",
+                "detectron2 is not installed; add --sdm conda or --config detection=torchvision",
+            )
+
+
+def _absent_of_users(suite: Suite, cells: Iterable[Cell]) -> Iterator[tuple[str, str]]:
+    """Yield files of a user's own code, and features that are given, that are missing."""
+    paths = {}
+    for cell in cells:
+        row = suite.models[cell.model]
+        kind, _, name = row["arch"].partition(":")
+        if kind == "python":
+            paths[code_file(name)] = cell.model
+        elif kind == "none":
+            paths[given_file(row["source"], suite.image_dataset(cell.dataset))] = cell.model
+    for path, model in paths.items():
+        if not path.is_file():
+            yield f"model {model}", f"{path} is missing; place it there or correct its row"
+
+
+def _image_datasets(suite: Suite, dataset: str) -> list[str]:
+    """Datasets that the images of a dataset are taken from."""
+    dataset = suite.image_dataset(dataset)
+    source = parse_dataset_source(suite.datasets[dataset]["source"])
+    return [member.dataset for member in parse_members(source.name)[0]] if source.kind == "one-of" else [dataset]

@@ -1,0 +1,191 @@
+"""Datasets of the hub: the same images, labels and order as in their original layout, from files without a network."""
+
+import io
+import json
+import tarfile
+
+import huggingface_hub
+import huggingface_hub.constants
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+from PIL import Image
+
+from ssltransfer.datasets import Source, load, location, parse_dataset_source
+from ssltransfer.datasets.dataset import Dataset
+from ssltransfer.datasets.hub_shards import index, obtain_hub_dataset, unpack_shards
+from ssltransfer.datasets.index import write_index
+from ssltransfer.datasets.indexing import index_source
+from ssltransfer.errors import InputError
+
+REVISION = "0123456789abcdef0123456789abcdef01234567"
+SOURCE = f"hf:owner/name@{REVISION}"
+CLASSES = ["cat", "dog", "emu"]
+
+
+def picture(number, kind="JPEG"):
+    """The bytes of a small image file."""
+    file = io.BytesIO()
+    Image.fromarray(np.full((8, 8, 3), number * 7 % 256, np.uint8)).save(file, kind)
+    return file.getvalue()
+
+
+def write_parquet(path, rows, classes=CLASSES, image="image", label="label"):
+    """A parquet file as `datasets` writes it: structs of bytes and path, class names in the metadata."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    cells = [{"bytes": content, "path": f"{i}.jpg"} for i, (content, _) in enumerate(rows)]
+    table = pa.table({image: cells, label: [number for _, number in rows], "other": ["x"] * len(rows)})
+    features = {image: {"_type": "Image"}, label: {"names": classes, "_type": "ClassLabel"}}
+    if classes:
+        table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": features}})})
+    pq.write_table(table, path, row_group_size=3)
+
+
+def write_tar(path, rows):
+    """A tar file of webdataset."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with tarfile.open(path, "w") as tar:
+        for i, (content, label) in enumerate(rows):
+            for suffix, data in (("cls", str(label).encode()), ("jpg", content), ("json", b"{}")):
+                member = tarfile.TarInfo(f"s{i:04d}.{suffix}")
+                member.size = len(data)
+                tar.addfile(member, io.BytesIO(data))
+
+
+@pytest.fixture
+def rows():
+    kinds = ["JPEG", "PNG"]
+    return [(picture(i, kinds[i % 2]), i % 3) for i in range(10)]
+
+
+def contents(folder):
+    """Bytes, part and label of each row of an index."""
+    found = index(folder)
+    return [((folder / i).read_bytes(), s, n) for i, s, n in zip(found.image, found.split, found.label, strict=True)]
+
+
+def test_parquet_files_keep_bytes_order_and_class_names(tmp_path, rows):
+    write_parquet(tmp_path / "hub/data/train-00001-of-00002.parquet", rows[4:7])
+    write_parquet(tmp_path / "hub/data/train-00000-of-00002.parquet", rows[:4])
+    write_parquet(tmp_path / "hub/data/test-00000-of-00001.parquet", rows[7:])
+    unpack_shards(tmp_path / "hub", tmp_path / "data")
+    parts = ["train"] * 7 + ["test"] * 3
+    assert contents(tmp_path / "data") == [(c, part, n) for (c, n), part in zip(rows, parts, strict=True)]
+    assert list(index(tmp_path / "data").classes) == CLASSES
+    assert index(tmp_path / "data").image[1].endswith(".png")
+
+
+def test_tar_files_keep_bytes_order_and_class_names(tmp_path, rows):
+    write_tar(tmp_path / "hub/train/0.tar", rows[:6])
+    write_tar(tmp_path / "hub/test/0.tar", rows[6:])
+    (tmp_path / "hub/classnames.txt").write_text("\n".join(CLASSES) + "\n")
+    unpack_shards(tmp_path / "hub", tmp_path / "data")
+    parts = ["train"] * 6 + ["test"] * 4
+    assert contents(tmp_path / "data") == [(c, part, n) for (c, n), part in zip(rows, parts, strict=True)]
+    assert list(index(tmp_path / "data").classes) == CLASSES
+
+
+def test_several_labels_and_names_as_labels(tmp_path, rows):
+    write_parquet(tmp_path / "a/train.parquet", [(c, [0, 2]) for c, _ in rows], None, label="labels")
+    unpack_shards(tmp_path / "a", tmp_path / "multi")
+    assert list(index(tmp_path / "multi").label) == [[0, 2]] * 10 and index(tmp_path / "multi").multi_label
+    write_parquet(tmp_path / "b/train.parquet", [(c, CLASSES[2 - n]) for c, n in rows], None)
+    unpack_shards(tmp_path / "b", tmp_path / "names")
+    assert list(index(tmp_path / "names").classes) == CLASSES
+    assert list(index(tmp_path / "names").label) == [2 - n for _, n in rows]
+
+
+def offline_hub(monkeypatch, cache, files):
+    """Put files into the cache of the hub, as a download leaves them, and forbid the network."""
+    folder = cache / "datasets--owner--name"
+    snapshot = folder / "snapshots" / REVISION
+    snapshot.mkdir(parents=True)
+    files(snapshot)
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(cache))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_OFFLINE", True)
+    original = huggingface_hub.snapshot_download
+    monkeypatch.setattr(huggingface_hub, "snapshot_download", lambda *a, **k: original(*a, cache_dir=cache, **k))
+
+
+def test_a_dataset_is_replayed_from_the_cache_and_checked_by_its_counts(tmp_path, monkeypatch, rows):
+    monkeypatch.chdir(tmp_path)
+    offline_hub(monkeypatch, tmp_path / "cache", lambda folder: write_parquet(folder / "train.parquet", rows))
+    source = parse_dataset_source(SOURCE)
+    assert obtain_hub_dataset(source, "data")["images"] == {"train": 10, "val": 0, "test": 0}
+    params = {
+        "dataset": "mirror",
+        "task": "single-label",
+        "source": list(source),
+        "counts": {"classes": 3, "train": 10, "val": 0, "test": 0},
+        "allow_subset": False,
+        "on_error": "fail",
+    }
+    found = index_source(params, "data", "results/datasets/mirror/index.parquet")
+    write_index("results/datasets/mirror/index.parquet", found)
+    dataset = Dataset(source, "data", "results/datasets/mirror/index.parquet")
+    assert np.asarray(dataset.read_image(3))[0, 0].tolist() == [21, 21, 21]
+    params["counts"]["train"] = 11
+    with pytest.raises(InputError, match="train 11, found 10"):
+        index_source(params, "data", "results/datasets/mirror/index.parquet")
+
+
+def test_what_is_not_in_the_cache_without_a_network_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    offline_hub(monkeypatch, tmp_path / "cache", lambda folder: None)
+    with pytest.raises(InputError, match=r"holds neither .parquet nor .tar files|cannot be fetched"):
+        obtain_hub_dataset(parse_dataset_source(SOURCE), "data")
+    assert not location(parse_dataset_source(SOURCE), "data").exists()
+    with pytest.raises(InputError, match="cannot be fetched .*check the name and the network"):
+        obtain_hub_dataset(Source("hf", f"owner/other@{REVISION}"), "data")
+
+
+@pytest.mark.parametrize(
+    ("write", "message"),
+    [
+        (lambda folder, rows: None, "holds neither .parquet nor .tar files"),
+        (lambda folder, rows: write_parquet(folder / "x.parquet", rows), "its name tells no part"),
+        (lambda folder, rows: write_parquet(folder / "test.parquet", rows, image="pixels"), "no column of images"),
+        (lambda folder, rows: write_parquet(folder / "test.parquet", rows, None, label="y"), "no column of labels"),
+        (lambda folder, rows: write_parquet(folder / "test.parquet", [(b"text", 0)]), "begins with b'text'"),
+        (lambda folder, rows: (folder / "test.parquet").write_bytes(b"PAR1 broken"), "cannot be read"),
+        (lambda folder, rows: write_tar(folder / "test.tar", [(b"\xff\xd8\xff", "")]), "label '' is none of|label"),
+        (lambda folder, rows: (folder / "test.tar").write_bytes(b"broken"), "cannot be read"),
+    ],
+)
+def test_other_files_are_one_line_and_leave_nothing(tmp_path, rows, write, message):
+    (tmp_path / "hub").mkdir()
+    write(tmp_path / "hub", rows)
+    (tmp_path / "hub/classnames.txt").write_text("cat\n")
+    with pytest.raises(InputError, match=message) as error:
+        unpack_shards(tmp_path / "hub", tmp_path / "data")
+    assert "\n" not in str(error.value) and not (tmp_path / "data").exists()
+
+
+def test_a_source_of_the_hub_needs_a_commit():
+    assert parse_dataset_source(SOURCE) == Source("hf", f"owner/name@{REVISION}")
+    for text in ("hf:owner/name", "hf:owner/name@main", "hf:name@" + REVISION):
+        with pytest.raises(InputError, match="expected hf:OWNER/NAME@REVISION with the 40 digits"):
+            parse_dataset_source(text)
+
+
+@pytest.mark.parametrize("name", ["cars", "dtd", "eurosat", "food101", "pets", "sun397"])
+@pytest.mark.parametrize("form", ["parquet", "tar"])
+def test_a_mirror_of_a_real_sample_is_the_same_row_by_row(tmp_path, samples, name, form):
+    root = samples / name
+    original = load(Source("original", name)).index(root)
+    rows = [((root / image).read_bytes(), label) for image, label in zip(original.image, original.label, strict=True)]
+    hub = tmp_path / "hub"
+    for part in dict.fromkeys(original.split):
+        own = [row for row, split in zip(rows, original.split, strict=True) if split == part]
+        if form == "parquet":
+            write_parquet(hub / f"data/{part}-00000-of-00001.parquet", own, list(original.classes))
+        else:
+            write_tar(hub / f"{part}/0.tar", own)
+    if form == "tar":
+        (hub / "classnames.txt").write_text("\n".join(original.classes) + "\n")
+    unpack_shards(hub, tmp_path / "data")
+    found = index(tmp_path / "data")
+    assert list(found.classes) == list(original.classes) and list(found.label) == list(original.label)
+    assert list(found.split) == list(original.split)
+    assert [content for content, _, _ in contents(tmp_path / "data")] == [content for content, _ in rows]
