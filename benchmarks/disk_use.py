@@ -18,8 +18,11 @@ from ssltransfer.config.validation import read_yaml  # noqa: E402
 from ssltransfer.models.resnet import build_resnet  # noqa: E402
 from ssltransfer.protocols.dense.normals.network import NormalsNetwork  # noqa: E402
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings  # noqa: E402
+from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork  # noqa: E402
+from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings  # noqa: E402
 from ssltransfer.protocols.detection.settings import DetectionSettings  # noqa: E402
 from ssltransfer.protocols.detection.training import build_detector  # noqa: E402
+from ssltransfer.protocols.finetune.settings import FinetuneSettings, trials  # noqa: E402
 from ssltransfer.protocols.knn.neighbour_file import VALIDATION_FRACTION  # noqa: E402
 from ssltransfer.protocols.knn.settings import STORED  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
@@ -60,19 +63,31 @@ def neighbours(row: dict) -> int:
 def trained(suite, protocol: str, dataset: str) -> int:
     """Bytes of the network that a protocol trains on a model's ResNet-50; 0 if it keeps none."""
     settings = suite.settings(protocol)
-    if settings["kind"] not in ("detection", "normals"):
+    if settings["kind"] not in ("detection", "normals", "segmentation"):
         return 0
-    backbone = build_resnet("resnet50")
+    backbone, classes = build_resnet("resnet50"), suite.datasets[dataset]["classes"]
     if settings["kind"] == "detection":
         # Both backends have the same tensors.
         chosen = dataclasses.replace(read_settings(DetectionSettings, settings), backend="torchvision")
-        classes = suite.datasets[dataset]["classes"]
         state = build_detector(backbone, "resnet50", classes, "imagenet", chosen).state_dict()
+    elif settings["kind"] == "segmentation":
+        made = SegmentationNetwork(backbone, classes, read_settings(SegmentationSettings, settings))
+        state = made.trained.state_dict()
     else:
         normals = read_settings(NormalsSettings, settings)
         made = NormalsNetwork(backbone, normals.codes, normals.network, normals.frozen, normals.seed)
         state = made.trained_tensors(np.zeros((normals.codes, 3), np.float32))
+    return tensor_bytes(state)
+
+
+def tensor_bytes(state: dict) -> int:
     return sum(tensor.numel() * tensor.element_size() for tensor in state.values())
+
+
+def finetune_state() -> int:
+    """Bytes of the weights and momenta of all members of the paper's grid, which are trained side by side."""
+    members = len(trials(read_settings(FinetuneSettings, {"kind": "finetune"}).grid))
+    return members * 2 * tensor_bytes(build_resnet("resnet50").state_dict())
 
 
 def trained_rows(suite) -> list[str]:
@@ -136,8 +151,12 @@ def page() -> str:
         "| --- | --- | --- | --- |",
         *(row for suite in suites for row in trained_rows(suite)),
         "",
-        f"`results/datasets/nyuv2/normals.npy` takes {gigabytes(frames * NORMALS)} GB. While a network trains,",
-        "the state of the run takes twice its size or more beside it. Scores, detections, pictures and maps are small.",
+        f"`results/datasets/nyuv2/normals.npy` takes {gigabytes(frames * NORMALS)} GB. Counts of pixels and pictures",
+        "of segmentation take megabytes.",
+        "While a network trains, the state of the run takes twice its size or more beside it, and as much again while",
+        "it is written. Finetuning keeps no network; the state of its grid takes "
+        f"{gigabytes(finetune_state())} GB while all members are",
+        "trained together. Scores, detections, pictures and maps are small.",
     ]
     return "\n".join(lines) + "\n"
 

@@ -12,12 +12,14 @@ import pytest
 import torch
 from layouts import picture
 
+from ssltransfer.commands import costs
 from ssltransfer.commands.costs import estimate_costs, read_unit_costs
 from ssltransfer.commands.main import main
 from ssltransfer.commands.plan import plan_suite
 from ssltransfer.commands.rows import model_row
 from ssltransfer.commands.suite import read_suite
 from ssltransfer.config.table_file import read_table
+from ssltransfer.config.validation import read_yaml
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import forward_operations
 from ssltransfer.models.resnet import build_resnet
@@ -377,6 +379,21 @@ def test_hours_are_those_of_the_page(folder):
     assert costs["segmentation-training"].core_hours / models == pytest.approx(1400, rel=0.02)
     assert costs["detection-frozen"].gpu_hours / models == pytest.approx(hours["detection-frozen"], rel=0.05)
     assert costs["detection-finetune"].gpu_hours / models == pytest.approx(hours["detection-finetune"], rel=0.05)
+
+
+def test_every_kind_of_protocol_has_costs(folder):
+    """The demo has one of each; a kind that nobody counted is an error, and not free."""
+    schema = read_yaml(REPOSITORY / "workflow/schemas/config.schema.yaml")["$defs"].values()
+    kinds = {found["kind"]["const"] for found in (entry.get("properties", {}) for entry in schema) if "kind" in found}
+    suite, units = read_suite(["config/config.yaml"]).suite, read_unit_costs()
+    cells = {suite.kind(cell.protocol): cell for cell in suite.cells()}
+    assert set(cells) == kinds and len(kinds) > 10
+    for kind, cell in cells.items():
+        arguments = suite, cell, suite.settings(cell.protocol, cell.model)
+        found = list(costs._score(*arguments, kind, suite.models[cell.model]["arch"], units))
+        assert bool(found) == (kind not in costs.FREE) and all(work.stage in units for work in found)
+        with pytest.raises(ValueError, match="kind 'new' has no costs"):
+            list(costs._score(*arguments, "new", ARCH, units))
 
 
 def operations():

@@ -55,6 +55,27 @@ def test_paper_v2_measures_the_40_tasks_that_the_paper_counts():
     assert list(counted.values()) == [11, 11, 14, 2, 1, 1] and sum(counted.values()) == 40
 
 
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        (
+            {"augmentation": {"largest_share": 0.75}},
+            r"largest_share: found 0.75, expected 1 without crops \(sides.crop",
+        ),
+        ({"sides": {"window": 64, "window_step": 65}}, "window_step: found 65, expected at most the window of 64"),
+        ({"sides": {"jitter": [2, 1]}}, r"jitter: found \[2, 1\], expected the lower factor first"),
+    ],
+)
+def test_settings_of_segmentation_that_contradict_each_other_are_one_line(changes, message):
+    config = shipped(REPOSITORY / "config/paper-v2.yaml") | {"tasks": {"mine": ["ade20k"]}, "models_of": {}}
+    config["protocols"] = {"mine": {"kind": "segmentation"} | changes}
+    with pytest.raises(InputError, match=rf"^config: protocols\.mine\.\w+\.?{message}"):
+        load_suite(config, SCHEMAS, REPOSITORY)
+    cropped = {"augmentation": {"largest_share": 0.75}, "sides": {"crop": 64}}
+    config["protocols"] = {"mine": {"kind": "segmentation"} | cropped}
+    load_suite(config, SCHEMAS, REPOSITORY)
+
+
 def test_a_settings_block_means_the_same_everywhere():
     """Shared blocks stand in one file; a suite's own block of the same name must be equal to it."""
     assert not any("protocols" in shipped(path) for path in SUITES)

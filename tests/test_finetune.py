@@ -3,12 +3,13 @@
 import json
 import math
 from dataclasses import replace
-from itertools import pairwise
+from itertools import chain, pairwise
 
 import numpy as np
 import pytest
 import torch
 from PIL import Image
+from timm.optim import param_groups_weight_decay
 from torch.nn import functional
 
 from ssltransfer import training
@@ -209,6 +210,21 @@ def test_adamw_has_layer_wise_rates_and_decays_matrices_alone():
     assert {decays[id(p)] for p in network.parameters() if p.ndim <= 1} == {0.0}
 
 
+def test_adamw_does_not_decay_what_the_network_names():
+    """As timm's and MAE's optimisers: class token and position embedding, which are no vectors in shape."""
+    network = Classifier(build_backbone("timm:vit_tiny_patch16_224", size=32, seed=0), CLASSES, 0)
+    vit = network.backbone.network
+    for layer_decay in (1, 0.5):
+        optimiser = make_optimiser(network, Optimiser("adamw", 0.9, 1.0, 0.05), Trial("centre", 1.0, 0.05, layer_decay))
+        decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
+        assert len(decays) == len(list(network.parameters()))
+        assert decays[id(vit.cls_token)] == decays[id(vit.pos_embed)] == 0
+        assert decays[id(vit.patch_embed.proj.weight)] == decays[id(network.head.weight)] == 0.05
+    groups = param_groups_weight_decay(vit, 0.05, no_weight_decay_list=vit.no_weight_decay())
+    expected = {id(p): group["weight_decay"] for group in groups for p in group["params"]}
+    assert expected.items() <= decays.items()
+
+
 def test_gradients_are_clipped_before_the_step():
     network = Classifier(build_backbone(ARCH, seed=0), CLASSES, 0)
     optimiser = make_optimiser(network, Optimiser("sgd", 0.0, 0.5, 0), Trial("centre", 1.0, 0, 1))
@@ -336,6 +352,57 @@ def test_members_are_as_many_as_memory_holds(tmp_path, caplog):
     assert [len(part) for part in finetune_training._passes(range(40), 15)] == [13, 14, 13]
 
 
+def test_a_pass_that_is_resumed_is_the_same_one():
+    """For every number of members and of those at once: after each pass, in the middle of the next one."""
+    for members in range(1, 60):
+        for at_once in range(1, members + 1):
+            passes = finetune_training._passes(range(members), at_once)
+            assert list(chain(*passes)) == list(range(members)) and max(map(len, passes)) <= at_once
+            for number, begun in enumerate(passes):
+                todo = list(chain(*passes[number:]))
+                for later in (at_once, at_once + 1, 60):
+                    first, *others = finetune_training._passes(todo, later, begun)
+                    assert first == begun and list(chain(*others)) == todo[len(begun) :]
+
+
+def test_an_interrupted_pass_is_split_only_where_memory_is_much_smaller():
+    passes, todo = finetune_training._passes, list(range(20))
+    assert passes(todo, 9, todo[:10])[0] == todo[:10]
+    assert [len(part) for part in passes(todo, 8, todo[:10])] == [7, 6, 7]
+    assert passes(todo[1:], 10, todo[:10])[0] == todo[1:11]  # one of them was recorded before
+
+
+def test_an_interrupted_pass_goes_on_whatever_the_memory(tmp_path, monkeypatch, caplog):
+    """Two of eight members are trained at once, after the interruption all that remain."""
+    expected = search(finetuning(tmp_path / "whole"))
+    real, calls, at_once = classification_loss, [], 2
+
+    def loss(*arguments):
+        calls.append(len(calls))
+        if len(calls) == 2 * 6 + 2 * 4 + 1:
+            raise KeyboardInterrupt
+        return real(*arguments)
+
+    monkeypatch.setattr(Finetuning, "_members_at_once", lambda self, wanted: min(wanted, at_once))
+    monkeypatch.setattr(finetune_training, "classification_loss", loss)
+    with pytest.raises(KeyboardInterrupt):
+        search(finetuning(tmp_path / "part", save_seconds=-1))
+    caplog.set_level("INFO")
+    at_once = 8
+    found = search(finetuning(tmp_path / "part", save_seconds=-1))
+    assert all(map(same, found, expected))
+    assert "resuming at step 4" in caplog.text and "of other settings" not in caplog.text
+    assert len(calls) == 8 * 6 + 1
+
+
+def test_the_state_of_a_finished_pass_is_removed(tmp_path, monkeypatch, caplog):
+    caplog.set_level("INFO")
+    monkeypatch.setattr(Finetuning, "_members_at_once", lambda self, wanted: 3)
+    search(finetuning(tmp_path, save_seconds=-1))
+    assert "of other settings" not in caplog.text
+    assert {path.suffix for path in tmp_path.iterdir()} == {".npz"}
+
+
 # Divergence and selection
 
 
@@ -410,6 +477,11 @@ def test_edges_of_the_grid_and_few_validation_images_are_warned_of():
         "the selected learning rate 0.1 is the largest of the grid",
         "the selected weight decay 0.001 is the largest of the grid",
     ]
+    adamw = {"kind": "finetune", "grid": {"layer_decays": [1, 0.75, 0.65]}}
+    layers = read_settings(FinetuneSettings, adamw)
+    for decay, edge in ((1, "largest"), (0.75, ""), (0.65, "smallest")):
+        found = selection_warnings(layers, Trial("centre", 0.01, 1e-4, decay), [50.0, 40.0], 500)
+        assert found == ([f"the selected layer decay {decay:g} is the {edge} of the grid"] if edge else [])
     (few,) = selection_warnings(settings, Trial("centre", 0.01, 0, 1), [50.0, 50.0], 10)
     assert few.endswith("was selected on 10 validation images, with the same result for 2 of 2 members of the grid")
 

@@ -8,15 +8,18 @@ import pytest
 import torch
 from PIL import Image
 
+from ssltransfer.config.validation import read_yaml
 from ssltransfer.datasets import image_masks, shapes
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import ANY_SIZE
 from ssltransfer.models.backbone_file import build_backbone
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense.batches import grouped_rows
+from ssltransfer.protocols.dense.heads import parameter_groups
 from ssltransfer.protocols.dense.padded_batches import collate
 from ssltransfer.protocols.dense.segmentation import prediction
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
+from ssltransfer.protocols.dense.segmentation.evaluation import _shortened
 from ssltransfer.protocols.dense.segmentation.metrics import ClassCounts, mean_iou, pixel_accuracy
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
 from ssltransfer.protocols.dense.segmentation.prediction import Predictor, alike, windows
@@ -24,6 +27,7 @@ from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettin
 from ssltransfer.protocols.dense.segmentation.training import rate, train_network
 from ssltransfer.settings import read_settings
 from ssltransfer.training import Run, batch_rows
+from workflow import REPOSITORY
 
 CPU = torch.device("cpu")
 HEADS = {
@@ -125,13 +129,33 @@ def test_the_logits_of_a_large_image_are_never_held_at_once(scenes, monkeypatch)
 def test_images_predicted_together_are_predicted_as_alone(scenes):
     settings = block("upernet")
     predictor = Predictor(network(settings), scenes, settings, "none", CPU)
-    batches = list(alike([1, 3, 5, 0, 2, 7], scenes.read))
+    batches = list(alike([1, 3, 5, 0, 2, 7], scenes.read, predictor.at_once))
     assert [len(images) for images, _ in batches] == [3, 2, 1]
     images, masks = batches[0]
     assert all(np.array_equal(mask, scenes.mask(row)) for mask, row in zip(masks, (1, 3, 5), strict=True))
     alone = np.concatenate([predictor.predict([image]) for image in images])
     assert (predictor.predict(images) == alone).mean() > 0.999  # sums of a batch may be rounded otherwise
-    assert [len(images) for images, _ in alike([1, 3, 5], scenes.read, 2 * 48 * 35)] == [2, 1]
+    assert [len(images) for images, _ in alike([1, 3, 5], scenes.read, lambda size: 2)] == [2, 1]
+
+
+@pytest.mark.parametrize("changes", [{}, {"test_size": "stretched"}, {"window": 512, "window_step": 341}])
+def test_images_are_predicted_together_by_what_the_network_sees_of_them(changes, scenes):
+    """64 images of 64 pixels fit at that size; at 600 they would be 24 megapixels, so each is predicted alone."""
+
+    def predictor(test):
+        sides = {"train": [32], "test": test, "longest": 1000} | {k: v for k, v in changes.items() if k != "test_size"}
+        more = {k: v for k, v in changes.items() if k == "test_size"}
+        settings = block("upernet", sides=sides, **more)
+        return Predictor(network(settings), replace(scenes, longest=1000), settings, "none", CPU)
+
+    assert predictor([64]).at_once((64, 64)) == 64
+    assert predictor([64, 600]).at_once((64, 64)) == predictor([300, 600, 450]).at_once((640, 480)) == 1
+    assert predictor([100]).at_once((200, 100)) == 2**18 // (224 * 128)
+    for size in ((500, 375), (2000, 1500), (64, 48), (7, 90)):
+        found, image = predictor([90]), Image.new("RGB", size)
+        height, width = found.size_logits([found.resize(image, 90)]).values.shape[2:]
+        seen = max(height * width * 16 if not found.settings.sides.window else 0, size[0] * size[1])
+        assert found.at_once(size) == 1 or found.at_once(size) * seen <= 2**18
 
 
 def test_windows_cover_an_image_and_end_at_its_edges():
@@ -209,6 +233,18 @@ def test_a_plain_transformer_gets_four_maps_and_odd_sizes_are_predicted(size, sc
     assert vit.plain and vit.stride == 4 and found.shape == size[::-1] and found.max() < 3
 
 
+def test_weights_of_convolutions_and_linear_layers_decay_alone():
+    """Those of a transformer, of the layers that make its four maps, and of the decoder."""
+    backbone = build_backbone("timm:vit_tiny_patch16_224(depth=1,embed_dim=24,num_heads=2)", size=ANY_SIZE, seed=0)
+    trained = SegmentationNetwork(backbone, 3, block("upernet")).trained
+    decaying, rest = ({id(p) for p in group["params"]} for group in parameter_groups(trained, 0.02, 1e-4))
+    names = {name for name, parameter in trained.named_parameters() if id(parameter) in decaying}
+    expected = {name for name, p in trained.named_parameters() if name.endswith(".weight") and p.ndim > 1}
+    assert names == expected and len(decaying) + len(rest) == len(list(trained.parameters()))
+    assert {"backbone.network.blocks.0.mlp.fc1.weight", "scales.1.0.weight", "head.last.4.weight"} <= names
+    assert not names & {"backbone.network.pos_embed", "backbone.network.norm.weight"}
+
+
 def test_batches_are_of_one_group_and_do_not_depend_on_the_first_step():
     rows, groups = np.arange(10, 21), np.arange(11) % 3 == 0
     whole = [(step, batch.tolist()) for step, batch in grouped_rows(rows, groups, 2, 1, 0, 30)]
@@ -224,6 +260,41 @@ def test_learning_rates_are_those_of_code_and_text():
     assert rate(schedule, 0) == 1 and rate(schedule, 75_000) == pytest.approx(0.5**0.9)
     stairs = read_settings(SegmentationSettings, {"kind": "segmentation", "schedule": {"decay": "stairs"}}).schedule
     assert rate(stairs, 499) == 1 and rate(stairs, 1000) == pytest.approx(0.81)
+
+
+def test_the_linear_recipe_has_the_learning_rates_of_its_code():
+    """DINOv3: a warm-up from a millionth, then the cosine that a scheduler gives which is one step ahead."""
+    settings = read_settings(
+        SegmentationSettings, read_yaml(REPOSITORY / "config/protocols.yaml")["segmentation-linear"]
+    )
+    schedule = settings.schedule
+    assert (schedule.steps, schedule.warmup) == (40_000, 1500)
+    assert rate(schedule, 0) == pytest.approx(1e-6)
+    assert rate(schedule, 750) == pytest.approx((0.5 + 0.5e-6) * (1 - 750 / 40_000))
+    assert rate(schedule, 1499) == pytest.approx((1 - (1 - 1e-6) / 1500) * (1 - 1499 / 40_000))
+    optimiser = torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=1.0)
+    official = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, 40_000)
+    for step in (1500, 1501, 19_999, 39_998, 39_999):
+        official.last_epoch = step + 1
+        assert rate(schedule, step) == pytest.approx(official._get_closed_form_lr()[0], abs=1e-12)
+    assert rate(schedule, 39_999) == 0
+
+
+@pytest.mark.parametrize(
+    ("name", "steps", "batch", "text"),
+    [
+        ("segmentation", 150_000, 2, ""),
+        ("segmentation", 75_000, 4, ""),
+        ("segmentation", 149_999, 2, "149999 steps of 2 images, where the paper has 150000 of 2"),
+        ("segmentation-official", 150_000, 4, ""),
+        ("segmentation-linear", 40_000, 16, ""),
+        ("segmentation-linear", 40_000, 8, "40000 steps of 8 images, where DINOv3's recipe has 40000 of 16"),
+    ],
+)
+def test_a_schedule_is_short_by_its_images(name, steps, batch, text):
+    settings = read_settings(SegmentationSettings, read_yaml(REPOSITORY / "config/protocols.yaml")[name])
+    schedule = replace(settings.schedule, steps=steps, batch_size=batch)
+    assert _shortened(replace(settings, schedule=schedule)) == text
 
 
 def test_masks_of_shapes_show_the_solids_of_the_scenes():

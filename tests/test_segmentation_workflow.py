@@ -86,7 +86,7 @@ def test_a_score_says_what_it_leaves_out(folder):
     assert "1 of 3 test images have no labelled pixel" in text
     assert "1 of 3 classes have no pixel in the test images and are left out of the mean" in text
     assert "after 4 steps the running statistics of batch norm still hold 66 % of their initial values" in text
-    assert "4 steps, where the paper has 150000" in text
+    assert "4 steps of 2 images, where the paper has 150000 of 2" in text
 
 
 def test_pictures_show_image_truth_prediction_and_error_and_name_the_colours(folder):

@@ -22,7 +22,7 @@ OPTIONS = [
     *("--latency-wait", "10", "--jobs", "6"),
 ]
 GPU_RULES = {"pretrain_model", "extract_features", "evaluate_linear", "find_neighbours", "evaluate_label_efficiency"}
-GPU_RULES |= {"evaluate_estimators", "compare_representations"}
+GPU_RULES |= {"evaluate_estimators", "compare_representations", "evaluate_finetune"}
 BROKEN = NODES[0]
 
 

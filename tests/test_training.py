@@ -209,6 +209,29 @@ def test_the_end_of_a_slurm_job_is_seen_coming(tmp_path, monkeypatch):
     run(tmp_path)
 
 
+def test_a_state_that_takes_long_to_write_is_begun_earlier(tmp_path, monkeypatch):
+    """Before the end of a SLURM job, a minute and twice the time that the last state took are left."""
+    save, written = training._State.save, []
+
+    def slow(self):
+        now[0] += 50
+        written.append(self.step)
+        save(self)
+
+    def step(number):
+        now[0] += 10
+
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training.time, "time", lambda: now[0])
+    monkeypatch.setattr(training._State, "save", slow)
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "500")
+    # States take 50 s; the job ends at 500 s, so the last one begins after 340 s.
+    with pytest.raises(InputError, match="asked to end at step 25 of 100"):
+        run(tmp_path, steps=100, before_step=step, save_seconds=5)
+    assert written == [1, 14, 25]
+
+
 def test_the_state_of_another_run_is_left_alone(tmp_path, caplog):
     expected = run(tmp_path / "clean")
     run(tmp_path / "part", key="other", lr=0.01, save_seconds=0)
@@ -340,7 +363,7 @@ def test_the_state_of_a_single_run_is_that_of_earlier_releases(tmp_path):
     assert set(state) == {"key", "module", "optimiser", "step", "losses", "total"}
 
 
-def regressions(part, rates=(0.1, 0.01, 1e30), stop=None):
+def regressions(part, rates=(0.1, 0.01, 1e30), stop=None, steps=12, save_seconds=0, ask=None):
     """Three regressions on the same batches, of which the last diverges."""
     members = []
     for rate in rates:
@@ -350,16 +373,19 @@ def regressions(part, rates=(0.1, 0.01, 1e30), stop=None):
         def loss(batch, step, module=module):
             if step == stop:
                 raise KeyboardInterrupt
+            if step == ask:
+                os.kill(os.getpid(), signal.SIGTERM)
             return (module(batch[:, 1:]).squeeze(1) - batch[:, 0] / 100).square().mean()
 
         members.append(Member(module, loss, torch.optim.SGD(module.parameters(), lr=rate, momentum=0.9)))
 
     def batches(first):
-        rows = batch_rows(ROWS, 5, 7, first, 12)
+        rows = batch_rows(ROWS, 5, 7, first, steps)
         return iterate_batches(example, rows, seed=7, workers=0, collate=torch.stack, device=CPU)
 
     options = {"interval": 4, "precision": "float32"}
-    curves = train_members(members, batches, lambda step: 1.0, 12, Run(part, "key", "here", save_seconds=0), **options)
+    run = Run(part, "key", "here", save_seconds=save_seconds)
+    curves = train_members(members, batches, lambda step: 1.0, steps, run, **options)
     return curves, [member.module.weight.detach().clone() for member in members]
 
 
@@ -379,6 +405,32 @@ def test_members_resume_together_with_what_has_diverged(tmp_path, stop):
     resumed, found = regressions(tmp_path / "part")
     assert resumed[:2] == curves[:2] and isinstance(resumed[2], DivergedError)
     assert all(map(torch.equal, found[:2], weights[:2]))
+
+
+@pytest.mark.parametrize("rates", [(1e30,), (1e30, 1e25)])
+@pytest.mark.parametrize("ask", [None, 1])
+def test_a_state_in_which_all_have_diverged_is_not_written(tmp_path, rates, ask):
+    """Inside an interval of losses, where only the writing of a state notices it."""
+    results, _ = regressions(tmp_path, rates, steps=300, save_seconds=-1, ask=ask)
+    assert [type(result) for result in results] == [DivergedError] * len(rates)
+    saved = torch.load(tmp_path / "state.pt") if (tmp_path / "state.pt").exists() else {"module": {}}
+    assert "module" in saved
+
+
+def test_divergence_of_all_in_a_resumed_run_ends_it(tmp_path):
+    """The first diverges at once, the second in the resumed part: both are known, none raises."""
+    with pytest.raises(KeyboardInterrupt):
+        regressions(tmp_path, (1e30, 1e10), steps=300, stop=2, save_seconds=-1)
+    assert torch.load(tmp_path / "state.pt")["step"] == 2
+    results, _ = regressions(tmp_path, (1e30, 1e10), steps=300, save_seconds=-1)
+    assert [type(result) for result in results] == [DivergedError] * 2
+
+
+def test_a_single_run_that_diverges_while_its_state_is_written_is_one_line(tmp_path):
+    with pytest.raises(
+        DivergedError, match=r"protocols.test: the loss is (inf|nan) between steps 1 and [1-3]; write a"
+    ):
+        run(tmp_path, lr=1e30, save_seconds=-1)
 
 
 def test_results_of_finished_runs_are_read_again(tmp_path):

@@ -29,7 +29,7 @@ from torch import Tensor, nn
 from torch.utils.data import DataLoader, Dataset
 
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.files import atomic_write, write_json
+from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.jobs import progress
 from ssltransfer.part_folder import part_folder
 from ssltransfer.precision import computing_in
@@ -41,8 +41,12 @@ log = logging.getLogger("ssltransfer")
 LOG_SECONDS = 10.0
 QUICK_SECONDS = 2.0
 """A state that takes longer to write is written less often, so that writing takes a thirtieth of the time at most."""
+END_SECONDS = 60.0
+"""Time left to a job at the end of its SLURM job, beside that of writing its state."""
 LOADER_SECONDS = 300
 """Time after which processes that make no batch are given up."""
+STATE = "state.pt"
+"""Name of the saved state in the resume folder."""
 SHARED_MEMORY = Path("/dev/shm")  # Linux hands tensors from process to process there
 
 
@@ -229,7 +233,7 @@ def train_members(
         [group.setdefault("initial_lr", group["lr"]) for group in member.optimiser.param_groups] for member in members
     ]
     saved = logged = time.monotonic()
-    interval_seconds = run.save_seconds
+    interval_seconds, writing = run.save_seconds, 0.0
     with _asked_to_end() as asked:
         for batch in run.progress(batches(state.step), steps - state.step):
             for number in state.training:
@@ -251,15 +255,18 @@ def train_members(
             now = time.monotonic()
             if now - logged > LOG_SECONDS or state.step == steps:
                 logged = now if state.log(steps) else logged
-            if state.step < steps and asked():
+            ending = state.step < steps and asked(writing)
+            if ending or now - saved > interval_seconds:
                 state.save()
+                saved = time.monotonic()
+                writing = saved - now
+                interval_seconds = run.save_seconds * max(1.0, writing / QUICK_SECONDS)
+            if not state.training:
+                break
+            if ending:
                 raise InputError(
                     f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
                 )
-            if state.training and now - saved > interval_seconds:
-                state.save()
-                saved = time.monotonic()
-                interval_seconds = run.save_seconds * max(1.0, (saved - now) / QUICK_SECONDS)
     return [state.diverged[number] or Curve(interval, state.losses[number]) for number in range(len(members))]
 
 
@@ -273,7 +280,7 @@ class _State:
 
     def __init__(self, members: Sequence[Member], interval: int, run: Run) -> None:
         self.members, self.interval = members, interval
-        self.path, self.key, self.config_path = run.resume_dir / "state.pt", run.key, run.config_path
+        self.path, self.key, self.config_path = run.resume_dir / STATE, run.key, run.config_path
         self.device = next(members[0].module.parameters()).device
         self.step = 0
         self.losses: list[list[float]] = [[] for _ in members]
@@ -318,16 +325,13 @@ class _State:
         return True
 
     def save(self) -> None:
-        """Write the state. That of a single member has the form of release 0.1.0, which had no others.
+        """Write the state, unless all members have diverged.
 
-        Raises
-        ------
-        DivergedError
-            If all members have.
+        That of a single member has the form of release 0.1.0, which had no others.
         """
         self.check()
         if not self.training:
-            raise next(error for error in self.diverged if error)
+            return
         first, *others = [self._describe(number) for number in range(len(self.members))]
         state = {"key": self.key, "step": self.step, **first} | ({"others": others} if others else {})
         with atomic_write(self.path) as temporary:
@@ -367,7 +371,7 @@ class _State:
 
 
 class FinishedRuns:
-    """Records of the runs that a job of several has finished, each a file of arrays beside the state.
+    """Records of the runs that a job of several has finished, each a file of arrays beside the state of others.
 
     Parameters
     ----------
@@ -400,20 +404,43 @@ class FinishedRuns:
         arrays = load_arrays(path, "the result of a finished run")
         return arrays if str(arrays.pop("key", "")) == self.key else None
 
+    def begin(self, names: Sequence[str]) -> None:
+        """Note the runs that are trained together from now on, to which the state belongs."""
+        write_json(self._begun, {"key": self.key, "names": list(names)})
+
+    def begun(self) -> list[str]:
+        """Names of the runs that were under way when the job was interrupted."""
+        if not self._begun.exists():
+            return []
+        content = read_json(self._begun)
+        return content["names"] if content["key"] == self.key else []
+
+    def end(self) -> None:
+        """Remove the state of runs whose results are recorded."""
+        for path in (self.folder / STATE, self._begun):
+            path.unlink(missing_ok=True)
+
+    @property
+    def _begun(self) -> Path:
+        return self.folder / "begun.json"
+
     def _path(self, name: str) -> Path:
         return self.folder / f"finished-{name}.npz"
 
 
 @contextmanager
-def _asked_to_end() -> Iterator[Callable[[], bool]]:
-    """Yield a function that says whether the job has to end: after a signal, or a minute before its SLURM job does."""
-    end = float(os.environ.get("SLURM_JOB_END_TIME", "inf")) - 60.0
+def _asked_to_end() -> Iterator[Callable[[float], bool]]:
+    """Yield a function that says whether the job has to end: after a signal, or shortly before its SLURM job does.
+
+    Its argument are the seconds that writing a state takes. Twice as many and `END_SECONDS` are left.
+    """
+    end = float(os.environ.get("SLURM_JOB_END_TIME", "inf")) - END_SECONDS
     asked = threading.Event()
     in_main = threading.current_thread() is threading.main_thread()
     caught = (signal.SIGTERM, signal.SIGINT) if in_main else ()
     previous = [signal.signal(number, lambda *_: asked.set()) for number in caught]
     try:
-        yield lambda: asked.is_set() or time.time() > end
+        yield lambda writing: asked.is_set() or time.time() > end - 2 * writing
     finally:
         for number, handler in zip(caught, previous, strict=True):
             signal.signal(number, handler)

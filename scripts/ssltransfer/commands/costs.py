@@ -27,6 +27,8 @@ GPU_RATE = 10e12
 """Operations per second of the GPU, an assumption (benchmarks/operations.md): none was timed."""
 WIDTH, CLASSES, SAMPLES, PENALTIES = 2048, 100, 2668, 45
 """Features, classes, samples and penalties of the path of linear fits in the table."""
+FREE = ("calibration",)
+"""Kinds whose scores follow from the predictions of others within the start of a job."""
 FOLDS = 5
 """Paths of fits of a subset of a label-efficiency curve."""
 GRID = 16
@@ -235,6 +237,8 @@ def _score(
         dense = head * _relative_dense(units, arch, kind)
         yield Work(stage, dense * (trained + test * _megapixels([settings["sides"]["test"]]) / 3))
         yield Work("detection-network", 0, head)
+    elif kind not in FREE:
+        raise ValueError(f"kind {kind!r} has no costs")
 
 
 def _segmentation(settings: dict, test: int, arch: str, units: dict[str, UnitCost]) -> Iterator[Work]:

@@ -240,6 +240,11 @@ def _check_segmentation(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(
             f"{where}.sides.window_step: found {sides['window_step']}, expected at most the window of {sides['window']}"
         )
+    share = settings["augmentation"]["largest_share"]
+    if share < 1 and not sides["crop"]:
+        raise InputError(
+            f"{where}.augmentation.largest_share: found {share}, expected 1 without crops (sides.crop: 0); write a crop"
+        )
 
 
 def _check_detection(suite: Suite, protocol: str, row: dict) -> None:

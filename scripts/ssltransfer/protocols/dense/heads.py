@@ -10,6 +10,9 @@ from ssltransfer.datasets.masks import IGNORE
 BINS = (1, 2, 3, 6)
 """Bins of pyramid pooling on each side."""
 
+DECAYING = (nn.Conv2d, nn.ConvTranspose2d, nn.Linear)
+"""Layers whose weights decay."""
+
 
 def convolution(inputs: int, outputs: int, kernel: int) -> tuple[nn.Module, ...]:
     """Return a convolution that keeps the size of the map, batch norm and ReLU."""
@@ -95,8 +98,8 @@ def cell_loss(logits: Tensor, labels: Tensor) -> Tensor:
 
 
 def parameter_groups(module: nn.Module, learning_rate: float, weight_decay: float) -> list[dict]:
-    """Parameter groups in which only the weights of convolutions decay (not biases, not batch norm)."""
-    decaying = [m.weight for m in module.modules() if isinstance(m, nn.Conv2d)]
+    """Parameter groups in which the weights of convolutions and linear layers decay alone (not biases, not norms)."""
+    decaying = [m.weight for m in module.modules() if isinstance(m, DECAYING)]
     inside = {id(weight) for weight in decaying}
     rest = [parameter for parameter in module.parameters() if id(parameter) not in inside]
     common = {"lr": learning_rate, "initial_lr": learning_rate}

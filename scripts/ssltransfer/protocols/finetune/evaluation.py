@@ -138,6 +138,7 @@ def selection_warnings(
     for name, value, values in (
         ("learning rate", selected.learning_rate, grid.learning_rates),
         ("weight decay", selected.weight_decay, grid.weight_decays),
+        ("layer decay", selected.layer_decay, grid.layer_decays),
     ):
         edges = {"smallest": min(values), "largest": max(values)}
         for edge, limit in edges.items():

@@ -2,6 +2,7 @@
 
 import copy
 from collections.abc import Iterable
+from fnmatch import fnmatchcase
 
 import torch
 from torch import Tensor, nn
@@ -75,8 +76,9 @@ def make_optimiser(network: Classifier, settings: Optimiser, trial: Trial) -> to
     """Return the optimiser of a trial.
 
     ``sgd`` is the paper's: Nesterov momentum, and a decay of base / learning rate on all parameters, batch norm and
-    biases included. ``adamw`` decays the base value on matrices and kernels alone, as ViT recipes do. Gradients are
-    clipped to the norm `clip`, unless that is 0.
+    biases included. ``adamw`` decays the base value on matrices and kernels alone, and not on those that the network
+    names in ``no_weight_decay()`` (class token, position embedding), as timm and MAE do. Gradients are clipped to the
+    norm `clip`, unless that is 0.
 
     Parameters
     ----------
@@ -84,10 +86,11 @@ def make_optimiser(network: Classifier, settings: Optimiser, trial: Trial) -> to
     settings : Optimiser
     trial : Trial
     """
+    exempt = _exempt(network)
     groups = [
         {"params": chosen, "lr": trial.learning_rate * factor, "weight_decay": decay}
         for factor, parameters in _layers(network, trial.layer_decay)
-        for chosen, decay in _decaying(parameters, settings.name, trial)
+        for chosen, decay in _decaying(parameters, exempt, settings.name, trial)
         if chosen
     ]
     optimiser: torch.optim.Optimizer
@@ -115,12 +118,25 @@ def _layers(network: Classifier, layer_decay: float) -> list[tuple[float, list[n
     return [(layer_decay ** (len(parts) - 1 - depth), part) for depth, part in enumerate(parts)]
 
 
-def _decaying(parameters: Iterable[nn.Parameter], name: str, trial: Trial) -> list[tuple[list[nn.Parameter], float]]:
+def _exempt(network: nn.Module) -> set[int]:
+    """Ids of the parameters that modules name, by patterns of timm's form, as those that do not decay."""
+    return {
+        id(parameter)
+        for module in network.modules()
+        if callable(named := getattr(module, "no_weight_decay", None))
+        for pattern in named()
+        for name, parameter in module.named_parameters()
+        if fnmatchcase(name, pattern)
+    }
+
+
+def _decaying(
+    parameters: Iterable[nn.Parameter], exempt: set[int], name: str, trial: Trial
+) -> list[tuple[list[nn.Parameter], float]]:
     """Parameters with their weight decay."""
     every = list(parameters)
     if name == "sgd":
         return [(every, trial.weight_decay / trial.learning_rate)]
-    return [
-        ([parameter for parameter in every if parameter.ndim > 1], trial.weight_decay),
-        ([parameter for parameter in every if parameter.ndim <= 1], 0.0),
-    ]
+    decaying = [parameter for parameter in every if parameter.ndim > 1 and id(parameter) not in exempt]
+    inside = {id(parameter) for parameter in decaying}
+    return [(decaying, trial.weight_decay), ([parameter for parameter in every if id(parameter) not in inside], 0.0)]

@@ -120,7 +120,7 @@ class Finetuning:
         """Train all trials on some rows, and test them on others.
 
         Finished trials are recorded in the resume folder. As many of the others as fit into memory are trained
-        together; the rest follow in further passes over the images.
+        together; the rest follow in further passes over the images. A pass that was interrupted goes on first.
 
         Parameters
         ----------
@@ -134,7 +134,11 @@ class Finetuning:
         todo = [trial for trial in trials if trial not in results]
         if results:
             log.info("%d of %d members have finished before", len(results), len(trials))
-        for together in _passes(todo, self._members_at_once(len(todo)) if len(todo) > 1 else 1):
+        at_once = self._members_at_once(len(todo)) if len(todo) > 1 else 1
+        interrupted = finished.begun()
+        begun = [trial for trial in trials if names[trial] in interrupted]
+        for together in _passes(todo, at_once, begun):
+            finished.begin([names[trial] for trial in together])
             label = f"member {len(results) + 1} of {len(trials)}"
             if len(together) > 1:
                 label = f"members {len(results) + 1} to {len(results) + len(together)} of {len(trials)}"
@@ -142,6 +146,7 @@ class Finetuning:
                 results[result.trial] = result
                 arrays = {} if result.logits is None else {"logits": result.logits}
                 finished.record(names[result.trial], losses=np.array(result.losses), **arrays)
+            finished.end()
         return [results[trial] for trial in trials]
 
     def refit(self, trial: Trial, train: np.ndarray, test: np.ndarray) -> Finished:
@@ -312,11 +317,14 @@ def _read(finished: FinishedRuns, trial: Trial, name: str) -> Finished | None:
     return None if arrays is None else Finished(trial, arrays.get("logits"), arrays["losses"].tolist())
 
 
-def _passes(trials: Sequence[Trial], at_once: int) -> list[list[Trial]]:
-    """Split trials evenly, so that a pass that is resumed with a little less memory is the same one."""
+def _passes(trials: Sequence[Trial], at_once: int, begun: Sequence[Trial] = ()) -> list[list[Trial]]:
+    """Split trials evenly; those of an interrupted pass stay together, unless they do not fit even into the reserve."""
+    first: list[list[Trial]] = []
+    if begun and set(begun) <= set(trials) and (1 - RESERVE) * len(begun) <= at_once:
+        first, trials = [list(begun)], [trial for trial in trials if trial not in begun]
     count = -(-len(trials) // at_once)
     bounds = np.linspace(0, len(trials), count + 1).round().astype(int)
-    return [list(trials[first:last]) for first, last in pairwise(bounds)]
+    return first + [list(trials[start:end]) for start, end in pairwise(bounds)]
 
 
 @contextmanager

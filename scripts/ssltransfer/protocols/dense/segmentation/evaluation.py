@@ -20,7 +20,7 @@ from ssltransfer.protocols.dense.segmentation.metrics import (
     pixel_accuracy,
     require_pixels,
 )
-from ssltransfer.protocols.dense.segmentation.network import STRIDES, SegmentationNetwork
+from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
 from ssltransfer.protocols.dense.segmentation.outcomes import segmentation_outcomes
 from ssltransfer.protocols.dense.segmentation.pictures import (
     CAPTION,
@@ -35,8 +35,8 @@ from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults
 
-LINEAR_STEPS = 40_000
-"""Steps of DINOv3's recipe for the linear head."""
+LINEAR_SCHEDULE = 40_000, 16
+"""Steps and batch size of DINOv3's recipe for the linear head."""
 MAX_NAMED = 5
 
 
@@ -55,7 +55,7 @@ def count_classes(
         Wraps (rows, number of rows).
     """
     counts = ClassCounts(len(predictor.dataset.classes))
-    for images, masks in alike(progress(rows, len(rows)), predictor.dataset.read):
+    for images, masks in alike(progress(rows, len(rows)), predictor.dataset.read, predictor.at_once):
         for predicted, truth in zip(predictor.predict(images), masks, strict=True):
             counts.add(predicted, truth)
     return counts.table
@@ -147,14 +147,17 @@ def _coverage(index: Index, dataset: SegmentationDataset, present: np.ndarray) -
 
 
 def _shortened(settings: SegmentationSettings) -> str:
-    """How a shorter schedule than the published one differs from it; empty if it does not."""
-    steps = settings.schedule.steps
-    published, whose = (
-        (LINEAR_STEPS, "DINOv3's recipe")
+    """How a shorter schedule than the published one differs from it; empty if as many images are trained on."""
+    steps, batch = settings.schedule.steps, settings.schedule.batch_size
+    papers = defaults("segmentation")["schedule"]
+    published, images, whose = (
+        (*LINEAR_SCHEDULE, "DINOv3's recipe")
         if settings.head == "linear"
-        else (defaults("segmentation")["schedule"]["steps"], "the paper")
+        else (papers["steps"], papers["batch_size"], "the paper")
     )
-    return f"{steps} steps, where {whose} has {published}" if steps < published else ""
+    if steps * batch >= published * images:
+        return ""
+    return f"{steps} steps of {batch} images, where {whose} has {published} of {images}"
 
 
 def _warnings(
@@ -178,8 +181,6 @@ def _warnings(
         found.append(f"padding of the training images is trained as {dataset.classes[0]!r} (padding_label)")
     if settings.head == "upernet" and network.plain:
         found.append("the maps are one map of stride 16, enlarged and reduced, where those of a ResNet are its stages")
-    if settings.head == "upernet" and network.stride != STRIDES[0]:
-        found.append(f"logits every {network.stride} pixels, those of ResNets every {STRIDES[0]}")
     return found
 
 

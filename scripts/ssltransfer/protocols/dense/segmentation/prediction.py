@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssltransfer.protocols.dense.frames import padded
+from ssltransfer.protocols.dense.frames import padded, resized
 from ssltransfer.protocols.dense.heads import enlarge
 from ssltransfer.protocols.dense.padded_batches import collate, network_input, upsample
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
@@ -19,7 +19,7 @@ from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettin
 BAND_VALUES = 2**24
 """Logits of the original size that are held at a time: 64 MiB of float32."""
 BATCH_PIXELS = 2**18
-"""Pixels of the images that are predicted together: many small ones, or one photograph."""
+"""Pixels of the images that are predicted together, as the network sees them: many small ones, or one photograph."""
 
 
 @dataclass(frozen=True)
@@ -94,14 +94,26 @@ class Predictor:
             labels[:, band] = mean_probabilities(sizes, (height, width), band).max(dim=1).indices.cpu().numpy()
         return labels
 
+    def at_once(self, original: tuple[int, int]) -> int:
+        """Images of this width and height that are predicted together: of `BATCH_PIXELS` at their largest, or one."""
+        multiple = self.network.multiple
+        seen = (self.seen(original, shorter) for shorter in self.settings.sides.test)
+        areas = (padded(width, multiple) * padded(height, multiple) for width, height in seen)
+        return max(1, BATCH_PIXELS // max(original[0] * original[1], *areas))
+
+    def seen(self, original: tuple[int, int], shorter: int) -> tuple[int, int]:
+        """Width and height at this shorter side; with ``stretched``, each is then raised to a multiple."""
+        longest = self.dataset.longest
+        if self.settings.test_size != "stretched":
+            return resized(*original, shorter, longest)
+        # The official code rounds down first, and resizes once.
+        scale = min(shorter / min(original), longest / max(original))
+        width, height = (padded(max(1, int(side * scale)), self.network.multiple) for side in original)
+        return width, height
+
     def resize(self, image: Image.Image, shorter: int) -> Image.Image:
-        """Resize an image to this shorter side; with ``stretched``, then each side up to a multiple as well."""
-        if self.settings.test_size == "stretched":
-            # The official code rounds down first, and resizes once.
-            scale = min(shorter / min(image.size), self.dataset.longest / max(image.size))
-            width, height = (padded(max(1, int(side * scale)), self.network.multiple) for side in image.size)
-            return image.resize((width, height), Image.Resampling.BILINEAR)
-        return self.dataset.shrink(image, shorter)
+        """Resize an image bilinearly (antialiased) to `seen`."""
+        return image.resize(self.seen(image.size, shorter), Image.Resampling.BILINEAR)
 
     def size_logits(self, images: Sequence[Image.Image]) -> SizeLogits:
         """Logits of resized images: of all of them at once, or the means of those of overlapping windows."""
@@ -144,11 +156,13 @@ def mean_probabilities(sizes: list[SizeLogits], original: tuple[int, int], rows:
 
 
 def alike(
-    rows: Iterable[int], read: Callable[[int], tuple[Image.Image, np.ndarray]], pixels: int = BATCH_PIXELS
+    rows: Iterable[int],
+    read: Callable[[int], tuple[Image.Image, np.ndarray]],
+    at_once: Callable[[tuple[int, int]], int],
 ) -> Iterator[tuple[list[Image.Image], list[np.ndarray]]]:
-    """Read images and masks, and yield neighbours of one size together, up to so many pixels or one image."""
-    for (width, height), group in groupby(map(read, rows), key=lambda pair: pair[0].size):
-        while batch := list(islice(group, max(1, pixels // (width * height)))):
+    """Read images and masks, and yield neighbours of one size together, up to `at_once` of that width and height."""
+    for size, group in groupby(map(read, rows), key=lambda pair: pair[0].size):
+        while batch := list(islice(group, at_once(size))):
             images, masks = zip(*batch, strict=True)
             yield list(images), list(masks)
 

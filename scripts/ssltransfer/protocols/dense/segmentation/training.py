@@ -36,8 +36,8 @@ def rate(schedule: Schedule, step: int) -> float:
     """Factor on the learning rate at a step.
 
     ``polynomial``: (1 - t / T) ** power, the official code; ``stairs``: 0.9 ** (t // 500), the text of the paper;
-    ``cosine``: from 1 to 0 in half a wave (DINOv3). During the warm-up the factor rises linearly instead, as DINOv3's
-    does, times (1 - t / T).
+    ``cosine``: (1 + cos(pi (t + 1) / T)) / 2, so that the last step has 0. During the warm-up the factor rises linearly
+    instead, times (1 - t / T). Both are DINOv3's ``WarmupOneCycleLR``.
     """
     done = step / schedule.steps
     if step < schedule.warmup:
@@ -46,12 +46,12 @@ def rate(schedule: Schedule, step: int) -> float:
     if schedule.decay == "stairs":
         return STAIR_FACTOR ** (step // STAIR_STEPS)
     if schedule.decay == "cosine":
-        return 0.5 * (1 + math.cos(math.pi * done))
+        return 0.5 * (1 + math.cos(math.pi * (step + 1) / schedule.steps))
     return (1 - done) ** schedule.power
 
 
 def make_optimiser(network: SegmentationNetwork, schedule: Schedule) -> torch.optim.Optimizer:
-    """SGD with decay of convolution weights alone (the paper), or AdamW with decay of all parameters (DINOv3)."""
+    """SGD with decay of convolution and linear weights alone (the paper), or AdamW with decay of all (DINOv3)."""
     if schedule.optimiser == "adamw":
         return torch.optim.AdamW(
             network.trained.parameters(), lr=schedule.learning_rate, weight_decay=schedule.weight_decay
