@@ -443,3 +443,14 @@ def test_results_of_finished_runs_are_read_again(tmp_path):
     file.write_bytes(file.read_bytes()[:40])
     with pytest.raises(InputError, match=file.name):
         finished.read("first")
+
+
+def test_the_log_tells_losses_and_divergence_before_an_interval_ends(tmp_path, monkeypatch, caplog):
+    monkeypatch.setattr(training, "LOG_SECONDS", -1)
+    with caplog.at_level("INFO"):
+        losses, *_ = run(tmp_path / "a", steps=6)
+    lines = [line for line in caplog.messages if line.startswith("step ")]
+    assert len(lines) == 6 and lines[0].startswith("step 1 of 6: loss ")
+    assert lines[3].endswith(f"loss {losses[0]:.4f}") and lines[5].endswith(f"loss {losses[1]:.4f}")
+    with pytest.raises(InputError, match=r"the loss is (inf|nan) between steps 1 and [1-3];"):
+        run(tmp_path / "b", lr=1e30)

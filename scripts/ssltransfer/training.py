@@ -254,7 +254,8 @@ def train_members(
             after_step(state.step)
             now = time.monotonic()
             if now - logged > LOG_SECONDS or state.step == steps:
-                logged = now if state.log(steps) else logged
+                state.log(steps)
+                logged = now
             ending = state.step < steps and asked(writing)
             if ending or now - saved > interval_seconds:
                 state.save()
@@ -315,14 +316,18 @@ class _State:
                 f"write a learning_rate below {peak}"
             )
 
-    def log(self, steps: int) -> bool:
-        """Log the latest losses, if there are any yet."""
-        latest = [self.losses[number][-1] for number in self.training if self.losses[number]]
-        if not latest:
-            return False
-        ends = f"{min(latest):.4f}" + (f" to {max(latest):.4f}" if len(self.members) > 1 else "")
-        log.info("step %d of %d: loss %s", self.step, steps, ends)
-        return True
+    def log(self, steps: int) -> None:
+        """Log the mean losses since the last recorded ones, and take out members of which one was not finite."""
+        self.check()
+        recent = [self._recent(number) for number in self.training]
+        if recent:
+            ends = f"{min(recent):.4f}" + (f" to {max(recent):.4f}" if len(self.members) > 1 else "")
+            log.info("step %d of %d: loss %s", self.step, steps, ends)
+
+    def _recent(self, number: int) -> float:
+        losses = self.losses[number]
+        steps = self.step - len(losses) * self.interval
+        return self.totals[number].item() / steps if steps > 0 else losses[-1]
 
     def save(self) -> None:
         """Write the state, unless all members have diverged.
