@@ -144,13 +144,13 @@ def test_protocols_that_need_more_than_features_are_refused(tmp_path, monkeypatc
     others = load(tmp_path / "two", monkeypatch, GIVEN, models_of={"toy-normals": ["toy-random"]}, **tasks)
     assert {cell.model for cell in others.cells() if cell.protocol == "toy-normals"} == {"toy-random"}
     both = {
-        "tasks": {"toy-both": ["digits"]},
+        "tasks": {"toy-both": ["textures"]},
         "protocols": {"toy-both": {"kind": "linear", "normalisation": "test-max"}},
     }
     with pytest.raises(InputError, match="normalisation test-max needs those of two inputs; list the other models"):
         load(tmp_path / "three", monkeypatch, GIVEN, **both)
     half = {
-        "tasks": {"toy-half": ["digits"]},
+        "tasks": {"toy-half": ["textures"]},
         "protocols": {"toy-half": {"kind": "linear", "precision": "bfloat16"}},
     }
     with pytest.raises(InputError, match="precision bfloat16 needs a network; list the other models"):

@@ -167,7 +167,8 @@ def prepare(folder):
         yaml.safe_dump(SUITE | {"protocols": {**toy["protocols"], **SUITE["protocols"]}}, sort_keys=False)
     )
     head, *rows = (folder / "config/models.tsv").read_text().splitlines()
-    (folder / "config/models.tsv").write_text("\n".join([head, *rows]).replace("toy,toy-v1", "device") + "\n")
+    table = "\n".join([head, *rows]).replace("toy,toy-v1", "device").replace("measured:", "measured:toy-linear/")
+    (folder / "config/models.tsv").write_text(table + "\n")
     with (folder / "config/datasets.tsv").open("a") as table:
         table.write("photographs\tPhotographs\timages\t\tgenerated:photographs\t6\t0\t0\t6\t\t\n")
     return folder
