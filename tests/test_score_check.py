@@ -139,6 +139,15 @@ def test_a_score_of_no_cell_is_left_out(folder):
     assert difference.key == "tasks"
 
 
+def test_the_classes_of_pixels_have_a_background_in_generated_scenes():
+    for name, dataset, classes in (("config", "shapes", 11), ("paper-v2", "ade20k", 150)):
+        config = read_yaml(REPOSITORY / f"config/{name}.yaml")
+        loaded = load_suite(config, REPOSITORY / "workflow/schemas", REPOSITORY)
+        cell = next(cell for cell in loaded.cells() if loaded.kind(cell.protocol) == "segmentation")
+        assert cell.dataset == dataset
+        assert expected_entries(loaded, cell)["coverage.classes.promised"] == classes
+
+
 def test_a_network_trained_with_other_settings_is_noticed(tmp_path):
     config = read_yaml(REPOSITORY / "config/config.yaml")
     demo = load_suite(config, REPOSITORY / "workflow/schemas", REPOSITORY)

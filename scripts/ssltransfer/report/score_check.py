@@ -14,6 +14,8 @@ from typing import Any, NamedTuple
 
 from ssltransfer.checkpoints.sources import FEATURES, parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
+from ssltransfer.datasets.masks import segmentation_classes
+from ssltransfer.datasets.sources import parse_dataset_source
 from ssltransfer.files import read_json, write_json
 from ssltransfer.results.marks import PARTS, TRAINING_IMAGES, total_images
 from ssltransfer.settings import defaults
@@ -170,6 +172,9 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     images = {"test": total_images(row, parts)}
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
+    if kind == "segmentation":  # classes of pixels: the background of generated scenes is one more
+        source = parse_dataset_source(row["source"])
+        entries["coverage.classes.promised"] = len(segmentation_classes(source, range(row["classes"])))
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":
         images["train"] = total_images(
             row, ("train", "val") if kind in ("linear", "finetune", "knn", "label-efficiency") else ("train",)
