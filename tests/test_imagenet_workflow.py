@@ -26,7 +26,7 @@ def finished(tmp_path_factory):
             for number in range(count):
                 picture(folder / f"data/imagenet/{part}/{synset}/{part}_{number}.JPEG", seed=9 * number + label)
     suite = yaml.safe_load((folder / "config/config.yaml").read_text())
-    suite |= {"suite": "own", "data_root": "data"}
+    suite |= {"suite": "own", "data_root": "data", "models_of": {}}
     suite["tasks"] = {"toy-linear": ["digits"], "toy-knn": ["imagenet"]}
     (folder / "config/config.yaml").write_text(yaml.safe_dump(suite))
     table = folder / "config/datasets.tsv"
