@@ -132,7 +132,7 @@ SUITE = {
         "gpu-linear-bf16": {"kind": "linear", "transform": "resize16", "precision": "bfloat16"},
         "gpu-linear-tf32": {"kind": "linear", "transform": "resize16", "precision": "tf32"},
         "gpu-finetune-bf16": {
-            "kind": "finetune", "transform": "resize16", "steps": 4, "batch_size": 32, "precision": "bfloat16",
+            "kind": "finetune", "transform": "resize64", "steps": 4, "batch_size": 32, "precision": "bfloat16",
             "grid": {"augmentations": ["centre"], "learning_rates": [0.01], "weight_decays": [0]},
         },
         "gpu-inversion": {

@@ -7,10 +7,8 @@ from typing import NamedTuple
 
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
-from ssltransfer.datasets.index_hash import index_hash
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
-from ssltransfer.results.scores import read_score
 from ssltransfer.versions import COMPONENTS
 
 LOCAL_SOURCES = ("file:", "features:", "module:")
@@ -108,6 +106,8 @@ class _IndexHashes(dict):
 
     def __missing__(self, dataset: str) -> str:
         path = Path("results/datasets", dataset, "index.parquet")
+        from ssltransfer.datasets.index_hash import index_hash  # planning runs without numpy
+
         self[dataset] = index_hash(path) if path.is_file() else ""
         return self[dataset]
 
@@ -120,6 +120,8 @@ def _model_row(model: str, row: dict[str, str]) -> dict:
 
 def _differences(bundle: Bundle, cell: Cell, suite: Suite, is_foreign: bool, hashes: _IndexHashes) -> Iterator[Refusal]:
     """Yield what speaks against adopting a score."""
+    from ssltransfer.results.scores import read_score  # planning runs without pandas
+
     path, manifest = bundle.score_file(cell), bundle.manifest
     file = str(path)
     score = read_score(path)

@@ -7,11 +7,14 @@ from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING
 
-import numpy as np
-
-from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
+
+if TYPE_CHECKING:  # planning runs without numpy
+    import numpy as np
+
+    from ssltransfer.datasets.index import Index
 
 SIMCLR = (
     "https://raw.githubusercontent.com/google-research/simclr/383d4143fd8cf7879ae10f1046a9baeb753ff438/imagenet_subsets"
@@ -61,7 +64,7 @@ def read_subset_list(path: str | Path, images: int) -> list[str]:
     return names
 
 
-def find_listed(index: Index, pool: np.ndarray, names: Sequence[str], subset: str, dataset: str) -> np.ndarray:
+def find_listed(index: "Index", pool: "np.ndarray", names: Sequence[str], subset: str, dataset: str) -> "np.ndarray":
     """Return the rising positions in a pool of the images of a list.
 
     Parameters
@@ -85,4 +88,6 @@ def find_listed(index: Index, pool: np.ndarray, names: Sequence[str], subset: st
             f"{dataset}: {len(missing)} of the {len(names)} images of {subset} are not among the {len(pool)} training "
             f"images, such as {missing[0]}; complete the dataset, or take {subset} off the lists of the settings block"
         )
+    import numpy as np
+
     return np.sort([position[name] for name in names])
