@@ -121,7 +121,7 @@ SUITE = {
         for dataset, tasks in {
             "digits": (
                 "toy-linear", "gpu-linear-bf16", "gpu-linear-tf32", "toy-knn", "toy-labels", "toy-fewshot",
-                "toy-estimators", "toy-calibration", "toy-finetune", "toy-finetune-calibration", "gpu-finetune-bf16",
+                "toy-estimators", "toy-calibration", "toy-finetune", "toy-finetune-calibration",
             ),
             "photographs": ("gpu-inversion", "gpu-attention"),
             "shapes": ("gpu-normals", "gpu-segmentation", "gpu-detection"),
@@ -131,10 +131,6 @@ SUITE = {
     "protocols": {
         "gpu-linear-bf16": {"kind": "linear", "transform": "resize16", "precision": "bfloat16"},
         "gpu-linear-tf32": {"kind": "linear", "transform": "resize16", "precision": "tf32"},
-        "gpu-finetune-bf16": {
-            "kind": "finetune", "transform": "resize64", "steps": 4, "batch_size": 32, "precision": "bfloat16",
-            "grid": {"augmentations": ["centre"], "learning_rates": [0.01], "weight_decays": [0]},
-        },
         "gpu-inversion": {
             "kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 4, "lpips": [],
             "network": {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4},
