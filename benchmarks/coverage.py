@@ -16,10 +16,12 @@ from ssltransfer.analysis import uncertainty as un
 from ssltransfer.protocols import calibration
 from ssltransfer.protocols.dense.normals.angles import COARSE_BINS
 from ssltransfer.protocols.dense.normals.outcomes import normals_outcomes
+from ssltransfer.protocols.dense.segmentation.metrics import mean_iou
 from ssltransfer.protocols.detection.average_precision import THRESHOLDS, Matches
 from ssltransfer.protocols.detection.boxes import GroundTruth
 from ssltransfer.protocols.detection.outcomes import average_precisions, detection_outcomes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes, mean_average_precisions
+from ssltransfer.protocols.representations import cka
 from ssltransfer.results.outcome_file import Interval
 from ssltransfer.results.prediction_file import Predictions
 
@@ -206,6 +208,62 @@ def pooled(rng: np.random.Generator) -> None:
         resampled(f"mean angle of pooled pixels, {n} images", "mean-angle", draws(), 24.0, "test images")
 
 
+def mean_ious(rng: np.random.Generator) -> None:
+    """Images of a few classes each; how well a class is found differs from image to image."""
+    for n, classes, rare, runs in (
+        (50, 8, 0, 400),
+        (300, 20, 0, 200),
+        (300, 20, 6, 1000),
+        (1000, 20, 6, 300),
+        (2000, 150, 50, 40),
+    ):
+        shares = np.r_[5.0, np.ones(classes - 1 - rare), np.full(rare, 0.05)]
+        shares /= shares.sum()
+
+        def tables(count: int, classes=classes, shares=shares) -> np.ndarray:
+            truth = rng.multinomial(4096, rng.dirichlet(4 * shares, count))
+            right = rng.binomial(truth, rng.beta(2.1, 0.9, (count, classes)))
+            wrong = rng.multinomial((truth - right).sum(axis=1), shares)
+            return np.stack([right, right + wrong, truth], axis=1)
+
+        def cases(n=n, classes=classes, runs=runs, tables=tables):
+            for _ in range(runs):
+                table = tables(n)
+                totals = counts_of(n, rng).astype(float) @ table.reshape(n, -1)
+                value = float(mean_iou(table.sum(axis=0), "left-out"))
+                yield value, mean_iou(totals.reshape(-1, 3, classes), "left-out"), n
+
+        population = float(mean_iou(sum(tables(20_000).sum(axis=0) for _ in range(5)), "left-out"))
+        name = f"mean IoU, {n} images, {classes} classes, {rare} of them in few images"
+        resampled(name, "mean-iou", cases(), population, "test images")
+
+
+def similarities(rng: np.random.Generator) -> None:
+    """Debiased CKA of Gaussian features of 32 dimensions that share a part."""
+
+    def compare(first: np.ndarray, second: np.ndarray) -> cka.Alignment:
+        order = cka.image_order(len(first))
+        one, other = cka.represent(first, order), cka.represent(second, order)
+        return cka.align(one, other, cka.dependence(one, one), cka.dependence(other, other))
+
+    spread = np.arange(1, 33.0) ** -0.7
+    turn = rng.normal(size=(32, 32))
+    for n, runs in ((100, 400), (400, 300), (1500, 150)):
+        for shared in (0.0, 0.5, 0.9):
+
+            def features(count: int, shared=shared) -> tuple[np.ndarray, np.ndarray]:
+                first, other = rng.normal(size=(2, count, 32)) * spread
+                return first, (shared * first + np.sqrt(1 - shared**2) * other) @ turn
+
+            first, second = features(500_000)
+            one, other, both = (np.sum((a.T @ b) ** 2) for a, b in ((first, first), (second, second), (first, second)))
+            truth = both / np.sqrt(one * other)
+            found = [compare(*features(n)) for _ in range(runs)]
+            after = np.mean([alignment.low <= truth <= alignment.high for alignment in found])
+            width = np.mean([alignment.high - alignment.low for alignment in found]) / 2
+            print(f"| CKA of {truth:.2f}, {n} images | population | | {after:.3f} | {width:.3f} |", flush=True)
+
+
 def calibration_error(rng: np.random.Generator) -> None:
     gaps = {
         "calibrated": lambda c: 0 * c,
@@ -316,6 +374,8 @@ def main() -> None:
     pooled(rng)
     calibration_error(rng)
     few_images(rng)
+    mean_ious(rng)
+    similarities(rng)
     cost()
 
 

@@ -22,6 +22,7 @@ from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.evaluation import _shortened
 from ssltransfer.protocols.dense.segmentation.metrics import ClassCounts, mean_iou, pixel_accuracy
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
+from ssltransfer.protocols.dense.segmentation.outcomes import images_of_rarest_class, segmentation_outcomes
 from ssltransfer.protocols.dense.segmentation.prediction import Predictor, alike, windows
 from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings
 from ssltransfer.protocols.dense.segmentation.training import rate, train_network
@@ -347,3 +348,16 @@ def test_masks_with_a_palette_are_read_by_their_numbers(tmp_path):
     assert paletted.mode == "P"
     pairs(tmp_path, (paletted, GOOD))
     assert image_masks.index(tmp_path).label[0] == [0, 1]
+
+
+def test_the_interval_of_mean_iou_claims_less_where_a_class_is_rare():
+    random = np.random.default_rng(0)
+    truth = random.multinomial(1000, [0.5, 0.3, 0.2], 100)
+    right = random.binomial(truth, 0.7)
+    table = np.stack([right, truth, truth], axis=1)
+    names = [str(number) for number in range(len(table))]
+    assert images_of_rarest_class(table) > 90
+    assert [outcome.interval.level for outcome in segmentation_outcomes(names, table, "left-out")] == [0.93, 0.93]
+    table[5:, :, 2] = 0
+    assert images_of_rarest_class(table) == pytest.approx(5, abs=0.1)
+    assert [outcome.interval.level for outcome in segmentation_outcomes(names, table, "left-out")] == [0.90, 0.93]

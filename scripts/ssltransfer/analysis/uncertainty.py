@@ -26,6 +26,8 @@ FEW_IMAGES, FEW_IMAGES_LEVEL = 30, 0.91
 """Below this number of values Student's t covers less than the nominal level if they are skewed, at least this much."""
 SINGLE_IMAGES_LEVEL = 0.92
 """Coverage of means over classes some of which have a single image, and are much harder than the others."""
+RARE_CLASS_IMAGES, RARE_CLASSES_LEVEL = 30, 0.90
+"""Coverage of mean IoU where a class has its pixels from fewer images than this, in simulations at least this much."""
 CALIBRATED = "not distinguishable from calibrated"
 """Remark in the method of an interval of a calibration error that sampling noise explains."""
 EPISODES_QUANTILE = 1.96
@@ -138,7 +140,9 @@ def resample_counts(units: int, seed: int = SEED) -> np.ndarray:
     return counts
 
 
-def bootstrap_interval(value: float, replicates: np.ndarray, metric: str, number: int, units: str) -> Interval | None:
+def bootstrap_interval(
+    value: float, replicates: np.ndarray, metric: str, number: int, units: str, most: float = LEVEL
+) -> Interval | None:
     """Interval from the standard deviation of bootstrap replicates, on the logit scale where the metric has two limits.
 
     Parameters
@@ -152,6 +156,8 @@ def bootstrap_interval(value: float, replicates: np.ndarray, metric: str, number
         Number of units that were resampled.
     units : str
         What they are, such as ``test images``.
+    most : float
+        Highest level that the interval may claim.
 
     Returns
     -------
@@ -171,6 +177,7 @@ def bootstrap_interval(value: float, replicates: np.ndarray, metric: str, number
     level = LEVEL if number >= FEW_UNITS else FEW_UNITS_LEVEL
     if metric == "map11":
         level = ELEVEN_POINT_LEVEL
+    level = min(level, most)
     if (low, high) not in ((0.0, 1.0), (0.0, 100.0)):
         half = quantile * float(replicates.std())
         return _interval(value - half, value + half, value, (low, high), f"bootstrap, over {units}", level)
