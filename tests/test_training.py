@@ -16,6 +16,7 @@ from torch import nn
 from ssltransfer import training
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
+from ssltransfer.precision import computing_in
 from ssltransfer.training import (
     Curve,
     DivergedError,
@@ -326,6 +327,43 @@ def test_batches_pass_over_all_rows_again_and_again():
     assert all(sorted(one) == list(ROWS) for one in rows) and not np.array_equal(rows[0], rows[1])
     for (step, rows), (expected, wanted) in zip(batch_rows(ROWS, 5, 1, 9, 23), steps[9:], strict=True):
         assert step == expected and np.array_equal(rows, wanted)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 2, 1), (2, 2, 1), (5, 3, 2), (3, 4, 3), (3, 2, 4)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_in_bfloat16_are_those_of_float32_where_a_map_is_narrower_than_the_stride(
+    kernel, stride, side, layout
+):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(32, 32, kernel, stride, kernel // 2).to(memory_format=layout)
+    images, gradients = torch.randn(32, 32, side, side).contiguous(memory_format=layout), {}
+    for _ in range(5):  # the unset memory that was taken for a gradient may happen to hold zeros
+        junk = [torch.full((10**power,), torch.nan) for power in range(3, 7)]
+        del junk
+        for precision in ("float32", "bfloat16"):
+            with computing_in(precision, CPU):
+                output = convolution(images)
+                call = nn.functional.conv2d(
+                    images, convolution.weight, convolution.bias, stride=(stride, stride), padding=kernel // 2
+                )
+            assert output.dtype == call.dtype == getattr(torch, precision) and torch.equal(output, call)
+            (output.float().square().sum() + call.float().square().sum()).backward()
+            gradients[precision] = convolution.weight.grad
+            convolution.weight.grad = None
+        exact, near = gradients["float32"], gradients["bfloat16"]
+        assert (near - exact).norm() < 0.02 * exact.norm()
+
+
+def test_narrow_maps_of_frozen_kernels_stay_in_bfloat16():
+    """So that features, whose gradients nobody takes, are those of earlier releases."""
+    torch.manual_seed(0)
+    convolution, images = nn.Conv2d(8, 8, 3, 2, 1).requires_grad_(False), torch.randn(4, 8, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = convolution(images)
+    with computing_in("bfloat16", CPU):
+        assert torch.equal(convolution(images), plain)
+    with torch.inference_mode(), computing_in("bfloat16", CPU):
+        assert torch.equal(convolution.requires_grad_(True)(images), plain)
 
 
 def test_a_batch_may_be_larger_than_the_data():
