@@ -51,7 +51,7 @@ from ssltransfer.protocols.dense.normals.training import timetable, train_networ
 from ssltransfer.protocols.dense.padded_batches import collate, network_input
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"
