@@ -97,7 +97,12 @@ class Curve(NamedTuple):
 
     def save(self, path: str | Path) -> None:
         """Write the curve as JSON, for the report."""
-        write_json(path, {"interval": self.interval, "losses": [float(f"{loss:.6g}") for loss in self.losses]})
+        write_json(path, {"interval": self.interval, "losses": rounded(self.losses)})
+
+
+def rounded(losses: Iterable[float]) -> list[float]:
+    """Losses with six digits, as files hold them."""
+    return [float(f"{loss:.6g}") for loss in losses]
 
 
 class DivergedError(InputError):
