@@ -273,6 +273,13 @@ def search(runs, chosen=None):
     return runs.search(trials(runs.settings.grid) if chosen is None else chosen, *rows)
 
 
+def test_bfloat16_learns_from_images_whose_last_maps_are_one_pixel(tmp_path):
+    """Where oneDNN loses the gradients of kernels with a stride (see `precision`), so that the run would diverge."""
+    block, rows = SMALL | {"steps": 12, "batch_size": 32, "precision": "bfloat16"}, np.arange(40)
+    result = finetuning(tmp_path, block).refit(Trial("centre", 0.01, 0.0, 1.0), rows, rows)
+    assert np.isfinite(result.logits).all() and np.mean(result.losses[-3:]) < 0.6 * result.losses[0]
+
+
 def test_each_member_is_what_it_is_alone(tmp_path, whole):
     """To the bit: weights are the same, so are losses and logits."""
     grid = trials(read_settings(FinetuneSettings, SMALL).grid)
