@@ -25,7 +25,7 @@ from ssltransfer.protocols.finetune.network import Classifier  # noqa: E402
 from ssltransfer.protocols.finetune.settings import FinetuneSettings, trials  # noqa: E402
 from ssltransfer.protocols.finetune.training import FinetuneData, Finetuning  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
-from ssltransfer.training import Run  # noqa: E402
+from ssltransfer.training_state import Run  # noqa: E402
 
 IMAGES, VALIDATION, STEPS, BATCH, CLASSES = 64, 16, 4, 32, 4
 SLOW = 0.02

@@ -48,7 +48,8 @@ from ssltransfer.protocols.finetune.network import Classifier  # noqa: E402
 from ssltransfer.protocols.inversion.settings import InversionSettings  # noqa: E402
 from ssltransfer.row_file import ArrayFile, save_array  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
-from ssltransfer.training import Run, train  # noqa: E402
+from ssltransfer.training import train  # noqa: E402
+from ssltransfer.training_state import Run  # noqa: E402
 
 
 @dataclass(frozen=True)

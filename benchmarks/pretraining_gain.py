@@ -34,7 +34,7 @@ from ssltransfer.models.features import extract_features  # noqa: E402
 from ssltransfer.pretraining.recipe import TrainingData, pretrain, read_recipe  # noqa: E402
 from ssltransfer.protocols.linear.evaluation import evaluate_linear, lambda_grid  # noqa: E402
 from ssltransfer.settings import complete  # noqa: E402
-from ssltransfer.training import Run  # noqa: E402
+from ssltransfer.training_state import Run  # noqa: E402
 
 ARCH, NORM, SEEDS = "resnet-1x1x1x1-w16", "imagenet", (0, 1, 2)
 TASKS = {"shapes": "top1", "textures": "mean-per-class", "shapes-multilabel": "map11"}

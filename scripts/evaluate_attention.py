@@ -20,7 +20,7 @@ from ssltransfer.results.picture_file import save_pictures
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.row_file import read_array
 from ssltransfer.settings import complete, config_path, read_settings, resume_settings
-from ssltransfer.training import resumable, run_key
+from ssltransfer.training_state import resumable, run_key
 
 with job(snakemake.log[0]):
     usage = JobUsage()

@@ -14,7 +14,7 @@ from ssltransfer.results import score_file
 from ssltransfer.results.prediction_file import save_predictions
 from ssltransfer.results.tensor_header import decode_metadata, read_provenance
 from ssltransfer.settings import complete, config_path, read_settings
-from ssltransfer.training import resumable, run_key
+from ssltransfer.training_state import resumable, run_key
 
 with job(snakemake.log[0]):
     usage = JobUsage()

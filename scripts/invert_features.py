@@ -12,7 +12,7 @@ from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.results.tensor_header import describe_training, read_provenance
 from ssltransfer.row_file import read_array
 from ssltransfer.settings import config_path, read_settings
-from ssltransfer.training import resumable, run_key
+from ssltransfer.training_state import resumable, run_key
 
 with job(snakemake.log[0]):
     usage = JobUsage()

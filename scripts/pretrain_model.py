@@ -4,7 +4,7 @@ from ssltransfer.jobs import JobUsage, job
 from ssltransfer.pretraining.recipe import describe_pretraining, pretrain, read_recipe, read_training_data
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.results.tensor_header import encode_metadata
-from ssltransfer.training import resumable, run_key
+from ssltransfer.training_state import resumable, run_key
 
 with job(snakemake.log[0]):
     usage = JobUsage()

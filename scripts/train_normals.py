@@ -10,7 +10,7 @@ from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.results.tensor_header import describe_training, encode_metadata, read_provenance
 from ssltransfer.settings import complete, config_path, read_settings
-from ssltransfer.training import resumable, run_key
+from ssltransfer.training_state import resumable, run_key
 
 with job(snakemake.log[0]):
     usage = JobUsage()

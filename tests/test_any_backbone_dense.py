@@ -38,7 +38,7 @@ from ssltransfer.protocols.detection.pyramid import SimplePyramid, build_pyramid
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import complete, read_settings
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 from workflow import REPOSITORY
 
 torch.set_num_threads(1)

@@ -20,7 +20,8 @@ HASHES = REPOSITORY / "tests" / "source_hashes.json"
 # Packages and modules may import from their own floor and the floors below it (before it in this list).
 FLOORS = (
     {"errors", "files", "hub", "interrupts", "versions", "array_backend", "gpu_slots"},
-    {"jobs", "download", "hub_download", "row_file", "part_folder", "precision", "safe_pickle", "settings", "training"},
+    {"jobs", "download", "hub_download", "row_file", "part_folder", "precision", "safe_pickle", "settings"}
+    | {"training", "training_batches", "training_state"},
     {"datasets", "device", "models", "results"},
     {"config", "checkpoints", "pretraining", "analysis"},
     {"protocols", "report", "targets"},

@@ -22,7 +22,7 @@ from ssltransfer.protocols.attention.occlusion import Occluder, WindowOccluder, 
 from ssltransfer.protocols.attention.receptive_field import layer
 from ssltransfer.protocols.attention.settings import AttentionSettings
 from ssltransfer.settings import read_settings
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 
 torch.set_num_threads(1)
 

@@ -35,7 +35,7 @@ from ssltransfer.protocols.detection.settings import DetectionSettings, Schedule
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"

@@ -18,7 +18,7 @@ from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.detection.training import build_detector, detect, train_detector
 from ssltransfer.results.picture_file import load_pictures
 from ssltransfer.settings import read_settings
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 from workflow import REPOSITORY, planned, succeed
 
 ARCH = "resnet-1x1x1x1-w16"

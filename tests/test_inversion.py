@@ -22,7 +22,7 @@ from ssltransfer.protocols.inversion.inversion import PixelRange, choose_batch_s
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 from workflow import REPOSITORY
 
 torch.set_num_threads(1)

@@ -24,7 +24,7 @@ from torchvision.models.resnet import Bottleneck, ResNet
 
 from ssltransfer.datasets import nyuv2
 from ssltransfer.datasets.index import Index
-from ssltransfer.datasets.masks import read_labels
+from ssltransfer.datasets.masks import check_size, read_labels
 from ssltransfer.errors import InputError
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.dense import frames
@@ -51,7 +51,7 @@ from ssltransfer.protocols.dense.normals.training import timetable, train_networ
 from ssltransfer.protocols.dense.padded_batches import collate, network_input
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.settings import read_settings
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 from workflow import REPOSITORY
 
 ARCH = "resnet-1x1x1x1-w4"
@@ -283,7 +283,7 @@ def test_masks_and_images_of_other_sizes_are_one_line(tmp_path, scenes):
     with pytest.raises(InputError, match=r"a: normals \(2, 3, 3\) and mask \(3, 2\)"):
         ground_truth.pack_normals("a", normals, np.ones((3, 2), bool))
     with pytest.raises(InputError, match=r"a: mask of 3x2 pixels; its image b has 2x3"):
-        frames.check_size("a", np.ones((2, 3), bool), "b", (2, 3))
+        check_size("a", np.ones((2, 3), bool), "b", (2, 3))
     dataset = [("a", normals, np.ones((2, 3), bool)), ("b", normals[:1], np.ones((1, 3), bool))]
     with pytest.raises(InputError, match="b: 3x1 pixels; the images before it have 3x2"):
         ground_truth.write_normals(dataset, 2, tmp_path / "normals.npy")

@@ -16,7 +16,7 @@ from ssltransfer.datasets import images
 from ssltransfer.datasets.images import prepare_images
 from ssltransfer.errors import InputError
 from ssltransfer.part_folder import part_folder
-from ssltransfer.training import resumable
+from ssltransfer.training_state import resumable
 
 
 @pytest.fixture

@@ -32,7 +32,7 @@ from ssltransfer.pretraining.recipe import (
 )
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.results.tensor_header import encode_metadata, read_provenance
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 
 ROOT = Path(__file__).parent.parent
 ARCH = "resnet-1x1x1x1-w2"

@@ -21,7 +21,7 @@ from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.protocols.inversion import inversion
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.settings import job_recipe, read_settings, resume_settings
-from ssltransfer.training import run_key
+from ssltransfer.training_state import run_key
 
 ROWS = np.array([0, 1])
 INDEX = SimpleNamespace(image=["a", "b"])

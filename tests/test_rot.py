@@ -17,7 +17,7 @@ from ssltransfer.results.scores import read_score
 from ssltransfer.results.tensor_file import load_tensors, save_tensors
 from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.row_file import ArrayFile, open_array, read_array, save_array
-from ssltransfer.training import Member, Run, _State
+from ssltransfer.training_state import Member, Run, State
 
 ARCH = "resnet-1x1x1x1-w4"
 
@@ -177,7 +177,7 @@ def test_predictions_that_changed(tmp_path):
 def test_the_state_of_an_unfinished_run_that_changed(tmp_path):
     network = torch.nn.Linear(20, 20)
     member = Member(network, lambda batch, step: network(batch).sum(), torch.optim.SGD(network.parameters(), lr=1))
-    state = _State([member], 10, Run(tmp_path, "key", "here"))
+    state = State([member], 10, Run(tmp_path, "key", "here"))
     state.save()
     state.resume()
     flip(state.path, state.path.read_bytes().index(network.weight.detach().numpy().tobytes()) + 9)

@@ -27,7 +27,8 @@ from ssltransfer.protocols.dense.segmentation.prediction import Predictor, alike
 from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings
 from ssltransfer.protocols.dense.segmentation.training import rate, train_network
 from ssltransfer.settings import read_settings
-from ssltransfer.training import Run, batch_rows
+from ssltransfer.training_batches import batch_rows
+from ssltransfer.training_state import Run
 from workflow import REPOSITORY
 
 CPU = torch.device("cpu")

@@ -13,23 +13,13 @@ import pytest
 import torch
 from torch import nn
 
-from ssltransfer import training
+from ssltransfer import training, training_batches
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
-from ssltransfer.training import (
-    Curve,
-    DivergedError,
-    FinishedRuns,
-    Member,
-    Run,
-    batch_rows,
-    iterate_batches,
-    resumable,
-    run_key,
-    seed_step,
-    train,
-    train_members,
-)
+from ssltransfer.precision import computing_in
+from ssltransfer.training import seed_step, train, train_members
+from ssltransfer.training_batches import batch_rows, iterate_batches
+from ssltransfer.training_state import Curve, DivergedError, FinishedRuns, Member, Run, resumable, run_key
 
 ROWS = np.arange(100, 123)
 CPU = torch.device("cpu")
@@ -140,7 +130,7 @@ def test_states_that_take_long_to_write_are_written_less_often(tmp_path, monkeyp
         now[0] += 10
 
     monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
-    monkeypatch.setattr(training._State, "save", save)
+    monkeypatch.setattr(training.State, "save", save)
     run(tmp_path, steps=240, before_step=step, save_seconds=60)
     assert len(saved) == states and saved[0] == 70
     assert writing * (states - 1) <= now[0] / 30
@@ -211,7 +201,7 @@ def test_the_end_of_a_slurm_job_is_seen_coming(tmp_path, monkeypatch):
 
 def test_a_state_that_takes_long_to_write_is_begun_earlier(tmp_path, monkeypatch):
     """Before the end of a SLURM job, a minute and twice the time that the last state took are left."""
-    save, written = training._State.save, []
+    save, written = training.State.save, []
 
     def slow(self):
         now[0] += 50
@@ -224,7 +214,7 @@ def test_a_state_that_takes_long_to_write_is_begun_earlier(tmp_path, monkeypatch
     now = [0.0]
     monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
     monkeypatch.setattr(training.time, "time", lambda: now[0])
-    monkeypatch.setattr(training._State, "save", slow)
+    monkeypatch.setattr(training.State, "save", slow)
     monkeypatch.setenv("SLURM_JOB_END_TIME", "500")
     # States take 50 s; the job ends at 500 s, so the last one begins after 340 s.
     with pytest.raises(InputError, match="asked to end at step 25 of 100"):
@@ -261,7 +251,7 @@ def test_loading_processes_change_nothing(tmp_path):
 def leave_free(monkeypatch, mebibytes):
     """Make shared memory have so many MiB free."""
     free = int(mebibytes * 2**20)
-    monkeypatch.setattr(training.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
+    monkeypatch.setattr(training_batches.shutil, "disk_usage", lambda path: SimpleNamespace(free=free))
 
 
 @pytest.mark.parametrize(
@@ -269,19 +259,19 @@ def leave_free(monkeypatch, mebibytes):
 )
 def test_processes_are_as_many_as_the_shared_memory_holds_batches_for(monkeypatch, caplog, free, fitting):
     """A batch of 1 MiB in two tensors; each process may have three under way, and 1 MiB is for all else."""
-    monkeypatch.setattr(training, "SHARED_MEMORY", Path("/"))
+    monkeypatch.setattr(training_batches, "SHARED_MEMORY", Path("/"))
     leave_free(monkeypatch, free)
     batch = {
         "images": [torch.zeros(2**17, dtype=torch.float32)],
         "labels": (torch.zeros(2**16, dtype=torch.float64), 3),
     }
-    assert training.fitting_workers(4, batch) == fitting
+    assert training_batches.fitting_workers(4, batch) == fitting
     assert bool(caplog.messages) == (fitting < 4)
 
 
 def test_no_shared_memory_to_ask_for(monkeypatch, tmp_path):
-    monkeypatch.setattr(training, "SHARED_MEMORY", tmp_path / "none")
-    assert training.fitting_workers(4, [torch.zeros(3)]) == 4
+    monkeypatch.setattr(training_batches, "SHARED_MEMORY", tmp_path / "none")
+    assert training_batches.fitting_workers(4, [torch.zeros(3)]) == 4
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
@@ -300,7 +290,7 @@ def stuck(row, step, generator):
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")
 def test_processes_that_make_no_batch_are_given_up_and_ended(monkeypatch):
-    monkeypatch.setattr(training, "LOADER_SECONDS", 1)
+    monkeypatch.setattr(training_batches, "LOADER_SECONDS", 1)
     batches = iterate_batches(
         stuck, ((step, ROWS[:2]) for step in range(3)), seed=0, workers=2, collate=torch.stack, device=CPU
     )
@@ -326,6 +316,43 @@ def test_batches_pass_over_all_rows_again_and_again():
     assert all(sorted(one) == list(ROWS) for one in rows) and not np.array_equal(rows[0], rows[1])
     for (step, rows), (expected, wanted) in zip(batch_rows(ROWS, 5, 1, 9, 23), steps[9:], strict=True):
         assert step == expected and np.array_equal(rows, wanted)
+
+
+@pytest.mark.parametrize(("kernel", "stride", "side"), [(3, 2, 1), (2, 2, 1), (5, 3, 2), (3, 4, 3), (3, 2, 4)])
+@pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
+def test_gradients_in_bfloat16_are_those_of_float32_where_a_map_is_narrower_than_the_stride(
+    kernel, stride, side, layout
+):
+    torch.manual_seed(0)
+    convolution = nn.Conv2d(32, 32, kernel, stride, kernel // 2).to(memory_format=layout)
+    images, gradients = torch.randn(32, 32, side, side).contiguous(memory_format=layout), {}
+    for _ in range(5):  # the unset memory that was taken for a gradient may happen to hold zeros
+        junk = [torch.full((10**power,), torch.nan) for power in range(3, 7)]
+        del junk
+        for precision in ("float32", "bfloat16"):
+            with computing_in(precision, CPU):
+                output = convolution(images)
+                call = nn.functional.conv2d(
+                    images, convolution.weight, convolution.bias, stride=(stride, stride), padding=kernel // 2
+                )
+            assert output.dtype == call.dtype == getattr(torch, precision) and torch.equal(output, call)
+            (output.float().square().sum() + call.float().square().sum()).backward()
+            gradients[precision] = convolution.weight.grad
+            convolution.weight.grad = None
+        exact, near = gradients["float32"], gradients["bfloat16"]
+        assert (near - exact).norm() < 0.02 * exact.norm()
+
+
+def test_narrow_maps_of_frozen_kernels_stay_in_bfloat16():
+    """So that features, whose gradients nobody takes, are those of earlier releases."""
+    torch.manual_seed(0)
+    convolution, images = nn.Conv2d(8, 8, 3, 2, 1).requires_grad_(False), torch.randn(4, 8, 1, 1)
+    with torch.autocast("cpu", torch.bfloat16):
+        plain = convolution(images)
+    with computing_in("bfloat16", CPU):
+        assert torch.equal(convolution(images), plain)
+    with torch.inference_mode(), computing_in("bfloat16", CPU):
+        assert torch.equal(convolution.requires_grad_(True)(images), plain)
 
 
 def test_a_batch_may_be_larger_than_the_data():

@@ -48,7 +48,7 @@ if TYPE_CHECKING:
     import torch
     from torch import nn
 
-    from ssltransfer.training import Run
+    from ssltransfer.training_state import Run
 
 KINDS = ("linear", "knn", "fewshot", "estimators")
 """Kinds of protocols that features in memory can be evaluated by."""
@@ -170,7 +170,7 @@ def evaluate(
             transform, precision, features = transforms[protocol], block.get("precision", ""), {}
             settings = {**block, "transform": transform}
             if block["kind"] == "finetune":
-                from ssltransfer.training import Run
+                from ssltransfer.training_state import Run
 
                 run = Run(Path(folder) / protocol, "", protocol, workers - 1)
                 measurements[protocol] = _finetune(module, found, name, metric, settings, norms[norm], run, device)

@@ -1,11 +1,13 @@
 """Precisions in which networks compute."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, nullcontext
 from functools import lru_cache
 from typing import Any
 
 import torch
+from torch import Tensor
+from torch.overrides import TorchFunctionMode
 
 from ssltransfer.jobs import log
 
@@ -18,12 +20,13 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     ----------
     precision : str
         ``float32``; ``tf32``, in which tensor cores of NVIDIA GPUs round the factors to 10 bits (a CPU computes in
-        float32); or ``bfloat16`` (autocast), which rounds factors and activations to 8 bits.
+        float32); or ``bfloat16`` (autocast), which rounds factors and activations to 8 bits (but see `_NarrowMaps`).
     device : torch.device
         The device of the network.
     """
     if precision == "bfloat16":
-        with torch.autocast(device.type, torch.bfloat16):
+        training_on_cpu = device.type == "cpu" and torch.is_grad_enabled()
+        with torch.autocast(device.type, torch.bfloat16), _NarrowMaps() if training_on_cpu else nullcontext():
             yield
         return
     if precision != "tf32":
@@ -33,6 +36,33 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
         _say_once("precision tf32 is one of GPUs; computed in float32")
     with tf32_allowed(True):
         yield
+
+
+class _NarrowMaps(TorchFunctionMode):
+    """Convolutions in float32 where the map is narrower than the stride, such as one pixel and a stride of 2.
+
+    On processors with AMX, the gradients that oneDNN gives for such kernels in bfloat16 are unset memory: often not
+    finite, and wrong where they are. The output is rounded to bfloat16 as that of other convolutions.
+    """
+
+    def __torch_function__(
+        self, function: Callable, types: Any, args: tuple = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        kwargs = kwargs or {}
+        if function is not torch.conv2d or not _is_narrow(*args, **kwargs):
+            return function(*args, **kwargs)
+        with torch.autocast("cpu", enabled=False):
+            return function(*map(_widened, args), **{k: _widened(value) for k, value in kwargs.items()}).bfloat16()
+
+
+def _is_narrow(input: Tensor, weight: Tensor, bias: Tensor | None = None, stride: Any = 1, *_: Any, **__: Any) -> bool:
+    """Whether a convolution has a trained kernel of several columns, and a map narrower than its stride."""
+    across = stride if isinstance(stride, int) else stride[-1]
+    return weight.requires_grad and weight.shape[-1] > 1 and input.shape[-1] < across
+
+
+def _widened(value: Any) -> Any:
+    return value.float() if isinstance(value, Tensor) else value
 
 
 @contextmanager

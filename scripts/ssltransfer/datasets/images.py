@@ -51,6 +51,20 @@ BLOCK = 2048
 CHUNK = 16
 
 
+def image_size(root: Path, reference: str) -> tuple[int, int]:
+    """Read the width and height of an image of an index from its header; InputError if it cannot be read."""
+    container, row = split_reference(reference)
+    if row is not None and not (root / reference).is_file():
+        return open_rows(root / container)[row].shape[1::-1]
+    try:
+        with Image.open(root / reference, formats=FORMATS) as image:
+            return image.size
+    except FileNotFoundError:
+        raise InputError(f"image {root / reference} is missing") from None
+    except Exception as error:  # a damaged file can raise nearly anything
+        raise InputError(f"image {root / reference} cannot be read: {error}") from None
+
+
 def read_image(root: Path, reference: str) -> Image.Image:
     """Read one image of an index as RGB.
 

@@ -7,7 +7,7 @@ import numpy as np
 from PIL import Image
 
 from ssltransfer.datasets.containers import open_rows
-from ssltransfer.datasets.images import FORMATS
+from ssltransfer.datasets.images import FORMATS, image_size
 from ssltransfer.datasets.index import Index, MissingError, concatenate, split_reference
 from ssltransfer.datasets.layout import missing
 from ssltransfer.datasets.sources import Source
@@ -101,12 +101,10 @@ def index_pairs(
         labels[split] = []
         for image, mask in pairs:
             found = read_mask(root, mask, len(classes), unlabelled)
-            sizes.append(_image_size(root / image))
-            if found.shape != tuple(reversed(sizes[-1])):
-                raise InputError(
-                    f"{root / mask}: mask of {found.shape[1]}x{found.shape[0]} pixels; its image {root / image} has "
-                    f"{sizes[-1][0]}x{sizes[-1][1]}"
-                )
+            if not (root / image).is_file():
+                raise missing(root / image)
+            sizes.append(image_size(root, image))
+            check_size(str(root / mask), found, str(root / image), sizes[-1])
             labels[split].append([int(label) for label in np.unique(found) if label != IGNORE])
         empty = [image for (image, _), shown in zip(pairs, labels[split], strict=True) if not shown]
         if pairs and len(empty) == len(pairs):
@@ -128,15 +126,16 @@ def index_pairs(
     return index
 
 
-def _image_size(path: Path) -> tuple[int, int]:
-    """Width and height of an image file, from its head."""
-    try:
-        with Image.open(path, formats=FORMATS) as image:
-            return image.size
-    except FileNotFoundError:
-        raise missing(path) from None
-    except Exception as error:  # a damaged file can raise nearly anything
-        raise InputError(f"image {path} cannot be read: {error}") from None
+def check_size(where: str, mask: np.ndarray, image: str, size_of_image: tuple[int, int]) -> None:
+    """Require a mask of the size (width, height) of its image; InputError otherwise."""
+    if mask.shape != size_of_image[::-1]:
+        width, height = size_of_image
+        raise InputError(f"{where}: mask of {size(mask)} pixels; its image {image} has {width}x{height}")
+
+
+def size(array: np.ndarray) -> str:
+    """Width x height of an image."""
+    return f"{array.shape[1]}x{array.shape[0]}"
 
 
 def pair_by_name(root: Path, images: Path, names: Sequence[str], masks: Path, mask_names: Sequence[str]) -> list:

@@ -26,7 +26,8 @@ from ssltransfer.pretraining.augmentation import Augmentation, augment
 from ssltransfer.pretraining.methods import METHODS
 from ssltransfer.row_file import open_array
 from ssltransfer.settings import complete_recipe, pretraining_schema, read_form
-from ssltransfer.training import Run, seed_step, train
+from ssltransfer.training import seed_step, train
+from ssltransfer.training_state import Run
 
 
 @dataclass(frozen=True)

@@ -18,7 +18,7 @@ from ssltransfer.protocols.image_means import image_mean_outcomes
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent
 from ssltransfer.row_file import read_array, save_array
-from ssltransfer.training import Run
+from ssltransfer.training_state import Run
 
 SCALE = np.array([(0, 0, 4), (81, 18, 124), (183, 55, 121), (252, 137, 97), (252, 253, 191)], np.float64)
 """Colours from low to high attention, dark to bright, so that the order is kept in grey."""

@@ -14,7 +14,8 @@ def grouped_rows(
 
     The rows are passed over again and again, each time in another order, and wait in the queue of their group; the
     next batch is of the group that first has enough. This follows from the seed alone, so that a run that begins at
-    `first` meets the batches of an uninterrupted one. With one group these are the batches of `training.batch_rows`.
+    `first` meets the batches of an uninterrupted one. With one group these are the batches of
+    `training_batches.batch_rows`.
 
     Parameters
     ----------

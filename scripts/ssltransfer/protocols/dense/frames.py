@@ -9,7 +9,6 @@ from collections.abc import Callable
 import numpy as np
 
 from ssltransfer.datasets.masks import IGNORE
-from ssltransfer.errors import InputError
 
 
 def resized(width: int, height: int, shorter: int, longest: int) -> tuple[int, int]:
@@ -53,15 +52,3 @@ def label_cells(
     rows, columns = (cells(*sides, stride) for sides in zip((height, width), values.shape, strict=False))
     labels = label(values[np.ix_(rows, columns)])
     return np.where((rows[:, None] < 0) | (columns < 0), IGNORE, labels)
-
-
-def check_size(where: str, mask: np.ndarray, image: str, size_of_image: tuple[int, int]) -> None:
-    """Require a mask of the size (width, height) of its image; InputError otherwise."""
-    if mask.shape != size_of_image[::-1]:
-        width, height = size_of_image
-        raise InputError(f"{where}: mask of {size(mask)} pixels; its image {image} has {width}x{height}")
-
-
-def size(array: np.ndarray) -> str:
-    """Width x height of an image."""
-    return f"{array.shape[1]}x{array.shape[0]}"

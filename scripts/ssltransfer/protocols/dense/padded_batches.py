@@ -3,8 +3,10 @@
 Preparing the labels of a dataset needs `frames` alone, and no torch.
 """
 
+from collections.abc import Iterable
+
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from torch.nn import functional
 
 from ssltransfer.datasets.masks import IGNORE
@@ -60,6 +62,26 @@ def network_input(images: Tensor, sizes: list[tuple[int, int]], norm: str) -> Te
             x[n, :, height:] = 0
             x[n, :, :, width:] = 0
     return x
+
+
+def padded_logits(
+    network: nn.Module, images: Iterable[Tensor], multiple: int, norm: str, device: torch.device
+) -> tuple[Tensor, list[tuple[int, int]]]:
+    """Logits of images that are padded to sides of whole multiples, and the sizes of the images without padding.
+
+    Parameters
+    ----------
+    network : nn.Module
+    images : iterable of Tensor
+        Each uint8 (h, w, 3).
+    multiple : int
+    norm : str
+        Input normalisation.
+    device : torch.device
+        That of the network.
+    """
+    batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images], multiple)
+    return network(network_input(batch.to(device), sizes, norm)), sizes
 
 
 def upsample(

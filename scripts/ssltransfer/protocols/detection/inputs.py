@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from ssltransfer.datasets.containers import open_rows
-from ssltransfer.datasets.images import FORMATS, read_image
-from ssltransfer.datasets.index import split_reference
-from ssltransfer.errors import InputError
+from ssltransfer.datasets.images import image_size, read_image
 from ssltransfer.protocols.detection.objects import Annotations
 from ssltransfer.protocols.detection.settings import Sides
 
@@ -24,21 +22,8 @@ AHEAD = 2
 
 def image_sizes(root: Path, references: Sequence[str], workers: int = 8) -> np.ndarray:
     """Read the (width, height) of images from their headers: int (n, 2). InputError if one cannot be read."""
-
-    def size(reference: str) -> tuple[int, int]:
-        container, row = split_reference(reference)
-        if row is not None and not (root / reference).is_file():
-            return open_rows(root / container)[row].shape[1::-1]
-        try:
-            with Image.open(root / reference, formats=FORMATS) as image:
-                return image.size
-        except FileNotFoundError:
-            raise InputError(f"image {root / reference} is missing") from None
-        except Exception as error:  # a damaged file can raise nearly anything
-            raise InputError(f"image {root / reference} cannot be read: {error}") from None
-
     with ThreadPoolExecutor(workers) as pool:
-        return np.array(list(pool.map(size, references)), dtype=np.int64).reshape(-1, 2)
+        return np.array(list(pool.map(partial(image_size, root), references)), dtype=np.int64).reshape(-1, 2)
 
 
 def scaled_size(width: int, height: int, short: int, longest: int) -> tuple[int, int]:

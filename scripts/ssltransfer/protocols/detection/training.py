@@ -33,7 +33,9 @@ from ssltransfer.protocols.detection.inputs import (
 from ssltransfer.protocols.detection.objects import Annotations, check_inside
 from ssltransfer.protocols.detection.settings import DetectionSettings
 from ssltransfer.settings import resume_settings
-from ssltransfer.training import Curve, Run, iterate_batches, seed_step, train
+from ssltransfer.training import seed_step, train
+from ssltransfer.training_batches import iterate_batches
+from ssltransfer.training_state import Curve, Run
 
 log = logging.getLogger("ssltransfer")
 

@@ -17,6 +17,7 @@ from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.prediction_file import Predictions
 from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults
+from ssltransfer.training_state import rounded
 
 
 def finetune_labels(index: Index, settings: FinetuneSettings) -> np.ndarray:
@@ -110,11 +111,6 @@ def describe_member(result: Finished, score: float) -> dict:
     """Entry of a trial in a score file: its hyper-parameters, validation metric (None if it diverged) and losses."""
     validation = None if result.logits is None else score
     return {**result.trial._asdict(), "validation": validation, "losses": rounded(result.losses)}
-
-
-def rounded(losses: Sequence[float]) -> list[float]:
-    """Losses with six digits."""
-    return [float(f"{loss:.6g}") for loss in losses]
 
 
 def _shortened(settings: FinetuneSettings) -> str:

@@ -19,7 +19,6 @@ from PIL import Image
 from torch import Tensor
 from torch.utils.data import default_collate
 
-from ssltransfer import training
 from ssltransfer.datasets.images import parse_transform
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.jobs import progress
@@ -29,7 +28,9 @@ from ssltransfer.protocols.finetune.inputs import make_views
 from ssltransfer.protocols.finetune.network import Classifier, classification_loss, make_optimiser
 from ssltransfer.protocols.finetune.settings import FinetuneSettings, Trial
 from ssltransfer.settings import resume_settings
-from ssltransfer.training import Curve, DivergedError, FinishedRuns, Member, Run
+from ssltransfer.training import seed_step, train_members
+from ssltransfer.training_batches import batch_rows, iterate_batches
+from ssltransfer.training_state import Curve, DivergedError, FinishedRuns, Member, Run
 
 log = logging.getLogger(__name__)
 
@@ -173,12 +174,12 @@ class Finetuning:
         log.info("%s: %d steps of %d images", label, steps, min(settings.batch_size, len(rows)))
 
         def batches(first: int) -> Iterator:
-            order = training.batch_rows(rows, settings.batch_size, seed, first, steps, partial=True)
+            order = batch_rows(rows, settings.batch_size, seed, first, steps, partial=True)
             return self._iterate(order, views)
 
         def loss(network: Classifier, view: str, batch: tuple[dict[str, Tensor], Tensor], step: int) -> Tensor:
             images, labels = batch
-            training.seed_step(seed, step)  # dropout draws from the global generators
+            seed_step(seed, step)  # dropout draws from the global generators
             return classification_loss(network(normalise(images[view], data.norm)), labels)
 
         members = [
@@ -189,7 +190,7 @@ class Finetuning:
         ]
         key = json.dumps([self._key(rows, tested), [list(trial) for trial in trials]])
         with naming_batch(settings.batch_size, self.side, self.run.config_path):
-            results = training.train_members(
+            results = train_members(
                 members,
                 batches,
                 schedule(steps, settings.optimiser.warmup),
@@ -232,7 +233,7 @@ class Finetuning:
             made = make_views(self.data.read(row), views, self.side, self._centre, generator)
             return made, torch.as_tensor(self.data.labels[row])
 
-        return training.iterate_batches(
+        return iterate_batches(
             example,
             order,
             seed=self.settings.seed,

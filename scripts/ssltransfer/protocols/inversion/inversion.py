@@ -20,7 +20,8 @@ from ssltransfer.protocols.inversion.deep_image_prior import DeepImagePrior
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.row_file import load_arrays
 from ssltransfer.settings import resume_settings
-from ssltransfer.training import Curve, Run, train
+from ssltransfer.training import train
+from ssltransfer.training_state import Curve, Run
 
 
 def choose_batch_size(settings: InversionSettings, device: torch.device) -> int:

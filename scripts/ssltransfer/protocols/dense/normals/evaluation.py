@@ -1,6 +1,5 @@
 """Evaluation of a network for surface normals: angular errors, score and pictures of predictions."""
 
-import csv
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,8 +10,8 @@ import torch
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.images import read_image
 from ssltransfer.datasets.index import Index, short_name
-from ssltransfer.files import atomic_write
 from ssltransfer.models.norm_table import norm_name
+from ssltransfer.protocols.dense import image_results
 from ssltransfer.protocols.dense.frames import resized
 from ssltransfer.protocols.dense.normals.angles import MEDIAN_TOLERANCE, AngularErrors, angles
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
@@ -22,7 +21,7 @@ from ssltransfer.protocols.dense.normals.outcomes import SHARES, normals_outcome
 from ssltransfer.protocols.dense.normals.pictures import CAPTION, error_colours, normal_colours, subsample
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.protocols.dense.normals.training import timetable
-from ssltransfer.protocols.dense.padded_batches import collate, network_input
+from ssltransfer.protocols.dense.padded_batches import padded_logits
 from ssltransfer.results.picture_file import Pictures
 from ssltransfer.results.score_file import Measurement, percent, training_schedule
 from ssltransfer.settings import defaults
@@ -61,8 +60,7 @@ class Predictor:
         """Predict the normals of images, float32 (n, h, w, 3), at the size of the originals."""
         images = [torch.from_numpy(self.dataset.image(row, self.shorter)) for row in rows]
         stride = self.network.stride
-        batch, sizes, _ = collate([(image, torch.empty(0, 0)) for image in images], stride)
-        logits = self.network(network_input(batch.to(self.device), sizes, self.norm))
+        logits, sizes = padded_logits(self.network, images, stride, self.norm, self.device)
         codebook = torch.from_numpy(self.dataset.codebook).to(self.device)
         normals = logits_to_normals(logits, codebook, sizes[0], self.dataset.normals.shape[1:3], stride)
         return normals.cpu().numpy()
@@ -174,12 +172,11 @@ def measure_normals(
 
 def write_image_table(path: str | Path, images: list[str], errors: AngularErrors) -> None:
     """Write a CSV table with one row per test image: its pixels with a known normal, and its errors if it has any."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        table = csv.writer(file)
-        table.writerow(["image", "pixels", "mean-angle", "median-angle", *SHARES])
-        for name, image in zip(images, errors.images, strict=True):
-            known = [image["mean"], image["median"], *image["within"]] if image["pixels"] else [""] * (2 + len(SHARES))
-            table.writerow([name, image["pixels"], *known])
+    results = (
+        (image["pixels"], [image["mean"], image["median"], *image["within"]] if image["pixels"] else [])
+        for image in errors.images
+    )
+    image_results.save_table(path, ["mean-angle", "median-angle", *SHARES], images, results)
 
 
 def draw_predictions(predictor: Predictor, rows: np.ndarray, count: int = 8, side: int = 256) -> Pictures:
@@ -195,7 +192,7 @@ def draw_predictions(predictor: Predictor, rows: np.ndarray, count: int = 8, sid
         Limit of a panel's longer side in pixels.
     """
     dataset = predictor.dataset
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+    some = image_results.spread(rows, count)
     predicted = np.concatenate([predictor.predict([row]) for row in some])
     truth, known = unpack_normals(dataset.normals[some])
     errors = np.full(known.shape, np.nan)

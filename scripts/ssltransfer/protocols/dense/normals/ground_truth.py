@@ -10,10 +10,9 @@ from pathlib import Path
 
 import numpy as np
 
-from ssltransfer.datasets.masks import IGNORE
+from ssltransfer.datasets.masks import IGNORE, size
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write
-from ssltransfer.protocols.dense.frames import size
 from ssltransfer.protocols.dense.normals.codebook import SAMPLES, check_codebook, fit_codebook, nearest
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings
 from ssltransfer.row_file import ArrayFile, open_array

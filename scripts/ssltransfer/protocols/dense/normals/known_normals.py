@@ -7,8 +7,8 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.datasets.dataset import Dataset
+from ssltransfer.datasets.masks import check_size
 from ssltransfer.datasets.nyuv2 import read_normals
-from ssltransfer.protocols.dense.frames import check_size
 from ssltransfer.protocols.dense.normals.ground_truth import write_normals
 
 log = logging.getLogger(__name__)

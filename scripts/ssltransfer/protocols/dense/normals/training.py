@@ -10,7 +10,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer import training
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.dense.heads import cell_loss, parameter_groups
 from ssltransfer.protocols.dense.normals.dataset import NormalsDataset
@@ -18,7 +17,9 @@ from ssltransfer.protocols.dense.normals.network import NormalsNetwork
 from ssltransfer.protocols.dense.normals.settings import NormalsSettings, Schedule
 from ssltransfer.protocols.dense.padded_batches import collate, network_input
 from ssltransfer.settings import resume_settings
-from ssltransfer.training import Curve, Run
+from ssltransfer.training import seed_step, train
+from ssltransfer.training_batches import batch_rows, iterate_batches
+from ssltransfer.training_state import Curve, Run
 
 
 def timetable(schedule: Schedule, images: int) -> tuple[int, int, Callable[[int], float]]:
@@ -93,16 +94,16 @@ def train_network(
         return dataset.example(row, sides[np.random.default_rng([seed, step]).integers(len(sides))])
 
     def batches(first: int) -> Iterator:
-        order = training.batch_rows(rows, schedule.batch_size, seed, first, steps)
+        order = batch_rows(rows, schedule.batch_size, seed, first, steps)
         join = partial(collate, stride=network.stride)
-        return training.iterate_batches(example, order, seed=seed, workers=run.workers, collate=join, device=device)
+        return iterate_batches(example, order, seed=seed, workers=run.workers, collate=join, device=device)
 
     def loss(batch: tuple[Tensor, list[tuple[int, int]], Tensor], step: int) -> Tensor:
         images, sizes, labels = batch
-        training.seed_step(seed, step)  # dropout draws from the global generators
+        seed_step(seed, step)  # dropout draws from the global generators
         return cell_loss(network(network_input(images, sizes, norm)), labels)
 
-    return training.train(
+    return train(
         network.trained,
         loss,
         batches,

@@ -11,8 +11,8 @@ from torch import Tensor
 
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import read_image
-from ssltransfer.datasets.masks import IGNORE, mask_references, read_mask, segmentation_classes
-from ssltransfer.protocols.dense.frames import check_size, label_cells, resized
+from ssltransfer.datasets.masks import IGNORE, check_size, mask_references, read_mask, segmentation_classes
+from ssltransfer.protocols.dense.frames import label_cells, resized
 from ssltransfer.protocols.dense.segmentation.settings import Augmentation
 
 CROP_TRIES = 10

@@ -1,6 +1,5 @@
 """Evaluation of a network for semantic segmentation: mean IoU, pixel accuracy, score and pictures."""
 
-import csv
 from collections.abc import Callable, Iterable
 from pathlib import Path
 
@@ -10,8 +9,8 @@ from PIL import Image
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.index import Index, short_name
 from ssltransfer.datasets.masks import IGNORE
-from ssltransfer.files import atomic_write
 from ssltransfer.models.norm_table import norm_name
+from ssltransfer.protocols.dense import image_results
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.metrics import (
     ClassCounts,
@@ -186,13 +185,12 @@ def _warnings(
 
 def write_image_table(path: str | Path, images: list[str], table: np.ndarray) -> None:
     """Write a CSV table with one row per test image: its labelled pixels, and accuracy and mean IoU if it has any."""
-    with atomic_write(path) as temporary, temporary.open("w", newline="", encoding="utf-8") as file:
-        rows = csv.writer(file)
-        rows.writerow(["image", "pixels", "pixel-accuracy", "mean-iou"])
-        for name, counts in zip(images, table, strict=True):
-            pixels = int(counts[2].sum())
-            known = [float(pixel_accuracy(counts)), float(mean_iou(counts, "left-out"))] if pixels else ["", ""]
-            rows.writerow([name, pixels, *known])
+    pixels = table[:, 2].sum(axis=1).tolist()
+    results = (
+        (total, [float(pixel_accuracy(counts)), float(mean_iou(counts, "left-out"))] if total else [])
+        for total, counts in zip(pixels, table, strict=True)
+    )
+    image_results.save_table(path, ["pixel-accuracy", "mean-iou"], images, results)
 
 
 def draw_predictions(predictor: Predictor, rows: np.ndarray, count: int = 8, side: int = 256) -> Pictures:
@@ -208,7 +206,7 @@ def draw_predictions(predictor: Predictor, rows: np.ndarray, count: int = 8, sid
         Side of the squares in pixels.
     """
     dataset, colours = predictor.dataset, class_colours(len(predictor.dataset.classes))
-    some = rows[np.unique(np.linspace(0, len(rows) - 1, min(count, len(rows))).astype(int))]
+    some = image_results.spread(rows, count)
     panels: dict[str, list[np.ndarray]] = {"Image": [], "Ground truth": [], "Prediction": [], "Error": []}
     pixels = np.zeros(IGNORE + 1, np.int64)
     for row in some:

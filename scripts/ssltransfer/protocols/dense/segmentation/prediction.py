@@ -11,7 +11,7 @@ from torch import Tensor
 
 from ssltransfer.protocols.dense.frames import padded, resized
 from ssltransfer.protocols.dense.heads import enlarge
-from ssltransfer.protocols.dense.padded_batches import collate, network_input, upsample
+from ssltransfer.protocols.dense.padded_batches import padded_logits, upsample
 from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
 from ssltransfer.protocols.dense.segmentation.settings import SegmentationSettings
@@ -136,9 +136,7 @@ class Predictor:
 
     def _logits(self, pixels: Tensor) -> Tensor:
         """Logits of pixels (n, h, w, 3), padded to the multiple of the network: float32 (n, classes, h', w')."""
-        examples = [(image, torch.empty(0, 0)) for image in pixels]
-        batch, seen, _ = collate(examples, self.network.multiple, self.network.stride)
-        return self.network(network_input(batch.to(self.device), seen, self.norm)).float()
+        return padded_logits(self.network, pixels, self.network.multiple, self.norm, self.device)[0].float()
 
 
 def mean_probabilities(sizes: list[SizeLogits], original: tuple[int, int], rows: slice) -> Tensor:

@@ -11,7 +11,6 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from ssltransfer import training
 from ssltransfer.datasets.masks import IGNORE
 from ssltransfer.errors import InputError
 from ssltransfer.protocols.dense.batches import grouped_rows
@@ -21,7 +20,9 @@ from ssltransfer.protocols.dense.segmentation.dataset import SegmentationDataset
 from ssltransfer.protocols.dense.segmentation.network import SegmentationNetwork
 from ssltransfer.protocols.dense.segmentation.settings import Schedule, SegmentationSettings
 from ssltransfer.settings import resume_settings
-from ssltransfer.training import Curve, Run
+from ssltransfer.training import seed_step, train
+from ssltransfer.training_batches import iterate_batches
+from ssltransfer.training_state import Curve, Run
 
 STAIR_STEPS, STAIR_FACTOR = 500, 0.9
 """The text of the paper: the learning rate is multiplied by 0.9 every 500 steps."""
@@ -127,15 +128,15 @@ def train_network(
             padding_label=padding_label,
             smallest=sides.crop,
         )
-        return training.iterate_batches(example, order, seed=seed, workers=run.workers, collate=join, device=device)
+        return iterate_batches(example, order, seed=seed, workers=run.workers, collate=join, device=device)
 
     def loss(batch: tuple[Tensor, list[tuple[int, int]], Tensor], step: int) -> Tensor:
         images, sizes, labels = batch
-        training.seed_step(seed, step)  # dropout draws from the global generators
+        seed_step(seed, step)  # dropout draws from the global generators
         logits = network(network_input(images, sizes, norm))
         return cell_loss(logits if spacing == network.stride else enlarge(logits, labels[:, None]), labels)
 
-    return training.train(
+    return train(
         network.trained,
         loss,
         batches,
