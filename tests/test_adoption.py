@@ -21,7 +21,7 @@ from ssltransfer.report import bundle as bundle_module
 from ssltransfer.report.adoption import adopt_scores
 from ssltransfer.report.bundle import CHECKSUMS, MANIFEST, read_bundle, write_checksums
 from ssltransfer.report.table_folder import make_tables
-from ssltransfer.results.score_file import SCHEMA_VERSION
+from ssltransfer.results.score_schema import SCHEMA_VERSION
 from ssltransfer.versions import version
 from workflow import numbers, planned, succeed, workspace
 

@@ -9,6 +9,7 @@ from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
+from ssltransfer.results.score_reader import read_score
 from ssltransfer.versions import COMPONENTS
 
 LOCAL_SOURCES = ("file:", "features:", "module:")
@@ -105,9 +106,10 @@ class _IndexHashes(dict):
     """Dataset -> the hash of its index here; empty where it has none yet."""
 
     def __missing__(self, dataset: str) -> str:
-        path = Path("results/datasets", dataset, "index.parquet")
-        from ssltransfer.datasets.index_hash import index_hash  # planning runs without numpy
+        # Here, because planning has no pyarrow; that of a suite which adopts scores reads indexes and needs it.
+        from ssltransfer.datasets.index_hash import index_hash
 
+        path = Path("results/datasets", dataset, "index.parquet")
         self[dataset] = index_hash(path) if path.is_file() else ""
         return self[dataset]
 
@@ -120,8 +122,6 @@ def _model_row(model: str, row: dict[str, str]) -> dict:
 
 def _differences(bundle: Bundle, cell: Cell, suite: Suite, is_foreign: bool, hashes: _IndexHashes) -> Iterator[Refusal]:
     """Yield what speaks against adopting a score."""
-    from ssltransfer.results.scores import read_score  # planning runs without pandas
-
     path, manifest = bundle.score_file(cell), bundle.manifest
     file = str(path)
     score = read_score(path)
