@@ -18,7 +18,7 @@ from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.report import bundle as bundle_module
-from ssltransfer.report.adoption import adopt_scores
+from ssltransfer.report.adoption import adopt_scores, adopted_models
 from ssltransfer.report.bundle import CHECKSUMS, MANIFEST, read_bundle, write_checksums
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.results.score_schema import SCHEMA_VERSION
@@ -152,6 +152,15 @@ def test_a_model_that_only_the_bundle_has_is_added(published):
     assert set(scores["source"]) == {f"elsewhere:{published}"}
     models = pd.read_csv("tables/models.csv").set_index("model")
     assert models.loc["toy-simclr", "label"] == "SimCLR" and models.loc["toy-simclr", "source_accuracy"] == 51.0
+
+
+def test_a_source_accuracy_that_names_its_protocol_comes_with_the_model(published):
+    edit(published, MANIFEST, lambda c: c["models"]["toy-simclr"].update(source_accuracy="measured:toy-linear/digits"))
+    table = Path("config/models.tsv")
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if "toy-simclr" not in line))
+    adoption = adopt()
+    assert adopted_models(adoption, {"digits"})[0]["source_accuracy"] == "measured:toy-linear/digits"
+    assert adopted_models(adoption, {"textures"})[0]["source_accuracy"] == ""
 
 
 def rows():

@@ -9,6 +9,7 @@ from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
+from ssltransfer.results.metric_info import measured_cell
 from ssltransfer.results.score_reader import read_score
 from ssltransfer.versions import COMPONENTS
 
@@ -180,10 +181,9 @@ def adopted_models(adoption: Adoption, measured: set[str]) -> list[dict]:
     """
     rows = []
     for row in adoption.models.values():
-        kind, _, dataset = row["source_accuracy"].partition(":")
-        known = kind != "measured" or dataset in measured
+        accuracy = row["source_accuracy"]
+        known = not accuracy.startswith("measured:") or measured_cell(accuracy)[1] in measured
         rows.append(
-            {key: row[key] for key in ("model", "label", "family")}
-            | {"source_accuracy": row["source_accuracy"] if known else ""}
+            {key: row[key] for key in ("model", "label", "family")} | {"source_accuracy": accuracy if known else ""}
         )
     return rows

@@ -30,7 +30,7 @@ import pandas as pd
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
 from ssltransfer.results.marks import MARKS, partial, shortened
-from ssltransfer.results.metric_info import KINDS, METRICS, SOURCE_KINDS
+from ssltransfer.results.metric_info import KINDS, METRICS, SOURCE_KINDS, measured_cell
 from ssltransfer.results.outcome_header import belong, outcome_path, read_intervals, short_path
 from ssltransfer.results.score_reader import read_score
 
@@ -301,12 +301,6 @@ def _source_scores(model: str, text: str, scores: pd.DataFrame, left_out: Collec
     if STANDARD_VOTE in settings:
         found = found[found["setting"].eq(STANDARD_VOTE)]
     return found.drop_duplicates("model").set_index("model")
-
-
-def measured_cell(text: str) -> tuple[str, str]:
-    """Protocol (empty where none is named) and dataset of ``measured:DATASET`` or ``measured:PROTOCOL/DATASET``."""
-    protocol, _, dataset = text.removeprefix("measured:").rpartition("/")
-    return protocol, dataset
 
 
 def _percent(model: str, text: str) -> float:
