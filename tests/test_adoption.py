@@ -244,6 +244,12 @@ def test_weights_that_were_a_local_file_need_their_checksum(published):
     assert LINEAR in adopt().scores
 
 
+def add_outcomes(folder):
+    path = folder / "outcomes/toy-linear/toy-simclr/digits.npz"
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -254,6 +260,10 @@ def test_weights_that_were_a_local_file_need_their_checksum(published):
         (lambda folder: edit(folder, MANIFEST, lambda c: c.pop("norms")), "key 'norms' is missing"),
         (lambda folder: edit(folder, SCORE, lambda c: c.update(schema=3)), "schema: 3 found, .* update ssltransfer"),
         (lambda folder: (folder / CHECKSUMS).write_text(f"{'0' * 64}  ../x\n"), "line 1: found"),
+        (lambda folder: (folder / CHECKSUMS).write_text(""), "bundle.json is not listed in SHA256SUMS"),
+        (lambda folder: edit(folder, MANIFEST, lambda c: c["models"].pop("toy-simclr")), "toy-simclr is missing"),
+        (lambda folder: edit(folder, SCORE, lambda c: c.update(model="other")), "holds the score of toy-linear/other"),
+        (add_outcomes, "digits.npz is not listed in SHA256SUMS"),
     ],
 )
 def test_a_damaged_bundle_is_one_line(published, damage, message):

@@ -10,7 +10,6 @@ from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
 from ssltransfer.results.metric_info import measured_cell
-from ssltransfer.results.score_reader import read_score
 from ssltransfer.versions import COMPONENTS
 
 LOCAL_SOURCES = ("file:", "features:", "module:")
@@ -92,7 +91,6 @@ def adopt_scores(suite: Suite, is_measured: Callable[[Cell], bool]) -> Adoption:
             )
             if not asked or cell in adoption.scores or is_measured(cell):
                 continue
-            bundle.verify(cell)
             refusal = next(_differences(bundle, cell, extended, cell.model in foreign, hashes), None)
             if refusal:
                 adoption.refused.append(refusal)
@@ -125,7 +123,7 @@ def _differences(bundle: Bundle, cell: Cell, suite: Suite, is_foreign: bool, has
     """Yield what speaks against adopting a score."""
     path, manifest = bundle.score_file(cell), bundle.manifest
     file = str(path)
-    score = read_score(path)
+    score = bundle.read_score(cell)
     if absent := [key for key in ("settings", "preprocessing", "checkpoint", "versions") if key not in score]:
         yield Refusal(file, absent[0], "nothing", "what it was measured with")
         return

@@ -1,7 +1,7 @@
 """Bundles: folders of published scores with what they were measured with, and checksums of all files."""
 
 import json
-from dataclasses import dataclass
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ssltransfer.config.suite import Cell
@@ -10,6 +10,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, file_hash, read_json, write_json
 from ssltransfer.hub import PREFIX, parse_hub_dataset
 from ssltransfer.hub_download import fetch_hub_dataset
+from ssltransfer.results.outcome_header import outcome_path
+from ssltransfer.results.score_reader import read_score
 from ssltransfer.settings import read_schema
 
 MANIFEST = "bundle.json"
@@ -40,22 +42,39 @@ class Bundle:
 
     def cells(self) -> list[Cell]:
         """Return the cells whose scores are in the bundle."""
-        paths = (Path(name).with_suffix("").parts for name in self.checksums if name.startswith("scores/"))
-        return [Cell(*parts[1:]) for parts in paths if len(parts) == 4]
+        paths = [Path(name) for name in self.checksums if name.startswith("scores/") and name.endswith(".json")]
+        return [Cell(*path.with_suffix("").parts[1:]) for path in paths if len(path.parts) == 4]
 
     def score_file(self, cell: Cell) -> Path:
         """Return the path of a score, in `folder`."""
         return self.folder / "scores" / cell.protocol / cell.model / f"{cell.dataset}.json"
 
-    def verify(self, cell: Cell) -> None:
-        """Compare score and outcomes of a cell with their checksums; InputError if a file has changed or is missing."""
-        stem = f"{cell.protocol}/{cell.model}/{cell.dataset}"
-        for name in (f"scores/{stem}.json", f"outcomes/{stem}.npz"):
-            if name in self.checksums:
-                self._verify_file(name)
+    def read_score(self, cell: Cell) -> dict:
+        """Read the score of a cell.
+
+        Raises
+        ------
+        InputError
+            The score or its outcomes have changed, are missing or are not listed, the score is damaged or of another
+            cell, or the manifest lacks its model.
+        """
+        path = self.score_file(cell)
+        if cell.model not in self.manifest["models"]:
+            raise InputError(f"{self.folder / MANIFEST}: models: {cell.model} is missing; its publisher has to add it")
+        self._verify_file(f"scores/{'/'.join(path.parts[-3:])}")
+        outcomes = outcome_path(path)
+        name = f"outcomes/{'/'.join(outcomes.parts[-3:])}"
+        if name in self.checksums or outcomes.is_file():
+            self._verify_file(name)
+        score = read_score(path)
+        if (found := Cell(score["protocol"], score["model"], score["dataset"])) != cell:
+            raise InputError(f"{path}: holds the score of {'/'.join(astuple(found))}; its publisher has to correct it")
+        return score
 
     def _verify_file(self, name: str) -> None:
         path = self.folder / name
+        if name not in self.checksums:
+            raise InputError(f"{path} is not listed in {CHECKSUMS}; fetch the bundle again")
         if not path.is_file():
             raise InputError(f"{path} is missing, but {CHECKSUMS} lists it; fetch the bundle again")
         if (found := file_hash(path)) != (expected := self.checksums[name]):
@@ -88,8 +107,6 @@ def read_bundle(source: str) -> Bundle:
             "update ssltransfer"
         )
     check_schema(bundle.manifest, read_schema("bundle"), str(folder / MANIFEST))
-    if MANIFEST not in checksums:
-        raise InputError(f"{folder / CHECKSUMS}: {MANIFEST} is not listed; fetch the bundle again")
     bundle._verify_file(MANIFEST)
     return bundle
 

@@ -23,7 +23,7 @@ from ssltransfer.analysis.pairs import compare_cells
 from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.config.suite import Cell
 from ssltransfer.errors import InputError
-from ssltransfer.files import json_checksum, package_data, read_json
+from ssltransfer.files import json_checksum, package_data
 from ssltransfer.report.bundle import Bundle
 from ssltransfer.report.labels import joined, setting_label
 from ssltransfer.results.metric_info import KINDS, METRICS
@@ -154,18 +154,15 @@ def collect_gallery(bundles: Sequence[Bundle]) -> Gallery:
             gallery.models[own.id] = own
         for name, row in bundle.manifest["datasets"].items():
             gallery.datasets.setdefault(name, row["label"])
-        cells = bundle.cells()
-        for cell in cells:
-            bundle.verify(cell)
-        paths = {cell: bundle.score_file(cell) for cell in cells}
-        scores = collect_scores(paths.values())
+        settings = {cell: _settings_checksum(bundle.read_score(cell)) for cell in bundle.cells()}
+        scores = collect_scores(map(bundle.score_file, settings))
         for (protocol, model, dataset), rows in scores.groupby(["protocol", "model", "dataset"], sort=False):
-            path = paths[Cell(protocol, model, dataset)]
-            measured = _settings_checksum(read_json(path))
+            cell = Cell(protocol, model, dataset)
+            gallery.datasets.setdefault(dataset, dataset)
             index = bundle.manifest["datasets"].get(dataset, {}).get("index", bundle.source)
-            block = f"{protocol}{_variant(variants, f'protocol {protocol}', measured)}"
+            block = f"{protocol}{_variant(variants, f'protocol {protocol}', settings[cell])}"
             images = f"images{_variant(variants, f'dataset {dataset}', index)}"
-            found = _outcomes(path)
+            found = _outcomes(bundle.score_file(cell))
             for row in rows.itertuples():
                 key = (block, dataset, images, row.kind, row.setting, row.metric)
                 if key not in columns:
