@@ -154,6 +154,26 @@ def test_a_model_that_only_the_bundle_has_is_added(published):
     assert models.loc["toy-simclr", "label"] == "SimCLR" and models.loc["toy-simclr", "source_accuracy"] == 51.0
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"arch": "resnet-1-1"}, "arch: found 'resnet-1-1'"),
+        ({"arch": "timm:unheard"}, "timm has no network 'unheard'"),
+        ({"size": "unheard"}, "unheard"),
+        ({"source": "unheard"}, "source 'unheard'"),
+    ],
+)
+def test_a_model_that_tables_cannot_describe_is_refused_and_stops_nothing(published, change, found):
+    edit(published, MANIFEST, lambda content: content["models"]["toy-simclr"].update(change))
+    table = Path("config/models.tsv")
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if "toy-simclr" not in line))
+    adoption = adopt()
+    assert len(adoption.scores) == 4 and len(adoption.refused) == 2 and not adoption.models
+    assert all(r.key == "model toy-simclr" and found in r.found for r in adoption.refused)
+    make_tables("tables", [], rows(), {}, {}, "v2", {}, "", suite())
+    assert "model toy-simclr" in pd.read_csv("tables/adopted.csv")["adopted or differs in"].tolist()
+
+
 def test_a_source_accuracy_that_names_its_protocol_comes_with_the_model(published):
     edit(published, MANIFEST, lambda c: c["models"]["toy-simclr"].update(source_accuracy="measured:toy-linear/digits"))
     table = Path("config/models.tsv")
@@ -260,6 +280,8 @@ def add_outcomes(folder):
         (lambda folder: edit(folder, MANIFEST, lambda c: c.pop("norms")), "key 'norms' is missing"),
         (lambda folder: edit(folder, SCORE, lambda c: c.update(schema=3)), "schema: 3 found, .* update ssltransfer"),
         (lambda folder: (folder / CHECKSUMS).write_text(f"{'0' * 64}  ../x\n"), "line 1: found"),
+        (lambda folder: (folder / CHECKSUMS).write_bytes(b"\xff\xfe"), "line 1: found"),
+        (lambda folder: (folder / MANIFEST).write_text("[1]"), "bundle.json: top level: "),
         (lambda folder: (folder / CHECKSUMS).write_text(""), "bundle.json is not listed in SHA256SUMS"),
         (lambda folder: edit(folder, MANIFEST, lambda c: c["models"].pop("toy-simclr")), "toy-simclr is missing"),
         (lambda folder: edit(folder, SCORE, lambda c: c.update(model="other")), "holds the score of toy-linear/other"),

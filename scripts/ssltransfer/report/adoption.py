@@ -5,8 +5,11 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ssltransfer.checkpoints.sources import parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
+from ssltransfer.errors import InputError
+from ssltransfer.models.model_row import check_network
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
 from ssltransfer.results.metric_info import measured_cell
@@ -119,10 +122,24 @@ def _model_row(model: str, row: dict[str, str]) -> dict:
     return {"suites": [], **dict.fromkeys(columns, ""), "label": model, **row, "model": model}
 
 
+def _problem(row: dict) -> str:
+    """Say what is wrong with the row of a model that only a bundle has; empty where tables can describe it."""
+    try:
+        check_network(row)
+        if not row["source"].startswith(("pretrain:", *LOCAL_SOURCES)):
+            parse_checkpoint_source(row["source"])
+    except (InputError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def _differences(bundle: Bundle, cell: Cell, suite: Suite, is_foreign: bool, hashes: _IndexHashes) -> Iterator[Refusal]:
     """Yield what speaks against adopting a score."""
     path, manifest = bundle.score_file(cell), bundle.manifest
     file = str(path)
+    if is_foreign and (problem := _problem(suite.models[cell.model])):
+        yield Refusal(file, f"model {cell.model}", problem, "a row that a table of models could have")
+        return
     score = bundle.read_score(cell)
     if absent := [key for key in ("settings", "preprocessing", "checkpoint", "versions") if key not in score]:
         yield Refusal(file, absent[0], "nothing", "what it was measured with")

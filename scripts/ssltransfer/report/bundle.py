@@ -100,8 +100,7 @@ def read_bundle(source: str) -> Bundle:
             raise InputError(f"adopt: {source}: {name} is missing; name a folder that ssltransfer publish has written")
     checksums = read_checksums(folder / CHECKSUMS)
     bundle = Bundle(source, folder, read_json(folder / MANIFEST), checksums)
-    version = bundle.manifest.get("schema")
-    if version != SCHEMA_VERSION:
+    if isinstance(bundle.manifest, dict) and (version := bundle.manifest.get("schema")) != SCHEMA_VERSION:
         raise InputError(
             f"{folder / MANIFEST}: schema: {version!r} found, this version of ssltransfer reads {SCHEMA_VERSION}; "
             "update ssltransfer"
@@ -128,7 +127,7 @@ def _hub_folder(source: str) -> Path:
 def read_checksums(path: Path) -> dict[str, str]:
     """Read a file of ``sha256sum``; InputError if a line has another form or names a file outside of the folder."""
     checksums = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{path}, line {number}: found {line!r}, expected a SHA-256, two spaces and a file below")
