@@ -84,7 +84,7 @@ def check_models_of(suite: Suite) -> None:
 def check_networks(suite: Suite) -> None:
     """Require networks that fit the protocols they are evaluated with."""
     for protocol in suite.config["tasks"]:
-        for model in suite.config["models_of"].get(protocol, suite.models):
+        for model in suite.models_of(protocol):
             arch = suite.models[model]["arch"]
             if reason := misfit(arch, suite.kind(protocol), suite.settings(protocol, model)):
                 raise InputError(
@@ -101,7 +101,7 @@ def check_given_features(row: dict, config: dict) -> None:
     for protocol in config["tasks"]:
         settings = suite.settings(protocol)
         kind = suite.kind(settings.get("of", protocol))  # classifiers of a calibration may be finetuned networks
-        if row["model"] not in config["models_of"].get(protocol, suite.models):
+        if row["model"] not in suite.models_of(protocol):
             continue
         if kind not in FROZEN_KINDS:
             reason = f"and {kind} needs a network"
