@@ -1,6 +1,10 @@
 """Bundles: folders of published scores with what they were measured with, and checksums of all files."""
 
 import json
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import astuple, dataclass
 from pathlib import Path
 
@@ -122,6 +126,21 @@ def _hub_folder(source: str) -> Path:
     except (InputError, OSError):
         pass
     return fetch_hub_dataset(dataset, patterns)
+
+
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `folder` on success; InputError if something is there already."""
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} is there already; name a folder that is not")
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def read_checksums(path: Path) -> dict[str, str]:

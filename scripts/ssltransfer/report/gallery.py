@@ -24,7 +24,7 @@ from ssltransfer.analysis.published import LABELS, published_models, published_s
 from ssltransfer.config.suite import Cell
 from ssltransfer.errors import InputError
 from ssltransfer.files import json_checksum, package_data
-from ssltransfer.report.bundle import Bundle
+from ssltransfer.report.bundle import Bundle, new_folder
 from ssltransfer.report.labels import joined, setting_label
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.outcome_file import Outcome, load_outcomes
@@ -278,9 +278,6 @@ def write_gallery(gallery: Gallery, folder: str | Path) -> None:
     folder : path
         Made; nothing may be there.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise InputError(f"{folder} is there already; name a folder that is not")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -288,11 +285,9 @@ def write_gallery(gallery: Gallery, folder: str | Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with new_folder(folder) as temporary:
         for name in ("models", "datasets"):
-            (temporary / name).mkdir(parents=True)
+            (temporary / name).mkdir()
         for name in ASSETS:
             shutil.copy(TEMPLATES / name, temporary / name)
         _write(environment, "index.html.jinja", temporary / "index.html", gallery=gallery, data=_data(gallery))
@@ -304,9 +299,6 @@ def write_gallery(gallery: Gallery, folder: str | Path) -> None:
             columns = [column for column in gallery.columns if column.dataset == name]
             path = temporary / "datasets" / f"{name}.html"
             _write(environment, "dataset.html.jinja", path, gallery=gallery, label=label, columns=columns)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(environment: Environment, template: str, path: Path, **values: object) -> None:
