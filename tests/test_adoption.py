@@ -18,10 +18,10 @@ from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.report import bundle as bundle_module
-from ssltransfer.report.adoption import adopt_scores
+from ssltransfer.report.adoption import adopt_scores, adopted_models
 from ssltransfer.report.bundle import CHECKSUMS, MANIFEST, read_bundle, write_checksums
 from ssltransfer.report.table_folder import make_tables
-from ssltransfer.results.score_file import SCHEMA_VERSION
+from ssltransfer.results.score_schema import SCHEMA_VERSION
 from ssltransfer.versions import version
 from workflow import numbers, planned, succeed, workspace
 
@@ -154,6 +154,35 @@ def test_a_model_that_only_the_bundle_has_is_added(published):
     assert models.loc["toy-simclr", "label"] == "SimCLR" and models.loc["toy-simclr", "source_accuracy"] == 51.0
 
 
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"arch": "resnet-1-1"}, "arch: found 'resnet-1-1'"),
+        ({"arch": "timm:unheard"}, "timm has no network 'unheard'"),
+        ({"size": "unheard"}, "unheard"),
+        ({"source": "unheard"}, "source 'unheard'"),
+    ],
+)
+def test_a_model_that_tables_cannot_describe_is_refused_and_stops_nothing(published, change, found):
+    edit(published, MANIFEST, lambda content: content["models"]["toy-simclr"].update(change))
+    table = Path("config/models.tsv")
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if "toy-simclr" not in line))
+    adoption = adopt()
+    assert len(adoption.scores) == 4 and len(adoption.refused) == 2 and not adoption.models
+    assert all(r.key == "model toy-simclr" and found in r.found for r in adoption.refused)
+    make_tables("tables", [], rows(), {}, {}, "v2", {}, "", suite())
+    assert "model toy-simclr" in pd.read_csv("tables/adopted.csv")["adopted or differs in"].tolist()
+
+
+def test_a_source_accuracy_that_names_its_protocol_comes_with_the_model(published):
+    edit(published, MANIFEST, lambda c: c["models"]["toy-simclr"].update(source_accuracy="measured:toy-linear/digits"))
+    table = Path("config/models.tsv")
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if "toy-simclr" not in line))
+    adoption = adopt()
+    assert adopted_models(adoption, {"digits"})[0]["source_accuracy"] == "measured:toy-linear/digits"
+    assert adopted_models(adoption, {"textures"})[0]["source_accuracy"] == ""
+
+
 def rows():
     keys = ("model", "label", "family", "source_accuracy")
     return [{key: row[key] for key in keys} for row in suite().models.values()]
@@ -235,6 +264,12 @@ def test_weights_that_were_a_local_file_need_their_checksum(published):
     assert LINEAR in adopt().scores
 
 
+def add_outcomes(folder):
+    path = folder / "outcomes/toy-linear/toy-simclr/digits.npz"
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+
 @pytest.mark.parametrize(
     ("damage", "message"),
     [
@@ -245,6 +280,12 @@ def test_weights_that_were_a_local_file_need_their_checksum(published):
         (lambda folder: edit(folder, MANIFEST, lambda c: c.pop("norms")), "key 'norms' is missing"),
         (lambda folder: edit(folder, SCORE, lambda c: c.update(schema=3)), "schema: 3 found, .* update ssltransfer"),
         (lambda folder: (folder / CHECKSUMS).write_text(f"{'0' * 64}  ../x\n"), "line 1: found"),
+        (lambda folder: (folder / CHECKSUMS).write_bytes(b"\xff\xfe"), "line 1: found"),
+        (lambda folder: (folder / MANIFEST).write_text("[1]"), "bundle.json: top level: "),
+        (lambda folder: (folder / CHECKSUMS).write_text(""), "bundle.json is not listed in SHA256SUMS"),
+        (lambda folder: edit(folder, MANIFEST, lambda c: c["models"].pop("toy-simclr")), "toy-simclr is missing"),
+        (lambda folder: edit(folder, SCORE, lambda c: c.update(model="other")), "holds the score of toy-linear/other"),
+        (add_outcomes, "digits.npz is not listed in SHA256SUMS"),
     ],
 )
 def test_a_damaged_bundle_is_one_line(published, damage, message):

@@ -1,6 +1,7 @@
 """The gallery: comparable scores side by side, small, and usable with keyboard and phone."""
 
 import re
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -50,6 +51,15 @@ def write_bundle(folder, name, values, index=HASH, settings=LINEAR, seed=None):
     )
     write_checksums(folder)
     return read_bundle(str(folder))
+
+
+def test_names_that_the_manifest_lacks_are_one_line_or_stand_for_themselves(tmp_path):
+    bundle = write_bundle(tmp_path / "a", "one", {("m", "digits"): 50.0})
+    assert (
+        collect_gallery([replace(bundle, manifest=bundle.manifest | {"datasets": {}})]).datasets["digits"] == "digits"
+    )
+    with pytest.raises(InputError, match="bundle.json: models: m is missing"):
+        collect_gallery([replace(bundle, manifest=bundle.manifest | {"models": {}})])
 
 
 def own_columns(gallery):

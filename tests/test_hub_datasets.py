@@ -12,7 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
-from ssltransfer.datasets import Source, load, location, parse_dataset_source
+from ssltransfer.datasets import Source, hub_shards, load, location, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.hub_shards import index, obtain_hub_dataset, unpack_shards
 from ssltransfer.datasets.index import write_index
@@ -160,6 +160,26 @@ def test_other_files_are_one_line_and_leave_nothing(tmp_path, rows, write, messa
     with pytest.raises(InputError, match=message) as error:
         unpack_shards(tmp_path / "hub", tmp_path / "data")
     assert "\n" not in str(error.value) and not (tmp_path / "data").exists()
+
+
+def test_a_tar_file_reads_nothing_large_or_linked_and_writes_nowhere_else(tmp_path, monkeypatch):
+    file = tmp_path / "hub/train/0.tar"
+    write_tar(file, [(picture(0), 0)])
+    with tarfile.open(file, "a") as tar:
+        for name, content in (("../../up.cls", b"1"), ("../../up.jpg", picture(1)), ("../../up.npy", bytes(10_000))):
+            member = tarfile.TarInfo(name)
+            member.size = len(content)
+            tar.addfile(member, io.BytesIO(content))
+        link = tarfile.TarInfo("link.jpg")
+        link.type, link.linkname = tarfile.SYMTYPE, "/etc/hostname"
+        tar.addfile(link)
+    monkeypatch.setattr(hub_shards, "MAX_BYTES", 5000)
+    unpack_shards(tmp_path / "hub", tmp_path / "data")
+    assert contents(tmp_path / "data") == [(picture(0), "train", 0), (picture(1), "train", 1)]
+    assert {path.name for path in tmp_path.iterdir()} == {"hub", "data"}
+    monkeypatch.setattr(hub_shards, "MAX_BYTES", 100)
+    with pytest.raises(InputError, match=r"s0000.jpg has \d+ bytes, expected at most 100"):
+        unpack_shards(tmp_path / "hub", tmp_path / "again")
 
 
 def test_a_source_of_the_hub_needs_a_commit():

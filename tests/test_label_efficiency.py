@@ -18,12 +18,13 @@ from ssltransfer.protocols.label_efficiency import evaluation
 from ssltransfer.protocols.label_efficiency.evaluation import measure_label_efficiency
 from ssltransfer.protocols.label_efficiency.selection import FIXED, choose_and_fit, log_losses
 from ssltransfer.protocols.label_efficiency.settings import LabelEfficiencySettings
-from ssltransfer.protocols.label_efficiency.subset_lists import SUBSET_LISTS, find_listed, read_subset_list
+from ssltransfer.protocols.label_efficiency.subset_lists import SUBSET_LISTS, read_subset_list
 from ssltransfer.protocols.label_efficiency.subsets import (
     Point,
     curve_points,
     draw_order,
     draw_subset,
+    find_listed,
     rank_in_class,
 )
 from ssltransfer.protocols.linear.evaluation import measure_linear

@@ -18,7 +18,7 @@ from ssltransfer.protocols.dense.normals.network import NormalsNetwork
 from ssltransfer.protocols.dense.normals.settings import Network, NormalsSettings
 from ssltransfer.protocols.dense.normals.training import train_network
 from ssltransfer.results.picture_file import load_pictures
-from ssltransfer.results.scores import read_score
+from ssltransfer.results.score_reader import read_score
 from ssltransfer.settings import read_settings
 from ssltransfer.training_state import Run
 from workflow import succeed, workspace

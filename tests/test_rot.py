@@ -13,7 +13,7 @@ from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.feature_file import load_features
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.results.prediction_file import load_predictions
-from ssltransfer.results.scores import read_score
+from ssltransfer.results.score_reader import read_score
 from ssltransfer.results.tensor_file import load_tensors, save_tensors
 from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.row_file import ArrayFile, open_array, read_array, save_array

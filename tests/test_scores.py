@@ -10,12 +10,12 @@ from ssltransfer.report.table import Column, Table
 from ssltransfer.report.tables import add_notes
 from ssltransfer.results import score_file
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+from ssltransfer.results.score_reader import read_score
 from ssltransfer.results.scores import (
     COLUMNS,
     FIXED_COLUMNS,
     collect_scores,
     read_notes,
-    read_score,
     read_scores,
     source_accuracy,
     source_datasets,

@@ -111,8 +111,8 @@ def test_the_package_carries_its_data(wheel, tmp_path):
         "from ssltransfer.files import package_data\n"
         "from ssltransfer.analysis import published\n"
         "from ssltransfer.report import html\n"
-        "from ssltransfer.results import scores\n"
-        "print(scores.SCHEMA, html.TEMPLATES / 'figure.rst', published.FOLDER / 'models.csv', "
+        "from ssltransfer.results import score_schema\n"
+        "print(score_schema.SCHEMA, html.TEMPLATES / 'figure.rst', published.FOLDER / 'models.csv', "
         "package_data('config/heads.tsv'), sep='\\n')"
     )
     paths = run(sys.executable, "-c", program, folder=tmp_path, PYTHONPATH=str(wheel)).splitlines()

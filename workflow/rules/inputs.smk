@@ -203,8 +203,8 @@ def neighbour_file(wildcards):
 
 def compared_features(protocol, dataset):
     """Model -> the features that it is compared by."""
-    cells = [cell for cell in SUITE.cells() if (cell.protocol, cell.dataset) == (protocol, dataset)]
-    return {cell.model: SUITE.feature_files(cell)[0] for cell in cells}
+    models = SUITE.models_of(protocol) if dataset in SUITE.config["tasks"].get(protocol, ()) else []
+    return {model: SUITE.feature_files(Cell(protocol, model, dataset))[0] for model in models}
 
 
 def compared_scores(protocol, dataset):

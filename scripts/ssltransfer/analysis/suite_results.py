@@ -32,13 +32,12 @@ from ssltransfer.analysis.tasks import (
     task_matrix,
     tasks_of,
 )
-from ssltransfer.results.metric_info import KINDS, METRICS
+from ssltransfer.results.metric_info import KINDS, METRICS, measured_cell
 from ssltransfer.results.scores import (
     AVERAGE,
     TASK,
     Task,
     is_published,
-    measured_cell,
     source_accuracy,
     source_datasets,
 )

@@ -176,9 +176,7 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
 
 def _pairs_to_compare(suite: Suite, cell: Cell) -> int:
     """Pairs of models on the dataset of a cell, without those of which both have a score."""
-    models = [
-        other.model for other in suite.cells() if (other.protocol, other.dataset) == (cell.protocol, cell.dataset)
-    ]
+    models = suite.models_of(cell.protocol)
     scored = [m for m in models if Path(f"results/scores/{cell.protocol}/{m}/{cell.dataset}.json").exists()]
     return math.comb(len(models), 2) - math.comb(len(scored), 2)
 

@@ -1,7 +1,6 @@
 """Publishing of a suite: its scores in one folder, with what others need to read, check, cite and adopt them."""
 
 import json
-import secrets
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -16,7 +15,7 @@ from ssltransfer.datasets.index_hash import index_hash
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
 from ssltransfer.jobs import package_versions
-from ssltransfer.report.bundle import CHECKSUMS, write_checksums, write_manifest
+from ssltransfer.report.bundle import CHECKSUMS, new_folder, write_checksums, write_manifest
 from ssltransfer.report.provenance import PACKAGES
 from ssltransfer.report.score_check import check_scores
 from ssltransfer.versions import COMPONENTS
@@ -61,28 +60,27 @@ def publish(
         The folder is there, or no score was measured as the suite says.
     """
     folder, suite = Path(folder), chosen.suite
-    if folder.exists():
-        raise InputError(f"{folder} is there already; name a folder that is not")
-    paths = {Path("results/scores", c.protocol, c.model, f"{c.dataset}.json"): c for c in suite.cells()}
-    check = check_scores([path for path in paths if path.is_file()], suite)
-    hashes = {
-        d: index_hash(path) for d in dict.fromkeys(c.dataset for c in paths.values()) if (path := _index(d)).is_file()
-    }
-    shown = [path for path in map(Path, check.shown) if paths[path].dataset in hashes]
-    left_out = [f"{d.file}: {d.key}: found {d.found}, expected {d.expected}" for d in check.differences]
-    left_out += [
-        f"{path}: {_index(paths[path].dataset)} is missing; make it, so that others can compare their images"
-        for path in map(Path, check.shown)
-        if path not in shown
-    ]
-    if not shown:
-        raise InputError(
-            f"no score of suite {suite.name!r} can be published{f', such as {left_out[0]}' if left_out else ''}"
-        )
-    cells = [paths[path] for path in shown]
-    manifest = _manifest(chosen, cells, hashes)
-    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
-    try:
+    with new_folder(folder) as temporary:
+        paths = {Path("results/scores", c.protocol, c.model, f"{c.dataset}.json"): c for c in suite.cells()}
+        check = check_scores([path for path in paths if path.is_file()], suite)
+        hashes = {
+            d: index_hash(path)
+            for d in dict.fromkeys(c.dataset for c in paths.values())
+            if (path := _index(d)).is_file()
+        }
+        shown = [path for path in map(Path, check.shown) if paths[path].dataset in hashes]
+        left_out = [f"{d.file}: {d.key}: found {d.found}, expected {d.expected}" for d in check.differences]
+        left_out += [
+            f"{path}: {_index(paths[path].dataset)} is missing; make it, so that others can compare their images"
+            for path in map(Path, check.shown)
+            if path not in shown
+        ]
+        if not shown:
+            raise InputError(
+                f"no score of suite {suite.name!r} can be published{f', such as {left_out[0]}' if left_out else ''}"
+            )
+        cells = [paths[path] for path in shown]
+        manifest = _manifest(chosen, cells, hashes)
         for path in _files(chosen, shown, cells, predictions, features):
             _copy(path, temporary / path.relative_to("results" if path.is_relative_to("results") else "resources"))
         for path in Path("results", suite.name).glob("tables/*.csv"):
@@ -95,9 +93,6 @@ def publish(
         metadata = json.dumps(_zenodo(manifest, authors), indent=2) + "\n"
         (temporary / ".zenodo.json").write_text(metadata, encoding="utf-8")
         write_checksums(temporary)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
     return Published(folder, len(shown), left_out)
 
 

@@ -60,10 +60,13 @@ class Suite:
     def cells(self) -> Iterator[Cell]:
         """All scores of the suite but those that are left out, in the order of its tasks."""
         for protocol, names in self.config["tasks"].items():
-            models = self.config["models_of"].get(protocol, self.models)
             for dataset in names:
-                for model in models:
+                for model in self.models_of(protocol):
                     yield Cell(protocol, model, dataset)
+
+    def models_of(self, protocol: str) -> list[str]:
+        """Models that a protocol measures."""
+        return list(self.config["models_of"].get(protocol, self.models))
 
     def shown_instead(self, cell: Cell) -> Cell | None:
         """The cell whose score may be shown in place of this one: detectron2's of a task of the torchvision backend.

@@ -8,7 +8,7 @@ from ssltransfer.config.suite import Suite, side_of
 from ssltransfer.errors import InputError
 from ssltransfer.models.model_row import check_size
 from ssltransfer.models.protocol_fit import misfit
-from ssltransfer.results.metric_info import SOURCE_KINDS
+from ssltransfer.results.metric_info import SOURCE_KINDS, measured_cell
 
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
@@ -84,7 +84,7 @@ def check_models_of(suite: Suite) -> None:
 def check_networks(suite: Suite) -> None:
     """Require networks that fit the protocols they are evaluated with."""
     for protocol in suite.config["tasks"]:
-        for model in suite.config["models_of"].get(protocol, suite.models):
+        for model in suite.models_of(protocol):
             arch = suite.models[model]["arch"]
             if reason := misfit(arch, suite.kind(protocol), suite.settings(protocol, model)):
                 raise InputError(
@@ -101,7 +101,7 @@ def check_given_features(row: dict, config: dict) -> None:
     for protocol in config["tasks"]:
         settings = suite.settings(protocol)
         kind = suite.kind(settings.get("of", protocol))  # classifiers of a calibration may be finetuned networks
-        if row["model"] not in config["models_of"].get(protocol, suite.models):
+        if row["model"] not in suite.models_of(protocol):
             continue
         if kind not in FROZEN_KINDS:
             reason = f"and {kind} needs a network"
@@ -120,13 +120,12 @@ def check_given_features(row: dict, config: dict) -> None:
 def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
     """Check the source accuracy of a model of the suite, which may be the score of one of the suite's tasks."""
     kind, _, cell = row["source_accuracy"].partition(":")
-    protocol, _, dataset = cell.rpartition("/")
+    protocol, dataset = measured_cell(row["source_accuracy"])
     if kind not in ("", "measured") and not 1 <= float(kind) < 100:
         raise InputError(
             f"{path}, row {row['model']!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
             "measured:DATASET, or nothing"
         )
-    blocks = config["protocols"]
     if kind != "measured" or config["suite"] not in row["suites"]:
         return
     blocks = config["protocols"]

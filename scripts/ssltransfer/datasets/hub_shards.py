@@ -25,6 +25,11 @@ from ssltransfer.hub_download import fetch_hub_dataset
 
 INDEX = "index.parquet"
 PATTERNS = ("*.parquet", "*.tar", "*classnames.txt")
+IMAGE_SUFFIXES = ("jpg", "jpeg", "png", "webp")
+LABEL_SUFFIX = "cls"
+"""Suffix of the members of a tar file that hold labels."""
+MAX_BYTES = 2**28
+"""Largest image file; a small compressed file can hold a member that would fill the memory."""
 BATCH = 64
 """Rows that are read at a time."""
 LABELS = ("label", "labels", "cls")
@@ -182,17 +187,27 @@ def _tar_rows(file: Path) -> Iterator[Row]:
                 yield _sample(file, key, sample)
                 sample = {}
             key = str(name.parent / stem)
-            content = tar.extractfile(member)
-            sample[suffix.lower()] = content.read() if content else b""
+            sample[suffix.lower()] = (
+                _read_member(tar, member, file) if suffix.lower() in (*IMAGE_SUFFIXES, LABEL_SUFFIX) else b""
+            )
         if sample:
             yield _sample(file, key, sample)
 
 
+def _read_member(tar: tarfile.TarFile, member: tarfile.TarInfo, file: Path) -> bytes:
+    if member.size > MAX_BYTES:
+        raise InputError(f"{file}: {member.name} has {member.size} bytes, expected at most {MAX_BYTES}")
+    content = tar.extractfile(member)
+    return content.read() if content else b""
+
+
 def _sample(file: Path, key: str, sample: dict[str, bytes]) -> Row:
-    images = [content for suffix, content in sample.items() if suffix in ("jpg", "jpeg", "png", "webp")]
-    if len(images) != 1 or "cls" not in sample:
-        raise InputError(f"{file}: sample {key} holds {', '.join(sample)}; expected one image and its label (cls)")
-    text = sample["cls"].decode().strip()
+    images = [content for suffix, content in sample.items() if suffix in IMAGE_SUFFIXES]
+    if len(images) != 1 or LABEL_SUFFIX not in sample:
+        raise InputError(
+            f"{file}: sample {key} holds {', '.join(sample)}; expected one image and its label ({LABEL_SUFFIX})"
+        )
+    text = sample[LABEL_SUFFIX].decode().strip()
     return Row(images[0], int(text) if text.isdecimal() else text)
 
 

@@ -10,13 +10,10 @@ from ssltransfer.datasets.containers import open_rows
 from ssltransfer.datasets.images import FORMATS, image_size
 from ssltransfer.datasets.index import Index, MissingError, concatenate, split_reference
 from ssltransfer.datasets.layout import missing
-from ssltransfer.datasets.sources import Source
 from ssltransfer.errors import InputError
 
 IGNORE = 255
 """Label of a pixel that neither trains nor counts; the value of unlabelled pixels in masks whose 0 is a class."""
-BACKGROUND = "background"
-"""Class of the pixels of a generated dataset that show no object."""
 
 
 def read_labels(path: Path) -> np.ndarray:
@@ -181,11 +178,6 @@ def pair_by_name(root: Path, images: Path, names: Sequence[str], masks: Path, ma
 
 def _stem(name: str) -> str:
     return str(Path(name).with_suffix(""))
-
-
-def segmentation_classes(source: Source, classes: Sequence[str]) -> list[str]:
-    """Names of the classes of pixels, in the order of their labels."""
-    return [BACKGROUND, *classes] if source.kind == "generated" else list(classes)
 
 
 def mask_references(index: Index, masks: str | Path | None) -> tuple[Sequence[str], int]:

@@ -9,7 +9,8 @@ from pathlib import Path
 
 from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.layout import inner_folder, read_lines
-from ssltransfer.datasets.masks import BACKGROUND, IGNORE, index_pairs
+from ssltransfer.datasets.mask_classes import BACKGROUND
+from ssltransfer.datasets.masks import IGNORE, index_pairs
 from ssltransfer.datasets.voc import CLASSES
 
 PARTS = {"train": "train", "test": "val"}

@@ -30,7 +30,7 @@ from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
 from ssltransfer.results.outcome_header import has_outcomes, outcome_path, short_path
 from ssltransfer.results.prediction_file import load_predictions
-from ssltransfer.results.scores import read_score
+from ssltransfer.results.score_reader import read_score
 from ssltransfer.settings import read_settings
 
 

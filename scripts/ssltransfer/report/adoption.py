@@ -5,10 +5,14 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
+from ssltransfer.checkpoints.sources import parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
+from ssltransfer.errors import InputError
+from ssltransfer.models.model_row import check_network
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
+from ssltransfer.results.metric_info import measured_cell
 from ssltransfer.versions import COMPONENTS
 
 LOCAL_SOURCES = ("file:", "features:", "module:")
@@ -90,7 +94,6 @@ def adopt_scores(suite: Suite, is_measured: Callable[[Cell], bool]) -> Adoption:
             )
             if not asked or cell in adoption.scores or is_measured(cell):
                 continue
-            bundle.verify(cell)
             refusal = next(_differences(bundle, cell, extended, cell.model in foreign, hashes), None)
             if refusal:
                 adoption.refused.append(refusal)
@@ -105,9 +108,10 @@ class _IndexHashes(dict):
     """Dataset -> the hash of its index here; empty where it has none yet."""
 
     def __missing__(self, dataset: str) -> str:
-        path = Path("results/datasets", dataset, "index.parquet")
-        from ssltransfer.datasets.index_hash import index_hash  # planning runs without numpy
+        # Here, because planning has no pyarrow; that of a suite which adopts scores reads indexes and needs it.
+        from ssltransfer.datasets.index_hash import index_hash
 
+        path = Path("results/datasets", dataset, "index.parquet")
         self[dataset] = index_hash(path) if path.is_file() else ""
         return self[dataset]
 
@@ -118,13 +122,25 @@ def _model_row(model: str, row: dict[str, str]) -> dict:
     return {"suites": [], **dict.fromkeys(columns, ""), "label": model, **row, "model": model}
 
 
+def _problem(row: dict) -> str:
+    """Say what is wrong with the row of a model that only a bundle has; empty where tables can describe it."""
+    try:
+        check_network(row)
+        if not row["source"].startswith(("pretrain:", *LOCAL_SOURCES)):
+            parse_checkpoint_source(row["source"])
+    except (InputError, ValueError) as error:
+        return str(error)
+    return ""
+
+
 def _differences(bundle: Bundle, cell: Cell, suite: Suite, is_foreign: bool, hashes: _IndexHashes) -> Iterator[Refusal]:
     """Yield what speaks against adopting a score."""
-    from ssltransfer.results.scores import read_score  # planning runs without pandas
-
     path, manifest = bundle.score_file(cell), bundle.manifest
     file = str(path)
-    score = read_score(path)
+    if is_foreign and (problem := _problem(suite.models[cell.model])):
+        yield Refusal(file, f"model {cell.model}", problem, "a row that a table of models could have")
+        return
+    score = bundle.read_score(cell)
     if absent := [key for key in ("settings", "preprocessing", "checkpoint", "versions") if key not in score]:
         yield Refusal(file, absent[0], "nothing", "what it was measured with")
         return
@@ -180,10 +196,9 @@ def adopted_models(adoption: Adoption, measured: set[str]) -> list[dict]:
     """
     rows = []
     for row in adoption.models.values():
-        kind, _, dataset = row["source_accuracy"].partition(":")
-        known = kind != "measured" or dataset in measured
+        accuracy = row["source_accuracy"]
+        known = not accuracy.startswith("measured:") or measured_cell(accuracy)[1] in measured
         rows.append(
-            {key: row[key] for key in ("model", "label", "family")}
-            | {"source_accuracy": row["source_accuracy"] if known else ""}
+            {key: row[key] for key in ("model", "label", "family")} | {"source_accuracy": accuracy if known else ""}
         )
     return rows

@@ -1,7 +1,11 @@
 """Bundles: folders of published scores with what they were measured with, and checksums of all files."""
 
 import json
-from dataclasses import dataclass
+import secrets
+import shutil
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import astuple, dataclass
 from pathlib import Path
 
 from ssltransfer.config.suite import Cell
@@ -10,6 +14,8 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path, file_hash, read_json, write_json
 from ssltransfer.hub import PREFIX, parse_hub_dataset
 from ssltransfer.hub_download import fetch_hub_dataset
+from ssltransfer.results.outcome_header import outcome_path
+from ssltransfer.results.score_reader import read_score
 from ssltransfer.settings import read_schema
 
 MANIFEST = "bundle.json"
@@ -40,22 +46,39 @@ class Bundle:
 
     def cells(self) -> list[Cell]:
         """Return the cells whose scores are in the bundle."""
-        paths = (Path(name).with_suffix("").parts for name in self.checksums if name.startswith("scores/"))
-        return [Cell(*parts[1:]) for parts in paths if len(parts) == 4]
+        paths = [Path(name) for name in self.checksums if name.startswith("scores/") and name.endswith(".json")]
+        return [Cell(*path.with_suffix("").parts[1:]) for path in paths if len(path.parts) == 4]
 
     def score_file(self, cell: Cell) -> Path:
         """Return the path of a score, in `folder`."""
         return self.folder / "scores" / cell.protocol / cell.model / f"{cell.dataset}.json"
 
-    def verify(self, cell: Cell) -> None:
-        """Compare score and outcomes of a cell with their checksums; InputError if a file has changed or is missing."""
-        stem = f"{cell.protocol}/{cell.model}/{cell.dataset}"
-        for name in (f"scores/{stem}.json", f"outcomes/{stem}.npz"):
-            if name in self.checksums:
-                self._verify_file(name)
+    def read_score(self, cell: Cell) -> dict:
+        """Read the score of a cell.
+
+        Raises
+        ------
+        InputError
+            The score or its outcomes have changed, are missing or are not listed, the score is damaged or of another
+            cell, or the manifest lacks its model.
+        """
+        path = self.score_file(cell)
+        if cell.model not in self.manifest["models"]:
+            raise InputError(f"{self.folder / MANIFEST}: models: {cell.model} is missing; its publisher has to add it")
+        self._verify_file(f"scores/{'/'.join(path.parts[-3:])}")
+        outcomes = outcome_path(path)
+        name = f"outcomes/{'/'.join(outcomes.parts[-3:])}"
+        if name in self.checksums or outcomes.is_file():
+            self._verify_file(name)
+        score = read_score(path)
+        if (found := Cell(score["protocol"], score["model"], score["dataset"])) != cell:
+            raise InputError(f"{path}: holds the score of {'/'.join(astuple(found))}; its publisher has to correct it")
+        return score
 
     def _verify_file(self, name: str) -> None:
         path = self.folder / name
+        if name not in self.checksums:
+            raise InputError(f"{path} is not listed in {CHECKSUMS}; fetch the bundle again")
         if not path.is_file():
             raise InputError(f"{path} is missing, but {CHECKSUMS} lists it; fetch the bundle again")
         if (found := file_hash(path)) != (expected := self.checksums[name]):
@@ -81,15 +104,12 @@ def read_bundle(source: str) -> Bundle:
             raise InputError(f"adopt: {source}: {name} is missing; name a folder that ssltransfer publish has written")
     checksums = read_checksums(folder / CHECKSUMS)
     bundle = Bundle(source, folder, read_json(folder / MANIFEST), checksums)
-    version = bundle.manifest.get("schema")
-    if version != SCHEMA_VERSION:
+    if isinstance(bundle.manifest, dict) and (version := bundle.manifest.get("schema")) != SCHEMA_VERSION:
         raise InputError(
             f"{folder / MANIFEST}: schema: {version!r} found, this version of ssltransfer reads {SCHEMA_VERSION}; "
             "update ssltransfer"
         )
     check_schema(bundle.manifest, read_schema("bundle"), str(folder / MANIFEST))
-    if MANIFEST not in checksums:
-        raise InputError(f"{folder / CHECKSUMS}: {MANIFEST} is not listed; fetch the bundle again")
     bundle._verify_file(MANIFEST)
     return bundle
 
@@ -108,10 +128,25 @@ def _hub_folder(source: str) -> Path:
     return fetch_hub_dataset(dataset, patterns)
 
 
+@contextmanager
+def new_folder(folder: str | Path) -> Iterator[Path]:
+    """Yield a temporary folder that becomes `folder` on success; InputError if something is there already."""
+    folder = Path(folder)
+    if folder.exists():
+        raise InputError(f"{folder} is there already; name a folder that is not")
+    temporary = folder.with_name(f".{folder.name}.{secrets.token_hex(4)}.tmp")
+    temporary.mkdir(parents=True)
+    try:
+        yield temporary
+        temporary.rename(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
 def read_checksums(path: Path) -> dict[str, str]:
     """Read a file of ``sha256sum``; InputError if a line has another form or names a file outside of the folder."""
     checksums = {}
-    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+    for number, line in enumerate(path.read_text(encoding="utf-8", errors="replace").splitlines(), 1):
         digest, _, name = line.partition("  ")
         if len(digest) != 64 or not name or Path(name).is_absolute() or ".." in Path(name).parts:
             raise InputError(f"{path}, line {number}: found {line!r}, expected a SHA-256, two spaces and a file below")

@@ -23,8 +23,8 @@ from ssltransfer.analysis.pairs import compare_cells
 from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.config.suite import Cell
 from ssltransfer.errors import InputError
-from ssltransfer.files import json_checksum, package_data, read_json
-from ssltransfer.report.bundle import Bundle
+from ssltransfer.files import json_checksum, package_data
+from ssltransfer.report.bundle import Bundle, new_folder
 from ssltransfer.report.labels import joined, setting_label
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.outcome_file import Outcome, load_outcomes
@@ -154,18 +154,15 @@ def collect_gallery(bundles: Sequence[Bundle]) -> Gallery:
             gallery.models[own.id] = own
         for name, row in bundle.manifest["datasets"].items():
             gallery.datasets.setdefault(name, row["label"])
-        cells = bundle.cells()
-        for cell in cells:
-            bundle.verify(cell)
-        paths = {cell: bundle.score_file(cell) for cell in cells}
-        scores = collect_scores(paths.values())
+        settings = {cell: _settings_checksum(bundle.read_score(cell)) for cell in bundle.cells()}
+        scores = collect_scores(map(bundle.score_file, settings))
         for (protocol, model, dataset), rows in scores.groupby(["protocol", "model", "dataset"], sort=False):
-            path = paths[Cell(protocol, model, dataset)]
-            measured = _settings_checksum(read_json(path))
+            cell = Cell(protocol, model, dataset)
+            gallery.datasets.setdefault(dataset, dataset)
             index = bundle.manifest["datasets"].get(dataset, {}).get("index", bundle.source)
-            block = f"{protocol}{_variant(variants, f'protocol {protocol}', measured)}"
+            block = f"{protocol}{_variant(variants, f'protocol {protocol}', settings[cell])}"
             images = f"images{_variant(variants, f'dataset {dataset}', index)}"
-            found = _outcomes(path)
+            found = _outcomes(bundle.score_file(cell))
             for row in rows.itertuples():
                 key = (block, dataset, images, row.kind, row.setting, row.metric)
                 if key not in columns:
@@ -281,9 +278,6 @@ def write_gallery(gallery: Gallery, folder: str | Path) -> None:
     folder : path
         Made; nothing may be there.
     """
-    folder = Path(folder)
-    if folder.exists():
-        raise InputError(f"{folder} is there already; name a folder that is not")
     environment = Environment(
         loader=FileSystemLoader(TEMPLATES),
         autoescape=True,
@@ -291,11 +285,9 @@ def write_gallery(gallery: Gallery, folder: str | Path) -> None:
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    temporary = folder.with_name(f".{folder.name}.tmp")
-    shutil.rmtree(temporary, ignore_errors=True)
-    try:
+    with new_folder(folder) as temporary:
         for name in ("models", "datasets"):
-            (temporary / name).mkdir(parents=True)
+            (temporary / name).mkdir()
         for name in ASSETS:
             shutil.copy(TEMPLATES / name, temporary / name)
         _write(environment, "index.html.jinja", temporary / "index.html", gallery=gallery, data=_data(gallery))
@@ -307,9 +299,6 @@ def write_gallery(gallery: Gallery, folder: str | Path) -> None:
             columns = [column for column in gallery.columns if column.dataset == name]
             path = temporary / "datasets" / f"{name}.html"
             _write(environment, "dataset.html.jinja", path, gallery=gallery, label=label, columns=columns)
-        temporary.rename(folder)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)
 
 
 def _write(environment: Environment, template: str, path: Path, **values: object) -> None:

@@ -6,8 +6,9 @@ from ssltransfer.analysis.ranking import MIN_DATASETS, Order
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.labels import Labels, joined
 from ssltransfer.report.table import Table, records_table
+from ssltransfer.results.marks import ELSEWHERE
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import AVERAGE, ELSEWHERE, is_published
+from ssltransfer.results.scores import AVERAGE, is_published
 
 NAMED = 20
 """Most models that a finding lists by name."""

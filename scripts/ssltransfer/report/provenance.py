@@ -16,6 +16,7 @@ from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import Source, parse_dataset_source, parse_members
 from ssltransfer.files import file_hash, package_data, read_json, write_json
 from ssltransfer.jobs import GPU_UNUSED, package_versions
+from ssltransfer.results.marks import ELSEWHERE
 from ssltransfer.settings import config_schema
 
 COST = re.compile(r"^[-\d]{10} [\d:,]{12} cost (\{.*\})$")
@@ -63,9 +64,6 @@ def write_provenance(path: str | Path, suite: str, tables: str | Path, config: d
         rows = list(csv.DictReader(file))
     cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows if row["source"] == "measured"}
     content = collect(suite, cells, config, package_versions(*PACKAGES))
-    # Here, because planning runs without pandas.
-    from ssltransfer.results.scores import ELSEWHERE
-
     adopted = [row["source"].removeprefix(ELSEWHERE) for row in rows if row["source"].startswith(ELSEWHERE)]
     write_json(path, content | ({"adopted": _counts(adopted)} if adopted else {}))
 

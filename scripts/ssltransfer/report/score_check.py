@@ -14,6 +14,7 @@ from typing import Any, NamedTuple
 
 from ssltransfer.checkpoints.sources import FEATURES, parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
+from ssltransfer.datasets.mask_classes import segmentation_classes
 from ssltransfer.datasets.sources import parse_dataset_source
 from ssltransfer.files import read_json, write_json
 from ssltransfer.results.marks import PARTS, TRAINING_IMAGES, total_images
@@ -172,8 +173,6 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
     entries["coverage.images.promised"] = images["test"]
     entries["coverage.classes.promised"] = row["classes"]
     if kind == "segmentation":  # classes of pixels: the background of generated scenes is one more
-        from ssltransfer.datasets.masks import segmentation_classes  # planning runs without numpy
-
         source = parse_dataset_source(row["source"])
         entries["coverage.classes.promised"] = len(segmentation_classes(source, range(row["classes"])))
     if not suite.config["allow_subset"] and suite.config["on_error"] == "fail":

@@ -26,8 +26,8 @@ from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.similarity_report import similarity_tables
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, adopted_table, all_tables, left_out_table, missing_table
+from ssltransfer.results.marks import ELSEWHERE
 from ssltransfer.results.scores import (
-    ELSEWHERE,
     TASK,
     collect_scores,
     read_checkpoints,

@@ -24,8 +24,9 @@ from ssltransfer.report.statistics_tables import (
     rank_tables,
 )
 from ssltransfer.report.table import SIGNS, TIED, Column, Table, records_table
+from ssltransfer.results.marks import ELSEWHERE
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import CELL, ELSEWHERE, TASK, Task, is_published
+from ssltransfer.results.scores import CELL, TASK, Task, is_published
 
 #: Tables with the metrics of one or several kinds side by side, as in the paper: name -> (title, kinds).
 MULTI_KIND_TABLES = {

@@ -1,9 +1,11 @@
-"""Marks of a score that is not a full measurement: measured on part of the data, or after a shortened training."""
+"""Marks of a score: measured on part of the data, after a shortened training, or elsewhere."""
 
 from collections.abc import Iterable, Mapping
 
 MARKS = ("partial", "shortened")
 """Columns of the tidy table that say in words what is missing; empty for a full measurement."""
+ELSEWHERE = "elsewhere:"
+"""Beginning of the source of scores that were measured elsewhere (see `report.adoption`)."""
 WHOLE_DATASET = ("fewshot", "inversion", "attention")
 """Kinds that are measured on all images of a dataset; the others are measured on its test part, or one by one
 (``leave_one_out``) where it has none."""

@@ -1,6 +1,6 @@
 """Score files: values of one model, dataset and protocol, with settings, provenance and warnings.
 
-Light on imports, because every protocol's job writes one; `scores` reads and checks them.
+Light on imports, because every protocol's job writes one; `score_reader` reads and checks them.
 """
 
 from collections.abc import Mapping
@@ -11,9 +11,8 @@ from ssltransfer.files import write_json
 from ssltransfer.jobs import RUN, log
 from ssltransfer.results.outcome_file import Outcome, assign_values, save_outcomes
 from ssltransfer.results.outcome_header import outcome_path
+from ssltransfer.results.score_schema import SCHEMA_VERSION
 
-SCHEMA_VERSION = 2
-"""Version of the form of score files; those of version 1 do not name it, and have neither coverage nor run."""
 FULL = "full"
 """Schedule of a training that was not shortened."""
 

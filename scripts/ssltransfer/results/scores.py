@@ -21,24 +21,20 @@ interval  how the interval was computed, followed by its level where that is not
 """
 
 import math
-import sys
 from collections.abc import Collection, Iterable, Mapping
-from functools import cache
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import pandas as pd
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import package_data, read_json
+from ssltransfer.files import read_json
 from ssltransfer.results.marks import MARKS, partial, shortened
-from ssltransfer.results.metric_info import KINDS, METRICS, SOURCE_KINDS, UNITS
+from ssltransfer.results.metric_info import KINDS, METRICS, SOURCE_KINDS, measured_cell
 from ssltransfer.results.outcome_header import belong, outcome_path, read_intervals, short_path
-from ssltransfer.results.score_file import SCHEMA_VERSION
+from ssltransfer.results.score_reader import read_score
 
 AVERAGE = "average"
-ELSEWHERE = "elsewhere:"
-"""Beginning of the source of scores that were measured elsewhere (see `report.adoption`)."""
 SMALLEST_PERCENTAGE = 1
 """Smallest source accuracy that is taken for a percentage; smaller ones are most likely fractions."""
 STANDARD_VOTE = "20-nn"
@@ -69,66 +65,6 @@ INTERVAL = "interval"
 OPTIONAL_COLUMNS = (*MARKS, INTERVAL)
 """Columns of text that a written table lacks where they are empty for all scores."""
 COLUMNS = [*FIXED_COLUMNS, *OPTIONAL_COLUMNS]
-SCHEMA = package_data("workflow/schemas/score.schema.yaml")
-
-
-@cache
-def _validator() -> Any:
-    """Compile the schema once; jsonschema and yaml are needed by the collecting job alone."""
-    import jsonschema
-    import yaml
-
-    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
-
-
-def read_score(path: str | Path) -> dict:
-    """Read one score file and check it.
-
-    Raises
-    ------
-    InputError
-        Names file and key: missing file, invalid JSON, NaN or infinity, an unknown or missing key, an unknown
-        kind or metric, a wrong unit, a value outside its unit's range, an interval that does not contain its value.
-    """
-    path = Path(path)
-    try:
-        score = read_json(path)
-    except OSError as error:
-        raise InputError(f"{path}: cannot be read as a score file: {error}") from error
-    if isinstance(score, dict) and score.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
-        raise InputError(
-            f"{path}: schema: {score['schema']!r} found, this version of ssltransfer reads {SCHEMA_VERSION} and files "
-            "without the key; update ssltransfer, or delete the file to measure again"
-        )
-    for problem in _validator().iter_errors(score):
-        where = problem.json_path.removeprefix("$.")
-        raise InputError(f"{path}: {where}: {problem.message.splitlines()[0][:200]}")
-    if score["kind"] not in KINDS:
-        raise InputError(f"{path}: kind: {score['kind']!r} is unknown, write one of {', '.join(KINDS)}")
-    for i, value in enumerate(score["values"]):
-        _check_value(f"{path}: values[{i}]", value)
-    cells = [(value["setting"], value["metric"]) for value in score["values"]]
-    if len(set(cells)) < len(cells):
-        raise InputError(f"{path}: values: setting and metric occur twice, each pair may occur once")
-    return score
-
-
-def _check_value(where: str, value: dict) -> None:
-    metric = METRICS.get(value["metric"])
-    if metric is None:
-        raise InputError(f"{where}.metric: {value['metric']!r} is unknown, write one of {', '.join(METRICS)}")
-    if value["unit"] != metric.unit:
-        raise InputError(f"{where}.unit: {value['unit']!r} found, {value['metric']} is in {metric.unit}")
-    smallest, largest = UNITS[metric.unit]
-    if not smallest <= value["value"] <= min(largest, sys.float_info.max):
-        raise InputError(
-            f"{where}.value: {value['value']} found, {metric.unit} lies within {smallest:g} to {largest:g}"
-        )
-    low, high = value.get("low"), value.get("high")
-    if (low is None) != (high is None):
-        raise InputError(f"{where}: low and high come together, found low {low} and high {high}")
-    if low is not None and not low <= value["value"] <= high:
-        raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}")
 
 
 def collect_scores(
@@ -365,12 +301,6 @@ def _source_scores(model: str, text: str, scores: pd.DataFrame, left_out: Collec
     if STANDARD_VOTE in settings:
         found = found[found["setting"].eq(STANDARD_VOTE)]
     return found.drop_duplicates("model").set_index("model")
-
-
-def measured_cell(text: str) -> tuple[str, str]:
-    """Protocol (empty where none is named) and dataset of ``measured:DATASET`` or ``measured:PROTOCOL/DATASET``."""
-    protocol, _, dataset = text.removeprefix("measured:").rpartition("/")
-    return protocol, dataset
 
 
 def _percent(model: str, text: str) -> float:

@@ -16,8 +16,14 @@ from ssltransfer.protocols.knn.neighbours import nearest_neighbours
 from ssltransfer.protocols.knn.voting import vote_shares
 from ssltransfer.protocols.label_efficiency.selection import Selection, choose_and_fit
 from ssltransfer.protocols.label_efficiency.settings import LabelEfficiencySettings
-from ssltransfer.protocols.label_efficiency.subset_lists import find_listed
-from ssltransfer.protocols.label_efficiency.subsets import Point, curve_points, draw_order, draw_subset, rank_in_class
+from ssltransfer.protocols.label_efficiency.subsets import (
+    Point,
+    curve_points,
+    draw_order,
+    draw_subset,
+    find_listed,
+    rank_in_class,
+)
 from ssltransfer.protocols.linear.classification_metrics import evaluate
 from ssltransfer.protocols.linear.design_matrix import Rows
 from ssltransfer.protocols.linear.evaluation import lambda_grid

@@ -4,17 +4,10 @@ Most papers on semi-supervised learning since then use them. The smaller list is
 """
 
 from collections import Counter
-from collections.abc import Sequence
 from dataclasses import dataclass
-from pathlib import Path, PurePosixPath
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 from ssltransfer.errors import InputError
-
-if TYPE_CHECKING:  # planning runs without numpy
-    import numpy as np
-
-    from ssltransfer.datasets.index import Index
 
 SIMCLR = (
     "https://raw.githubusercontent.com/google-research/simclr/383d4143fd8cf7879ae10f1046a9baeb753ff438/imagenet_subsets"
@@ -62,32 +55,3 @@ def read_subset_list(path: str | Path, images: int) -> list[str]:
     if len(names) != images:
         raise InputError(f"{path}: found {len(names)} images, expected {images}; delete the file to fetch it anew")
     return names
-
-
-def find_listed(index: "Index", pool: "np.ndarray", names: Sequence[str], subset: str, dataset: str) -> "np.ndarray":
-    """Return the rising positions in a pool of the images of a list.
-
-    Parameters
-    ----------
-    index : Index
-    pool : ndarray of int
-        Rows of the index.
-    names : sequence of str
-        File names without folders.
-    subset, dataset : str
-        Names of list and dataset, for messages.
-
-    Raises
-    ------
-    InputError
-        If an image is not in the pool.
-    """
-    position = {PurePosixPath(index.image[row]).name: number for number, row in enumerate(pool)}
-    if missing := [name for name in names if name not in position]:
-        raise InputError(
-            f"{dataset}: {len(missing)} of the {len(names)} images of {subset} are not among the {len(pool)} training "
-            f"images, such as {missing[0]}; complete the dataset, or take {subset} off the lists of the settings block"
-        )
-    import numpy as np
-
-    return np.sort([position[name] for name in names])

@@ -3,8 +3,12 @@
 import zlib
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from pathlib import PurePosixPath
 
 import numpy as np
+
+from ssltransfer.datasets.index import Index
+from ssltransfer.errors import InputError
 
 FEW = 16
 """Largest number of images per class that has as many draws as `draws` says; larger subsets differ less."""
@@ -123,3 +127,30 @@ def rank_in_class(labels: np.ndarray, position: np.ndarray) -> np.ndarray:
     rank = np.empty(len(labels), int)
     rank[order] = np.arange(len(labels)) - np.repeat(np.cumsum(sizes) - sizes, sizes)
     return rank
+
+
+def find_listed(index: Index, pool: np.ndarray, names: Sequence[str], subset: str, dataset: str) -> np.ndarray:
+    """Return the rising positions in a pool of the images of a list.
+
+    Parameters
+    ----------
+    index : Index
+    pool : ndarray of int
+        Rows of the index.
+    names : sequence of str
+        File names without folders.
+    subset, dataset : str
+        Names of list and dataset, for messages.
+
+    Raises
+    ------
+    InputError
+        If an image is not in the pool.
+    """
+    position = {PurePosixPath(index.image[row]).name: number for number, row in enumerate(pool)}
+    if missing := [name for name in names if name not in position]:
+        raise InputError(
+            f"{dataset}: {len(missing)} of the {len(names)} images of {subset} are not among the {len(pool)} training "
+            f"images, such as {missing[0]}; complete the dataset, or take {subset} off the lists of the settings block"
+        )
+    return np.sort([position[name] for name in names])

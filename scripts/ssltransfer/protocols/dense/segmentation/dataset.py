@@ -11,7 +11,8 @@ from torch import Tensor
 
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import read_image
-from ssltransfer.datasets.masks import IGNORE, check_size, mask_references, read_mask, segmentation_classes
+from ssltransfer.datasets.mask_classes import segmentation_classes
+from ssltransfer.datasets.masks import IGNORE, check_size, mask_references, read_mask
 from ssltransfer.protocols.dense.frames import label_cells, resized
 from ssltransfer.protocols.dense.segmentation.settings import Augmentation
 

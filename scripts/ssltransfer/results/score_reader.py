@@ -1,0 +1,70 @@
+"""Reading of score files, with the checks that every score has to pass; planning has neither numpy nor pandas."""
+
+import sys
+from functools import cache
+from pathlib import Path
+from typing import Any
+
+from ssltransfer.errors import InputError
+from ssltransfer.files import read_json
+from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
+from ssltransfer.results.score_schema import SCHEMA, SCHEMA_VERSION
+
+
+@cache
+def _validator() -> Any:
+    """Compile the schema once; jobs that read no score need neither jsonschema nor yaml."""
+    import jsonschema
+    import yaml
+
+    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+
+
+def read_score(path: str | Path) -> dict:
+    """Read one score file and check it.
+
+    Raises
+    ------
+    InputError
+        Names file and key: missing file, invalid JSON, NaN or infinity, an unknown or missing key, an unknown
+        kind or metric, a wrong unit, a value outside its unit's range, an interval that does not contain its value.
+    """
+    path = Path(path)
+    try:
+        score = read_json(path)
+    except OSError as error:
+        raise InputError(f"{path}: cannot be read as a score file: {error}") from error
+    if isinstance(score, dict) and score.get("schema", SCHEMA_VERSION) != SCHEMA_VERSION:
+        raise InputError(
+            f"{path}: schema: {score['schema']!r} found, this version of ssltransfer reads {SCHEMA_VERSION} and files "
+            "without the key; update ssltransfer, or delete the file to measure again"
+        )
+    for problem in _validator().iter_errors(score):
+        where = problem.json_path.removeprefix("$.")
+        raise InputError(f"{path}: {where}: {problem.message.splitlines()[0][:200]}")
+    if score["kind"] not in KINDS:
+        raise InputError(f"{path}: kind: {score['kind']!r} is unknown, write one of {', '.join(KINDS)}")
+    for i, value in enumerate(score["values"]):
+        _check_value(f"{path}: values[{i}]", value)
+    cells = [(value["setting"], value["metric"]) for value in score["values"]]
+    if len(set(cells)) < len(cells):
+        raise InputError(f"{path}: values: setting and metric occur twice, each pair may occur once")
+    return score
+
+
+def _check_value(where: str, value: dict) -> None:
+    metric = METRICS.get(value["metric"])
+    if metric is None:
+        raise InputError(f"{where}.metric: {value['metric']!r} is unknown, write one of {', '.join(METRICS)}")
+    if value["unit"] != metric.unit:
+        raise InputError(f"{where}.unit: {value['unit']!r} found, {value['metric']} is in {metric.unit}")
+    smallest, largest = UNITS[metric.unit]
+    if not smallest <= value["value"] <= min(largest, sys.float_info.max):
+        raise InputError(
+            f"{where}.value: {value['value']} found, {metric.unit} lies within {smallest:g} to {largest:g}"
+        )
+    low, high = value.get("low"), value.get("high")
+    if (low is None) != (high is None):
+        raise InputError(f"{where}: low and high come together, found low {low} and high {high}")
+    if low is not None and not low <= value["value"] <= high:
+        raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}")
