@@ -17,13 +17,11 @@ from ssltransfer.analysis.pairs import holm, t_test
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import FIGURE_SETTING, TaskScores
-from ssltransfer.results.metric_info import METRICS
+from ssltransfer.results.metric_info import METRICS, SOURCE_KINDS
 from ssltransfer.results.scores import AVERAGE, TASK, Task
 
 SOURCE, OTHERS = "source-accuracy", "other-tasks"
 """Predictors that every suite has: source accuracy, and the mean standardised score on tasks of other datasets."""
-SOURCE_KINDS = ("linear", "knn")
-"""Kinds of protocols whose scores on a source dataset are predictors."""
 POOLED_KINDS = ("fewshot",)
 """Kinds of protocols whose test images are drawn from all images of a dataset."""
 NO_PREDICTORS = ("cdnv",)

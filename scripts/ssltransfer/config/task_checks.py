@@ -8,7 +8,7 @@ from ssltransfer.config.suite import Suite, side_of
 from ssltransfer.errors import InputError
 from ssltransfer.models.model_row import check_size
 from ssltransfer.models.protocol_fit import misfit
-from ssltransfer.results.metric_info import SOURCE_KINDS
+from ssltransfer.results.metric_info import SOURCE_KINDS, measured_cell
 
 REQUIREMENTS = {
     "linear": (("single-label", "multi-label"), ("train", "test")),
@@ -120,13 +120,12 @@ def check_given_features(row: dict, config: dict) -> None:
 def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
     """Check the source accuracy of a model of the suite, which may be the score of one of the suite's tasks."""
     kind, _, cell = row["source_accuracy"].partition(":")
-    protocol, _, dataset = cell.rpartition("/")
+    protocol, dataset = measured_cell(row["source_accuracy"])
     if kind not in ("", "measured") and not 1 <= float(kind) < 100:
         raise InputError(
             f"{path}, row {row['model']!r}: source_accuracy is {kind}; write a percentage from 1 to below 100, "
             "measured:DATASET, or nothing"
         )
-    blocks = config["protocols"]
     if kind != "measured" or config["suite"] not in row["suites"]:
         return
     blocks = config["protocols"]
@@ -138,9 +137,11 @@ def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
     where = f"{path}, row {row['model']!r}: source_accuracy is measured:{cell}, but suite {config['suite']!r} has"
     if not tasks:
         raise InputError(f"{where} no linear or knn task {f'of {protocol!r} ' if protocol else ''}on {dataset!r}")
-    if len(tasks) > 1:
+    own = [task for task in tasks if row["model"] in config["models_of"].get(task, [row["model"]])]
+    if own and own[0] != tasks[0]:
         raise InputError(
-            f"{where} the tasks {' and '.join(tasks)} on it; write measured:{tasks[0]}/{dataset} or another"
+            f"{where} the tasks {' and '.join(tasks)} on it, and this model lacks the first, which others have; write "
+            f"measured:{own[0]}/{dataset} for all of them"
         )
 
 

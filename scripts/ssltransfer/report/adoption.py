@@ -9,6 +9,7 @@ from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
+from ssltransfer.results.metric_info import measured_cell
 from ssltransfer.versions import COMPONENTS
 
 LOCAL_SOURCES = ("file:", "features:", "module:")
@@ -176,14 +177,13 @@ def adopted_models(adoption: Adoption, measured: set[str]) -> list[dict]:
     ----------
     adoption : Adoption
     measured : set of str
-        Datasets with a score; a source accuracy that was measured on another dataset is left out.
+        Datasets with a linear or k-nearest-neighbour score; a source accuracy on another dataset is left out.
     """
     rows = []
     for row in adoption.models.values():
-        kind, _, dataset = row["source_accuracy"].partition(":")
-        known = kind != "measured" or dataset in measured
+        text = row["source_accuracy"]
+        known = not text.startswith("measured:") or measured_cell(text)[1] in measured
         rows.append(
-            {key: row[key] for key in ("model", "label", "family")}
-            | {"source_accuracy": row["source_accuracy"] if known else ""}
+            {key: row[key] for key in ("model", "label", "family")} | {"source_accuracy": text if known else ""}
         )
     return rows

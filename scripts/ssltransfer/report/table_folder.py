@@ -26,6 +26,7 @@ from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.similarity_report import similarity_tables
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, adopted_table, all_tables, left_out_table, missing_table
+from ssltransfer.results.metric_info import SOURCE_KINDS
 from ssltransfer.results.scores import (
     ELSEWHERE,
     TASK,
@@ -98,10 +99,11 @@ def make_tables(
     if check.differences:
         scores = collect_scores(check.shown, promised)
     if adoption.scores:
-        sources = {str(path): f"{ELSEWHERE}{adoption.sources[cell]}" for cell, path in adoption.scores.items()}
-        scores = pd.concat([scores, collect_scores(sources, promised, sources)], ignore_index=True)
+        bundles = {str(path): f"{ELSEWHERE}{adoption.sources[cell]}" for cell, path in adoption.scores.items()}
+        scores = pd.concat([scores, collect_scores(bundles, promised, bundles)], ignore_index=True)
         measured |= set(scores[["kind", "dataset"]].itertuples(index=False, name=None))
-        models = [*models, *adopted_models(adoption, {dataset for _, dataset in measured})]
+        sources = {dataset for kind, dataset in measured if kind in SOURCE_KINDS}
+        models = [*models, *adopted_models(adoption, sources)]
     if published:
         printed = published_scores(published)
         if published in VERSIONS:

@@ -147,3 +147,9 @@ KINDS = {
 
 SOURCE_KINDS = ("linear", "knn")
 """Kinds of scores that source accuracy ``measured:DATASET`` takes, the first that a dataset has."""
+
+
+def measured_cell(text: str) -> tuple[str, str]:
+    """Protocol (empty where none is named) and dataset of ``measured:DATASET`` or ``measured:PROTOCOL/DATASET``."""
+    protocol, _, dataset = text.removeprefix("measured:").rpartition("/")
+    return protocol, dataset
