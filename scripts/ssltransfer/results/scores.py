@@ -259,7 +259,7 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
 
 def is_published(scores: pd.DataFrame) -> pd.Series:
     """Mark the scores of the tidy table that are published numbers, without a score file."""
-    return scores["source"].str.startswith("published").astype(bool)
+    return scores["source"].str.startswith("published", na=False).astype(bool)
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:
