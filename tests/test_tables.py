@@ -9,6 +9,7 @@ import pytest
 from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
+from ssltransfer.analysis.predictors import predictor_table
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.labels import source_note, suite_labels
 from ssltransfer.report.model_table import model_table
@@ -178,14 +179,18 @@ def test_results_survive_the_folder(tmp_path):
     assert again.leave_out == results.leave_out
     assert again.saved_correlations is not None
     pd.testing.assert_frame_equal(again.correlations, results.correlations, check_dtype=False)
+    judged = predictor_table(results).fillna({"picked": "", "note": ""})
+    assert judged["kendall"].notna().any()
+    pd.testing.assert_frame_equal(again.saved_predictors, judged, check_dtype=False)
     for name in ("scores", "models", "correlations", "linear-r32"):
         assert (tmp_path / f"{name}.csv").exists()
 
 
 def test_two_models_only_give_tables_and_no_correlation(tmp_path):
     write(suite(MODELS[:2]), tmp_path)
-    rows = read_results(tmp_path).correlations
-    assert set(rows["note"]) == {"fewer than 3 models"}
+    again = read_results(tmp_path)
+    rows = again.correlations
+    assert again.saved_predictors is None and set(rows["note"]) == {"fewer than 3 models"}
     assert rows["pearson"].isna().all()
 
 

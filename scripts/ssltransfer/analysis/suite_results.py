@@ -66,6 +66,8 @@ class SuiteResults:
         Mean ranks that were computed before, None to compute them.
     training_runs : dict
         Model -> the training run that its weights were saved in, and the epoch; models without both are left out.
+    saved_predictors : pd.DataFrame or None
+        Predictors that were judged before (see `predictors.predictor_table`), None to judge them.
     """
 
     scores: pd.DataFrame
@@ -79,6 +81,7 @@ class SuiteResults:
     compared: SuitePairs = field(default_factory=SuitePairs)
     saved_ranks: pd.DataFrame | None = None
     training_runs: dict[str, tuple[str, float]] = field(default_factory=dict)
+    saved_predictors: pd.DataFrame | None = None
 
     @property
     def conventions(self) -> Conventions:

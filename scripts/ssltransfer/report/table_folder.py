@@ -22,6 +22,7 @@ from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.overview import findings
+from ssltransfer.report.predictor_report import PREDICTORS
 from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.similarity_report import similarity_tables
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
@@ -179,10 +180,11 @@ def read_results(folder: str | Path) -> SuiteResults:
         suite["conventions"],
         tuple(suite["leave_out"]),
         suite["source_label"],
-        _read_correlations(folder / "correlations.csv"),
+        _read_coefficients(folder / "correlations.csv"),
         SuitePairs(_read_pairs(folder / "pairs.csv")),
         _read_ranks(folder / "mean-ranks.csv"),
         {model: (run, epoch) for model, (run, epoch) in suite["training_runs"].items()},
+        _read_predictors(folder / f"{PREDICTORS}.csv"),
     )
 
 
@@ -191,12 +193,17 @@ def _training_runs(rows: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str
     return {model: (row["run"], float(row["epoch"])) for model, row in rows.items() if row["run"] and row["epoch"]}
 
 
-def _read_correlations(path: Path) -> pd.DataFrame:
-    """Read correlations.csv as it was written; text columns keep empty strings."""
+def _read_coefficients(path: Path, *texts: str) -> pd.DataFrame:
+    """Read correlations.csv, or another table with its columns, as it was written; text columns keep empty strings."""
     frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    texts = ["panel", *TASK, "note", *(name for name in frame if name.endswith("_without"))]
-    frame[texts] = frame[texts].astype(object).fillna("")
+    names = ["panel", *TASK, "note", *texts, *(name for name in frame if name.endswith("_without"))]
+    frame[names] = frame[names].astype(object).fillna("")
     return frame
+
+
+def _read_predictors(path: Path) -> pd.DataFrame | None:
+    """Read the table of predictors on each dataset; there is none where no predictor was judged."""
+    return _read_coefficients(path, "predictor", "picked") if path.exists() else None
 
 
 def _read_pairs(path: Path) -> pd.DataFrame:
