@@ -322,16 +322,16 @@ def source_accuracy(
     """
     found = scores[scores["kind"].isin(SOURCE_KINDS) & scores["metric"].ne("top5")]
     texts = {row["model"]: str(row.get("source_accuracy") or "").strip() for row in models}
-    rows = {}
+    rows: dict[str, dict] = {}
     for text in dict.fromkeys(texts.values()):
         named = [model for model in texts if texts[model] == text]
         if text.startswith("measured:"):
             rows |= _source_scores(named, text, found, left_out)
         elif text not in ("", "nan"):
             rows |= {model: {"source_accuracy": _percent(model, text)} for model in named}
-    frame = pd.DataFrame.from_dict(rows, orient="index", columns=["source_accuracy", "measured", "protocol"])
-    frame = frame.reindex(list(texts)).astype({"source_accuracy": float})
-    return frame.fillna({"measured": "", "protocol": ""})
+    unknown = {"source_accuracy": math.nan, "measured": "", "protocol": ""}
+    complete = {model: unknown | rows.get(model, {}) for model in texts}
+    return pd.DataFrame.from_dict(complete, orient="index", columns=list(unknown))
 
 
 def _source_scores(
@@ -369,13 +369,13 @@ def _source_scores(
         found = found[found["setting"].eq(STANDARD_VOTE)]
     others = on_dataset[on_dataset["kind"].eq(kind) & ~is_published(on_dataset)]["protocol"]
     return {
-        row.model: {
-            "source_accuracy": float(row.value),
-            "measured": row.setting or {"linear": "linear", "knn": "k-nn"}[kind],
-            "protocol": row.protocol if others.nunique() > 1 else "",
+        row["model"]: {
+            "source_accuracy": float(row["value"]),
+            "measured": row["setting"] or {"linear": "linear", "knn": "k-nn"}[kind],
+            "protocol": row["protocol"] if others.nunique() > 1 else "",
         }
-        for row in found.drop_duplicates("model").itertuples()
-        if not row.partial
+        for row in found.drop_duplicates("model").to_dict("records")
+        if not row["partial"]
     }
 
 
