@@ -18,7 +18,7 @@ from ssltransfer.datasets.index import Index, write_index
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.report import bundle as bundle_module
-from ssltransfer.report.adoption import adopt_scores, adopted_models
+from ssltransfer.report.adoption import Adoption, adopt_scores, adopted_models
 from ssltransfer.report.bundle import CHECKSUMS, MANIFEST, read_bundle, write_checksums
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.results.score_schema import SCHEMA_VERSION
@@ -181,6 +181,16 @@ def test_a_source_accuracy_that_names_its_protocol_comes_with_the_model(publishe
     adoption = adopt()
     assert adopted_models(adoption, {"digits"})[0]["source_accuracy"] == "measured:toy-linear/digits"
     assert adopted_models(adoption, {"textures"})[0]["source_accuracy"] == ""
+
+
+@pytest.mark.parametrize(
+    ("text", "found"),
+    [("measured:linear/digits", "measured:linear/digits"), ("measured:digits", "measured:digits"), ("75.3", "75.3")]
+    + [("measured:pets", ""), ("measured:linear/pets", "")],
+)
+def test_a_source_accuracy_that_is_measured_where_the_suite_has_no_score_is_left_out(text, found):
+    row = {"model": "a", "label": "A", "family": "none", "source_accuracy": text}
+    assert adopted_models(Adoption(models={"a": row}), {"digits"}) == [row | {"source_accuracy": found}]
 
 
 def rows():

@@ -342,6 +342,10 @@ def load(tmp_path, change=lambda parts: None):
     return load_suite(parts["config"], SCHEMAS, tmp_path)
 
 
+def test_of_several_linear_tasks_the_first_is_the_source_accuracy_where_all_models_have_it(tmp_path):
+    assert list(load(tmp_path, second_linear).models) == ["a", "b"]
+
+
 def test_a_valid_suite(tmp_path):
     suite = load(tmp_path)
     assert suite.name == "s"
@@ -634,6 +638,11 @@ def second_linear(parts):
     parts["config"]["tasks"]["other"] = ["digits"]
 
 
+def second_linear_alone(parts):
+    second_linear(parts)
+    parts["config"]["models_of"] = {"lin": ["b"]}
+
+
 def row(table, name, **values):
     return lambda p: p[table][name].update(values)
 
@@ -825,9 +834,9 @@ def normals(dataset, **values):
         (row("models", "b", source_accuracy="100"), "row 'b': source_accuracy is 100; write a percentage from 1"),
         (row("models", "a", source_accuracy="measured:pool"), "row 'a': source_accuracy is measured:pool, but suite"),
         (
-            second_linear,
-            "row 'a': source_accuracy is measured:digits, but suite 's' has the tasks lin and other on it; write "
-            "measured:lin/digits or another",
+            second_linear_alone,
+            "row 'a': source_accuracy is measured:digits, but suite 's' has the tasks lin and other on it, and this "
+            "model lacks the first, which others have; write measured:other/digits for all of them",
         ),
         (
             row("models", "a", source_accuracy="measured:few/digits"),

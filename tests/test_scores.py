@@ -154,13 +154,23 @@ def test_source_accuracy_by_nearest_neighbours_where_there_is_no_linear_score():
 def test_source_accuracy_is_of_one_protocol_and_setting():
     models = [{"model": name, "source_accuracy": "measured:cars"} for name in ("a", "b")]
     both = tidy([row("a", 60.0), row("b", 50.0), row("b", 40.0) | {"protocol": "linear-r32"}])
-    with pytest.raises(InputError, match="scores of linear and linear-r32; write measured:linear/cars or another"):
-        source_accuracy(models, both)
+    first = source_accuracy(models, both)  # that all models have it, as in release 0.1.0
+    assert first["source_accuracy"].to_dict() == {"a": 60.0, "b": 50.0} and set(first["protocol"]) == {"linear"}
+    mixed = tidy([row("a", 60.0), row("b", 40.0) | {"protocol": "linear-r32"}])
+    with pytest.raises(InputError, match="scores of linear and linear-r32, because .* write measured:linear/cars or"):
+        source_accuracy(models, mixed)
+    # Models that name it do not mix where others have another protocol, or none.
+    assert source_accuracy(models[:1], mixed)["source_accuracy"].to_dict() == {"a": 60.0}
+    alone = source_accuracy(models, tidy([row("a", 60.0), row("a", 40.0) | {"protocol": "linear-r32"}]))
+    assert alone["source_accuracy"].fillna(0).to_dict() == {"a": 60.0, "b": 0}
+    assert alone["protocol"].to_dict() == {"a": "linear", "b": ""}
     named = [one | {"source_accuracy": "measured:linear-r32/cars"} for one in models]
     assert source_accuracy(named, both)["source_accuracy"].fillna(0).to_dict() == {"a": 0, "b": 40.0}
     assert source_datasets(named) == ["cars"]
     published = tidy([row("a", 60.0) | {"source": "published-v2"}, row("b", 40.0) | {"protocol": "linear-r32"}])
     assert source_accuracy(models, published)["source_accuracy"].fillna(0).to_dict() == {"a": 0, "b": 40.0}
+    adopted = tidy([row("a", 60.0), row("b", 50.0) | {"source": "elsewhere:c.zip"}])
+    assert source_accuracy(models, adopted)["source_accuracy"].to_dict() == {"a": 60.0, "b": 50.0}
     with pytest.raises(InputError, match="names the votes 10-nn, 50-nn of knn; measure 20-nn as well"):
         source_accuracy(models, tidy([vote("a", "10-nn", 60.0), vote("b", "50-nn", 50.0)]))
     with pytest.raises(InputError, match="'measured:other/cars' names a dataset without"):

@@ -9,6 +9,7 @@ import pytest
 from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
+from ssltransfer.analysis.predictors import predictor_table
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.labels import source_note, suite_labels
 from ssltransfer.report.model_table import model_table
@@ -178,14 +179,18 @@ def test_results_survive_the_folder(tmp_path):
     assert again.leave_out == results.leave_out
     assert again.saved_correlations is not None
     pd.testing.assert_frame_equal(again.correlations, results.correlations, check_dtype=False)
+    judged = predictor_table(results).fillna({"picked": "", "note": ""})
+    assert judged["kendall"].notna().any()
+    pd.testing.assert_frame_equal(again.saved_predictors, judged, check_dtype=False)
     for name in ("scores", "models", "correlations", "linear-r32"):
         assert (tmp_path / f"{name}.csv").exists()
 
 
 def test_two_models_only_give_tables_and_no_correlation(tmp_path):
     write(suite(MODELS[:2]), tmp_path)
-    rows = read_results(tmp_path).correlations
-    assert set(rows["note"]) == {"fewer than 3 models"}
+    again = read_results(tmp_path)
+    rows = again.correlations
+    assert again.saved_predictors is None and set(rows["note"]) == {"fewer than 3 models"}
     assert rows["pearson"].isna().all()
 
 
@@ -208,15 +213,18 @@ def test_ranks_and_pairs_say_which_tasks_they_leave_out():
 def test_a_protocol_has_the_same_suffix_in_all_tables():
     """Also in those that show no other protocol of its kind."""
     official = scores().query("kind == 'linear' and dataset == 'shapes'").assign(protocol="linear-official")
-    # Of two protocols on the source dataset, the models name one.
-    named = {"measured:shapes": "measured:linear-r32/shapes"}
-    models = [row | {"source_accuracy": named.get(row["source_accuracy"], row["source_accuracy"])} for row in MODELS]
-    tables = made(suite_results(pd.concat([scores(), official]), models, DATASETS, PRETRAINED_ON, "v2"))
+    results = suite_results(pd.concat([scores(), official]), MODELS, DATASETS, PRETRAINED_ON, "v2")
+    tables = made(results)
     assert tables["linear-r32"].title == "Many-shot linear [r32]"
     labels = tables["correlations"].row_labels.values()
     assert {label for label in labels if label.startswith("Many-shot")} == {
         f"Many-shot linear [r32] · {name}" for name in ("Digits", "Textures", "average")
     }
+    # Of two protocols on the source dataset the first is the source accuracy of all models, which captions say.
+    pd.testing.assert_frame_equal(results.correlations, suite().correlations)
+    assert results.source_label == "Linear [linear-r32] accuracy on Shapes (%)"
+    note = "Source accuracy: linear [linear-r32] on Shapes, one of several protocols on it."
+    assert tables["correlations"].caption.endswith(note) and source_note(suite()) == ""
 
 
 def test_models_that_are_not_told_from_the_best_have_a_sign():

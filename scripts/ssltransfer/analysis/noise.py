@@ -8,7 +8,7 @@ from scipy.special import ndtri
 
 from ssltransfer.analysis.published import sizes_of_test_parts
 from ssltransfer.analysis.scale import slope
-from ssltransfer.results.scores import Task
+from ssltransfer.results.scores import Task, is_published
 
 NORMAL = float(ndtri(0.975))
 """Half width of a 95 % interval in standard errors, where these are taken as known."""
@@ -53,7 +53,7 @@ def task_noise(
         if task.metric in ACCURACIES and task.kind in ON_TEST_PART and task.dataset in sizes.keys() - UNEQUAL_CLASSES:
             share = own["value"] / 100
             binomial = 1e4 * share * (1 - share) / sizes[task.dataset]
-            variance = variance.fillna(binomial.where(own["source"].str.startswith("published", na=False)))
+            variance = variance.fillna(binomial.where(is_published(own)))
         known = covariances.get(task, pd.DataFrame()).reindex(matrix.index, columns=matrix.index)
         full = known.to_numpy(float, copy=True)
         alone = np.isnan(full.diagonal())

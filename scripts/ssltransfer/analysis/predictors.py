@@ -17,13 +17,11 @@ from ssltransfer.analysis.pairs import holm, t_test
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import FIGURE_SETTING, TaskScores
-from ssltransfer.results.metric_info import METRICS
+from ssltransfer.results.metric_info import METRICS, SOURCE_KINDS
 from ssltransfer.results.scores import AVERAGE, TASK, Task
 
 SOURCE, OTHERS = "source-accuracy", "other-tasks"
 """Predictors that every suite has: source accuracy, and the mean standardised score on tasks of other datasets."""
-SOURCE_KINDS = ("linear", "knn")
-"""Kinds of protocols whose scores on a source dataset are predictors."""
 POOLED_KINDS = ("fewshot",)
 """Kinds of protocols whose test images are drawn from all images of a dataset."""
 NO_PREDICTORS = ("cdnv",)
@@ -163,7 +161,7 @@ def mean_standardised(values: pd.DataFrame, tasks: list[Task]) -> pd.Series:
 
 def _standardised_mean(values: pd.DataFrame) -> pd.Series:
     """Mean of the columns, each standardised over models, without constant ones."""
-    own = values.loc[:, [not is_constant(values[name].dropna()) for name in values]]
+    own = values.loc[:, [not is_constant(column.dropna()) for _, column in values.items()]]
     return ((own - own.mean()) / own.std(ddof=0)).mean(axis=1, skipna=False)
 
 
@@ -187,20 +185,31 @@ def predictor_table(results: SuiteResults) -> pd.DataFrame:
         differences of Kendall, of regret and of Pearson from those of source accuracy, the last with its 95 % interval
         (see `dependent_difference`). Predictors without a direction are taken as they are.
     """
-    rows, scores = [], results.tasks
+    rows, scores, source = [], results.tasks, results.tasks.x()
     for target in targets(scores):
         tasks = list(target.tasks)
         better = METRICS[tasks[0].metric].better
         y = scores.values[tasks].mean(axis=1, skipna=False) * better
         points = scores.matrix[tasks].mean(axis=1, skipna=False)
-        source = scores.x()
+        of_source = judge(source, y, points, better, 1)
         for predictor in predictors(results, tasks):
             x = predictor.values * (predictor.better or 1)
             row = {"panel": target.panel} | target.task._asdict() | {"predictor": predictor.name}
-            row |= judge(x, y, points, better, predictor.better)
-            if predictor.name != SOURCE:
-                row |= _from_source(x, source, y, points, better, predictor.better)
-            rows.append(row)
+            if predictor.name == SOURCE:
+                rows.append(row | of_source)
+                continue
+            kept = y.index[x.notna() & source.notna() & y.notna()]
+            found = judge(x, y, points, better, predictor.better)
+            own, other = (
+                known if known["n"] == len(kept) else judge(values[kept], y[kept], points[kept], better, direction)
+                for known, values, direction in ((found, x, predictor.better), (of_source, source, 1))
+            )
+            compared = _from_source(own, other)
+            if "kendall_difference" in compared and len(kept) >= INTERVAL_MODELS:
+                ends = dependent_difference(*(values[kept].to_numpy() for values in (x, source, y)))
+                if ends:
+                    compared |= dict(zip(("pearson_difference" + end for end in ENDS), ends, strict=True))
+            rows.append(row | found | compared)
     return pd.DataFrame(rows, columns=COLUMNS)
 
 
@@ -238,21 +247,14 @@ def judge(x: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction:
     return found
 
 
-def _from_source(x: pd.Series, source: pd.Series, y: pd.Series, scores: pd.Series, better: int, direction: int) -> dict:
-    """Compare a predictor with source accuracy on the models that have both (see `judge`)."""
-    kept = x.index[x.notna() & source.notna() & y.notna()]
-    own, other = (judge(values[kept], y[kept], scores[kept], better, direction) for values in (x, source))
-    found = {"common": len(kept)}
-    if "kendall" not in own or "kendall" not in other:
-        return found
-    found |= {"common_kendall": own["kendall"], "source_kendall": other["kendall"]}
-    found["kendall_difference"] = own["kendall"] - other["kendall"]
-    if direction:
-        found["regret_difference"] = own["regret"] - other["regret"]
-    if len(kept) >= INTERVAL_MODELS:
-        ends = dependent_difference(*(values[kept].to_numpy() for values in (x, source, y)))
-        if ends:
-            found |= dict(zip(("pearson_difference" + end for end in ENDS), ends, strict=True))
+def _from_source(own: dict, source: dict) -> dict:
+    """Compare what `judge` found of a predictor and of source accuracy for the same models."""
+    found = {"common": own["n"]}
+    if "kendall" in own and "kendall" in source:
+        found |= {"common_kendall": own["kendall"], "source_kendall": source["kendall"]}
+        found["kendall_difference"] = own["kendall"] - source["kendall"]
+        if "regret" in own:
+            found["regret_difference"] = own["regret"] - source["regret"]
     return found
 
 

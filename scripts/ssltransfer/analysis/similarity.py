@@ -169,9 +169,9 @@ def agreement(first: pd.DataFrame, second: pd.DataFrame) -> Agreement | None:
         return None
     r = float(np.corrcoef(x, y)[0, 1])
     generator, hits = np.random.default_rng(SEED), 0
-    z = (y - y.mean()) / y.std()
+    z = (y - y.mean()) / (y.std() * x.std() * len(y))
+    rows, columns = upper
     for _ in range(PERMUTATIONS):
         order = generator.permutation(len(names))
-        permuted = a[np.ix_(order, order)][upper]
-        hits += abs(float(permuted @ z)) / (len(z) * x.std()) >= abs(r) - 1e-9
+        hits += abs(a[order[rows], order[columns]] @ z) >= abs(r) - 1e-9
     return Agreement(r, (1 + hits) / (1 + PERMUTATIONS), len(names), len(x))

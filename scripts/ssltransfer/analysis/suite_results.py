@@ -33,14 +33,7 @@ from ssltransfer.analysis.tasks import (
     tasks_of,
 )
 from ssltransfer.results.metric_info import KINDS, METRICS, measured_cell
-from ssltransfer.results.scores import (
-    AVERAGE,
-    TASK,
-    Task,
-    is_published,
-    source_accuracy,
-    source_datasets,
-)
+from ssltransfer.results.scores import AVERAGE, TASK, Task, is_published, source_accuracy, source_datasets
 
 
 @dataclass(frozen=True)
@@ -73,6 +66,8 @@ class SuiteResults:
         Mean ranks that were computed before, None to compute them.
     training_runs : dict
         Model -> the training run that its weights were saved in, and the epoch; models without both are left out.
+    saved_predictors : pd.DataFrame or None
+        Predictors that were judged before (see `predictors.predictor_table`), None to judge them.
     """
 
     scores: pd.DataFrame
@@ -86,6 +81,7 @@ class SuiteResults:
     compared: SuitePairs = field(default_factory=SuitePairs)
     saved_ranks: pd.DataFrame | None = None
     training_runs: dict[str, tuple[str, float]] = field(default_factory=dict)
+    saved_predictors: pd.DataFrame | None = None
 
     @property
     def conventions(self) -> Conventions:
@@ -316,19 +312,23 @@ def suite_results(
             "label": [row["label"] for row in models],
             "family": [row["family"] for row in models],
             "source_accuracy": x["source_accuracy"].to_list(),
-            "measured": _measured(models, x["measured"], datasets),
+            "measured": _measured(models, x, datasets),
             "highlight": [row["model"] not in published if published else row["model"] in own for row in models],
         }
     )
     return SuiteResults(scores, table, datasets, pretrained_on, conventions, leave_out, _source_label(table, sources))
 
 
-def _measured(models: list[dict], measured: pd.Series, datasets: dict[str, str]) -> list[str]:
-    """How and on what source accuracies were measured, such as ``20-NN on ImageNet``; empty for other numbers."""
+def _measured(models: list[dict], x: pd.DataFrame, datasets: dict[str, str]) -> list[str]:
+    """How and on what source accuracies were measured, such as ``20-NN on ImageNet``; empty for other numbers.
+
+    Where it could be another protocol, its name is in brackets: ``linear [linear-official] on ImageNet``.
+    """
     texts = []
-    for row, how in zip(models, measured, strict=True):
+    for row, how, protocol in zip(models, x["measured"], x["protocol"], strict=True):
         _, dataset = measured_cell(str(row.get("source_accuracy")))
-        texts.append(f"{how.replace('nn', 'NN')} on {datasets.get(dataset, dataset)}" if how else "")
+        name = f" [{protocol}]" if protocol else ""
+        texts.append(f"{how.replace('nn', 'NN')}{name} on {datasets.get(dataset, dataset)}" if how else "")
     return texts
 
 
@@ -340,4 +340,4 @@ def _source_label(models: pd.DataFrame, sources: list[str]) -> str:
     ways, places = zip(*(text.split(" on ", 1) if text else ("", "") for text in known), strict=True)
     if len(set(ways)) > 1 or "" in ways:
         return "Source accuracy (%)"
-    return f"{ways[0].replace('linear', 'Linear')} accuracy on {' / '.join(dict.fromkeys(places))} (%)"
+    return f"{ways[0].replace('linear', 'Linear', 1)} accuracy on {' / '.join(dict.fromkeys(places))} (%)"

@@ -137,9 +137,11 @@ def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
     where = f"{path}, row {row['model']!r}: source_accuracy is measured:{cell}, but suite {config['suite']!r} has"
     if not tasks:
         raise InputError(f"{where} no linear or knn task {f'of {protocol!r} ' if protocol else ''}on {dataset!r}")
-    if len(tasks) > 1:
+    own = [task for task in tasks if row["model"] in config["models_of"].get(task, [row["model"]])]
+    if own and own[0] != tasks[0]:
         raise InputError(
-            f"{where} the tasks {' and '.join(tasks)} on it; write measured:{tasks[0]}/{dataset} or another"
+            f"{where} the tasks {' and '.join(tasks)} on it, and this model lacks the first, which others have; write "
+            f"measured:{own[0]}/{dataset} for all of them"
         )
 
 

@@ -192,7 +192,7 @@ def adopted_models(adoption: Adoption, measured: set[str]) -> list[dict]:
     ----------
     adoption : Adoption
     measured : set of str
-        Datasets with a score; a source accuracy that was measured on another dataset is left out.
+        Datasets with a linear or k-nearest-neighbour score; a source accuracy on another dataset is left out.
     """
     rows = []
     for row in adoption.models.values():

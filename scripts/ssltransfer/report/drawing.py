@@ -5,7 +5,7 @@ that grey prints stay readable. Equal numbers give equal files.
 """
 
 import math
-from functools import cached_property
+from functools import cache, cached_property
 from pathlib import Path
 
 import matplotlib as mpl
@@ -18,7 +18,7 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
-from ssltransfer.analysis.predictors import predictor_table
+from ssltransfer.analysis.predictors import predictor_table, predictors
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.files import atomic_write
@@ -112,6 +112,8 @@ class FigureContext:
         Model -> family.
     highlighted : set of str
         Models that only the user has.
+    predictors : function
+        Tasks -> name -> `Predictor` of their mean score (see `predictors.predictors`), found once.
     """
 
     def __init__(self, results: SuiteResults) -> None:
@@ -122,6 +124,7 @@ class FigureContext:
         self.styles = model_styles(models)
         self.families = dict(zip(models["model"], models["family"], strict=True))
         self.highlighted = set(models.loc[models["highlight"], "model"])
+        self.predictors = cache(lambda *tasks: {found.name: found for found in predictors(results, tasks)})
 
     def points(self, ax, x: pd.Series, y: pd.Series, size: float = 5.1) -> None:
         """Draw one marker per model; highlighted models get a ring."""
@@ -174,7 +177,8 @@ class FigureContext:
     @cached_property
     def predictor_table(self) -> pd.DataFrame:
         """How well every predictor ranks the models (see `predictors.predictor_table`)."""
-        return predictor_table(self.results)
+        saved = self.results.saved_predictors
+        return predictor_table(self.results) if saved is None else saved
 
     def score_axis(self, axis, values: pd.Series, metric: str = "top1", raw: bool = False) -> None:
         """Label a logit axis in the unit of the metric; other axes are in that unit already."""

@@ -8,7 +8,7 @@ from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
 from ssltransfer.analysis.correlation import task_row
-from ssltransfer.analysis.predictors import SOURCE, judge, predictors
+from ssltransfer.analysis.predictors import SOURCE, judge
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
 from ssltransfer.analysis.tasks import Panel
 from ssltransfer.report.drawing import FigureContext
@@ -100,7 +100,7 @@ def _source(
 
 def _others(context: FigureContext, y: pd.Series, tasks: list[Task], better: int) -> Iterator[dict]:
     """All other predictors of the mean score on some tasks as x axes."""
-    for predictor in predictors(context.results, tasks):
+    for predictor in context.predictors(*tasks).values():
         x = predictor.values.reindex(y.index).dropna()
         if predictor.name == SOURCE or x.empty:
             continue

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import SOURCE, Panel
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import AVERAGE, Task
+from ssltransfer.results.scores import AVERAGE, Task, is_published
 
 SETTINGS = {
     "linear": "Linear",
@@ -101,17 +101,18 @@ def suite_labels(results: SuiteResults) -> Labels:
 
 
 def source_note(results: SuiteResults) -> str:
-    """Sentences for captions about the source accuracies that were measured here; empty where all are alike."""
+    """Sentences for captions about how source accuracies were measured; empty where there is one way only."""
     known = results.models[results.models["source_accuracy"].notna()]
+    ways = known["measured"].unique()
+    if len(ways) < 2:
+        return "".join(f"Source accuracy: {way}, one of several protocols on it." for way in ways if " [" in way)
     labels, notes = suite_labels(results), []
     for how, own in known[known["measured"].ne("")].groupby("measured", sort=False):
         notes.append(f"measured here ({how}) for {', '.join(map(labels.model, own['model']))}")
-    if known["measured"].nunique() < 2:
-        return ""
-    if known["measured"].eq("").any():
+    if "" in ways:
         notes.append("for the others a number of the table of models")
     lower = "Nearest neighbours score lower than linear classifiers."
-    votes = known["measured"].str.contains("NN on ").any()
+    votes = known["measured"].str.match(r"\w+-NN ").any()
     return joined(f"Source accuracy: {'; '.join(notes)}.", lower if votes else "")
 
 
@@ -122,7 +123,7 @@ def doubtful_note(results: SuiteResults) -> str:
     without strict loading, which sets none of its tensors.
     """
     cells = results.cells
-    if not (cells["kind"].eq("segmentation") & cells["source"].ne("measured")).any():
+    if not (cells["kind"].eq("segmentation") & is_published(cells)).any():
         return ""
     return (
         "Published scores of semantic segmentation, and what follows from them, are doubtful: the official code reads "

@@ -15,7 +15,6 @@ from ssltransfer.analysis.predictors import (
     judge,
     panel_predictors,
     predictor_table,
-    predictors,
 )
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid
@@ -27,6 +26,8 @@ from ssltransfer.results.scores import AVERAGE, Task
 
 SECTION = "predictors"
 ROWS_PER_INCH = 5.5
+PREDICTORS = "predictors-by-dataset"
+"""Name of the table of all predictors, which figures read."""
 DRAWN = ("h-score-shrunk", "log-me", "knn-loo")
 """Estimators that Fig. 1 is drawn against; the interactive scatter has all."""
 
@@ -107,7 +108,7 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     )
     title = "Predictors on each dataset"
     more = {"row_labels": rows, "data": found, "section": SECTION}
-    return [*tables, records_table("predictors-by-dataset", title, caption, cells, **more)]
+    return [*tables, records_table(PREDICTORS, title, caption, cells, **more)]
 
 
 def _what_models_tell(fewest: int, most: int) -> str:
@@ -223,7 +224,7 @@ def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
         for panel in results.tasks.figure_panels:
             rows = found[found["panel"].eq(panel.name) & found["predictor"].eq(name)]
             tasks = [task for task in panel.tasks if task.dataset in set(rows["dataset"])]
-            predictor = next((p for p in predictors(results, tasks) if p.name == name), None) if tasks else None
+            predictor = context.predictors(*tasks).get(name) if tasks else None
             if predictor:
                 scores = mean_scores(results, panel, tasks)
                 if text := _tau(scores, predictor):
@@ -257,7 +258,7 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
     results = context.results
     y, (lows, highs) = results.tasks.values[task], results.tasks.value_ends
     drawn: list[tuple[Predictor, pd.Series]] = []
-    for predictor in predictors(results, [task]):
+    for predictor in context.predictors(task).values():
         x = predictor.values
         if (x.notna() & y.notna()).sum() > 2:
             drawn.append((predictor, x))

@@ -22,11 +22,13 @@ from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.overview import findings
+from ssltransfer.report.predictor_report import PREDICTORS
 from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.similarity_report import similarity_tables
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, adopted_table, all_tables, left_out_table, missing_table
 from ssltransfer.results.marks import ELSEWHERE
+from ssltransfer.results.metric_info import SOURCE_KINDS
 from ssltransfer.results.scores import (
     TASK,
     collect_scores,
@@ -98,10 +100,11 @@ def make_tables(
     if check.differences:
         scores = collect_scores(check.shown, promised)
     if adoption.scores:
-        sources = {str(path): f"{ELSEWHERE}{adoption.sources[cell]}" for cell, path in adoption.scores.items()}
-        scores = pd.concat([scores, collect_scores(sources, promised, sources)], ignore_index=True)
+        bundles = {str(path): f"{ELSEWHERE}{adoption.sources[cell]}" for cell, path in adoption.scores.items()}
+        scores = pd.concat([scores, collect_scores(bundles, promised, bundles)], ignore_index=True)
         measured |= set(scores[["kind", "dataset"]].itertuples(index=False, name=None))
-        models = [*models, *adopted_models(adoption, {dataset for _, dataset in measured})]
+        sources = {dataset for kind, dataset in measured if kind in SOURCE_KINDS}
+        models = [*models, *adopted_models(adoption, sources)]
     if published:
         printed = published_scores(published)
         if published in VERSIONS:
@@ -177,10 +180,11 @@ def read_results(folder: str | Path) -> SuiteResults:
         suite["conventions"],
         tuple(suite["leave_out"]),
         suite["source_label"],
-        _read_correlations(folder / "correlations.csv"),
+        _read_coefficients(folder / "correlations.csv"),
         SuitePairs(_read_pairs(folder / "pairs.csv")),
         _read_ranks(folder / "mean-ranks.csv"),
         {model: (run, epoch) for model, (run, epoch) in suite["training_runs"].items()},
+        _read_predictors(folder / f"{PREDICTORS}.csv"),
     )
 
 
@@ -189,12 +193,17 @@ def _training_runs(rows: Mapping[str, Mapping[str, str]]) -> dict[str, tuple[str
     return {model: (row["run"], float(row["epoch"])) for model, row in rows.items() if row["run"] and row["epoch"]}
 
 
-def _read_correlations(path: Path) -> pd.DataFrame:
-    """Read correlations.csv as it was written; text columns keep empty strings."""
+def _read_coefficients(path: Path, *texts: str) -> pd.DataFrame:
+    """Read correlations.csv, or another table with its columns, as it was written; text columns keep empty strings."""
     frame = pd.read_csv(path, keep_default_na=False, na_values=[""])
-    texts = ["panel", *TASK, "note", *(name for name in frame if name.endswith("_without"))]
-    frame[texts] = frame[texts].astype(object).fillna("")
+    names = ["panel", *TASK, "note", *texts, *(name for name in frame if name.endswith("_without"))]
+    frame[names] = frame[names].astype(object).fillna("")
     return frame
+
+
+def _read_predictors(path: Path) -> pd.DataFrame | None:
+    """Read the table of predictors on each dataset; there is none where no predictor was judged."""
+    return _read_coefficients(path, "predictor", "picked") if path.exists() else None
 
 
 def _read_pairs(path: Path) -> pd.DataFrame:

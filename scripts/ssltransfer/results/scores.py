@@ -195,7 +195,7 @@ def _extent(having: set[tuple[str, str]], cells: set[tuple[str, str]]) -> str:
 
 def is_published(scores: pd.DataFrame) -> pd.Series:
     """Mark the scores of the tidy table that are published numbers, without a score file."""
-    return scores["source"].str.startswith("published").astype(bool)
+    return scores["source"].str.startswith("published", na=False).astype(bool)
 
 
 def tidy(rows: list[dict]) -> pd.DataFrame:
@@ -235,8 +235,9 @@ def source_accuracy(
     models : list of dict
         Rows of the model table with ``model`` and ``source_accuracy``: a number in percent, ``measured:DATASET`` (the
         linear score of that cell; of a dataset without linear scores that of `STANDARD_VOTE`, or the only
-        k-nearest-neighbour score), ``measured:PROTOCOL/DATASET`` where several protocols have it, or empty. All models
-        that name the same have it of the same protocol and setting, and published scores count where none is measured.
+        k-nearest-neighbour score; of several protocols the first in the order of the table), or
+        ``measured:PROTOCOL/DATASET``, or empty. All models that name the same have it of the same protocol and setting,
+        and published scores count where none is measured.
     scores : pd.DataFrame
         Tidy table.
     left_out : collection of tuple of str
@@ -247,37 +248,36 @@ def source_accuracy(
     pd.DataFrame
         Indexed by model. ``source_accuracy``: percent, NaN where the column is empty, or the cell is missing or
         partial. ``measured``: ``linear``, or the setting of the vote (``20-nn``) or ``k-nn``; empty for other numbers.
+        ``protocol``: of these scores where several of the kind have the dataset, else empty.
 
     Raises
     ------
     InputError
-        The text is neither a percentage (1 to below 100) nor names such a score, or names scores of several protocols
-        or votes.
+        The text is neither a percentage (1 to below 100) nor names such a score, or the models that name the same have
+        scores of different protocols or votes.
     """
     found = scores[scores["kind"].isin(SOURCE_KINDS) & scores["metric"].ne("top5")]
-    values, columns = {}, {}
-    for row in models:
-        text = str(row.get("source_accuracy") or "").strip()
-        value, measured = math.nan, ""
+    texts = {row["model"]: str(row.get("source_accuracy") or "").strip() for row in models}
+    rows: dict[str, dict] = {}
+    for text in dict.fromkeys(texts.values()):
+        named = [model for model in texts if texts[model] == text]
         if text.startswith("measured:"):
-            if text not in columns:
-                columns[text] = _source_scores(row["model"], text, found, left_out)
-            column = columns[text]
-            if row["model"] in column.index and not column.loc[row["model"], "partial"]:
-                value = float(column.loc[row["model"], "value"])
-                kind, setting = column.loc[row["model"], ["kind", "setting"]]
-                measured = setting or {"linear": "linear", "knn": "k-nn"}[kind]
+            rows |= _source_scores(named, text, found, left_out)
         elif text not in ("", "nan"):
-            value = _percent(row["model"], text)
-        values[row["model"]] = {"source_accuracy": value, "measured": measured}
-    return pd.DataFrame.from_dict(values, orient="index", columns=["source_accuracy", "measured"])
+            rows |= {model: {"source_accuracy": _percent(model, text)} for model in named}
+    unknown = {"source_accuracy": math.nan, "measured": "", "protocol": ""}
+    complete = {model: unknown | rows.get(model, {}) for model in texts}
+    return pd.DataFrame.from_dict(complete, orient="index", columns=list(unknown))
 
 
-def _source_scores(model: str, text: str, scores: pd.DataFrame, left_out: Collection[tuple[str, str]]) -> pd.DataFrame:
-    """Scores of one protocol and setting that a source accuracy names, by model."""
-    where = f"models table, row {model}, source_accuracy: {text!r} names"
+def _source_scores(
+    models: list[str], text: str, scores: pd.DataFrame, left_out: Collection[tuple[str, str]]
+) -> dict[str, dict]:
+    """Scores of one protocol and setting that a source accuracy names, of the models that name it and have it."""
+    where = f"models table, row {models[0]}, source_accuracy: {text!r} names"
     protocol, dataset = measured_cell(text)
-    found = scores[scores["dataset"].eq(dataset) & (scores["protocol"].eq(protocol) | (not protocol))]
+    on_dataset = scores[scores["dataset"].eq(dataset)]
+    found = on_dataset[on_dataset["protocol"].eq(protocol) | (not protocol)]
     scored = {*found["kind"], *(kind for kind, other in left_out if other == dataset)}
     kind = next((kind for kind in SOURCE_KINDS if kind in scored), None)
     if kind is None:
@@ -285,14 +285,17 @@ def _source_scores(model: str, text: str, scores: pd.DataFrame, left_out: Collec
             f"{where} a dataset without a linear or k-nearest-neighbour score in this suite; write a dataset of such a "
             "task, a number, or nothing"
         )
-    found = found[found["kind"].eq(kind)]
-    own = found[found["source"].eq("measured")]
+    found = found[found["kind"].eq(kind) & found["model"].isin(models)]
+    own = found[~is_published(found)]
     found = own if len(own) else found
-    protocols, settings = (list(found[name].unique()) for name in ("protocol", "setting"))
+    protocols = list(found.drop_duplicates("model")["protocol"].unique())
     if len(protocols) > 1:
         raise InputError(
-            f"{where} scores of {' and '.join(protocols)}; write measured:{protocols[0]}/{dataset} or another of them"
+            f"{where} scores of {' and '.join(protocols)}, because not every model has the first; write "
+            f"measured:{protocols[0]}/{dataset} or another of them"
         )
+    found = found[found["protocol"].isin(protocols)]
+    settings = list(found["setting"].unique())
     if len(settings) > 1 and STANDARD_VOTE not in settings:
         raise InputError(
             f"{where} the votes {', '.join(settings)} of {protocols[0]}; measure {STANDARD_VOTE} as well, or write "
@@ -300,7 +303,16 @@ def _source_scores(model: str, text: str, scores: pd.DataFrame, left_out: Collec
         )
     if STANDARD_VOTE in settings:
         found = found[found["setting"].eq(STANDARD_VOTE)]
-    return found.drop_duplicates("model").set_index("model")
+    others = on_dataset[on_dataset["kind"].eq(kind) & ~is_published(on_dataset)]["protocol"]
+    return {
+        row["model"]: {
+            "source_accuracy": float(row["value"]),
+            "measured": row["setting"] or {"linear": "linear", "knn": "k-nn"}[kind],
+            "protocol": row["protocol"] if others.nunique() > 1 else "",
+        }
+        for row in found.drop_duplicates("model").to_dict("records")
+        if not row["partial"]
+    }
 
 
 def _percent(model: str, text: str) -> float:
