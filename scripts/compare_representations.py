@@ -6,15 +6,21 @@ from ssltransfer.jobs import job, progress
 from ssltransfer.protocols.representations.comparison import compare_representations
 
 with job(snakemake.log[0]):
+    params = snakemake.params
+    # An input that was brought from a storage lies below another folder than the parameter says.
+    brought = {
+        model: next((there for there in snakemake.input.features if there.endswith(path)), path)
+        for model, path in params.features.items()
+    }
     compare_representations(
         snakemake.output.similarity,
-        snakemake.params.store,
-        snakemake.params.features,
+        params.store,
+        brought,
         read_index(snakemake.input.index),
         snakemake.wildcards.dataset,
         snakemake.wildcards.protocol,
-        snakemake.params.version,
+        params.version,
         choose_arrays(),
         lambda pairs: progress(pairs, "pairs"),
-        snakemake.params.scores,
+        params.scores,
     )

@@ -11,7 +11,7 @@ with job(snakemake.log[0]):
     params = snakemake.params.index
     datasets = [
         Dataset(source, snakemake.resources.data_root, index_file)
-        for source, index_file in zip(params["sources"], snakemake.input, strict=True)
+        for source, index_file in zip(params["sources"], snakemake.input.indexes, strict=True)
     ]
     index = sample_images(params, datasets, Path(snakemake.output.originals))
     write_index(snakemake.output.index, index)

@@ -24,6 +24,7 @@ def pytest_addoption(parser):
     parser.addoption("--record-versions", action="store_true", help="record the hashes of the code with its versions")
     parser.addoption("--foreign", action="store_true", help="install TensorFlow and haiku, and let them write files")
     parser.addoption("--environments", action="store_true", help="install every conda environment's packages anew")
+    parser.addoption("--unshared", action="store_true", help="run jobs without shared storage; as root, install rsync")
     parser.addoption("--slurm", action="store_true", help="start a SLURM cluster; as root, install it where missing")
 
 

@@ -3,13 +3,14 @@
 import contextlib
 import os
 import re
-import shutil
 import signal
 import socket
 import subprocess
 import time
 from collections.abc import Iterator
 from pathlib import Path
+
+from installation import UnavailableError, install_programs
 
 NODES = ("n1", "n2")
 # Fixed places: `srun` within a job finds the configuration nowhere else.
@@ -18,30 +19,6 @@ GRES = Path("/etc/slurm/gres.conf")
 PACKAGES = ("slurm-wlm", "munge")
 PROGRAMS = ("slurmctld", "slurmd", "munged", "sbatch", "srun", "squeue", "scontrol")
 MARK = "SSLTRANSFER_TEST_CLUSTER"
-
-
-class UnavailableError(Exception):
-    """Why there can be no SLURM on this machine."""
-
-
-def install() -> None:
-    """Install Debian's packages where they are missing."""
-    if not missing():
-        return
-    if shutil.which("apt-get") is None:
-        raise UnavailableError(f"{', '.join(missing())} not found, and no apt-get to install {', '.join(PACKAGES)}")
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    for command in (["update"], ["install", "--yes", "--no-install-recommends", *PACKAGES]):
-        done = subprocess.run(
-            ["apt-get", "-qq", *command], env=environment, capture_output=True, text=True, timeout=300
-        )
-        if done.returncode:
-            raise UnavailableError(f"apt-get {command[0]} failed: {' '.join(done.stderr.split())[-200:]}")
-
-
-def missing() -> list[str]:
-    path = os.pathsep.join((os.environ.get("PATH", ""), "/usr/sbin", "/sbin"))
-    return [program for program in PROGRAMS if shutil.which(program, path=path) is None]
 
 
 def configuration(folder: Path) -> str:
@@ -222,7 +199,7 @@ def cluster(folder: Path) -> Iterator[Cluster]:
     """
     if os.geteuid() != 0:
         raise UnavailableError("only root can start SLURM's daemons")
-    install()
+    install_programs(PROGRAMS, PACKAGES)
     remove_leftovers()
     made = Cluster(folder)
     try:

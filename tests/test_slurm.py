@@ -2,17 +2,15 @@
 
 import re
 import subprocess
-import sys
 import time
-import tomllib
 from datetime import datetime
-from importlib.util import find_spec
 from itertools import pairwise
 
 import pytest
-from slurm import NODES, UnavailableError, cluster
+from installation import UnavailableError, install_plugins
+from slurm import NODES, cluster
 
-from workflow import REPOSITORY, command, environment, numbers, workspace
+from workflow import command, environment, numbers, workspace
 
 pytestmark = pytest.mark.slow
 
@@ -21,23 +19,10 @@ OPTIONS = [
     *("--slurm-no-account", "--slurm-status-command", "squeue", "--slurm-init-seconds-before-status-checks", "1"),
     *("--latency-wait", "10", "--jobs", "6"),
 ]
+PLUGINS = ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep", "throttler")
 GPU_RULES = {"pretrain_model", "extract_features", "evaluate_linear", "find_neighbours", "evaluate_label_efficiency"}
 GPU_RULES |= {"evaluate_estimators", "compare_representations", "evaluate_finetune"}
 BROKEN = NODES[0]
-
-
-def plugin(folder):
-    """Install Snakemake's plugin beside the environment, which need not have the group `slurm`."""
-    if find_spec("snakemake_executor_plugin_slurm"):
-        return {}
-    lock = tomllib.loads((REPOSITORY / "uv.lock").read_text())
-    names = ("snakemake-executor-plugin-slurm", "snakemake-executor-plugin-slurm-jobstep", "throttler")
-    pins = [f"{p['name']}=={p['version']}" for p in lock["package"] if p["name"] in names]
-    install = ["uv", "pip", "install", "--quiet", "--no-deps", "--python", sys.executable, "--target", str(folder)]
-    done = subprocess.run([*install, *pins], capture_output=True, text=True, check=False)
-    if done.returncode:
-        pytest.skip(f"Snakemake's plugin for SLURM cannot be installed: {' '.join(done.stderr.split())[-200:]}")
-    return {"PYTHONPATH": str(folder)}
 
 
 def rule(job):
@@ -59,10 +44,11 @@ def run(request, tmp_path_factory):
     """Run the toy suite, break a node down in the middle, and keep what SLURM knows of all jobs."""
     if not request.config.getoption("--slurm"):
         pytest.skip("needs the option --slurm: as root, it may install Debian's SLURM and writes /etc/slurm")
-    variables = environment() | plugin(tmp_path_factory.mktemp("plugin"))
+    variables = environment()
     folder = workspace(tmp_path_factory.mktemp("cluster run"))
     words = command(*OPTIONS, profile="slurm")
     try:
+        variables |= install_plugins(tmp_path_factory.mktemp("plugins"), *PLUGINS)
         with cluster(tmp_path_factory.mktemp("slurm") / "cluster") as slurm, (folder / "output").open("w") as output:
             variables |= slurm.environment | {k: v for k, v in variables.items() if k == "PYTHONPATH"}
             started = subprocess.Popen(words, cwd=folder, env=variables, stdout=output, stderr=subprocess.STDOUT)

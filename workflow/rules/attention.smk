@@ -9,6 +9,7 @@ rule evaluate_attention:
         images=attention_images,
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
         maps="results/attention/{protocol}/{model}/{dataset}.npz",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",

@@ -8,6 +8,7 @@ rule evaluate_calibration:
         predictions=lambda w: f"results/predictions/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.npz",
         score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
     log:
         "logs/evaluate_calibration/{protocol}/{model}/{dataset}.log",

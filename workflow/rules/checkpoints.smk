@@ -52,6 +52,7 @@ rule convert_checkpoint:
         "logs/convert_checkpoint/{model}.log",
     wildcard_constraints:
         model=any_of(PUBLISHED_MODELS),
+    localrule: not SHARED
     conda:
         "../../envs/torch.yaml"
     resources:
@@ -74,6 +75,7 @@ rule verify_checkpoint:
     log:
         "logs/verify_checkpoint/{model}.log",
     priority: FIRST
+    localrule: not SHARED
     conda:
         "../../envs/torch.yaml"
     threads: 4

@@ -11,7 +11,7 @@ from pathlib import Path
 
 from snakemake.exceptions import WorkflowError
 from snakemake.logging import logger
-from snakemake.settings.types import DeploymentMethod
+from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config.load import load_suite
@@ -79,6 +79,18 @@ if workflow.is_main_process and not workflow.non_local_exec and driver_problem()
 
 # Whether jobs can have detectron2: from an environment of their own, or installed beside Snakemake.
 DETECTRON2 = bool(workflow.deployment_settings.deployment_method) or find_spec("detectron2") is not None
+
+# Whether all jobs see the folder of this run. Where they do not, Snakemake brings a job the files that its rule names and no
+# others; jobs that read originals below data_root or downloads then run where Snakemake runs.
+SHARED = SharedFSUsage.INPUT_OUTPUT in workflow.storage_settings.shared_fs_usage
+if not SHARED and (SUITE.config["available"] or SUITE.config["adopt"]):
+    raise WorkflowError(
+        "available and adopt look for scores in results/, where without a shared file system are none: copy the results "
+        "of the storage here, and run without --shared-fs-usage"
+    )
+# What each test image contributes to a score lies beside it. It is named only where it must be: Snakemake would measure
+# again what was measured before there were outcomes.
+OUTCOMES = {} if SHARED else {"outcomes": "results/outcomes/{protocol}/{model}/{dataset}.npz"}
 
 # Kinds of protocols whose jobs write pictures of their results, and kinds whose jobs train and write their losses.
 KINDS_WITH_PICTURES = ("detection", "normals", "segmentation", "inversion", "attention")
@@ -234,11 +246,26 @@ def index_file(wildcards):
     return f"results/datasets/{wildcards.dataset}/index.parquet"
 
 
+def images_beside(*datasets):
+    """Images that lie beside the indexes of these datasets, for jobs that otherwise would not have them.
+
+    These are generated or sampled ones; others lie below data_root.
+    """
+    names = {"generated": "originals.npy", "one-of": "originals"}
+    kinds = {dataset: parse_dataset_source(SUITE.datasets[dataset]["source"]).kind for dataset in datasets}
+    return [f"results/datasets/{d}/{names[kind]}" for d, kind in kinds.items() if kind in names and not SHARED]
+
+
 def feature_files(wildcards):
     """One feature file for each input normalisation that the protocol evaluates."""
     return SUITE.feature_files(Cell(**wildcards))
 
 
+def beside_features(files):
+    """A function of wildcards: what says where the features of these files come from, for jobs that must name it."""
+    return lambda w: [] if SHARED else [str(Path(path).with_suffix(".json")) for path in files(w)]
+
+
 def present_files(source):
     """Local files of a source, so that changes are noticed; the job reports missing files."""
-    return [path for path in local_files(source) if Path(path).is_file()]
+    return [local(path) for path in local_files(source) if Path(path).is_file()]

@@ -50,6 +50,7 @@ rule index_dataset:
         "logs/index_dataset/{dataset}.log",
     wildcard_constraints:
         dataset=any_of(d for kind in READ_KINDS for d in datasets_of_kind(kind)),
+    localrule: not SHARED
     conda:
         "../../envs/analysis.yaml"
     # Only a pass over all images (on_error: skip) has work for more than one.
@@ -121,7 +122,8 @@ rule relabel_dataset:
 rule sample_images:
     """Choose one image of each of several datasets."""
     input:
-        sampled_indexes,
+        indexes=sampled_indexes,
+        originals=lambda w: images_beside(*sampled_datasets(w)),
     output:
         index="results/datasets/{dataset}/index.parquet",
         originals=directory("results/datasets/{dataset}/originals"),
@@ -129,6 +131,7 @@ rule sample_images:
         "logs/sample_images/{dataset}.log",
     wildcard_constraints:
         dataset=any_of(datasets_of_kind("one-of")),
+    localrule: not SHARED
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -145,11 +148,13 @@ rule prepare_images:
     """Decode, resize and crop the images of a dataset once for all models."""
     input:
         index=index_file,
+        originals=lambda w: images_beside(w.dataset),
     output:
         images="results/datasets/{dataset}/{transform}.npy",
     log:
         "logs/prepare_images/{dataset}/{transform}.log",
     priority: FIRST
+    localrule: not SHARED
     conda:
         "../../envs/analysis.yaml"
     threads: 4

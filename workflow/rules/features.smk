@@ -47,6 +47,7 @@ rule import_features:
     wildcard_constraints:
         model=any_of(set(SUITE.models) - set(NETWORK_MODELS)),
     priority: FIRST
+    localrule: not SHARED
     conda:
         "../../envs/analysis.yaml"
     resources:

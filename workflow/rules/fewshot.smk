@@ -7,7 +7,9 @@ rule evaluate_fewshot:
     input:
         index=index_file,
         features=feature_files,
+        provenance=beside_features(feature_files),
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
     log:
         "logs/evaluate_fewshot/{protocol}/{model}/{dataset}.log",

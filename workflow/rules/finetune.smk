@@ -8,6 +8,7 @@ rule evaluate_finetune:
         unpack(finetune_input),
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
         predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
     log:

@@ -51,7 +51,7 @@ def index_input(wildcards):
     if source.kind == "hf":
         return f"results/hub/{wildcards.dataset}.json"
     table = location(source, SUITE.config["data_root"])
-    return str(table) if source.kind == "csv" and table.exists() else []
+    return local(str(table)) if source.kind == "csv" and table.exists() else []
 
 
 def relabelled_index(wildcards):
@@ -141,7 +141,7 @@ def feature_input(wildcards):
     folder = f"results/datasets/{wildcards.dataset}"
     if SUITE.config["keep_images"]:
         return {"images": f"{folder}/{wildcards.transform}.npy"}
-    return {"index": f"{folder}/index.parquet"}
+    return {"index": f"{folder}/index.parquet", "originals": images_beside(wildcards.dataset)}
 
 
 def feature_threads(wildcards):
@@ -170,7 +170,7 @@ def feature_params(wildcards):
 def given_features(wildcards):
     """The file of features that the user gives for a dataset; the job reports a missing one."""
     path = given_file(SUITE.models[wildcards.model]["source"], wildcards.dataset)
-    return str(path) if path.is_file() else []
+    return local(str(path)) if path.is_file() else []
 
 
 def given_params(wildcards):

@@ -61,12 +61,15 @@ rule evaluate_inversion:
         originals=inversion_images,
         trunks=lpips_manifests,
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
     log:
         "logs/evaluate_inversion/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("inversion")),
+    # The networks of the distances are downloads.
+    localrule: not SHARED
     conda:
         "../../envs/torch.yaml"
     resources:

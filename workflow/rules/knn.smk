@@ -9,6 +9,7 @@ rule find_neighbours:
     input:
         index=index_file,
         features="results/features/{model}/{dataset}/{features}.npy",
+        provenance=beside_features(lambda w: [f"results/features/{w.model}/{w.dataset}/{w.features}.npy"]),
     output:
         neighbours="results/neighbours/{model}/{dataset}/{features}.{similarity}{number}.npz",
     log:
@@ -36,6 +37,7 @@ rule evaluate_knn:
         index=index_file,
         neighbours=neighbour_file,
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
         predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
     log:

@@ -26,9 +26,11 @@ rule evaluate_label_efficiency:
     input:
         index=index_file,
         features=many_shot_features,
+        provenance=beside_features(many_shot_features),
         lists=subset_lists,
         score=lambda w: f"results/scores/{SUITE.settings(w.protocol)['of']}/{w.model}/{w.dataset}.json",
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
     log:
         "logs/evaluate_label_efficiency/{protocol}/{model}/{dataset}.log",

@@ -7,7 +7,9 @@ rule evaluate_linear:
     input:
         index=index_file,
         features=feature_files,
+        provenance=beside_features(feature_files),
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
         predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
     log:

@@ -13,6 +13,7 @@ rule prepare_normals:
         "logs/prepare_normals/{dataset}.log",
     wildcard_constraints:
         dataset=any_of(datasets_of_task("normals")),
+    localrule: not SHARED
     conda:
         "../../envs/analysis.yaml"
     resources:
@@ -64,6 +65,7 @@ rule evaluate_normals:
         checkpoint="results/checkpoints/{model}.safetensors",
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
         images="results/per-image/{protocol}/{model}/{dataset}.csv",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",

@@ -62,6 +62,7 @@ rule evaluate_segmentation:
         checkpoint="results/checkpoints/{model}.safetensors",
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
     output:
+        **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
         counts="results/predictions/{protocol}/{model}/{dataset}.npz",
         images="results/per-image/{protocol}/{model}/{dataset}.csv",

@@ -9,6 +9,7 @@ rule compare_representations:
     input:
         index=index_file,
         features=features_to_compare,
+        provenance=beside_features(features_to_compare),
     output:
         similarity="results/similarity/{dataset}/{protocol}.{suite}.json",
     log:

@@ -33,6 +33,7 @@ rule make_tables:
     """Collect the scores of the suite and make its tables."""
     input:
         scores=suite_scores,
+        outcomes=suite_outcomes,
         differing=unrecorded_differences,
         missing=missing_list,
         derived=derived_outcomes,
@@ -71,6 +72,7 @@ rule make_tables:
 use rule make_tables as make_published_tables with:
     input:
         scores=[],
+        outcomes=[],
         missing=[],
     wildcard_constraints:
         suite="published-v[12]",

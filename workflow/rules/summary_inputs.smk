@@ -63,6 +63,11 @@ def suite_scores(wildcards):
     return [score_file(cell) for cell in cells]
 
 
+def suite_outcomes(wildcards):
+    """The outcomes of the scores, where they have to be named."""
+    return [] if SHARED else [f"results/outcomes/{c.protocol}/{c.model}/{c.dataset}.npz" for c in shown_cells()]
+
+
 def suite_similarity(wildcards):
     """Similarities of the models, for each dataset of a protocol of estimators that compares two models or more.
 
@@ -87,7 +92,7 @@ def unrecorded_differences(wildcards):
     Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of. The
     list has a folder of its own, because Snakemake may have looked into the folders of its outputs before.
     """
-    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    scores = [path for path in suite_scores(wildcards) if SHARED and Path(path).is_file()]
     unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
     listed = f"results/differing/{wildcards.suite}.json"
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
@@ -95,6 +100,8 @@ def unrecorded_differences(wildcards):
 
 def missing_list(wildcards):
     """With `available` a list of the scores that the suite lacks; what is news there makes the summary again."""
+    if not SHARED:
+        return []
     absent = (cell for cell in SUITE.cells() if not shown_cell(cell) and cell not in adoption().scores)
     cells = [*absent, *SUITE.left_out]
     missing = missing_scores(SUITE, cells, command_options()) if cells else []
@@ -118,7 +125,7 @@ def derived_outcomes(wildcards):
     Nothing asks for the outcomes themselves, so that scores which were measured without them are not measured again.
     Once it exists the list stays an input of the summary, which therefore is not made again for its absence.
     """
-    scores = [path for path in suite_scores(wildcards) if Path(path).is_file()]
+    scores = [path for path in suite_scores(wildcards) if SHARED and Path(path).is_file()]
     derived = f"results/outcomes/{wildcards.suite}.json"
     return [derived] if list_missing(missing_outcomes(wildcards), scores, derived) or Path(derived).is_file() else []
 
