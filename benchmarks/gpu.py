@@ -7,7 +7,9 @@ downloaded. `--small` runs every part at the smallest size, in a minute on a CPU
 
 import argparse
 import itertools
+import re
 import statistics
+import subprocess
 import sys
 import tempfile
 import time
@@ -35,6 +37,7 @@ from ssltransfer.models.backbone_file import build_backbone  # noqa: E402
 from ssltransfer.models.features import BATCH, extract_features  # noqa: E402
 from ssltransfer.models.fusion import fuse_conv_bn, inference_form  # noqa: E402
 from ssltransfer.precision import computing_in  # noqa: E402
+from ssltransfer.pretraining.methods import SimCLR  # noqa: E402
 from ssltransfer.protocols.attention.mask_grid import MaskGrid  # noqa: E402
 from ssltransfer.protocols.attention.occlusion import WindowOccluder  # noqa: E402
 from ssltransfer.protocols.dense.heads import cell_loss, parameter_groups  # noqa: E402
@@ -140,11 +143,11 @@ def feature_speeds(name: str, sizes: Sizes, folder: Path) -> None:
         row(name, precision, f"{1 / elapsed:.0f}", f"{1 / alone:.0f}", f"{alone / elapsed:.0%}", f"{error:.1e}")
 
 
-def training_steps(sizes: Sizes) -> Iterator[tuple[str, Callable[[str], Callable[[], None]]]]:
+def training_steps(sizes: Sizes) -> Iterator[tuple[str, Callable[[str], Callable[[], Tensor]]]]:
     """Name of a protocol's training step at the paper's size, and the function that makes it for a precision."""
     arch = sizes.networks[0]
 
-    def detection(precision: str) -> Callable[[], None]:
+    def detection(precision: str) -> Callable[[], Tensor]:
         block = {"kind": "detection", "frozen": "none", "backend": "torchvision", "network": sizes.detector_network}
         detector = build_detector(
             build_backbone(arch, seed=0), arch, 20, "imagenet", read_settings(DetectionSettings, block)
@@ -153,14 +156,14 @@ def training_steps(sizes: Sizes) -> Iterator[tuple[str, Callable[[str], Callable
         batch = {name: [value.to(DEVICE) for value in values] for name, values in batch.items()}
         return optimise(detector, lambda: sum(detector.losses(batch).values()), precision)
 
-    def normals(precision: str) -> Callable[[], None]:
+    def normals(precision: str) -> Callable[[], Tensor]:
         settings = read_settings(NormalsSettings, {"kind": "normals"})
         network = NormalsNetwork(build_backbone(arch, seed=0), 40, settings.network, settings.frozen, 0)
         images = torch.rand(2, 3, *sizes.normals, device=DEVICE)
         labels = torch.randint(0, 40, (2, sizes.normals[0] // 8, sizes.normals[1] // 8), device=DEVICE)
         return optimise(network, lambda: cell_loss(network(images), labels), precision)
 
-    def segmentation(precision: str) -> Callable[[], None]:
+    def segmentation(precision: str) -> Callable[[], Tensor]:
         settings = read_settings(SegmentationSettings, {"kind": "segmentation"})
         network = SegmentationNetwork(build_backbone(arch, seed=0), 150, settings)
         height, width = sizes.segmentation
@@ -168,36 +171,43 @@ def training_steps(sizes: Sizes) -> Iterator[tuple[str, Callable[[str], Callable
         labels = torch.randint(0, 150, (2, height // network.stride, width // network.stride), device=DEVICE)
         return optimise(network, lambda: cell_loss(network(images), labels), precision)
 
-    def finetune(precision: str, members: int = 1) -> Callable[[], None]:
+    def finetune(precision: str, members: int = 1) -> Callable[[], Tensor]:
         images = torch.rand(sizes.finetune, 3, sizes.side, sizes.side, device=DEVICE)
         labels = torch.randint(0, 100, (sizes.finetune,), device=DEVICE)
 
-        def member() -> Callable[[], None]:
+        def member() -> Callable[[], Tensor]:
             network = Classifier(build_backbone(arch, seed=0), 100, 0)
             return optimise(network, lambda: functional.cross_entropy(network(images), labels), precision)
 
         steps = [member() for _ in range(members)]
-        return lambda: [step() for step in steps]
+        return lambda: sum(step() for step in steps)
+
+    def pretraining(precision: str) -> Callable[[], Tensor]:
+        method = SimCLR(build_backbone(arch, seed=0), hidden=2048, output=128, temperature=0.1)
+        views = torch.rand(2 * sizes.finetune, 3, sizes.side, sizes.side, device=DEVICE)
+        return optimise(method, lambda: method(views, views), precision)
 
     yield f"finetuning, {sizes.finetune} images of {sizes.side} x {sizes.side}", finetune
     yield "finetuning, the 20 members of a grid on these", partial(finetune, members=20)
     yield f"segmentation, 2 images of {sizes.segmentation[0]} x {sizes.segmentation[1]}", segmentation
     yield f"detection, 2 images of {sizes.detector[0]} x {sizes.detector[1]}", detection
+    yield f"pretraining with SimCLR, two views of {sizes.finetune} images", pretraining
     yield f"normals, 2 images of {sizes.normals[0]} x {sizes.normals[1]}", normals
 
 
-def optimise(module: nn.Module, loss: Callable[[], Tensor], precision: str) -> Callable[[], None]:
-    """Return a training step of a module."""
+def optimise(module: nn.Module, loss: Callable[[], Tensor], precision: str) -> Callable[[], Tensor]:
+    """Return a training step of a module, which returns its loss."""
     module.to(DEVICE).train()
     optimiser = torch.optim.SGD(parameter_groups(module, 1e-4, 1e-4), momentum=0.9)
 
-    def step() -> None:
+    def step() -> Tensor:
         with computing_in(precision, DEVICE):
             value = loss()
         with computing_in("float32" if precision == "bfloat16" else precision, DEVICE):
             value.backward()
         optimiser.step()
         optimiser.zero_grad()
+        return value.detach()
 
     return step
 
@@ -294,11 +304,16 @@ def main(sizes: Sizes) -> None:
         for network in sizes.networks:
             feature_speeds(network, sizes, folder)
         say("\n## Training steps\n")
-        table("step", "precision", "ms", "MiB")
-        for step, make in training_steps(sizes):
+        table("step", "precision", "ms", "MiB", f"loss after {sizes.steps + 2} steps", "of float32's")
+        for name, make in training_steps(sizes):
+            exact = None
             for precision in PRECISIONS:
-                seconds, memory = step_cost(make(precision), sizes.steps)
-                row(step, precision, f"{1e3 * seconds:.1f}", memory)
+                torch.manual_seed(0)  # the same images and labels
+                step = make(precision)
+                seconds, memory = step_cost(step, sizes.steps)
+                loss = float(step())
+                exact = loss if exact is None else exact
+                row(name, precision, f"{1e3 * seconds:.1f}", memory, f"{loss:.5g}", f"{loss / exact:.4f}")
         say("\n## Properties\n")
         table("part", "ms", "MiB")
         small_parts(sizes)
@@ -308,6 +323,15 @@ def main(sizes: Sizes) -> None:
         say("\n## Repeatability, relative to the largest weight\n")
         table("runs", "largest difference")
         repeatability(sizes, folder)
+    say(f"\n## Tests\n\n{test_device()}")
+
+
+def test_device() -> str:
+    """Run the tests that compare this device with the CPU, and return pytest's last line."""
+    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--durations=0"]
+    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
+    last = done.stdout.strip().splitlines()[-1]
+    return re.sub(r" in [\d.]+s.*| \d+ deselected,?", "", last.strip("= ")).strip(", ")
 
 
 if __name__ == "__main__":

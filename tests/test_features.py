@@ -117,6 +117,7 @@ def test_batch_size_does_not_matter(tmp_path, images, batch_size):
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
 def test_gpu_equals_cpu(tmp_path, images):
     from ssltransfer.device import choose_device

@@ -561,6 +561,7 @@ def test_torch_agrees_with_numpy(features, labels, classes):
     assert torch_fits[0].weights.dtype == np.float64
 
 
+@pytest.mark.gpu
 @pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 @pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
 @pytest.mark.parametrize("share", [0.25, 0.0], ids=["resident", "streamed"])
