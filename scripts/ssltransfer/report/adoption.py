@@ -118,8 +118,9 @@ class _IndexHashes(dict):
 
 def _model_row(model: str, row: dict[str, str]) -> dict:
     """Return the row of a model that only a bundle has, with empty cells for the columns that it lacks."""
-    columns = ("family", "format", "sha256", "source_accuracy", "licence", "reference", "size", "run", "epoch")
-    return {"suites": [], **dict.fromkeys(columns, ""), "label": model, **row, "model": model}
+    texts = ("family", "format", "alternatives", "sha256", "source_accuracy", "licence", "reference")
+    texts += ("size", "run", "epoch")
+    return {"suites": [], **dict.fromkeys(texts, ""), "label": model, **row, "model": model}
 
 
 def _problem(row: dict) -> str:

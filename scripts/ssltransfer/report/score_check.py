@@ -12,7 +12,7 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssltransfer.checkpoints.sources import FEATURES, parse_checkpoint_source
+from ssltransfer.checkpoints.sources import FEATURES, all_sources, parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets.mask_classes import segmentation_classes
 from ssltransfer.datasets.sources import parse_dataset_source
@@ -159,7 +159,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
         **{f"settings.{key}": value for key, value in _flat(settings).items()},
         **{f"trained.{key}": value for key, value in _flat(settings).items()},
         "preprocessing.norm": sorted(norms if several else norms[:1]),
-        "checkpoint.source": model["source"],
+        "checkpoint.source": all_sources(model),
         "checkpoint.recipe": suite.recipe(cell.model),
         "checkpoint.arch": model["arch"],
         "checkpoint.pool": model["pool"],
