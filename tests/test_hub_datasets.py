@@ -226,7 +226,7 @@ def test_options_of_a_source_are_known_and_fit_the_files(tmp_path, rows):
         unpack_shards(tmp_path / "hub", tmp_path / "data", HubOptions(unique="key"))
 
 
-SAMPLED = [
+MIRRORED = (
     "caltech101",
     "cars",
     "chestx",
@@ -238,11 +238,12 @@ SAMPLED = [
     "isic",
     "pets",
     "sun397",
-]
+)
+MIRRORED += ("voc2007",)
 """Datasets with a file for each image, of which real samples exist."""
 
 
-@pytest.mark.parametrize("name", [*SAMPLED, "voc2007"])
+@pytest.mark.parametrize("name", MIRRORED)
 @pytest.mark.parametrize("form", ["parquet", "tar"])
 def test_a_mirror_of_a_real_sample_is_the_same_row_by_row(tmp_path, samples, name, form):
     if (name, form) == ("voc2007", "tar"):

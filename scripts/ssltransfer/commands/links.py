@@ -12,6 +12,7 @@ from ssltransfer.config.suite import Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.errors import first_line
+from ssltransfer.hub import parse_hub_source
 
 PAUSE = 1.0
 """Seconds between two requests to one host."""
@@ -29,7 +30,7 @@ class Link(NamedTuple):
 
 
 def suite_links(suite: Suite) -> Iterator[Link]:
-    """Yield the addresses of all files of a suite's models and original datasets; local files are left out."""
+    """Yield the addresses of all files of a suite's models and datasets; local files are left out."""
     for model, row in suite.models.items():
         if row["source"].startswith(("pretrain:", FEATURES, OWN_WEIGHTS)):
             continue
@@ -43,6 +44,9 @@ def suite_links(suite: Suite) -> Iterator[Link]:
             for file in DOWNLOADS[source.name].files:
                 for url in file.urls:
                     yield Link(f"dataset {dataset}", file.name, url)
+        elif source.kind == "hf":
+            repository, revision = parse_hub_source(source.name)[0]
+            yield Link(f"dataset {dataset}", "", f"https://huggingface.co/datasets/{repository}/tree/{revision}")
 
 
 def ask(address: str, timeout: float = TIMEOUT) -> str:
