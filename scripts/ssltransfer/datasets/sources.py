@@ -134,10 +134,16 @@ def load(source: Source) -> ModuleType:
 def location(source: Source, data_root: str | Path) -> Path:
     """Return the path of a dataset below the data root, or, if it does not exist, among the downloads."""
     if source.kind == "hf":
-        return DOWNLOAD_FOLDER / "hub" / re.sub("[?&]", ",", source.name.replace("/", "--"))
+        path = hub_folder(data_root, source)
+        return path if path.exists() else hub_folder(DOWNLOAD_FOLDER, source)
     path = Path(data_root) / expand_path(source.name)
     downloaded = DOWNLOAD_FOLDER / source.name
     return downloaded if source.kind == "original" and downloaded.is_dir() and not path.exists() else path
+
+
+def hub_folder(root: str | Path, source: Source) -> Path:
+    """Return the folder below a root that a dataset of the hub is unpacked to."""
+    return Path(root) / "hub" / re.sub("[?&]", ",", source.name.replace("/", "--"))
 
 
 def image_root(source: Source, data_root: str | Path, index_file: str | Path) -> Path:
