@@ -16,6 +16,7 @@ from ssltransfer.checkpoints.sources import FEATURES, all_sources, parse_checkpo
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets.mask_classes import segmentation_classes
 from ssltransfer.datasets.sources import parse_dataset_source
+from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
 from ssltransfer.results.marks import PARTS, TRAINING_IMAGES, total_images
 from ssltransfer.settings import defaults
@@ -234,7 +235,7 @@ def _addresses(source: str, found: str) -> list[str]:
         return []
     try:
         return [" ".join(place.address for place in places) for places in parse_checkpoint_source(source)]
-    except ImportError:  # torchvision, which knows the address, is not in every environment
+    except (ImportError, InputError):  # torchvision is not in every environment, nor each release of timm in its tables
         return [found]
 
 
