@@ -3,7 +3,7 @@
 from collections.abc import Mapping
 
 from ssltransfer.errors import InputError
-from ssltransfer.models.architecture import Architecture, feature_width, parse_architecture, with_twin
+from ssltransfer.models.architecture import Architecture, feature_width, parse_architecture
 from ssltransfer.models.readout import parse_pool
 from ssltransfer.models.timm_catalog import (
     find_network,
@@ -139,6 +139,6 @@ def row_width(row: Mapping[str, str]) -> int | None:
     architecture = parse_architecture(row["arch"])
     if architecture.kind == "resnet":
         return feature_width(row["arch"])
-    if architecture.kind in ("timm", "torchvision") and is_network(with_twin(architecture).name):
+    if architecture.kind == "torchvision" or (architecture.kind == "timm" and is_network(architecture.name)):
         return pooled_width(find_network(row["arch"]), parse_pool(row.get("pool", "")))
     return None

@@ -9,7 +9,7 @@ from ssltransfer.checkpoints.sources import parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.errors import InputError
-from ssltransfer.models.architecture import parse_architecture, with_twin
+from ssltransfer.models.architecture import parse_architecture
 from ssltransfer.models.model_row import check_network
 from ssltransfer.models.readout import parse_pool
 from ssltransfer.models.timm_catalog import is_network, is_published
@@ -139,7 +139,7 @@ def _problem(row: dict) -> str:
     try:
         known = {**row, "source": " ".join(filter(_is_known, row["source"].split()))}
         architecture = parse_architecture(row["arch"])
-        if architecture.kind not in ("timm", "torchvision") or is_network(with_twin(architecture).name):
+        if architecture.kind != "timm" or is_network(architecture.name):
             check_network(known)
         else:
             parse_pool(row["pool"])
