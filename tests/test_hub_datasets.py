@@ -218,6 +218,8 @@ def test_an_image_that_is_listed_twice_is_read_once_and_parts_are_joined(tmp_pat
 def test_options_of_a_source_are_known_and_fit_the_files(tmp_path, rows):
     source = parse_dataset_source(f"{SOURCE}?{ISIC}")
     assert location(source, "data").name == f"owner--name@{REVISION},label=dx,unique=image_id,pool=train"
+    (tmp_path / "hub" / location(source, tmp_path).name).mkdir(parents=True)
+    assert location(source, tmp_path).parent == tmp_path / "hub", "one that is unpacked below the data root is used"
     for query in ("labels=dx", "label=", "label", "label=a&label=b", "pool=test", "pool=yes"):
         with pytest.raises(InputError, match=r"expected (label|each option once)"):
             parse_dataset_source(f"{SOURCE}?{query}")

@@ -9,6 +9,7 @@ from ssltransfer.checkpoints.sources import given_file, local_files
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import location, parse_dataset_source, parse_members
 from ssltransfer.datasets.downloads import DOWNLOADS, Download, where_to_place
+from ssltransfer.hub import PREFIX
 from ssltransfer.models.user_code import code_file
 
 
@@ -77,7 +78,7 @@ def _steps(suite: Suite, cells: list[Cell]) -> Iterator[tuple[str, ManualStep]]:
             if download is None:
                 yield f"dataset {name}", ManualStep(f"{path} is missing; {where_to_place(source)}")
             elif not download.files:
-                yield f"dataset {name}", _dataset_step(path, download, suite.datasets[name]["licence"])
+                yield f"dataset {name}", _dataset_step(path, download, suite, name)
     for model in dict.fromkeys(cell.model for cell in cells):
         files = [path for path in local_files(suite.models[model]["source"]) if not Path(path).is_file()]
         if files and not Path(f"results/checkpoints/{model}.safetensors").exists():
@@ -91,17 +92,22 @@ def _steps(suite: Suite, cells: list[Cell]) -> Iterator[tuple[str, ManualStep]]:
             yield f"protocol {protocol}", ManualStep(text)
 
 
-def _dataset_step(path: Path, download: Download, licence: str) -> ManualStep:
+def _dataset_step(path: Path, download: Download, suite: Suite, name: str) -> ManualStep:
     """Return what is to be done for an original dataset that no program can download."""
     text = f"{path} is missing and cannot be downloaded ({download.reason}); place it there, or set data_root"
+    rows = [
+        f"dataset {other}, which is downloaded, is a dataset of its own"
+        for other, row in suite.datasets.items()
+        if other.startswith(f"{name}-") and row["source"].startswith(PREFIX)
+    ]
     return ManualStep(
         text,
         page=download.page,
         size=download.size,
         tree=download.tree,
         login=download.login or "none",
-        licence=licence or "not stated",
-        copies=download.copies,
+        licence=suite.datasets[name]["licence"] or "not stated",
+        copies="; ".join([*rows, *filter(None, [download.copies])]),
     )
 
 
