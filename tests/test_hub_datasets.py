@@ -12,6 +12,7 @@ import pyarrow.parquet as pq
 import pytest
 from PIL import Image
 
+from ssltransfer.commands.rows import dataset_row
 from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import Source, hub_shards, load, location, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
@@ -131,6 +132,14 @@ def test_a_dataset_is_replayed_from_the_cache_and_checked_by_its_counts(tmp_path
     params["counts"]["train"] = 11
     with pytest.raises(InputError, match="train 11, found 10"):
         index_source(params, "data", "results/datasets/mirror/index.parquet")
+
+
+def test_a_row_is_written_with_the_counts_of_the_copy(tmp_path, monkeypatch, rows):
+    monkeypatch.chdir(tmp_path)
+    offline_hub(monkeypatch, tmp_path / "cache", lambda folder: write_parquet(folder / "test.parquet", rows))
+    row = dataset_row("copy", f"{SOURCE}?pool=train", "data", {})
+    assert row["source"] == f"{SOURCE}?pool=train"
+    assert [row[count] for count in ("classes", "train", "val", "test")] == ["3", "10", "0", "0"]
 
 
 def test_what_is_not_in_the_cache_without_a_network_is_one_line(tmp_path, monkeypatch):

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -75,4 +76,9 @@ def test_the_links_of_a_suite_are_those_of_its_weights_and_datasets(monkeypatch)
         link.address for link in links if link.owner == "model simclr-v1" and link.alternative
     }
     assert "dataset cars" not in owners, "it has to be placed by hand"
-    assert not list(suite_links(read_suite(["config/config.yaml"]).suite))
+    demo = read_suite(["config/config.yaml"]).suite
+    assert not list(suite_links(demo))
+    protocol = next(name for name in demo.config["tasks"] if demo.kind(name) == "linear")
+    copies = replace(demo, config=demo.config | {"tasks": {protocol: ["cars-hub"]}})
+    page = "https://huggingface.co/datasets/isaacchung/StanfordCars/tree/09ffe9bc7864d3f1e851529e5c4b7e05601a04fb"
+    assert list(suite_links(copies)) == [Link("dataset cars-hub", "", page)]
