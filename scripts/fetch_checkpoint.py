@@ -9,5 +9,6 @@ from ssltransfer.jobs import job
 with job(snakemake.log[0]):
     params = snakemake.params
     source = params.source if isinstance(params.source, str) else params.source[0]
-    manifest = fetch(source, params.checksum, Path(params.folder), Path(params.pin))
+    alternatives = snakemake.resources.alternatives
+    manifest = fetch(source, params.checksum, Path(params.folder), Path(params.pin), alternatives)
     write_json(snakemake.output.manifest, manifest)

@@ -16,7 +16,7 @@ with job(snakemake.log[0]):
         model,
         snakemake.input.checkpoint,
         params.arch,
-        read_head(files, params.inside, params.format, params.arch, model),
+        read_head(files, params.inside, manifest.get("format", params.format), params.arch, model),
         params.published,
         Path(snakemake.resources.imagenet_val),
         params.norm,

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -158,7 +159,8 @@ def test_a_model_that_only_the_bundle_has_is_added(published):
     ("change", "found"),
     [
         ({"arch": "resnet-1-1"}, "arch: found 'resnet-1-1'"),
-        ({"arch": "timm:unheard"}, "timm has no network 'unheard'"),
+        ({"arch": "timm:unheard", "pool": "all"}, "pool: found 'all'"),
+        ({"arch": "timm:resnet18", "pool": "cls"}, "cls"),
         ({"size": "unheard"}, "unheard"),
         ({"source": "unheard"}, "source 'unheard'"),
     ],
@@ -172,6 +174,32 @@ def test_a_model_that_tables_cannot_describe_is_refused_and_stops_nothing(publis
     assert all(r.key == "model toy-simclr" and found in r.found for r in adoption.refused)
     make_tables("tables", [], rows(), {}, {}, "v2", {}, "", suite())
     assert "model toy-simclr" in pd.read_csv("tables/adopted.csv")["adopted or differs in"].tolist()
+
+
+@pytest.mark.parametrize(
+    ("arch", "source"),
+    [("timm:unheard", "timm:unheard.in1k"), ("timm:resnet18", "timm:resnet18.unheard")],
+)
+def test_a_network_of_a_later_timm_is_shown_by_its_name(published, arch, source):
+    changed = {"arch": arch, "source": source}
+    edit(published, MANIFEST, lambda content: content["models"]["toy-simclr"].update(changed))
+    for dataset in ("digits", "textures"):
+        name = f"scores/toy-linear/toy-simclr/{dataset}.json"
+        edit(published, name, lambda content: content.update(checkpoint={"source": source, "arch": arch}))
+    table = Path("config/models.tsv")
+    table.write_text("".join(line for line in table.read_text().splitlines(True) if "toy-simclr" not in line))
+    adoption = adopt()
+    assert LINEAR in adoption.scores and not adoption.refused
+    make_tables("tables", [], rows(), {}, {}, "v2", {}, "", suite())
+    models = pd.read_csv("tables/model-details.csv").set_index("model")
+    assert models.loc["toy-simclr", "architecture"] == arch and models.loc["toy-simclr", "source"] == source
+
+
+def test_planning_without_pyarrow_says_so_in_one_line(published, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ssltransfer.datasets.index_hash", None)
+    with pytest.raises(InputError, match="adopt: the images of digits cannot be compared .* install pyarrow") as error:
+        adopt()
+    assert "\n" not in str(error.value)
 
 
 def test_a_source_accuracy_that_names_its_protocol_comes_with_the_model(published):

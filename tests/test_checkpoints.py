@@ -4,8 +4,11 @@ import builtins
 import json
 import os
 import pickle
+import threading
 import time
 import zipfile
+from functools import partial
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 
 import numpy as np
 import published_files as published
@@ -17,11 +20,12 @@ from safetensors.torch import save_file
 from ssltransfer.checkpoints import torch_file
 from ssltransfer.checkpoints.convert import FORMATS, convert, read_published
 from ssltransfer.checkpoints.detectron2 import save_detectron2, to_detectron2
-from ssltransfer.checkpoints.fetch import fetch, fetch_if_possible, manifest_files, write_pin
+from ssltransfer.checkpoints.fetch import fetch, fetch_if_possible, manifest_files, pin_tensors, write_pin
 from ssltransfer.checkpoints.sources import (
     Location,
     local_files,
     local_state,
+    parse_alternatives,
     parse_checkpoint_source,
     source_with_state,
 )
@@ -30,7 +34,7 @@ from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.models.backbone_file import forward_check, load_backbone
 from ssltransfer.models.model_row import check_weights
 from ssltransfer.models.resnet import build_resnet
-from ssltransfer.results.tensor_file import save_tensors
+from ssltransfer.results.tensor_file import save_tensors, tensor_hash
 from ssltransfer.results.tensor_header import read_provenance
 from ssltransfer.safe_pickle import load_inert
 from workflow import snakemake, succeed, workspace
@@ -914,3 +918,112 @@ def test_alternatives_and_their_failures(tmp_path, local, monkeypatch):
     with pytest.raises(InputError, match=r"none\.pth.* \| .*w\.pth") as error:
         local(source=f"file:{tmp_path}/none.pth http://127.0.0.1:9/folder/w.pth")
     assert "\n" not in str(error.value)
+
+
+# --- The same weights in another format ---
+
+
+@pytest.fixture
+def mirror(tmp_path, state):
+    """A server of this machine whose first address is gone: the same weights in another format, and other ones."""
+    (tmp_path / "served").mkdir()
+    torch.save(
+        {"state_dict": {**state, "fc.weight": torch.zeros(2, FEATURES), "fc.bias": torch.zeros(2)}},
+        tmp_path / "served/same.pth",
+    )
+    torch.save({"state_dict": build_resnet(ARCH, seed=1).state_dict()}, tmp_path / "served/other.pth")
+    handler = partial(QuietHandler, directory=str(tmp_path / "served"))
+    with ThreadingHTTPServer(("127.0.0.1", 0), handler) as server:
+        threading.Thread(target=server.serve_forever, daemon=True).start()
+        yield f"http://127.0.0.1:{server.server_port}"
+        server.shutdown()
+
+
+class QuietHandler(SimpleHTTPRequestHandler):
+    def log_message(self, *_):
+        pass
+
+
+def take(address, tmp_path, alternative):
+    """Fetch, convert and pin as the jobs do; the manifest and the provenance."""
+    folder, pin = tmp_path / "folder", tmp_path / "pin.json"
+    manifest = fetch(f"{address}/w.pth", "", folder, pin, alternative and f"state-dict={address}/{alternative}")
+    converted, provenance = convert(manifest, folder, {"format": "torchvision", "arch": ARCH, "version": 1}, "m")
+    write_pin(manifest)
+    pin_tensors(manifest, pin, tensor_hash(converted))
+    return manifest, provenance
+
+
+def test_a_dead_address_is_replaced_by_a_copy_in_another_format(mirror, tmp_path):
+    manifest, provenance = take(mirror, tmp_path, "same.pth")
+    assert manifest["format"] == "state-dict" and provenance["converter"] == "state-dict 1"
+    assert provenance["source"] == f"{mirror}/same.pth"
+    assert manifest["files"][0]["name"] == "state-dict/same.pth"
+    pin = read_json(tmp_path / "pin.json")
+    assert pin["files"] == manifest["files"] and len(pin["tensors"]) == 64
+    assert take(mirror, tmp_path, "same.pth")[0] == {"files": manifest["files"], "format": "state-dict"}
+
+
+def test_a_copy_in_another_format_has_the_tensors_of_the_pin_or_is_refused(mirror, tmp_path, state):
+    torch.save({k: v for k, v in state.items() if "num_batches" not in k}, tmp_path / "served/w.pth")
+    manifest, _ = take(mirror, tmp_path, "")
+    assert "format" not in manifest
+    pin = read_json(tmp_path / "pin.json")
+    (tmp_path / "served/w.pth").unlink()
+    (tmp_path / "folder/w.pth").unlink()
+    assert take(mirror, tmp_path, "same.pth")[0]["format"] == "state-dict"
+    with pytest.raises(InputError, match=rf"other\.pth: its tensors .* differ from those of .*{pin['tensors'][:12]}"):
+        take(mirror, tmp_path, "other.pth")
+    assert read_json(tmp_path / "pin.json") == pin
+    write_json(tmp_path / "pin.json", {"files": pin["files"]})
+    with pytest.raises(InputError, match=r"no entry for state-dict/same\.pth, nor a hash of tensors to compare"):
+        take(mirror, tmp_path, "same.pth")
+
+
+@pytest.mark.slow
+def test_the_workflow_takes_a_copy_in_another_format_and_reruns_nothing_for_it(mirror, tmp_path):
+    folder = workspace(tmp_path)
+    table, target = folder / "config" / "models.tsv", "results/checkpoints/own.safetensors"
+    text = table.read_text().splitlines()
+    columns = [*text[0].split("\t"), "alternatives"]
+    row = {"model": "own", "arch": ARCH, "source": f"{mirror}/w.pth", "format": "torchvision"}
+    row["alternatives"] = f"state-dict={mirror}/none.pth state-dict={mirror}/same.pth"
+
+    def write():
+        lines = ["\t".join(columns), *text[1:], "\t".join(row.get(column, "") for column in columns)]
+        table.write_text("\n".join(lines) + "\n")
+
+    write()
+    succeed(folder, target)
+    assert read_provenance(folder / target)["source"] == f"{mirror}/same.pth"
+    assert len(read_json(folder / "resources/checkpoint-pins/own.json")["tensors"]) == 64
+    row["alternatives"] = ""
+    write()
+    assert "Nothing to be done" in succeed(folder, target, "--dry-run")
+
+
+def test_an_earlier_pin_gains_the_hash_of_its_tensors(tmp_path, state):
+    (tmp_path / "folder").mkdir()
+    torch.save(state, tmp_path / "folder/w.pth")
+    manifest, _ = take("http://127.0.0.1:9", tmp_path, "")
+    pin = read_json(tmp_path / "pin.json")
+    write_json(tmp_path / "pin.json", {"files": manifest["files"]})
+    take("http://127.0.0.1:9", tmp_path, "")
+    assert read_json(tmp_path / "pin.json") == pin
+
+
+def test_tensors_are_compared_without_their_counters(state):
+    counted = {k: v + 5 if k.endswith("num_batches_tracked") else v for k, v in state.items()}
+    assert tensor_hash(counted) == tensor_hash(dict(reversed(state.items())))
+    changed = {k: v.nextafter(v + 1) if k == "conv1.weight" else v for k, v in state.items()}
+    assert tensor_hash(changed) != tensor_hash(state)
+
+
+def test_alternatives_are_kept_apart():
+    assert parse_alternatives("moco=https://x.org/a.pth?dl=1 torchvision=hf:o/n@v1/a.pth") == [
+        ("moco", [("https://x.org/a.pth?dl=1", "moco/a.pth")]),
+        ("torchvision", [("https://huggingface.co/o/n/resolve/v1/a.pth", "torchvision/a.pth")]),
+    ]
+    for text in ("https://x.org/a.pth?dl=1", "moco=file:a.pth", "moco=https://x.org/a moco=https://y.org/a"):
+        with pytest.raises(InputError, match="alternatives: "):
+            parse_alternatives(text)

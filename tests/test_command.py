@@ -20,6 +20,7 @@ from ssltransfer.commands.rows import model_row
 from ssltransfer.commands.suite import read_suite
 from ssltransfer.config.table_file import read_table
 from ssltransfer.config.validation import read_yaml
+from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import forward_operations
 from ssltransfer.models.resnet import build_resnet
@@ -254,6 +255,13 @@ def test_the_plan_of_forty_tasks_takes_seconds(call, folder):
     by_hand = "\n".join(out).partition("To be done by hand:")[2].partition("Cost")[0]
     assert all(f"dataset {name}: " in by_hand for name in ("cars", "sun397", "chestx", "cropdiseases", "nyuv2"))
     assert "dataset dtd" not in by_hand
+    cars = by_hand.partition("  dataset cars: ")[2].partition("\n  dataset")[0].splitlines()
+    assert cars[0].endswith("(its host is gone); place it there, or set data_root")
+    download = DOWNLOADS["cars"]
+    fields = {"page": download.page, "size": "2.0 GB", "tree": download.tree, "login": "Kaggle (images, test labels)"}
+    fields |= {"licence": "research only"}
+    fields |= {"copies": "dataset cars-hub, which is downloaded, is a dataset of its own"}
+    assert cars[1:] == [f"    {name}: {value}" for name, value in fields.items()]
     assert out[-1] == "  uv run snakemake --logger rich --configfile config/paper-v2.yaml"
 
 
@@ -303,7 +311,7 @@ def test_a_local_file_that_is_missing_is_work_by_hand(toy):
     table = toy / "config/models.tsv"
     line = "\t".join(["mine", "Mine", "other", ARCH, "file:mine.pth", "auto", "", "imagenet", "", "toy", "", ""])
     table.write_text(table.read_text() + line + "\n")
-    assert "mine.pth" in plan_suite(read_suite()).by_hand["model mine"]
+    assert "mine.pth" in plan_suite(read_suite()).by_hand["model mine"].text
     (toy / "mine.pth").touch()
     assert not plan_suite(read_suite()).by_hand
 

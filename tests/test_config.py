@@ -531,7 +531,7 @@ def test_a_model_needs_an_id_an_architecture_and_a_source(tmp_path):
     assert load(tmp_path, shorten).models["a"] == {
         "model": "a", "label": "a", "family": "other", "arch": "resnet50", "source": "file:a.pth", "format": "auto",
         "sha256": "", "norm": "imagenet", "source_accuracy": "", "suites": ["s"], "licence": "", "reference": "",
-        "pool": "", "size": "", "run": "", "epoch": "",
+        "pool": "", "size": "", "run": "", "epoch": "", "alternatives": "",
     }  # fmt: skip
 
 
@@ -792,6 +792,12 @@ def normals(dataset, **values):
         (row("models", "a", arch=""), "row 'a': top level: key 'arch' is missing"),
         (columns(pool="cls"), "row 'a': pool: found 'cls', but resnet50 has one readout only; leave the cell empty"),
         (columns(pool="avg"), "row 'a': pool: found 'avg', expected text like"),
+        (columns(alternatives="https://x.org/w.pth"), "expected FORMAT=SOURCE, such as torchvision=https://"),
+        (columns(alternatives="resnet=https://x.org/w.pth"), "alternatives: found format 'resnet', expected one that"),
+        (
+            columns(alternatives="moco=file:w.pth"),
+            "row 'a': alternatives: found 'moco=file:w.pth', expected an address",
+        ),
         (columns(size="big"), "row 'a': size: found 'big', expected text like"),
         (
             row("models", "a", arch="timm:vit_small"),

@@ -7,6 +7,7 @@ import numpy as np
 import pytest
 import torch
 from layouts import picture
+from test_hub_datasets import SOURCE, offline_hub, write_parquet
 from threadpoolctl import threadpool_info, threadpool_limits
 from torch import nn
 
@@ -222,6 +223,12 @@ def test_states_that_are_not_frozen_features_are_refused(birds, backbone):
         ({"data": "nowhere"}, "nowhere"),
         ({"data": "original:nothing"}, "original:nothing"),
         ({"data": "column:shapes/objects"}, "column:shapes/objects"),
+        ({"data": {"dataset": "birds"}}, "found a row with dataset, expected source"),
+        ({"data": {"source": "generated:digits", "classes": "ten"}}, "found classes 'ten', expected a number"),
+        (
+            {"data": {"source": "original:nyuv2", "task": "normals"}},
+            "found task 'normals', expected one of single-label",
+        ),
         ({"protocols": ["linear-2"]}, "'linear-2'"),
         ({"protocols": ["calibration"]}, "'calibration'"),
         ({"protocols": "linear"}, "'linear'"),
@@ -237,6 +244,31 @@ def test_states_that_are_not_frozen_features_are_refused(birds, backbone):
 def test_arguments_are_checked(birds, arguments, expected):
     with pytest.raises(InputError, match=expected):
         ssltransfer.evaluate(Pooled().eval(), **({"data": birds, "protocols": BLOCKS} | arguments))
+
+
+def test_a_dataset_of_the_hub_is_replayed_from_its_cache(birds, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+
+    def files(folder):
+        classes = ["robin", "tit", "wren"]
+        for part in ("train", "test"):
+            paths = sorted((birds / part).rglob("*.png"))
+            write_parquet(
+                folder / f"{part}.parquet", [(p.read_bytes(), classes.index(p.parent.name)) for p in paths], classes
+            )
+
+    offline_hub(monkeypatch, tmp_path / "cache", files)
+    counts = {"classes": "3", "train": "18", "val": "0", "test": "9"}
+    row = {"dataset": "birds", "label": "Birds", "source": SOURCE, "task": "single-label", "metric": "top1", **counts}
+    result = ssltransfer.evaluate(Pooled().eval(), row, BLOCKS)
+    assert rows(result) == rows(ssltransfer.evaluate(Pooled().eval(), birds, BLOCKS))
+    named = ssltransfer.evaluate(Pooled().eval(), SOURCE, LINEAR)
+    assert rows(named) == [row | {"dataset": "name"} for row in rows(result)[:1]]
+    assert [path.name for path in tmp_path.iterdir()] == ["cache"], "nothing is written beside the cache"
+    with pytest.raises(InputError, match="test 8, found 9"):
+        ssltransfer.evaluate(Pooled().eval(), row | {"test": 8}, BLOCKS)
+    with pytest.raises(InputError, match=r"hf:owner/none@.* cannot be fetched"):
+        ssltransfer.evaluate(Pooled().eval(), SOURCE.replace("name", "none"), LINEAR)
 
 
 def arrays(count=40, width=6):

@@ -88,6 +88,7 @@ def test_byte_order_marks_and_windows_line_ends(tmp_path, name):
 
 
 REAL = {  # classes and (train, val, test), counted independently of the indexers (see the samples' README)
+    ("ade20k", ""): (150, (4, 0, 27)),
     ("caltech101", ""): (11, (330, 0, 330)),
     ("caltech101", "official"): (11, (330, 0, 402)),
     ("cars", ""): (10, (300, 0, 149)),

@@ -2,6 +2,7 @@
 
 import threading
 import time
+from dataclasses import replace
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
@@ -54,11 +55,14 @@ def test_one_alternative_is_enough_and_a_host_is_not_hurried(server):
         Link("model a", "0", f"{address}/there"),
         Link("model b", "0", f"{address}/there"),
         Link("model b", "1", f"{address}/gone"),
+        Link("model c", "0", f"{address}/there"),
+        Link("model c", "1", f"{address}/gone"),
+        Link("model c", "0", f"{address}/there", 1),
     ]
     start = time.monotonic()
     answers = list(ask_all(links, pause=0.3))
     assert time.monotonic() - start >= 0.3 and len(requests) == 2, "an address is asked once"
-    assert [answer for _, answer in answers] == ["HTTP 404", "ok", "ok", "HTTP 404"]
+    assert [answer for _, answer in answers] == ["HTTP 404", "ok", "ok", "HTTP 404", "ok", "HTTP 404", "ok"]
     assert unreachable(answers) == ["model b"]
 
 
@@ -68,5 +72,13 @@ def test_the_links_of_a_suite_are_those_of_its_weights_and_datasets(monkeypatch)
     assert {link.address.partition(":")[0] for link in links} <= {"http", "https"}
     owners = {link.owner for link in links}
     assert {"model byol", "model swav", "dataset cifar10", "dataset voc2007"} <= owners
+    assert {"https://huggingface.co/lightly-ai/simclrv1-imagenet1k-resnet50-1x/resolve/main/resnet50-1x.pth"} == {
+        link.address for link in links if link.owner == "model simclr-v1" and link.alternative
+    }
     assert "dataset cars" not in owners, "it has to be placed by hand"
-    assert not list(suite_links(read_suite(["config/config.yaml"]).suite))
+    demo = read_suite(["config/config.yaml"]).suite
+    assert not list(suite_links(demo))
+    protocol = next(name for name in demo.config["tasks"] if demo.kind(name) == "linear")
+    copies = replace(demo, config=demo.config | {"tasks": {protocol: ["cars-hub"]}})
+    page = "https://huggingface.co/datasets/isaacchung/StanfordCars/tree/09ffe9bc7864d3f1e851529e5c4b7e05601a04fb"
+    assert list(suite_links(copies)) == [Link("dataset cars-hub", "", page)]

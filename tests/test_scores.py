@@ -1,5 +1,6 @@
 import json
 import re
+from pathlib import Path
 
 import pandas as pd
 import pytest
@@ -7,6 +8,7 @@ from pandas.testing import assert_frame_equal
 
 from ssltransfer.errors import InputError
 from ssltransfer.report.table import Column, Table
+from ssltransfer.report.table_folder import make_tables
 from ssltransfer.report.tables import add_notes
 from ssltransfer.results import score_file
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
@@ -295,3 +297,33 @@ def test_captions_name_few_warnings_and_how_far_they_go(tmp_path):
     assert [table.caption == "Percent." for table in tables] == [False, False, False, True, True]
     add_notes(tables, {"other": {"kind": "inversion", "text": "other: f."}})
     assert [table.caption.endswith("other: f.") for table in tables] == [False, False, False, False, True]
+
+
+FIRST_RELEASE = sorted((Path(__file__).parent / "scores-0.1.0").rglob("*.json"))
+"""Scores of the demo that release 0.1.0 measured, one of each kind."""
+
+
+def test_scores_of_the_first_release_are_read_and_shown(tmp_path):
+    scores = [read_score(path) for path in FIRST_RELEASE]
+    kinds = {"attention", "calibration", "detection-frozen", "fewshot", "inversion", "linear", "normals"}
+    assert {score["kind"] for score in scores} == kinds and not any("schema" in score for score in scores)
+    models = [{"model": "tiny-simclr", "label": "SimCLR", "family": "contrastive", "source_accuracy": ""}]
+    make_tables(tmp_path / "tables", FIRST_RELEASE, models, {}, {}, "v2", {}, "")
+    shown = pd.read_csv(tmp_path / "tables/scores.csv", keep_default_na=False)
+    keys = ["protocol", "dataset", "setting", "metric"]
+    found = {tuple(row[key] for key in keys): float(row["value"]) for row in shown.to_dict("records")}
+    assert found == {
+        (score["protocol"], score["dataset"], value["setting"], value["metric"]): pytest.approx(value["value"])
+        for score in scores
+        for value in score["values"]
+    }
+
+
+def test_a_score_of_a_later_release_is_one_line(tmp_path):
+    path = tmp_path / "linear-r32/tiny-simclr/digits.json"
+    path.parent.mkdir(parents=True)
+    (old,) = (path for path in FIRST_RELEASE if path.parent.parent.name == "linear-r32")
+    path.write_text(json.dumps(json.loads(old.read_text()) | {"schema": 3, "key of tomorrow": 1}))
+    with pytest.raises(InputError, match=r"digits\.json: schema: 3 found, .* reads 2 .*update ssltransfer") as caught:
+        make_tables(tmp_path / "tables", [path], [], {}, {}, "v2", {}, "")
+    assert "\n" not in str(caught.value)

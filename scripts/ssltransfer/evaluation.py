@@ -20,9 +20,9 @@ from threadpoolctl import threadpool_limits
 
 from ssltransfer.array_backend import NUMPY, Arrays
 from ssltransfer.config.blocks import read_blocks
-from ssltransfer.config.dataset_rows import METRICS_OF_TASK
+from ssltransfer.config.dataset_rows import COUNTS, METRICS_OF_TASK
 from ssltransfer.config.norms import BOTH_NORMS, evaluated_norms, read_norms
-from ssltransfer.datasets import DOWNLOAD_FOLDER, READ_KINDS, Source, parse_dataset_source
+from ssltransfer.datasets import DOWNLOAD_FOLDER, READ_KINDS, Source, hub_folder, location, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import DecodedImages, parse_transform
 from ssltransfer.datasets.index import Index, check_classes, check_index, count_parts, write_index
@@ -30,6 +30,8 @@ from ssltransfer.datasets.indexing import IndexParams, generate_dataset, index_s
 from ssltransfer.datasets.splits import make_split
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
+from ssltransfer.hub import parse_hub_source
+from ssltransfer.hub_download import fetch_hub_dataset
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.estimators.evaluation import check_training_images, measure_estimators
 from ssltransfer.protocols.estimators.settings import EstimatorSettings
@@ -94,7 +96,7 @@ class Evaluation:
 
 def evaluate(
     module: "nn.Module",
-    data: str | Path,
+    data: str | Path | Mapping[str, Any],
     protocols: Protocols = PROTOCOLS,
     *,
     norm: str = "imagenet",
@@ -114,10 +116,12 @@ def evaluate(
     ----------
     module : torch.nn.Module
         In evaluation mode; maps normalised images (n, 3, size, size) to features (n, d), both float32.
-    data : str or Path
+    data : str, Path or mapping
         Folder with ``train/CLASS/*`` and ``test/CLASS/*`` (and maybe ``val/``), a csv file with the columns
-        ``image,label,split``, or a `source` of ``config/datasets.tsv`` such as ``generated:digits`` or
-        ``original:cifar10``.
+        ``image,label,split``, or a `source` of ``config/datasets.tsv`` such as ``generated:digits``,
+        ``original:cifar10`` or ``hf:OWNER/NAME@REVISION`` (read from the cache of the hub, and downloaded to it); or a
+        row of that table: a mapping with ``source`` and maybe ``dataset``, ``task``, ``metric`` and the counts, which
+        are then checked.
     protocols : sequence of str or mapping
         Names of settings blocks of ``config/protocols.yaml`` of the kinds ``linear``, ``knn``, ``fewshot``,
         ``estimators`` and ``finetune`` (hours for the paper's grid), or own blocks by name.
@@ -127,12 +131,13 @@ def evaluate(
     size : int, optional
         Side of the images in pixels; by default that of the settings block (224).
     metric : {'top1', 'mean-per-class', 'map11'}, optional
-        Metric of linear and finetune protocols; top1 by default. With map11, a cell ``label`` of a csv file may hold
-        several classes.
+        Metric of linear and finetune protocols; by default that of the row, else top1. With map11, a cell ``label`` of
+        a csv file may hold several classes.
     dataset : str
-        Id of the dataset, which few-shot episodes are drawn by; by default the name of the folder or file.
+        Id of the dataset, which few-shot episodes are drawn by; by default that of the row, or the name of the folder,
+        file or repository.
     data_root : path
-        Folder of the original datasets.
+        Folder of the original datasets, and of those of the hub that the workflow has unpacked.
     batch_size : int
         Number of images that the module sees at a time; does not change the result beyond rounding.
     workers : int, optional
@@ -155,13 +160,17 @@ def evaluate(
     norms = read_norms(package_data("config/norms.tsv"))
     if norm not in norms:
         raise InputError(f"norm: found {norm!r}, expected one of {', '.join(norms)}")
-    source = _source(data)
-    name = dataset or (Path(source.name).stem if source.kind == "csv" else Path(source.name).name)
+    row = data if isinstance(data, Mapping) else {"source": data}
+    if not row.get("source"):
+        raise InputError(f"data: found a row with {', '.join(row) or 'no keys'}, expected source among them")
+    source = _source(row["source"])
+    name = dataset or row.get("dataset") or _name(source)
     workers = workers or os.cpu_count() or 1
-    metric = _metric(metric)
+    metric = _metric(metric or _row_metric(row))
+    counts = _counts(row)
     check_state(module)
     with TemporaryDirectory() as folder:
-        found = _open_dataset(Path(folder), source, name, metric, data_root, workers)
+        found = _open_dataset(Path(folder), source, name, metric, counts, data_root, workers)
         possible, warnings = _possible(blocks, found.index, name)
         device = module_device(module)
         computed: dict[tuple[str, str, str], Features] = {}
@@ -274,6 +283,30 @@ def _source(data: str | Path) -> Source:
     return source
 
 
+def _name(source: Source) -> str:
+    """Return the name of the folder, file or repository of a source."""
+    name = parse_hub_source(source.name)[0].repository if source.kind == "hf" else source.name
+    return Path(name).stem if source.kind == "csv" else Path(name).name
+
+
+def _row_metric(row: Mapping[str, Any]) -> str:
+    """Return the metric of a row, or the first one that fits its task; empty if it names neither."""
+    task = row.get("task") or ""
+    metrics = METRICS_OF_TASK.get(task, ("",))
+    if task and not metrics[0]:
+        known = ", ".join(name for name, fitting in METRICS_OF_TASK.items() if fitting[0])
+        raise InputError(f"data: found task {task!r}, expected one of {known}")
+    return row.get("metric") or metrics[0]
+
+
+def _counts(row: Mapping[str, Any]) -> dict[str, int]:
+    """Return the counts that a row promises."""
+    counts = {name: row[name] for name in COUNTS if row.get(name) not in (None, "")}
+    if wrong := [name for name, count in counts.items() if not str(count).isdecimal()]:
+        raise InputError(f"data: found {wrong[0]} {counts[wrong[0]]!r}, expected a number")
+    return {name: int(count) for name, count in counts.items()}
+
+
 def _transform(transform: str, size: int | None) -> str:
     """Return the name of a transform with another side."""
     if size is None:
@@ -283,16 +316,30 @@ def _transform(transform: str, size: int | None) -> str:
     return f"resize{size}"
 
 
-def _open_dataset(folder: Path, source: Source, name: str, metric: str, data_root: str | Path, workers: int) -> Dataset:
-    """Index a dataset, with its index (and generated images) in a temporary folder."""
+def _open_dataset(
+    folder: Path,
+    source: Source,
+    name: str,
+    metric: str,
+    counts: dict[str, int],
+    data_root: str | Path,
+    workers: int,
+) -> Dataset:
+    """Index a dataset, with its index (and images that are generated or unpacked) in a temporary folder."""
     task = next(task for task, metrics in METRICS_OF_TASK.items() if metric in metrics)
-    params = IndexParams(dataset=name, task=task, source=source, counts={}, allow_subset=False, on_error="fail")
+    params = IndexParams(dataset=name, task=task, source=source, counts=counts, allow_subset=False, on_error="fail")
     index_file = folder / "index.parquet"
     if source.kind == "generated":
         generated = generate_dataset(params)
         save_array(folder / "originals.npy", generated.images)
         index = generated.index
     else:
+        if source.kind == "hf" and not location(source, data_root).exists():
+            from ssltransfer.datasets.hub_shards import PATTERNS, unpack_shards
+
+            repository, options = parse_hub_source(source.name)
+            unpack_shards(fetch_hub_dataset(repository, PATTERNS), hub_folder(folder, source), options)
+            data_root = folder
         index = index_source(params, data_root, index_file, workers)
     if index.multi_label != (task == "multi-label"):
         raise InputError(f"metric: {metric!r} does not fit the labels of {name}; write top1 or mean-per-class")

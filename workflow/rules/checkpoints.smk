@@ -16,6 +16,9 @@ rule fetch_checkpoint:
     localrule: True
     conda:
         "../../envs/torch.yaml"
+    resources:
+        # A resource and not a parameter: another way to the same weights reruns nothing.
+        alternatives=of_model("alternatives"),
     params:
         source=checkpoint_source,
         checksum=of_model("sha256"),
@@ -33,6 +36,8 @@ use rule fetch_checkpoint as fetch_head with:
         manifest="results/heads/{model}.manifest.json",
     log:
         "logs/fetch_head/{model}.log",
+    resources:
+        alternatives="",
     params:
         source=head_source,
         checksum="",

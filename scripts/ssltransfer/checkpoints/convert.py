@@ -44,7 +44,7 @@ def convert(
         Folder of the files.
     params : mapping
         ``format`` and ``arch`` (see `read_published`), ``source``, the ``version`` of this code, and for a user's own
-        module what `module_weights.check_module` needs.
+        module what `module_weights.check_module` needs. Files in another format have theirs in the manifest.
     model : str
         Id of the model, for messages.
 
@@ -61,11 +61,11 @@ def convert(
     InputError
         If a file has changed since it was fetched, or see `read_published`, `forward_check` and `check_module`.
     """
-    arch = params["arch"]
+    arch, format_ = params["arch"], manifest.get("format", params["format"])
     check_weights(params.get("source", ""), arch)
     files = manifest_files(manifest, folder)
-    published = read_published(files, params["format"], arch) if files else read_own_weights(arch)
-    notes = {"prefix": published.prefix} if params["format"].startswith("auto") else {}
+    published = read_published(files, format_, arch) if files else read_own_weights(arch)
+    notes = {"prefix": published.prefix} if format_.startswith("auto") else {}
     if published.precision:
         notes["precision"] = published.precision
     if arch.startswith(("timm:", "torchvision:")):
@@ -79,7 +79,7 @@ def convert(
         "source": " ".join(file["source"] for file in manifest["files"]) or OWN_WEIGHTS,
         "files": json.dumps({file["name"]: file["sha256"] for file in manifest["files"]}),
         "arch": arch,
-        "converter": f"{params['format']} {params['version']}",
+        "converter": f"{format_} {params['version']}",
         **notes,
         "left_out": str(len(published.dropped)),
         **checked,

@@ -3,6 +3,9 @@
 A file whose checksum nobody published is trusted on first use: once it has been read as what it is meant to be,
 its hash is written to a pin, a small file for the user to commit, and a later difference is an error. Files on this
 machine are the user's own to replace: they are pinned only where the row has a checksum.
+
+The pin also holds a hash of the converted tensors. It is what a copy of the weights in another format, with other
+bytes, is compared with.
 """
 
 import logging
@@ -11,9 +14,16 @@ import shutil
 import zipfile
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import NamedTuple
 
 from ssltransfer.checkpoints.file_kind import refuse_pages
-from ssltransfer.checkpoints.sources import Location, local_state, parse_checkpoint_source
+from ssltransfer.checkpoints.sources import (
+    Alternative,
+    Location,
+    local_state,
+    parse_alternatives,
+    parse_checkpoint_source,
+)
 from ssltransfer.download import check_file, download
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import atomic_write, file_hash, read_json, write_json
@@ -22,8 +32,15 @@ from ssltransfer.safe_pickle import check_archive
 log = logging.getLogger(__name__)
 
 
-def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
-    """Fetch the files of the first alternative of `source` that is completely available.
+class Pin(NamedTuple):
+    """Content of a pin: the entry of each file by its name, and the hash of the converted tensors (or nothing)."""
+
+    files: dict[str, dict]
+    tensors: str
+
+
+def fetch(source: str, checksum: str, folder: Path, pin: Path, alternatives: str = "") -> dict:
+    """Fetch the files of the first alternative of `source`, then of `alternatives`, that is completely available.
 
     Parameters
     ----------
@@ -35,13 +52,16 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
         Where the files go. Files already there are verified and kept, so that they can be placed by hand.
     pin : Path
         The pin; its hashes hold if it exists.
+    alternatives : str
+        See `sources.parse_alternatives`; `checksum` is none of theirs. Where a pin exists that does not know their
+        files, they are taken only if it has a hash of tensors, which `pin_tensors` compares after the conversion.
 
     Returns
     -------
     dict
         ``files``: for each its ``name``, ``sha256``, ``size`` and ``source``. ``local``, where the source names files
         on this machine: their size and time before they were copied. ``pin``, where there is none yet: the path to
-        which `write_pin` writes one.
+        which `write_pin` writes one. ``format``, of files of `alternatives`: their format.
 
     Raises
     ------
@@ -49,23 +69,30 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path) -> dict:
         If no alternative is available (with what to place where), or a file differs from its checksum or pin, stands
         for another (`file_kind.refuse_pages`), or is an archive that differs from the checksums within it.
     """
-    pins = _read_pins(pin)
+    pins, tensors = _read_pin(pin)
     state = local_state(source)
     failures = []
-    for locations in parse_checkpoint_source(source):
-        if pins and (unpinned := [location.name for location in locations if location.name not in pins]):
-            failures.append(f"{pin} has no entry for {unpinned[0]}")
+    options = [Alternative("", files) for files in parse_checkpoint_source(source)]
+    for format_, locations in [*options, *parse_alternatives(alternatives)]:
+        unpinned = [location.name for location in locations if location.name not in pins]
+        if pins and unpinned and not (format_ and tensors):
+            hashes = "" if not format_ else ", nor a hash of tensors to compare it with"
+            failures.append(f"{pin} has no entry for {unpinned[0]}{hashes}")
             continue
+        known = "" if format_ else checksum
         try:
-            files = [_fetch_file(location, checksum, folder, pins.get(location.name)) for location in locations]
+            files = [_fetch_file(location, known, folder, pins.get(location.name)) for location in locations]
         except InputError as error:
             failures.append(str(error))
             continue
+        if failures:
+            log.warning("%s; taken instead: %s", " | ".join(failures), " ".join(file["source"] for file in files))
         own = all(location.address.startswith("file:") for location in locations)
         return (
             {"files": files}
             | ({"local": state} if state else {})
             | ({"pin": str(pin)} if not pins and (checksum or not own) else {})
+            | ({"format": format_} if format_ else {})
         )
     hint = f"; if another file is meant, delete {pin} and the file in {folder}" if pins else ""
     raise InputError(" | ".join(failures) + hint)
@@ -79,6 +106,37 @@ def write_pin(manifest: dict) -> None:
         log.info("first use: hashes written to %s; commit it to notice any later change", pin)
 
 
+def pin_tensors(manifest: dict, pin: Path, tensors: str) -> None:
+    """Record the hash of converted tensors in the pin of a model, or compare it with what other files gave.
+
+    Parameters
+    ----------
+    manifest : dict
+        Result of `fetch`.
+    pin : Path
+        Nothing is done where there is none.
+    tensors : str
+        See `tensor_file.tensor_hash`.
+
+    Raises
+    ------
+    InputError
+        If the files are not those of the pin and their tensors differ from those that it was written for.
+    """
+    pinned = _read_pin(pin)
+    if not pinned.files or tensors == pinned.tensors:
+        return
+    if all(pinned.files.get(file["name"], {}).get("sha256") == file["sha256"] for file in manifest["files"]):
+        write_json(pin, read_json(pin) | {"tensors": tensors})
+        log.info("hash of the tensors written to %s; commit it to compare copies in other formats", pin)
+        return
+    raise InputError(
+        f"{manifest['files'][0]['source']}: its tensors (sha256 {tensors[:12]}) differ from those of {pin} "
+        f"({pinned.tensors[:12] or 'none'}), so it holds other weights; take it out of the column alternatives and "
+        "delete the model's manifest in results/checkpoints"
+    )
+
+
 def fetch_if_possible(source: str, checksum: str, folder: Path, pin: Path) -> dict:
     """Fetch as `fetch`; on failure return a manifest without files, with the error message as ``absent``."""
     try:
@@ -87,15 +145,17 @@ def fetch_if_possible(source: str, checksum: str, folder: Path, pin: Path) -> di
         return {"files": [], "absent": str(error)}
 
 
-def _read_pins(pin: Path) -> dict[str, dict]:
-    """Entries of a pin by file name, empty if there is none; InputError if it is damaged."""
+def _read_pin(pin: Path) -> Pin:
+    """Read a pin, empty if there is none; InputError if it is damaged."""
     if not pin.is_file():
-        return {}
+        return Pin({}, "")
     try:
-        pins = {file["name"]: file for file in read_json(pin)["files"]}
+        content = read_json(pin)
+        pins, tensors = {file["name"]: file for file in content["files"]}, content.get("tensors", "")
         whole = all(re.fullmatch("[0-9a-f]{64}", file["sha256"]) for file in pins.values())
+        whole &= re.fullmatch("([0-9a-f]{64})?", tensors) is not None
         if pins and whole and all({"size", "source", "date"} <= set(file) for file in pins.values()):
-            return pins
+            return Pin(pins, tensors)
     except (ValueError, KeyError, TypeError):
         pass
     raise InputError(f"{pin} is not a pin that this workflow wrote; restore it, or delete it to trust the files anew")
@@ -106,7 +166,7 @@ def _fetch_file(location: Location, checksum: str, folder: Path, pin: dict | Non
     kind, _, digits = checksum.rpartition(":")
     known = {"md5" if kind == "md5" else "sha256": digits}
     pinned = {} if pin is None else {"sha256": pin["sha256"]}
-    folder.mkdir(parents=True, exist_ok=True)
+    target.parent.mkdir(parents=True, exist_ok=True)
     if location.address.startswith("file:"):
         address = location.address
         _copy(Path(address.removeprefix("file:")), target, known | pinned)

@@ -1,6 +1,7 @@
 """The `source` column of `models.tsv`: where the published files of a model are."""
 
 import re
+from collections.abc import Mapping
 from pathlib import Path, PurePosixPath
 from typing import NamedTuple
 from urllib.parse import unquote, urlsplit
@@ -50,6 +51,42 @@ def parse_checkpoint_source(source: str) -> list[list[Location]]:
                 f"source {source!r}: the file name {wrong[0]!r} is invalid or occurs twice; name another file"
             )
     return alternatives
+
+
+class Alternative(NamedTuple):
+    """Files that hold the weights of a model in another format than its source, and that format."""
+
+    format: str
+    files: list[Location]
+
+
+def parse_alternatives(text: str) -> list[Alternative]:
+    """Parse the column `alternatives`: ``FORMAT=SOURCE``, separated by blanks and tried in order.
+
+    Their files are kept in a folder of their format, apart from those of the source, which may have the same names.
+
+    Raises
+    ------
+    InputError
+        If one has no format, names a file of this machine, or two would be kept under one name.
+    """
+    found: list[Alternative] = []
+    for word in text.split():
+        format_, equals, source = word.partition("=")
+        if not equals or "/" in format_:
+            raise InputError(f"alternatives: found {word!r}, expected FORMAT=SOURCE, such as torchvision=https://...")
+        if source.startswith(("file:", "torchvision:")):  # which planning could not look up
+            raise InputError(f"alternatives: found {word!r}, expected an address (https://, hf: or timm:)")
+        files = [Location(address, f"{format_}/{name}") for address, name in parse_checkpoint_source(source)[0]]
+        if same := {file.name for file in files} & {file.name for other in found for file in other.files}:
+            raise InputError(f"alternatives: two files would be kept as {min(same)}; keep one of them")
+        found.append(Alternative(format_, files))
+    return found
+
+
+def all_sources(row: Mapping[str, str]) -> str:
+    """Return the source of a row and those of its alternatives, separated by blanks."""
+    return " ".join([row["source"], *(word.partition("=")[2] for word in row.get("alternatives", "").split())])
 
 
 def local_files(source: str) -> list[str]:

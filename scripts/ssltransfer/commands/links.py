@@ -7,11 +7,12 @@ from urllib.parse import urlsplit
 
 import requests
 
-from ssltransfer.checkpoints.sources import FEATURES, OWN_WEIGHTS, parse_checkpoint_source
+from ssltransfer.checkpoints.sources import FEATURES, OWN_WEIGHTS, all_sources, parse_checkpoint_source
 from ssltransfer.config.suite import Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.errors import first_line
+from ssltransfer.hub import parse_hub_source
 
 PAUSE = 1.0
 """Seconds between two requests to one host."""
@@ -20,28 +21,32 @@ TIMEOUT = 20.0
 
 
 class Link(NamedTuple):
-    """An address of one alternative of a file: what it belongs to, and which of its files it is of."""
+    """An address: what it belongs to, which of its files it leads to, and of which alternative of all the files."""
 
     owner: str
     file: str
     address: str
+    alternative: int = 0
 
 
 def suite_links(suite: Suite) -> Iterator[Link]:
-    """Yield the addresses of all files of a suite's models and original datasets; local files are left out."""
+    """Yield the addresses of all files of a suite's models and datasets; local files are left out."""
     for model, row in suite.models.items():
         if row["source"].startswith(("pretrain:", FEATURES, OWN_WEIGHTS)):
             continue
-        for files in parse_checkpoint_source(row["source"]):
+        for alternative, files in enumerate(parse_checkpoint_source(all_sources(row))):
             for number, (address, _) in enumerate(files):
                 if not address.startswith("file:"):
-                    yield Link(f"model {model}", str(number), address)
+                    yield Link(f"model {model}", str(number), address, alternative)
     for dataset in dict.fromkeys(cell.dataset for cell in suite.cells()):
         source = parse_dataset_source(suite.datasets[suite.image_dataset(dataset)]["source"])
         if source.kind == "original":
             for file in DOWNLOADS[source.name].files:
                 for url in file.urls:
                     yield Link(f"dataset {dataset}", file.name, url)
+        elif source.kind == "hf":
+            repository, revision = parse_hub_source(source.name)[0]
+            yield Link(f"dataset {dataset}", "", f"https://huggingface.co/datasets/{repository}/tree/{revision}")
 
 
 def ask(address: str, timeout: float = TIMEOUT) -> str:
@@ -70,9 +75,9 @@ def ask_all(links: list[Link], pause: float = PAUSE) -> Iterator[tuple[Link, str
 
 
 def unreachable(answers: list[tuple[Link, str]]) -> list[str]:
-    """Return the owners of files of which no address answers."""
-    reached: dict[tuple[str, str], bool] = {}
+    """Return the owners of which no alternative has all its files at an address that answers."""
+    reached: dict[str, dict[int, dict[str, bool]]] = {}
     for link, answer in answers:
-        key = (link.owner, link.file)
-        reached[key] = reached.get(key, False) or answer == "ok"
-    return list(dict.fromkeys(owner for (owner, _), found in reached.items() if not found))
+        files = reached.setdefault(link.owner, {}).setdefault(link.alternative, {})
+        files[link.file] = files.get(link.file, False) or answer == "ok"
+    return [owner for owner, options in reached.items() if not any(all(files.values()) for files in options.values())]

@@ -13,7 +13,7 @@ from ssltransfer.commands.costs import GPU_RATE, MACHINE, Cost, estimate_costs
 from ssltransfer.commands.suite import ChosenSuite
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.report.adoption import adopt_scores
-from ssltransfer.report.manual_steps import manual_step_lines, manual_steps
+from ssltransfer.report.manual_steps import ManualStep, manual_step_lines, manual_steps
 from ssltransfer.report.missing import NOT_MEASURED, MissingScore, missing_scores
 
 SHOWN = 10
@@ -33,7 +33,7 @@ class Plan:
         Cells with a score.
     missing : list of MissingScore
         The other cells, with the reason where a job failed.
-    by_hand : dict of str to str
+    by_hand : dict of str to ManualStep
         Dataset, model or protocol that needs a hand -> what to do.
     costs : list of Cost
         Work that the missing scores need.
@@ -42,7 +42,7 @@ class Plan:
     chosen: ChosenSuite
     there: list[Cell]
     missing: list[MissingScore]
-    by_hand: dict[str, str]
+    by_hand: dict[str, ManualStep]
     costs: list[Cost]
 
     @property

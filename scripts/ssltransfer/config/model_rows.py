@@ -1,9 +1,10 @@
 """Rows of the table of models."""
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 
-from ssltransfer.checkpoints.sources import given_file
+from ssltransfer.checkpoints.sources import given_file, parse_alternatives
 from ssltransfer.config.norms import read_norms
 from ssltransfer.config.suite import side_of
 from ssltransfer.config.table_file import Table, read_rows
@@ -121,13 +122,32 @@ def _check_own(row: dict, where: str) -> None:
         )
     if arch == "python" and row["format"].partition(":")[0] not in ("auto", ""):
         raise InputError(f"{where}: format is {row['format']!r}, which is one of ResNets; leave the cell empty")
-    empty = {"features": ("format", "sha256", "pool", "size"), "module": ("format", "sha256")}.get(source, ())
+    empty = {
+        "features": ("format", "sha256", "pool", "size", "alternatives"),
+        "module": ("format", "sha256", "alternatives"),
+        "pretrain": ("alternatives",),
+    }.get(source, ())
     if filled := [column for column in empty if row[column]]:
         raise InputError(
             f"{where}: {filled[0]} is {row[filled[0]]!r}, but source {row['source']} has no file that it could be of; "
             "leave the cell empty"
         )
+    _check_alternatives(row, where)
     if arch == "python" and not (file := code_file(row["arch"].partition(":")[2])).is_file():
         raise InputError(f"{where}: arch is {row['arch']!r}, but {file.resolve()} is not a file")
     if source == "features" and not (folder := given_file(row["source"], "").parent).is_dir():
         raise InputError(f"{where}: source is {row['source']!r}, but {folder.resolve()} is not a folder")
+
+
+def _check_alternatives(row: dict, where: str) -> None:
+    """Require that the column `alternatives` has the form that jobs read, with known formats."""
+    try:
+        alternatives = parse_alternatives(row["alternatives"])
+    except InputError as error:
+        raise InputError(f"{where}: {error}") from None
+    pattern = read_schema("models")["properties"]["format"]["pattern"]
+    for format_, _ in alternatives:
+        if not format_ or not re.search(pattern, format_):
+            raise InputError(
+                f"{where}: alternatives: found format {format_!r}, expected one that the column format takes, before ="
+            )

@@ -57,12 +57,30 @@ class Download:
         Empty if a program cannot download the dataset.
     reason : str
         Reason for that.
+    login : str
+        Account that is needed; empty for none.
+    amount : str
+        What has to be downloaded in all, where the sizes of `files` do not say it; empty if it is unknown.
+    copies : str
+        Known copies elsewhere that have no row in the table of datasets, and what is missing for one.
     """
 
     page: str
     tree: str
     files: tuple[RemoteFile, ...] = ()
     reason: str = ""
+    login: str = ""
+    amount: str = ""
+    copies: str = ""
+
+    @property
+    def size(self) -> str:
+        """What has to be downloaded in all, for people; ``unknown`` if nobody states it."""
+        sizes = [file.size for file in self.files]
+        if not sizes or None in sizes:
+            return self.amount or "unknown"
+        total = sum(size or 0 for size in sizes)
+        return f"{total / 1e9:.1f} GB" if total >= 1e9 else f"{total / 1e6:.0f} MB"
 
 
 _VOC2007 = (
@@ -97,6 +115,8 @@ DOWNLOADS: dict[str, Download] = {
         "http://sceneparsing.csail.mit.edu/",
         "ADEChallengeData2016/{images,annotations}/{training,validation}, ADEChallengeData2016/objectInfo150.txt",
         (RemoteFile((f"{ADE}/ADEChallengeData2016.zip",), sha1="219e1696abb36c8ba3a3afe7fb2f4b4606a897c7"),),
+        amount="about 1 GB",
+        copies="zhoubolei/scene_parse_150 (the hub's reader reads no masks)",
     ),
     "aircraft": Download(
         f"{VGG}/fgvc-aircraft/",
@@ -106,6 +126,7 @@ DOWNLOADS: dict[str, Download] = {
                 (f"{VGG}/fgvc-aircraft/archives/fgvc-aircraft-2013b.tar.gz",), md5="d4acdd33327262359767eeaa97a4f732"
             ),
         ),
+        amount="2.8 GB",
     ),
     "caltech101": Download(
         "https://data.caltech.edu/records/mzrjq-6wc02",
@@ -127,12 +148,18 @@ DOWNLOADS: dict[str, Download] = {
         "github.com/pytorch/vision/files/11644847/car_devkit.tgz; test labels: "
         "kaggle.com/datasets/abdelrahmant11/standford-cars-dataset-meta)",
         reason="its host is gone",
+        login="Kaggle (images, test labels)",
+        amount="2.0 GB",
     ),
     "chestx": Download(
         "https://nihcc.app.box.com/v/ChestXray-NIHCC",
         "Data_Entry_2017.csv (or Data_Entry_2017_v2020.csv, with other labels), images/*.png (all twelve archives in "
         "one folder, or in those of Kaggle's copy, nih-chest-xrays/data)",
         reason="its table of findings has no address of its own",
+        login="none for the official page, Kaggle for its copy",
+        amount="about 42 GB",
+        copies="alkzar90/NIH-Chest-X-ray-dataset on the hub, without login: zip archives with the original names to be "
+        "unpacked by hand into this layout, and the later table of findings",
     ),
     "cifar10": Download(
         "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -142,6 +169,7 @@ DOWNLOADS: dict[str, Download] = {
                 ("https://www.cs.toronto.edu/~kriz/cifar-10-python.tar.gz",), md5="c58f30108f718f92721af3b95e74349a"
             ),
         ),
+        amount="about 170 MB",
     ),
     "cifar100": Download(
         "https://www.cs.toronto.edu/~kriz/cifar.html",
@@ -151,11 +179,15 @@ DOWNLOADS: dict[str, Download] = {
                 ("https://www.cs.toronto.edu/~kriz/cifar-100-python.tar.gz",), md5="eb9058c3a382ffc7106e4002c42a8d85"
             ),
         ),
+        amount="about 170 MB",
     ),
     "cropdiseases": Download(
         "https://www.kaggle.com/datasets/saroz014/plant-disease",
         "dataset/train/CLASS/*.jpg (or color/CLASS/*.jpg, the whole of PlantVillage, with other counts)",
         reason="Kaggle asks for an account",
+        login="Kaggle",
+        copies="PlantVillage on the hub (A2H0H0R1/plant-disease, GVJahnavi/PlantVillage_dataset) or at Mendeley "
+        "(0.9 GB): the part that the paper used is proven in none; full commits and counts are to be filled in",
     ),
     "dtd": Download(
         f"{VGG}/dtd/",
@@ -210,6 +242,8 @@ DOWNLOADS: dict[str, Download] = {
         "https://image-net.org/challenges/LSVRC/2012/2012-downloads.php",
         "train/SYNSET/*.JPEG and val/SYNSET/*.JPEG (or val/*.JPEG and LOC_val_solution.csv)",
         reason="download it with an account of image-net.org or Kaggle",
+        login="image-net.org or Kaggle",
+        amount="about 150 GB",
     ),
     "isic": Download(
         "https://challenge.isic-archive.com/data/#2018",
@@ -228,6 +262,8 @@ DOWNLOADS: dict[str, Download] = {
         "https://dl.fbaipublicfiles.com/fair_self_supervision_benchmark/nyuv2_surfacenormal_metadata.zip); for variant "
         "labelled nyu_depth_v2_labeled.mat, splits.mat and nyu_normals_gt/{train,test}/NNNNN.png",
         reason="it is put together from two files whose hosts are often away",
+        amount="3.0 GB, and the normals",
+        copies="tanganke/nyuv2, jagennath-hari/nyuv2 (no or other normals: not comparable)",
     ),
     "pets": Download(
         f"{VGG}/pets/",
@@ -242,6 +278,10 @@ DOWNLOADS: dict[str, Download] = {
         "SUN397/a/abbey/*.jpg, ..., ClassName.txt, Training_01.txt, Testing_01.txt (from Partitions.zip; copies with "
         "train/ and test/ alone hold another split than the paper's: read it by a row of your own with folder:sun397)",
         reason="its host answers 404",
+        login="none for the official page, Kaggle for copies with file names",
+        amount="39 GB",
+        copies="tanganke/sun397 on the hub (19,850 + 19,850 images, which partition is not stated; full commit to be "
+        "filled in), 1aurent/SUN397, dpdl-benchmark/sun397, mteb/sun397 (other splits); none has file names",
     ),
     "voc2007": Download(
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",

@@ -2,10 +2,12 @@
 
 Source ``hf:OWNER/NAME@REVISION``. The images keep their bytes and the order of the files and rows; parts are named by
 the files or their folders (``data/train-00000-of-00002.parquet``, ``test/0.tar``). Class names and their order are
-those that the parquet files carry, or ``classnames.txt`` beside tar files.
+those that the parquet files carry, or ``classnames.txt`` beside tar files. `hub.HubOptions` say which column of parquet
+files holds labels, which names images (each is then read once), and whether the parts are one pool.
 """
 
 import json
+import logging
 import re
 import shutil
 import tarfile
@@ -20,8 +22,10 @@ from ssltransfer.datasets.index import SPLITS, Index, read_index, write_index
 from ssltransfer.datasets.parts import PARTS
 from ssltransfer.datasets.sources import Source, location
 from ssltransfer.errors import InputError, first_line
-from ssltransfer.hub import parse_hub_dataset
+from ssltransfer.hub import HubOptions, parse_hub_source
 from ssltransfer.hub_download import fetch_hub_dataset
+
+log = logging.getLogger(__name__)
 
 INDEX = "index.parquet"
 PATTERNS = ("*.parquet", "*.tar", "*classnames.txt")
@@ -30,6 +34,7 @@ LABEL_SUFFIX = "cls"
 """Suffix of the members of a tar file that hold labels."""
 MAX_BYTES = 2**28
 """Largest image file; a small compressed file can hold a member that would fill the memory."""
+AS_IT_IS = HubOptions()
 BATCH = 64
 """Rows that are read at a time."""
 LABELS = ("label", "labels", "cls")
@@ -39,10 +44,11 @@ SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM
 
 
 class Row(NamedTuple):
-    """An image as it is on the hub: its bytes, and its label: a number, a name, or a list of these."""
+    """An image as it is on the hub: its bytes, its label (a number, a name, or a list of these), and its own name."""
 
     content: bytes
     label: Any
+    name: str = ""
 
 
 def obtain_hub_dataset(source: Source, data_root: str | Path) -> dict:
@@ -58,10 +64,10 @@ def obtain_hub_dataset(source: Source, data_root: str | Path) -> dict:
     InputError
         If it cannot be fetched or read.
     """
-    dataset = parse_hub_dataset(source.name)
+    dataset, options = parse_hub_source(source.name)
     folder = location(source, data_root)
     if not (folder / INDEX).is_file():
-        unpack_shards(fetch_hub_dataset(dataset, PATTERNS), folder)
+        unpack_shards(fetch_hub_dataset(dataset, PATTERNS), folder, options)
     split = index(folder).split
     counts = {part: list(split).count(part) for part in SPLITS}
     return {"repository": dataset.repository, "revision": dataset.revision, "images": counts}
@@ -72,13 +78,14 @@ def index(root: Path) -> Index:
     return read_index(root / INDEX)
 
 
-def unpack_shards(shards: Path, folder: Path) -> None:
+def unpack_shards(shards: Path, folder: Path, options: HubOptions = AS_IT_IS) -> None:
     """Write the images of all parquet and tar files below `shards` into a new folder, with their index.
 
     Raises
     ------
     InputError
-        There are no such files, a file does not tell its part, has no images or labels, or is damaged.
+        There are no such files, a file does not tell its part, has no images or labels, or is damaged; or an image that
+        is read once has two labels.
     """
     files = sorted([*shards.rglob("*.parquet"), *shards.rglob("*.tar")])
     if not files:
@@ -89,19 +96,31 @@ def unpack_shards(shards: Path, folder: Path) -> None:
     splits: list[str] = []
     labels: list[Any] = []
     classes: list[str] = []
+    known: dict[str, Any] = {}
+    repeated = 0
     for part, file in sorted(((_part(shards, file), file) for file in files), key=lambda each: SPLITS.index(each[0])):
+        part = options.pool or part
         (temporary / part).mkdir(parents=True, exist_ok=True)
         with _reading(file):
-            names = _class_names(shards, file)
+            names = _class_names(shards, file, options)
             if classes and names and names != classes:
                 raise InputError(f"{file}: found the classes {names[:3]}..., other files have {classes[:3]}...")
             classes = classes or names
-            for row in _tar_rows(file) if file.suffix == ".tar" else _parquet_rows(file):
+            for row in _rows(file, options):
+                if row.name in known:
+                    if known[row.name] != row.label:
+                        raise InputError(f"{file}: image {row.name} has the labels {known[row.name]} and {row.label}")
+                    repeated += 1
+                    continue
+                if row.name:
+                    known[row.name] = row.label
                 name = f"{part}/{len(images):07d}{_suffix(row.content, file)}"
                 (temporary / name).write_bytes(row.content)
                 images.append(name)
                 splits.append(part)
                 labels.append(row.label)
+    if repeated:
+        log.info("%d rows are of an image that was read before", repeated)
     classes, numbers = _numbered(labels, classes)
     write_index(temporary / INDEX, Index(images, splits, numbers, classes))
     shutil.rmtree(folder, ignore_errors=True)
@@ -134,8 +153,12 @@ def _features(file: Path) -> dict[str, Any]:
     return json.loads(metadata.get(b"huggingface", b"{}")).get("info", {}).get("features", {})
 
 
-def _label_column(file: Path) -> str:
+def _label_column(file: Path, options: HubOptions) -> str:
     columns, features = pq.read_schema(file).names, _features(file)
+    if missing := [name for name in (options.label, options.unique) if name and name not in columns]:
+        raise InputError(f"{file}: no column {missing[0]!r}; found {', '.join(columns)}")
+    if options.label:
+        return options.label
     named = [name for name, entry in features.items() if _class_label(entry) is not None]
     found = next((name for name in LABELS if name in columns), "")
     if len(named) != 1 and not found:
@@ -150,28 +173,38 @@ def _class_label(entry: Any) -> list[str] | None:
     return inner.get("names") if isinstance(inner, dict) and inner.get("_type") == "ClassLabel" else None
 
 
-def _class_names(shards: Path, file: Path) -> list[str]:
+def _class_names(shards: Path, file: Path, options: HubOptions) -> list[str]:
     """Return the class names in the order of their numbers; empty where nothing tells them."""
     if file.suffix == ".parquet":
-        return _class_label(_features(file).get(_label_column(file))) or []
+        return _class_label(_features(file).get(_label_column(file, options))) or []
     found = next((path for path in (shards / "classnames.txt", file.parent / "classnames.txt") if path.is_file()), None)
     return found.read_text(encoding="utf-8").splitlines() if found else []
 
 
-def _parquet_rows(file: Path) -> Iterator[Row]:
+def _rows(file: Path, options: HubOptions) -> Iterator[Row]:
+    """Yield the images of a file; InputError if the options name columns, which tar files do not have."""
+    if file.suffix != ".tar":
+        return _parquet_rows(file, options)
+    if options.label or options.unique:
+        raise InputError(f"{file}: label and unique name columns of parquet files; leave them out for tar files")
+    return _tar_rows(file)
+
+
+def _parquet_rows(file: Path, options: HubOptions) -> Iterator[Row]:
     table = pq.ParquetFile(file)
-    column = _label_column(file)
+    column = _label_column(file, options)
     image = next((name for name in ("image", "img") if name in table.schema_arrow.names), "")
     if not image:
         raise InputError(f"{file}: no column of images; found {', '.join(table.schema_arrow.names)}, expected image")
-    for batch in table.iter_batches(BATCH, columns=[image, column]):
-        for number, (cell, label) in enumerate(
-            zip(batch.column(image).to_pylist(), batch.column(column).to_pylist(), strict=True)
-        ):
+    read = list(dict.fromkeys([image, column, options.unique or column]))
+    for batch in table.iter_batches(BATCH, columns=read):
+        cells = {name: batch.column(name).to_pylist() for name in read}
+        names = map(str, cells[options.unique]) if options.unique else [""] * len(batch)
+        for number, (cell, label, name) in enumerate(zip(cells[image], cells[column], names, strict=True)):
             content = cell.get("bytes") if isinstance(cell, dict) else cell
             if not isinstance(content, bytes) or label is None:
                 raise InputError(f"{file}: row {number} of a batch has no image or label; expected the bytes of a file")
-            yield Row(content, label)
+            yield Row(content, label, name)
 
 
 def _tar_rows(file: Path) -> Iterator[Row]:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import expand_path
-from ssltransfer.hub import parse_hub_dataset
+from ssltransfer.hub import parse_hub_source
 
 
 class Source(NamedTuple):
@@ -21,7 +21,8 @@ class Source(NamedTuple):
     ``folder:PATH``, ``csv:PATH``: a user's images; ``masks:PATH``: with masks. PATH starts from the data
     root, unless it is absolute (``~`` and variables are replaced where it is used, so that the params of a job are the
     same on all machines).
-    ``hf:OWNER/NAME@REVISION``: a dataset of the Hugging Face hub at a commit (see `hub_shards`).
+    ``hf:OWNER/NAME@REVISION``: a dataset of the Hugging Face hub at a commit (see `hub_shards`), maybe with
+    ``?label=COLUMN&unique=COLUMN&pool=train`` behind it (see `hub.HubOptions`).
 
     Attributes
     ----------
@@ -81,7 +82,7 @@ def parse_dataset_source(source: str) -> Source:
     """Parse the `source` of a row of `datasets.tsv`; InputError if it has none of the forms of `Source`."""
     kind, _, rest = source.partition(":")
     if kind == "hf":
-        parse_hub_dataset(rest)
+        parse_hub_source(rest)
         return Source(kind, rest)
     if kind in ("folder", "csv", "masks", "one-of") and rest:
         return Source(kind, rest)
@@ -133,10 +134,16 @@ def load(source: Source) -> ModuleType:
 def location(source: Source, data_root: str | Path) -> Path:
     """Return the path of a dataset below the data root, or, if it does not exist, among the downloads."""
     if source.kind == "hf":
-        return DOWNLOAD_FOLDER / "hub" / source.name.replace("/", "--")
+        path = hub_folder(data_root, source)
+        return path if path.exists() else hub_folder(DOWNLOAD_FOLDER, source)
     path = Path(data_root) / expand_path(source.name)
     downloaded = DOWNLOAD_FOLDER / source.name
     return downloaded if source.kind == "original" and downloaded.is_dir() and not path.exists() else path
+
+
+def hub_folder(root: str | Path, source: Source) -> Path:
+    """Return the folder below a root that a dataset of the hub is unpacked to."""
+    return Path(root) / "hub" / re.sub("[?&]", ",", source.name.replace("/", "--"))
 
 
 def image_root(source: Source, data_root: str | Path, index_file: str | Path) -> Path:

@@ -132,10 +132,13 @@ def own_norm(row: Mapping[str, str]) -> str:
 
 
 def row_width(row: Mapping[str, str]) -> int | None:
-    """Return the number of elements of the vector that a row's model gives for an image; None where only jobs know."""
-    kind = parse_architecture(row["arch"]).kind
-    if kind == "resnet":
+    """Return the number of elements of the vector that a row's model gives for an image.
+
+    None where only jobs know: of users' own networks, and of adopted models with a network of a later timm.
+    """
+    architecture = parse_architecture(row["arch"])
+    if architecture.kind == "resnet":
         return feature_width(row["arch"])
-    if kind in ("timm", "torchvision"):
+    if architecture.kind == "torchvision" or (architecture.kind == "timm" and is_network(architecture.name)):
         return pooled_width(find_network(row["arch"]), parse_pool(row.get("pool", "")))
     return None

@@ -99,6 +99,11 @@ def is_network(name: str) -> bool:
     return name in _networks()
 
 
+def is_published(name: str) -> bool:
+    """Whether timm publishes weights ``NAME.TAG``."""
+    return name in _weights()
+
+
 def find_weights(name: str) -> TimmWeights:
     """Return the published weights ``NAME.TAG``.
 

@@ -9,7 +9,10 @@ from ssltransfer.checkpoints.sources import parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.errors import InputError
+from ssltransfer.models.architecture import parse_architecture
 from ssltransfer.models.model_row import check_network
+from ssltransfer.models.readout import parse_pool
+from ssltransfer.models.timm_catalog import is_network, is_published
 from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.score_check import score_differences
 from ssltransfer.results.metric_info import measured_cell
@@ -108,8 +111,13 @@ class _IndexHashes(dict):
     """Dataset -> the hash of its index here; empty where it has none yet."""
 
     def __missing__(self, dataset: str) -> str:
-        # Here, because planning has no pyarrow; that of a suite which adopts scores reads indexes and needs it.
-        from ssltransfer.datasets.index_hash import index_hash
+        try:  # here, because planning has no pyarrow; that of a suite which adopts scores reads indexes and needs it
+            from ssltransfer.datasets.index_hash import index_hash
+        except ImportError as error:
+            raise InputError(
+                f"adopt: the images of {dataset} cannot be compared with those of a bundle, because where Snakemake "
+                f"runs a package is missing ({error}); install pyarrow there, or take adopt out of the suite"
+            ) from None
 
         path = Path("results/datasets", dataset, "index.parquet")
         self[dataset] = index_hash(path) if path.is_file() else ""
@@ -118,19 +126,34 @@ class _IndexHashes(dict):
 
 def _model_row(model: str, row: dict[str, str]) -> dict:
     """Return the row of a model that only a bundle has, with empty cells for the columns that it lacks."""
-    columns = ("family", "format", "sha256", "source_accuracy", "licence", "reference", "size", "run", "epoch")
-    return {"suites": [], **dict.fromkeys(columns, ""), "label": model, **row, "model": model}
+    texts = ("family", "format", "alternatives", "sha256", "source_accuracy", "licence", "reference")
+    texts += ("size", "run", "epoch")
+    return {"suites": [], **dict.fromkeys(texts, ""), "label": model, **row, "model": model}
 
 
 def _problem(row: dict) -> str:
-    """Say what is wrong with the row of a model that only a bundle has; empty where tables can describe it."""
+    """Say what is wrong with the row of a model that only a bundle has; empty where tables can describe it.
+
+    Networks and weights of a later timm than the tables here are shown by their names, because nothing is computed.
+    """
     try:
-        check_network(row)
+        known = {**row, "source": " ".join(filter(_is_known, row["source"].split()))}
+        architecture = parse_architecture(row["arch"])
+        if architecture.kind != "timm" or is_network(architecture.name):
+            check_network(known)
+        else:
+            parse_pool(row["pool"])
+            int(row["size"] or 1)
         if not row["source"].startswith(("pretrain:", *LOCAL_SOURCES)):
-            parse_checkpoint_source(row["source"])
+            parse_checkpoint_source(known["source"])
     except (InputError, ValueError) as error:
         return str(error)
     return ""
+
+
+def _is_known(source: str) -> bool:
+    """Whether a source can be looked up here: all but weights that only a later timm lists."""
+    return not source.startswith("timm:") or is_published(source.removeprefix("timm:"))
 
 
 def _differences(bundle: Bundle, cell: Cell, suite: Suite, is_foreign: bool, hashes: _IndexHashes) -> Iterator[Refusal]:

@@ -12,10 +12,11 @@ from dataclasses import astuple, dataclass, field
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from ssltransfer.checkpoints.sources import FEATURES, parse_checkpoint_source
+from ssltransfer.checkpoints.sources import FEATURES, all_sources, parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets.mask_classes import segmentation_classes
 from ssltransfer.datasets.sources import parse_dataset_source
+from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
 from ssltransfer.results.marks import PARTS, TRAINING_IMAGES, total_images
 from ssltransfer.settings import defaults
@@ -159,7 +160,7 @@ def expected_entries(suite: Suite, cell: Cell) -> dict[str, Any]:
         **{f"settings.{key}": value for key, value in _flat(settings).items()},
         **{f"trained.{key}": value for key, value in _flat(settings).items()},
         "preprocessing.norm": sorted(norms if several else norms[:1]),
-        "checkpoint.source": model["source"],
+        "checkpoint.source": all_sources(model),
         "checkpoint.recipe": suite.recipe(cell.model),
         "checkpoint.arch": model["arch"],
         "checkpoint.pool": model["pool"],
@@ -234,7 +235,7 @@ def _addresses(source: str, found: str) -> list[str]:
         return []
     try:
         return [" ".join(place.address for place in places) for places in parse_checkpoint_source(source)]
-    except ImportError:  # torchvision, which knows the address, is not in every environment
+    except (ImportError, InputError):  # torchvision is not in every environment, nor each release of timm in its tables
         return [found]
 
 

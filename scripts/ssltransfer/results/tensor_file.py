@@ -3,6 +3,7 @@
 The header also holds two checksums, of its other entries and of the tensors.
 """
 
+import hashlib
 import zlib
 from pathlib import Path
 
@@ -41,6 +42,19 @@ def load_tensors(path: str | Path) -> dict[str, torch.Tensor]:
     if recorded is not None and recorded.split()[1:] != [_checksum(state)]:
         raise damaged(path, "its tensors do not match their checksum")
     return state
+
+
+def tensor_hash(state: dict[str, torch.Tensor]) -> str:
+    """Return the SHA-256 of names, shapes and values of tensors; batch norm's step counters do not count.
+
+    Formats differ in whether they have these counters, which no evaluation reads.
+    """
+    digest = hashlib.sha256()
+    for name, tensor in sorted(state.items()):
+        if not name.endswith("num_batches_tracked"):
+            digest.update(f"{name} {tuple(tensor.shape)} {tensor.dtype}\n".encode())
+            digest.update(tensor.detach().cpu().contiguous().reshape(-1).view(torch.uint8).numpy().data)
+    return digest.hexdigest()
 
 
 def _checksum(state: dict[str, torch.Tensor]) -> str:
