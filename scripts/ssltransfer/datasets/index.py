@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,8 +14,16 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssltransfer.datasets.index_column import (
+    Column,
+    content_checksum,
+    json_blocks,
+    open_columns,
+    stored_blocks,
+    to_arrow,
+)
 from ssltransfer.errors import InputError, damaged, first_line
-from ssltransfer.files import CHECKSUM, atomic_write, file_hash, json_checksum
+from ssltransfer.files import CHECKSUM, atomic_write, file_hash
 
 SPLITS = ("train", "val", "test")
 ABOUT = ("classes", "promised", "skipped", "warnings")
@@ -88,6 +96,17 @@ class Index:
             for row, classes in enumerate(columns or ()):
                 array[row, classes] = value
         return array
+
+    @property
+    def repeated_images(self) -> int:
+        """Number of rows whose image is that of another row before them."""
+        distinct = self.image.distinct if isinstance(self.image, Column) else len(set(self.image))
+        return len(self) - distinct
+
+    def rows_of(self, parts: Collection[str]) -> np.ndarray:
+        """Rows of these splits, in their order."""
+        split = self.split
+        return np.flatnonzero(split.among(parts) if isinstance(split, Column) else np.isin(split, list(parts)))
 
     def split_array(self) -> np.ndarray:
         """Split of each row as (n,) str."""
@@ -373,30 +392,37 @@ def write_index(path: str | Path, index: Index) -> None:
     """Write the index as parquet; class names, promised counts, skipped images and warnings in its metadata."""
     label_type = pa.list_(pa.int32()) if index.multi_label else pa.int32()
     columns = {
-        "image": pa.array(index.image, pa.string()),
-        "split": pa.array(index.split, pa.string()),
-        "label": pa.array(list(index.label), label_type),
-        **{name: pa.array(list(values)) for name, values in index.extra.items()},
+        "image": to_arrow(index.image, pa.string()),
+        "split": to_arrow(index.split, pa.string()),
+        "label": to_arrow(index.label, label_type),
+        **{name: to_arrow(values) for name, values in index.extra.items()},
     }
     table = pa.table(columns)
     about = {"classes": list(index.classes), "promised": index.promised, "skipped": index.skipped}
     if index.warnings:  # a file without them is as in earlier versions
         about["warnings"] = index.warnings
     metadata = {name: json.dumps(value) for name, value in about.items()}
-    table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata)})
+    checksum = content_checksum(((name, json_blocks(table[name])) for name in sorted(columns)), metadata)
+    table = table.replace_schema_metadata(metadata | {CHECKSUM: checksum})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
 
 def read_index(path: str | Path) -> Index:
-    """Read what `write_index` wrote; InputError if the file is damaged. One without a checksum is read unverified."""
+    """Read what `write_index` wrote; InputError if the file is damaged. One without a checksum is read unverified.
+
+    The whole file is verified, but a column is held only once it is used: labels of a million images take 5 MB, their
+    names a hundred.
+    """
     try:
-        table = pq.read_table(path)
-        columns = table.to_pydict()
-        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        about = {name: metadata[name] for name in ABOUT if name in metadata}
-        if metadata.get(CHECKSUM, checksum := _checksum(columns, about)) != checksum:
-            raise ValueError("its content does not match its checksum")
+        with open_columns(path) as file:
+            schema, count = file.schema_arrow, file.metadata.num_rows
+            metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+            about = {name: metadata[name] for name in ABOUT if name in metadata}
+            blocks = ((name, stored_blocks(file, name)) for name in sorted(schema.names))
+            if CHECKSUM in metadata and metadata[CHECKSUM] != content_checksum(blocks, about):
+                raise ValueError("its content does not match its checksum")
+        columns = {name: Column(path, name, count, few=name == "split") for name in schema.names}
         return Index(
             image=columns.pop("image"),
             split=columns.pop("split"),
@@ -408,8 +434,3 @@ def read_index(path: str | Path) -> Index:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
         raise damaged(path, first_line(error)) from None
-
-
-def _checksum(columns: dict[str, list], metadata: dict[str, str]) -> str:
-    """Checksum of the content, not of the bytes, because a parquet file has several parts that can be damaged."""
-    return json_checksum([columns, metadata])
