@@ -168,8 +168,8 @@ class SuiteResults:
     def shown_of(self, models: Iterable[str], most: int = SHOWN_MODELS) -> list[str]:
         """The models that a figure shows by name, in the order of the model table.
 
-        Up to `MANY_MODELS` models of a suite these are all. Of more, they are `most`: highlighted ones first, then those
-        of the best mean ranks, then the first of the model table.
+        Up to `MANY_MODELS` models of a suite these are all. Of more, they are `most`: highlighted ones first, then
+        those of the best mean ranks, then the first of the model table.
         """
         known, table = set(models), list(self.models["model"])
         if len(table) <= MANY_MODELS:
