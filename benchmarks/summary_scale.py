@@ -1,4 +1,4 @@
-"""Time, memory and size of the summary of made scores: `uv run python benchmarks/summary_scale.py --sizes 40x30 200x60`.
+"""Time, memory and size of the summary of made scores: `uv run python benchmarks/summary_scale.py --sizes 40x30`.
 
 A suite of N models and T counted tasks in the file layout of a real one: score files with outcomes, curves, pictures
 and logs, of linear, k-NN, few-shot and finetune protocols, and of detection, normals and segmentation; beside them
