@@ -6,7 +6,7 @@ import pandas as pd
 import pytest
 from synthetic_suite import MODELS, scores, suite
 
-from ssltransfer.analysis.pairs import COLUMNS, SuitePairs
+from ssltransfer.analysis.pairs import COLUMNS, SuitePairs, read_better
 from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import suite_results
@@ -173,7 +173,8 @@ def with_pairs(*better):
     """The small suite with pairs of which the better models are given: (dataset, model, other, better)."""
     head = {"protocol": "linear-r32", "kind": "linear", "setting": "", "metric": "top1"}
     rows = [head | dict(zip(("dataset", "model", "other", "better"), row, strict=True)) for row in better]
-    return replace(suite(), compared=SuitePairs(pd.DataFrame(rows, columns=COLUMNS)))
+    pairs = pd.DataFrame(rows, columns=COLUMNS)
+    return replace(suite(), compared=SuitePairs(pairs, read_better(pairs)))
 
 
 def test_the_matrix_counts_who_is_better_than_whom():

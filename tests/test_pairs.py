@@ -17,6 +17,7 @@ from ssltransfer.analysis.pairs import (
     count_wins,
     holm,
     max_t,
+    read_better,
     tango_lower,
 )
 from ssltransfer.errors import InputError
@@ -340,8 +341,10 @@ def test_equal_differences_do_not_tell_their_scatter():
 
 
 def test_wins_are_counted_over_cells():
-    rows = [("a", "b", "a"), ("a", "b", "b"), ("a", "b", "a"), ("a", "c", ""), ("b", "z", "b")]
-    wins, compared = count_wins(pd.DataFrame(rows, columns=["model", "other", "better"]), ["c", "a", "b"])
+    rows = [("1", "a", "b", "a"), ("2", "a", "b", "b"), ("3", "a", "b", "a"), ("3", "a", "c", ""), ("4", "b", "z", "b")]
+    pairs = pd.DataFrame(rows, columns=["dataset", "model", "other", "better"])
+    pairs[[name for name in TASK._fields if name != "dataset"]] = ""
+    wins, compared = count_wins(read_better(pairs).values(), ["c", "a", "b"])
     assert wins.to_numpy().tolist() == [[0, 0, 0], [0, 0, 2], [0, 1, 0]]
     assert compared.to_numpy().tolist() == [[0, 1, 0], [1, 0, 3], [0, 3, 0]]
 

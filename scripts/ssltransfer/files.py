@@ -55,7 +55,12 @@ def atomic_write(path: str | Path) -> Iterator[Path]:
 
 def json_checksum(content: Any) -> str:
     """Return the CRC-32 of content that JSON can hold, as hexadecimal digits; layout and order of keys do not count."""
-    text = json.dumps(json.loads(json.dumps(content)), sort_keys=True, separators=(",", ":"))
+    return _canonical_checksum(json.loads(json.dumps(content)))
+
+
+def _canonical_checksum(content: Any) -> str:
+    """`json_checksum` of content that was read from JSON, so that its keys are text already."""
+    text = json.dumps(content, sort_keys=True, separators=(",", ":"))
     return f"{zlib.crc32(text.encode()):08x}"
 
 
@@ -82,7 +87,7 @@ def read_json(path: str | Path) -> dict:
         content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"not valid JSON: {error}") from None
-    if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != json_checksum(content):
+    if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != _canonical_checksum(content):
         raise damaged(path, "its content does not match its checksum")
     return content
 

@@ -193,14 +193,29 @@ def correlate(x, y, families: Sequence[str] | None = None) -> dict:
         return result
     if abs(result["pearson"]) > 1 - 1e-12:
         result["note"] = "on a line, so the interval is a point"
-    others = np.array([np.delete(np.arange(n), i) for i in range(n)])
     smaller = {family: x_y for family in dict.fromkeys(own) if (x_y := _without(family, own, x, y)).shape[1] > 2}
     for name, function in COEFFICIENTS.items():
         low, high = correlation_interval(name, result[name], n)
         result |= {f"{name}_low": float(low), f"{name}_high": float(high)}
-        result |= _ends(f"{name}_loo", function(x[others], y[others]), kept.tolist())
+        result |= _ends(f"{name}_loo", leave_one_out(name, x, y), kept.tolist())
         result |= _ends(f"{name}_lofo", [function(*x_y) for x_y in smaller.values()], list(smaller))
     return result
+
+
+def leave_one_out(name: str, x: np.ndarray, y: np.ndarray) -> np.ndarray:
+    """Coefficient of the other models for each model that is left out, shape (n_models,).
+
+    Kendall's has a term for each pair of models, so that the terms of one model are subtracted from the sums.
+    """
+    n = len(x)
+    if name != "kendall":
+        others = np.array([np.delete(np.arange(n), i) for i in range(n)])
+        return COEFFICIENTS[name](x[others], y[others])
+    a, b = (np.sign(values[:, None] - values) for values in (x, y))
+    without = [(terms.sum() / 2 - terms.sum(axis=1)) for terms in (a * b, a * a, b * b)]
+    norm = np.sqrt(without[1] * without[2])
+    with np.errstate(invalid="ignore", divide="ignore"):
+        return np.clip(np.where(norm > 0, without[0] / norm, np.nan), -1, 1)
 
 
 def _without(family: str, families: Sequence[str], x: np.ndarray, y: np.ndarray) -> np.ndarray:

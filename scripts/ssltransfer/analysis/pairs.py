@@ -19,7 +19,7 @@ needs no such small ones.
 """
 
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import product
 
@@ -39,6 +39,8 @@ FLIPS, SEED = 1999, 0
 ENUMERATED = 10
 #: Numbers of a block of resampled statistics (resamples x pairs), which bounds the memory.
 BLOCK = 4_000_000
+#: Most models of a cell whose pairs are all listed, and of the user's own whose pairs always are.
+MANY_MODELS, MOST_OWN = 60, 5
 #: Metrics whose bias does not cancel in the difference of two models. Of two calibrated models, one of them surer of
 #: itself, a paired bootstrap of their calibration errors calls one better on 23 to 30 % of test sets.
 BIASED = ("ece",)
@@ -59,11 +61,14 @@ class Comparison:
         direction). Where nothing can be tested, low and high are NaN and p is 1.
     covariance : ndarray, shape (models, models)
         Covariance of the values of the models over test sets like this one; NaN for a single unit.
+    better : ndarray of bool, shape (models, models)
+        Whether the model of the row is better than that of the column.
     """
 
     models: tuple[str, ...]
     pairs: pd.DataFrame
     covariance: np.ndarray
+    better: np.ndarray
 
 
 @dataclass(frozen=True)
@@ -73,7 +78,10 @@ class SuitePairs:
     Attributes
     ----------
     pairs : pd.DataFrame
-        Columns `COLUMNS`: those of `Comparison.pairs` behind those that name the cell.
+        Columns `COLUMNS`: those of `Comparison.pairs` behind those that name the cell; of cells with more than
+        `MANY_MODELS` models only the pairs of `chosen_pairs`.
+    better : dict
+        `Task` -> whether the model of the row is better than that of the column, as a frame models x models.
     covariances : dict
         `Task` -> covariance of the values of its models, as a frame models x models.
     missing : dict
@@ -81,11 +89,22 @@ class SuitePairs:
     """
 
     pairs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
+    better: dict[Task, pd.DataFrame] = field(default_factory=dict)
     covariances: dict[Task, pd.DataFrame] = field(default_factory=dict)
     missing: dict[Task, str] = field(default_factory=dict)
 
+    @property
+    def compared(self) -> int:
+        """Number of pairs that were compared on a cell, listed in `pairs` or not."""
+        return sum(len(better) * (len(better) - 1) // 2 for better in self.better.values())
 
-def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> SuitePairs:
+    @property
+    def decided(self) -> int:
+        """Number of these with a better model."""
+        return sum(int(better.to_numpy().sum()) for better in self.better.values())
+
+
+def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]], own: Collection[str] = ()) -> SuitePairs:
     """Compare the models of every cell.
 
     Parameters
@@ -93,8 +112,10 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> 
     cells : iterable
         `Task`, and model -> its outcome, or why it has none. A cell whose outcomes cannot be compared has no pairs
         and is named in `missing` instead.
+    own : collection of str
+        See `chosen_pairs`.
     """
-    frames, covariances, missing = [], {}, {}
+    frames, better, covariances, missing = [], {}, {}, {}
     for task, outcomes in cells:
         usable, without = {}, {}
         for model, outcome in outcomes.items():
@@ -111,12 +132,47 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]]) -> 
         ]
         if len(usable) > 1:
             found = compare_models(usable, f"{task.protocol} {task.dataset}")
-            frames.append(found.pairs.assign(**task._asdict())[COLUMNS])
+            pairs = found.pairs
+            if len(usable) > MANY_MODELS:
+                values = {model: outcome.value for model, outcome in usable.items()}
+                pairs = pairs[chosen_pairs(pairs, values, METRICS[task.metric].better, own)]
+            frames.append(pairs.assign(**task._asdict())[COLUMNS])
+            better[task] = pd.DataFrame(found.better, found.models, found.models)
             covariances[task] = pd.DataFrame(found.covariance, found.models, found.models)
         if reasons:
             missing[task] = "; ".join(reasons)
     pairs = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    return SuitePairs(pairs, covariances, missing)
+    return SuitePairs(pairs, better, covariances, missing)
+
+
+def chosen_pairs(
+    pairs: pd.DataFrame, values: Mapping[str, float], direction: int, own: Collection[str] = ()
+) -> np.ndarray:
+    """Choose the pairs of a cell that are listed where there are too many: their number grows linearly with the models.
+
+    These are all pairs with the best model of the cell, those of neighbours in the order of the scores, and all pairs
+    with the first `MOST_OWN` models of the user.
+
+    Parameters
+    ----------
+    pairs : pd.DataFrame
+        See `Comparison.pairs`.
+    values : mapping
+        Model -> its score.
+    direction : int
+        1 where higher is better, -1 where lower is better, 0 where neither is (the largest is then taken for the best).
+    own : collection of str
+        The user's own models.
+
+    Returns
+    -------
+    ndarray of bool, shape (pairs,)
+    """
+    order = sorted(values, key=lambda model: -values[model] * (direction or 1))
+    place = {model: number for number, model in enumerate(order)}
+    first, second = (pairs[name].map(place).to_numpy() for name in ("model", "other"))
+    always = {order[0], *[model for model in order if model in own][:MOST_OWN]}
+    return (abs(first - second) == 1) | pairs["model"].isin(always) | pairs["other"].isin(always)
 
 
 def compare_models(outcomes: Mapping[str, Outcome], cell: str = "") -> Comparison:
@@ -157,18 +213,22 @@ def compare_models(outcomes: Mapping[str, Outcome], cell: str = "") -> Compariso
     frame = pd.DataFrame({"model": names[i], "other": names[j], **columns})
     direction = np.sign(frame["difference"].to_numpy()) * METRICS[first.metric].better
     certain = (frame["p_adjusted"] < LEVEL).to_numpy()
-    frame["better"] = np.select([certain & (direction > 0), certain & (direction < 0)], [names[i], names[j]], "")
-    return Comparison(models, frame, covariance)
+    first, second = certain & (direction > 0), certain & (direction < 0)
+    frame["better"] = np.select([first, second], [names[i], names[j]], "")
+    better = np.zeros((len(models),) * 2, bool)
+    better[i, j], better[j, i] = first, second
+    return Comparison(models, frame, covariance, better)
 
 
-def count_wins(pairs: pd.DataFrame, models: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
+def count_wins(cells: Iterable[pd.DataFrame], models: Sequence[str]) -> tuple[pd.DataFrame, pd.DataFrame]:
     """Count over cells how often one model is better than another.
 
     Parameters
     ----------
-    pairs : pd.DataFrame
-        See `SuitePairs`.
+    cells : iterable of pd.DataFrame
+        See `SuitePairs.better`.
     models : sequence of str
+        Others are left out.
 
     Returns
     -------
@@ -177,12 +237,26 @@ def count_wins(pairs: pd.DataFrame, models: Sequence[str]) -> tuple[pd.DataFrame
     """
     numbers = {model: number for number, model in enumerate(models)}
     wins, compared = (np.zeros((len(numbers),) * 2, int) for _ in range(2))
-    found = pairs[pairs["model"].isin(numbers) & pairs["other"].isin(numbers)]
-    i, j = found["model"].map(numbers).to_numpy(int), found["other"].map(numbers).to_numpy(int)
-    for better, rows, columns in (("model", i, j), ("other", j, i)):
-        np.add.at(wins, (rows, columns), (found["better"] == found[better]).to_numpy(int))
-        np.add.at(compared, (rows, columns), 1)
+    for better in cells:
+        kept = [model for model in better.index if model in numbers]
+        places = np.ix_(*[[numbers[model] for model in kept]] * 2)
+        wins[places] += better.loc[kept, kept].to_numpy()
+        compared[places] += ~np.eye(len(kept), dtype=bool)
     return tuple(pd.DataFrame(counts, list(numbers), list(numbers)) for counts in (wins, compared))
+
+
+def read_better(pairs: pd.DataFrame) -> dict[Task, pd.DataFrame]:
+    """Return `SuitePairs.better` of pairs that are all listed."""
+    found = {}
+    for key, own in pairs.groupby(TASK, sort=False):
+        models = list(dict.fromkeys([*own["model"], *own["other"]]))
+        numbers = {model: number for number, model in enumerate(models)}
+        better = np.zeros((len(models),) * 2, bool)
+        told = own[own["better"].ne("")]
+        loser = told["other"].where(told["better"].eq(told["model"]), told["model"])
+        better[told["better"].map(numbers).to_numpy(int), loser.map(numbers).to_numpy(int)] = True
+        found[Task(*key)] = pd.DataFrame(better, models, models)
+    return found
 
 
 def holm(p: np.ndarray) -> np.ndarray:
@@ -452,13 +526,17 @@ def max_t(
     alone, most, largest = np.empty(len(observed)), np.empty(len(observed)), np.zeros(count, drawn.dtype)
     # From the least significant pair on, so that each is compared with the largest of those before it and its own.
     order = np.argsort(observed, kind="stable")
-    for pair in order:
-        statistic = np.abs(drawn[i[pair]] - drawn[j[pair]] - shift[pair]) / unit[pair]
-        alone[pair] = np.count_nonzero(statistic >= least[pair])
-        start = first[pair]
-        np.maximum(largest[: count - start], statistic[start:], out=largest[: count - start])
-        np.maximum(largest[count - start :], statistic[:start], out=largest[count - start :])
-        most[pair] = np.count_nonzero(largest >= least[pair])
+    rows = max(1, BLOCK // count)
+    for pairs in (order[start : start + rows] for start in range(0, len(order), rows)):
+        statistics = np.abs(drawn[i[pairs]] - drawn[j[pairs]] - shift[pairs, None]) / unit[pairs, None]
+        alone[pairs] = np.count_nonzero(statistics >= least[pairs, None], axis=1)
+        if not joint:
+            for row, start in enumerate(first[pairs]):
+                statistics[row] = np.roll(statistics[row], -start)
+        np.maximum(statistics[0], largest, out=statistics[0])
+        np.maximum.accumulate(statistics, axis=0, out=statistics)
+        most[pairs] = np.count_nonzero(statistics >= least[pairs, None], axis=1)
+        largest = statistics[-1].copy()
     adjusted = np.empty(len(observed))
     adjusted[order] = np.maximum.accumulate((1 + most[order[::-1]]) / (1 + count))[::-1]
     return (1 + alone) / (1 + count), adjusted

@@ -55,10 +55,10 @@ def similarity_matrix(similarities: pd.DataFrame, models: Iterable[str]) -> pd.D
     """
     seen = {*similarities["model"], *similarities["other"]}
     names = [model for model in models if model in seen]
-    matrix = pd.DataFrame(np.where(np.eye(len(names), dtype=bool), 1.0, np.nan), names, names)
-    for row in similarities.itertuples():
-        matrix.loc[row.model, row.other] = matrix.loc[row.other, row.model] = row.value
-    return matrix
+    matrix, place = np.where(np.eye(len(names), dtype=bool), 1.0, np.nan), {name: i for i, name in enumerate(names)}
+    i, j = (similarities[column].map(place).to_numpy() for column in ("model", "other"))
+    matrix[i, j] = matrix[j, i] = similarities["value"]
+    return pd.DataFrame(matrix, names, names)
 
 
 def complete(matrix: pd.DataFrame) -> pd.DataFrame:

@@ -1,6 +1,6 @@
 """The results of a suite: its scores and models, and everything that tables and figures derive from them."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
 from functools import cached_property
 
@@ -11,7 +11,7 @@ from ssltransfer.analysis.correlation import correlations, pair_correlations
 from ssltransfer.analysis.domain import domain_scores
 from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.noise import on_analysis_scale, task_noise
-from ssltransfer.analysis.pairs import SuitePairs, count_wins
+from ssltransfer.analysis.pairs import MANY_MODELS, SuitePairs, count_wins
 from ssltransfer.analysis.ranking import (
     Order,
     by_dataset,
@@ -33,7 +33,10 @@ from ssltransfer.analysis.tasks import (
     tasks_of,
 )
 from ssltransfer.results.metric_info import KINDS, METRICS, measured_cell
-from ssltransfer.results.scores import AVERAGE, TASK, Task, is_published, source_accuracy, source_datasets
+from ssltransfer.results.scores import AVERAGE, Task, is_published, source_accuracy, source_datasets
+
+SHOWN_MODELS = 20
+"""Number of models that figures show by name in suites of more than `MANY_MODELS`."""
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ class SuiteResults:
         Model -> the training run that its weights were saved in, and the epoch; models without both are left out.
     saved_predictors : pd.DataFrame or None
         Predictors that were judged before (see `predictors.predictor_table`), None to judge them.
+    saved_wins : tuple of pd.DataFrame or None
+        `wins` that were counted before, None to count them.
     """
 
     scores: pd.DataFrame
@@ -82,6 +87,7 @@ class SuiteResults:
     saved_ranks: pd.DataFrame | None = None
     training_runs: dict[str, tuple[str, float]] = field(default_factory=dict)
     saved_predictors: pd.DataFrame | None = None
+    saved_wins: tuple[pd.DataFrame, pd.DataFrame] | None = None
 
     @property
     def conventions(self) -> Conventions:
@@ -142,7 +148,7 @@ class SuiteResults:
 
     @property
     def pairs(self) -> pd.DataFrame:
-        """All pairs of models on each cell whose outcomes are known (columns: `pairs.COLUMNS`)."""
+        """Pairs of models on each cell whose outcomes are known, all or the listed ones (see `pairs.SuitePairs`)."""
         return self.compared.pairs
 
     @cached_property
@@ -152,30 +158,45 @@ class SuiteResults:
         Models that were compared with no other are left out; the others are in the order of their mean ranks, those
         without one behind (see `pairs.count_wins`).
         """
-        counted = self.pairs[pd.MultiIndex.from_frame(self.pairs[TASK]).isin(self.tasks.counted)]
-        seen = {*counted["model"], *counted["other"]}
+        if self.saved_wins is not None:
+            return self.saved_wins
+        counted = [better for task, better in self.compared.better.items() if task in set(self.tasks.counted)]
+        seen = {model for better in counted for model in better.index}
         models = [model for model in dict.fromkeys([*self.mean_ranks.index, *self.models["model"]]) if model in seen]
         return count_wins(counted, models)
+
+    def shown_of(self, models: Iterable[str], most: int = SHOWN_MODELS) -> list[str]:
+        """The models that a figure shows by name, in the order of the model table.
+
+        Up to `MANY_MODELS` models of a suite these are all. Of more, they are `most`: highlighted ones first, then
+        those of the best mean ranks, then the first of the model table.
+        """
+        known, table = set(models), list(self.models["model"])
+        if len(table) <= MANY_MODELS:
+            return [model for model in table if model in known]
+        own = set(self.models.loc[self.models["highlight"], "model"])
+        leading = sorted(dict.fromkeys([*self.mean_ranks.index, *table]), key=lambda model: model not in own)
+        chosen = set([model for model in leading if model in known][:most])
+        return [model for model in table if model in chosen]
 
     @cached_property
     def _ties(self) -> dict[Task, tuple[frozenset[str], frozenset[str]]]:
         """`Task` -> the models that are not told apart from the best one, and all models that were tested."""
         found = {}
-        for key, pairs in self.pairs.groupby(TASK, sort=False):
-            task = shown = Task(*key)
+        for task, better in self.compared.better.items():
+            shown = task
             if not KINDS[task.kind].performance:
-                cells = self.cells[(self.cells[["protocol", "setting", "metric"]] == [key[0], *key[3:]]).all(axis=1)]
+                same = [task.protocol, task.setting, task.metric]
+                cells = self.cells[(self.cells[["protocol", "setting", "metric"]] == same).all(axis=1)]
                 if cells["dataset"].nunique() > 1:
                     continue
                 shown = task._replace(dataset=AVERAGE)
             values = self.tasks.matrix.get(shown, pd.Series(dtype=float)).dropna() * METRICS[task.metric].better
             best = values.idxmax() if len(values) and METRICS[task.metric].better else ""
-            tested = frozenset([*pairs["model"], *pairs["other"]])
+            tested = frozenset(better.index)
             if best not in tested:
                 continue
-            own = pairs[pairs["model"].eq(best) | pairs["other"].eq(best)]
-            tied = own[own["better"].eq("")]
-            found[shown] = frozenset([best, *tied["model"], *tied["other"]]), tested
+            found[shown] = frozenset(better.index[~(better.loc[best] | better[best])]), tested
         return found
 
     @cached_property

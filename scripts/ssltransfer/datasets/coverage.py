@@ -29,11 +29,12 @@ def coverage(index: Index, parts: Iterable[str] = ("test",), used: np.ndarray | 
         ``promised`` and ``skipped`` are None if the index does not tell them.
     """
     parts, promised = set(parts), index.promised
-    rows = [row for row, split in enumerate(index.split) if split in parts]
+    rows = index.rows_of(parts)
     if used is None:
+        labels = [index.label[row] for row in rows] if index.multi_label else [np.asarray(index.label)[rows]]
         used = np.zeros(len(index.classes), dtype=bool)
-        for row in rows:
-            used[index.label[row]] = True
+        for label in labels:
+            used[label] = True
     return {
         "images": {
             "used": len(rows),

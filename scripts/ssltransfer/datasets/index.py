@@ -6,7 +6,7 @@ import os
 import re
 import unicodedata
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
 
@@ -14,13 +14,23 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ssltransfer.datasets.index_column import (
+    Column,
+    content_checksum,
+    json_blocks,
+    open_columns,
+    stored_blocks,
+    to_arrow,
+)
 from ssltransfer.errors import InputError, damaged, first_line
-from ssltransfer.files import CHECKSUM, atomic_write, file_hash, json_checksum
+from ssltransfer.files import CHECKSUM, atomic_write, file_hash
 
 SPLITS = ("train", "val", "test")
 ABOUT = ("classes", "promised", "skipped", "warnings")
 """Fields of an index that its file holds as metadata and not as columns; a file without warnings lacks the last, old
 files have the first alone."""
+_OTHER_SPELLING = re.compile(r"(?:^|/)\.{0,2}(?:/|$)").search
+"""Finds references to a path that can be written otherwise: absolute ones, and ``.``, ``..`` and nothing as parts."""
 MAX_NAMED = 5
 """Number of classes that a message names."""
 
@@ -89,6 +99,17 @@ class Index:
                 array[row, classes] = value
         return array
 
+    @property
+    def repeated_images(self) -> int:
+        """Number of rows whose image is that of another row before them."""
+        distinct = self.image.distinct if isinstance(self.image, Column) else len(set(self.image))
+        return len(self) - distinct
+
+    def rows_of(self, parts: Collection[str]) -> np.ndarray:
+        """Rows of these splits, in their order."""
+        split = self.split
+        return np.flatnonzero(split.among(parts) if isinstance(split, Column) else np.isin(split, list(parts)))
+
     def split_array(self) -> np.ndarray:
         """Split of each row as (n,) str."""
         return np.asarray(self.split)
@@ -128,8 +149,10 @@ def check_index(index: Index, name: str, root: Path = Path()) -> None:
         raise InputError(f"{name}: columns must have the same length, at least 1; found {lengths}")
     if unknown := set(index.split) - set(SPLITS):
         raise InputError(f"{name}: split {min(unknown)!r} is unknown; write one of {', '.join(SPLITS)}")
-    for row, label in enumerate(index.label):
-        for value in label if index.multi_label else [label]:
+    multi_label = index.multi_label
+    in_range = not multi_label and min(index.label) >= 0 and max(index.label) < len(index.classes)
+    for row, label in enumerate(() if in_range else index.label):
+        for value in label if multi_label else [label]:
             if not 0 <= value < len(index.classes):
                 raise InputError(
                     f"{name}: row {row} ({index.image[row]}) has label {value}; expected 0..{len(index.classes) - 1}"
@@ -140,6 +163,8 @@ def check_index(index: Index, name: str, root: Path = Path()) -> None:
     for text in (*index.classes, *index.image):
         if not text.isascii() and any("\ud800" <= c <= "\udfff" for c in text):
             raise InputError(f"{name}: the name {text!a} is not UTF-8; rename the file or folder")
+    if len(set(index.image)) == len(index) and not any(map(_OTHER_SPELLING, index.image)):
+        return  # as nearly always
     first_row: dict[str, int] = {}
     for row, image in enumerate(index.image):
         first = first_row.setdefault(os.path.normpath(root / image), row)
@@ -165,13 +190,13 @@ def check_files(index: Index, name: str, root: Path) -> None:
     InputError
         If images are missing: the path of the first one and their number.
     """
-    listings: dict[Path, set[str]] = {}
+    listings: dict[str, set[str]] = {}
 
     def exists(reference: str) -> bool:
-        path = root / reference
-        if path.parent not in listings:
-            listings[path.parent] = _files(path.parent)
-        return path.name in listings[path.parent]
+        folder, file = os.path.split(os.path.join(root, reference))  # noqa: PTH118 - a million Paths take 10 s
+        if folder not in listings:
+            listings[folder] = _files(Path(folder))
+        return file in listings[folder]
 
     containers = {}
     absent = []
@@ -182,7 +207,7 @@ def check_files(index: Index, name: str, root: Path) -> None:
                 absent.append(reference)
     if absent:
         path = root / absent[0]
-        similar = [other for other in listings[path.parent] if _folded(other) == _folded(path.name)]
+        similar = [other for other in _files(path.parent) if _folded(other) == _folded(path.name)]
         hint = f"; {similar[0]!r} is there, with other letters or another Unicode form" if similar else ""
         raise MissingError(f"{name}: {path} is not a file ({len(absent)} of {len(index)} images are missing){hint}")
 
@@ -373,30 +398,37 @@ def write_index(path: str | Path, index: Index) -> None:
     """Write the index as parquet; class names, promised counts, skipped images and warnings in its metadata."""
     label_type = pa.list_(pa.int32()) if index.multi_label else pa.int32()
     columns = {
-        "image": pa.array(index.image, pa.string()),
-        "split": pa.array(index.split, pa.string()),
-        "label": pa.array(list(index.label), label_type),
-        **{name: pa.array(list(values)) for name, values in index.extra.items()},
+        "image": to_arrow(index.image, pa.string()),
+        "split": to_arrow(index.split, pa.string()),
+        "label": to_arrow(index.label, label_type),
+        **{name: to_arrow(values) for name, values in index.extra.items()},
     }
     table = pa.table(columns)
     about = {"classes": list(index.classes), "promised": index.promised, "skipped": index.skipped}
     if index.warnings:  # a file without them is as in earlier versions
         about["warnings"] = index.warnings
     metadata = {name: json.dumps(value) for name, value in about.items()}
-    table = table.replace_schema_metadata(metadata | {CHECKSUM: _checksum(table.to_pydict(), metadata)})
+    checksum = content_checksum(((name, json_blocks(table[name])) for name in sorted(columns)), metadata)
+    table = table.replace_schema_metadata(metadata | {CHECKSUM: checksum})
     with atomic_write(path) as temporary:
         pq.write_table(table, temporary)
 
 
 def read_index(path: str | Path) -> Index:
-    """Read what `write_index` wrote; InputError if the file is damaged. One without a checksum is read unverified."""
+    """Read what `write_index` wrote; InputError if the file is damaged. One without a checksum is read unverified.
+
+    The whole file is verified, but a column is held only once it is used: labels of a million images take 5 MB, their
+    names a hundred.
+    """
     try:
-        table = pq.read_table(path)
-        columns = table.to_pydict()
-        metadata = {key.decode(): value.decode() for key, value in table.schema.metadata.items()}
-        about = {name: metadata[name] for name in ABOUT if name in metadata}
-        if metadata.get(CHECKSUM, checksum := _checksum(columns, about)) != checksum:
-            raise ValueError("its content does not match its checksum")
+        with open_columns(path) as file:
+            schema, count = file.schema_arrow, file.metadata.num_rows
+            metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
+            about = {name: metadata[name] for name in ABOUT if name in metadata}
+            blocks = ((name, stored_blocks(file, name)) for name in sorted(schema.names))
+            if CHECKSUM in metadata and metadata[CHECKSUM] != content_checksum(blocks, about):
+                raise ValueError("its content does not match its checksum")
+        columns = {name: Column(path, name, count, few=name == "split") for name in schema.names}
         return Index(
             image=columns.pop("image"),
             split=columns.pop("split"),
@@ -408,8 +440,3 @@ def read_index(path: str | Path) -> Index:
         raise
     except Exception as error:  # a damaged file can raise nearly anything
         raise damaged(path, first_line(error)) from None
-
-
-def _checksum(columns: dict[str, list], metadata: dict[str, str]) -> str:
-    """Checksum of the content, not of the bytes, because a parquet file has several parts that can be damaged."""
-    return json_checksum([columns, metadata])

@@ -5,6 +5,7 @@ import json
 from pathlib import Path
 
 from ssltransfer.datasets.index import read_index
+from ssltransfer.datasets.index_column import json_blocks
 
 
 def index_hash(path: str | Path) -> str:
@@ -12,6 +13,15 @@ def index_hash(path: str | Path) -> str:
 
     What the file says besides (promised counts, warnings) and how it was compressed do not count.
     """
-    index = read_index(path)
-    columns = [list(index.image), list(index.split), list(index.label), list(index.classes), index.extra]
-    return hashlib.sha256(json.dumps(columns, sort_keys=True, separators=(",", ":")).encode()).hexdigest()
+    index, found = read_index(path), hashlib.sha256(b"[")
+    for column in (index.image, index.split, index.label, index.classes):
+        for block in json_blocks(column):
+            found.update(block.encode())
+        found.update(b",")
+    found.update(b"{")
+    for number, name in enumerate(sorted(index.extra)):
+        found.update(f"{',' * (number > 0)}{json.dumps(name)}:".encode())
+        for block in json_blocks(index.extra[name]):
+            found.update(block.encode())
+    found.update(b"}]")
+    return found.hexdigest()

@@ -6,7 +6,7 @@ import io
 import logging
 import re
 from collections import Counter
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -69,15 +69,23 @@ def read_csv(path: Path) -> list[tuple[str, list[str]]]:
     Files that spreadsheets save are read too: UTF-8 or UTF-16 with a byte-order mark, the encoding of Western Windows
     (cp1252), and cells separated by semicolons or tabs.
     """
+    return [(f"{path}, line {number}", row) for number, row in csv_rows(path)]
+
+
+def csv_rows(path: Path) -> Iterator[tuple[int, list[str]]]:
+    """Rows of a csv file one by one, each with the number of its line (see `read_csv`)."""
     text = _read_spreadsheet(path)
     first = text.partition("\n")[0]
     named = re.fullmatch(r'"?sep=(.)"?\s*', first)
     delimiter = named[1] if named else max(DELIMITERS, key=first.count)
     reader = csv.reader(io.StringIO(text, newline=""), strict=True, delimiter=delimiter)
+    del text  # the reader has a copy
     try:
         if named:
             next(reader)
-        return [(f"{path}, line {reader.line_num}", [cell.strip() for cell in row]) for row in reader if any(row)]
+        for row in reader:
+            if any(row):
+                yield reader.line_num, [cell.strip() for cell in row]
     except csv.Error as error:
         raise InputError(f"{path}, line {reader.line_num}: {error}") from None
 

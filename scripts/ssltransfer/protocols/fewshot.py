@@ -81,7 +81,7 @@ def possible_shots(labels: np.ndarray, shots: Sequence[int], queries: int, ways:
 
 def repetition_warnings(index: Index) -> list[str]:
     """Warn of images that the index lists more than once: an episode draws rows, not images."""
-    repeated = len(index) - len(set(index.image))
+    repeated = index.repeated_images
     return [
         f"{repeated} of {len(index)} rows repeat an image, which can be in the support and the query set of an episode"
     ] * bool(repeated)

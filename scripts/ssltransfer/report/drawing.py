@@ -5,6 +5,7 @@ that grey prints stay readable. Equal numbers give equal files.
 """
 
 import math
+from collections.abc import Collection
 from functools import cache, cached_property
 from pathlib import Path
 
@@ -18,9 +19,10 @@ from matplotlib.lines import Line2D
 from matplotlib.text import Text
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
+from ssltransfer.analysis.pairs import MANY_MODELS
 from ssltransfer.analysis.predictors import predictor_table, predictors
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
-from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.analysis.suite_results import SHOWN_MODELS, SuiteResults
 from ssltransfer.files import atomic_write
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.results.metric_info import METRICS
@@ -36,6 +38,8 @@ MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
 
 MODEL_LEGEND = "model-legend"
 """Id in svg files of the legend of models, which the report shows once instead."""
+OTHERS, PALE = 3.5, "#B0B0B0"
+"""Size and colour of the points of models without a marker of their own."""
 #: Width of the lines of intervals.
 WHISKER = 0.7
 
@@ -106,6 +110,8 @@ class FigureContext:
     labels : Labels
     models : list of str
         In the order of the model table.
+    shown : set of str
+        Those that have a marker of their own (see `SuiteResults.shown_of`); all others are grey points.
     styles : dict of dict
         See `model_styles`.
     families : dict
@@ -121,16 +127,18 @@ class FigureContext:
         self.results = results
         self.labels = suite_labels(results)
         self.models = list(models["model"])
+        self.shown = set(results.shown_of(self.models))
         self.styles = model_styles(models)
         self.families = dict(zip(models["model"], models["family"], strict=True))
         self.highlighted = set(models.loc[models["highlight"], "model"])
         self.predictors = cache(lambda *tasks: {found.name: found for found in predictors(results, tasks)})
 
     def points(self, ax, x: pd.Series, y: pd.Series, size: float = 5.1) -> None:
-        """Draw one marker per model; highlighted models get a ring."""
-        for model in self.models:
-            if model not in y.index or np.isnan(x[model]) or np.isnan(y[model]):
-                continue
+        """Draw one marker per model; highlighted models get a ring, models that are not shown are grey points."""
+        drawn = [model for model in self.models if model in y.index and not np.isnan([x[model], y[model]]).any()]
+        if others := [model for model in drawn if model not in self.shown]:
+            ax.plot(x[others], y[others], ".", ms=OTHERS, color=PALE, mew=0, zorder=2.8)
+        for model in (model for model in drawn if model in self.shown):
             style = self.styles[model]
             wide = 1.4 if style["marker"] == "*" else 1.0
             ax.plot(x[model], y[model], **style, ls="", ms=wide * size, mec="white", mew=0.4, zorder=3)
@@ -139,7 +147,7 @@ class FigureContext:
 
     def whiskers(self, ax, x: pd.Series, low: pd.Series, high: pd.Series) -> None:
         """Draw the interval of each model as a thin vertical line in its colour, behind the points."""
-        for model in self.models:
+        for model in (model for model in self.models if model in self.shown):
             if model in low.index and np.isfinite([x[model], low[model], high[model]]).all():
                 color = self.styles[model]["color"]
                 ax.plot([x[model]] * 2, [low[model], high[model]], color=color, lw=WHISKER, alpha=0.7, zorder=2.5)
@@ -159,12 +167,14 @@ class FigureContext:
             if model in self.highlighted:
                 text.set_fontweight("bold")
 
-    def legend(self, figure: Figure, models: list[str]) -> None:
-        """Draw the legend that all panels share, to their right."""
-        handles = []
-        for model in models:
+    def legend(self, figure: Figure, models: list[str], named: Collection[str] | None = None) -> None:
+        """Draw the legend that all panels share, to their right; by default `named` are the models that are shown."""
+        handles, named = [], self.shown if named is None else named
+        for model in (model for model in models if model in named):
             label = self.labels.model(model) + (" (ringed)" if model in self.highlighted else "")
             handles.append(Line2D([], [], linestyle="", markersize=5, label=label, **self.styles[model]))
+        if any(model not in named for model in models):
+            handles.append(Line2D([], [], ls="", marker=".", ms=OTHERS, mew=0, color=PALE, label="other models"))
         legend = figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
         legend.set_gid(MODEL_LEGEND)
 
@@ -195,6 +205,7 @@ class FigureContext:
 
 def panel_grid(count: int, height: float, models: int) -> tuple[Figure, list]:
     """Open a figure of `count` small panels of one height (inches), with room for a legend of `models`."""
+    models = models if models <= MANY_MODELS else SHOWN_MODELS + 1
     columns = count if count <= 5 else min((5, 4, 3), key=lambda width: -count % width)
     rows = math.ceil(count / columns)
     figure = Figure(figsize=(1.8 * columns + 1.5, max(height * rows + 0.3, 0.165 * models + 0.2)))

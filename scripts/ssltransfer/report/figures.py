@@ -16,7 +16,7 @@ from ssltransfer.report.grid_figure import GRID_CAPTION, grid_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.label_figure import label_figure
-from ssltransfer.report.labels import doubtful_note, joined, source_note
+from ssltransfer.report.labels import doubtful_note, joined, shown_note, source_note
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
@@ -65,6 +65,10 @@ KINDS_SHOWN = SCATTERS | {"properties": ("inversion", "attention"), "label-effic
 
 WITH_INTERVALS = KINDS_SHOWN | {"transfer": PANEL_KINDS, "epochs": PANEL_KINDS, "domain-vs-transfer": ("linear",)}
 """Figure -> the kinds whose intervals it shows."""
+
+WITHOUT_MODELS = ("correlations", "pairs", "predictors", "epochs")
+"""Figures that show numbers over all models, or training runs."""
+OTHER_MODELS = "Others are grey points; all are in the tables and the interactive scatter, and in every number."
 
 
 def suite_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
@@ -117,13 +121,16 @@ def plot_figures(
         shown = ["transfer", "correlations", "scatter-segmentation"]
         captions |= {name: joined(captions.get(name, ""), note) for name in shown}
     for (protocol, dataset), files in _by_cell(pictures, left_out).items():
-        images = {model: load_pictures(path) for model, path in files.items()}
+        images = {model: load_pictures(files[model]) for model in results.shown_of(files)}
         name = f"{kinds[protocol]}-pictures-{protocol}-{dataset}"
         captions[name] = f"{_title(context, protocol, dataset)}: {next(iter(images.values())).caption}"
         save_figure(picture_grid(context, images), folder, name)
     losses = {}
     for (protocol, dataset), files in _by_cell(curves, left_out).items():
-        title, found = _title(context, protocol, dataset), {model: read_json(path) for model, path in files.items()}
+        title, found = (
+            _title(context, protocol, dataset),
+            {model: read_json(files[model]) for model in results.shown_of(files)},
+        )
         if kinds[protocol] == "finetune":
             name = f"finetune-grid-{protocol}-{dataset}"
             captions[name] = f"{title}: {GRID_CAPTION}"
@@ -141,6 +148,9 @@ def plot_figures(
     if len(similarities):
         for name, figure in similarity_figures(context, similarities):
             save_figure(figure, folder, name)
+    if note := shown_note(results, "Markers of their own, or rows, lines and panels:"):
+        names = {path.stem for path in folder.glob("*.svg")} - {*WITHOUT_MODELS}
+        captions |= {name: joined(captions.get(name, ""), note, OTHER_MODELS) for name in names}
     write_json(folder / "captions.json", captions)
     data = scatter_data(context)
     if data:

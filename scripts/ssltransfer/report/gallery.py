@@ -262,11 +262,11 @@ def _mark_ties(column: Column, outcomes: Mapping[str, Outcome | str]) -> None:
     if not column.best:
         return
     task = Task(column.block, column.kind, column.dataset, column.setting, column.metric)
-    pairs = compare_cells([(task, whole)]).pairs
-    own = pairs[pairs["model"].eq(column.best) | pairs["other"].eq(column.best)]
-    tied = own[own["better"].eq("")]
-    column.tested = frozenset([*own["model"], *own["other"]])
-    column.tied = frozenset([*tied["model"], *tied["other"]]) - {column.best}
+    better = compare_cells([(task, whole)]).better.get(task)
+    if better is None or column.best not in better:
+        return
+    column.tested = frozenset(better.index)
+    column.tied = frozenset(better.index[~(better.loc[column.best] | better[column.best])]) - {column.best}
 
 
 def write_gallery(gallery: Gallery, folder: str | Path) -> None:

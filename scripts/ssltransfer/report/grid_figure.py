@@ -15,6 +15,8 @@ from ssltransfer.report.loss_figure import use_log_scale
 CHOSEN = ("augmentation", "learning_rate", "weight_decay", "layer_decay")
 """Hyper-parameters of a member."""
 COLUMNS = 4
+MOST_GRIDS = 8
+"""Number of grids in suites of so many models that figures show some of them only."""
 PALEST = 0.85
 """Place of the palest colour in its map, whose end is hard to see."""
 GRID_CAPTION = (
@@ -32,7 +34,7 @@ def grid_figure(context: FigureContext, scores: dict[str, dict]) -> Figure:
     scores : dict of str to dict
         Model (at least one) -> its score file of a finetune protocol: ``curve``, ``selected``, ``details``.
     """
-    models = [model for model in context.models if model in scores]
+    models = context.results.shown_of(scores, MOST_GRIDS)
     members = [member for score in scores.values() for member in score["curve"]]
     rates = sorted({member["learning_rate"] for member in members})
     shades = mpl.colormaps["viridis"](np.linspace(0, PALEST, len(rates)))

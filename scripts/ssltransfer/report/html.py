@@ -11,7 +11,7 @@ from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
 
 from ssltransfer.files import atomic_write, package_data, read_json
-from ssltransfer.report.drawing import MODEL_LEGEND
+from ssltransfer.report.drawing import MODEL_LEGEND, PALE
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.provenance import report_lines
 from ssltransfer.report.table_folder import read_results
@@ -221,7 +221,13 @@ def _say_once(parts: list[dict], note: str, warnings: list[str]) -> None:
 
 def _inline_json(path: Path) -> Markup:
     """Read a JSON file and escape what could end the script element that it is inlined into."""
-    return Markup(json.dumps(read_json(path), indent=1).replace("&", "\\u0026").replace("<", "\\u003c"))
+    return Markup(json.dumps(read_json(path), separators=(",", ":")).replace("&", "\\u0026").replace("<", "\\u003c"))
+
+
+def _legend(data: Path) -> list[dict]:
+    """Models of the interactive scatter, and of each whether it is another grey point in figures."""
+    models = read_json(data)["models"] if data.exists() else []
+    return [{"other": False} | model for model in models]
 
 
 def render_report(
@@ -273,7 +279,8 @@ def render_report(
         glossary=GLOSSARY,
         docs=docs,
         provenance={"suite": suite, "conventions": results.conventions_name, **provenance},
-        legend=read_json(data)["models"] if data.exists() else [],
+        legend=(legend := _legend(data)),
+        others=PALE if any(model["other"] for model in legend) else "",
         explorer=_inline_json(data) if data.exists() else "",
         explorer_section=next(
             (s["id"] for s in sections if s["id"] == "transfer"), sections[-1]["id"] if sections else ""

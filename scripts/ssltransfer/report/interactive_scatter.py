@@ -44,6 +44,7 @@ def scatter_data(context: FigureContext) -> dict:
             "color": context.styles[model]["color"],
             "path": marker_path(context.styles[model]["marker"]),
             "highlight": model in context.highlighted,
+            **({} if model in context.shown else {"other": True}),
         }
         for model in context.models
     ]

@@ -21,9 +21,10 @@ def label_figure(context: FigureContext, curves: pd.DataFrame) -> Figure:
     curves : pd.DataFrame
         See `label_curves.collect_curves`; at least one row.
     """
+    shown = context.results.shown_of(curves["model"])
+    curves = curves[curves["model"].isin(shown)]
     panels = list(curves.groupby(["protocol", "dataset", "metric"], sort=False))
     several = curves["protocol"].nunique() > 1
-    shown = [model for model in context.models if model in set(curves["model"])]
     with mpl.rc_context(STYLE):
         figure, axes = panel_grid(len(panels), 2.2, len(shown))
         if len(panels) == 1:
@@ -43,5 +44,5 @@ def label_figure(context: FigureContext, curves: pd.DataFrame) -> Figure:
             ax.set_title(context.labels.dataset(dataset) + (f" [{protocol}]" if several else ""))
             ax.set_ylabel(f"{METRICS[metric].label} (%)")
         figure.supxlabel("Labelled images", fontsize=8)
-        context.legend(figure, shown)
+        context.legend(figure, shown, shown)
     return figure

@@ -116,6 +116,20 @@ def source_note(results: SuiteResults) -> str:
     return joined(f"Source accuracy: {'; '.join(notes)}.", lower if votes else "")
 
 
+def shown_note(results: SuiteResults, subject: str) -> str:
+    """Sentence for captions about the models that are shown by name (see `SuiteResults.shown_of`); empty if all.
+
+    `subject` is what shows them.
+    """
+    models = results.models
+    shown = results.shown_of(models["model"])
+    if len(shown) == len(models):
+        return ""
+    own = "the user's own first, then " if models["highlight"].any() else ""
+    order = "the best mean ranks" if len(results.mean_ranks) else "the first of the model table"
+    return f"{subject} {len(shown)} of {len(models)} models ({own}{order}, of the models with such scores)."
+
+
 def doubtful_note(results: SuiteResults) -> str:
     """Sentence for captions about published scores that a correct implementation cannot reproduce; empty without any.
 

@@ -44,7 +44,7 @@ def loss_figure(context: FigureContext, curves: dict[str, dict[str, dict]]) -> F
         grid = figure.subplots(rows, columns, squeeze=False).ravel()
         shown = set()
         for ax, (title, models) in zip(grid, curves.items(), strict=False):
-            for model in (model for model in context.models if model in models):
+            for model in context.results.shown_of(models):
                 curve = models[model]
                 steps = (np.arange(len(curve["losses"])) + 1) * curve["interval"]
                 style = context.styles[model]
@@ -57,5 +57,5 @@ def loss_figure(context: FigureContext, curves: dict[str, dict[str, dict]]) -> F
             use_log_scale(ax, [loss for curve in models.values() for loss in curve["losses"]])
         for ax in grid[len(curves) :]:
             ax.set_visible(False)
-        context.legend(figure, [model for model in context.models if model in shown])
+        context.legend(figure, [model for model in context.models if model in shown], shown)
     return figure

@@ -26,7 +26,7 @@ def domain_figure(context: FigureContext) -> Figure | None:
     values, (low, high) = context.results.domain_scores, context.results.domain_ends
     if values.empty:
         return None
-    domains, models = list(values.columns), [m for m in context.models if m in values.index]
+    domains, models = list(values.columns), context.results.shown_of(values.index)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(max(5.2, 2.6 * len(domains)), 0.22 * len(models) + 1.2))
         axes = figure.subplots(1, len(domains), squeeze=False, sharey=True)[0]
@@ -55,6 +55,8 @@ def rank_figure(context: FigureContext) -> Figure | None:
     ranks = context.results.mean_ranks
     if ranks.empty:
         return None
+    shown = set(context.results.shown_of(ranks.index))
+    ranks = ranks[[model in shown for model in ranks.index]]
     order = context.results.order_like_these
     cliques = order.cliques(list(ranks.index)) if order else []
     with mpl.rc_context(STYLE):
@@ -84,6 +86,9 @@ def model_pairs_figure(context: FigureContext) -> Figure | None:
     wins, compared = context.results.wins
     if len(wins) < 2:
         return None
+    shown = set(context.results.shown_of(wins.index))
+    kept = [model for model in wins.index if model in shown]
+    wins, compared = wins.loc[kept, kept], compared.loc[kept, kept]
     names = [context.labels.model(model) for model in wins.index]
     counts = set(compared.to_numpy()[~np.eye(len(wins), dtype=bool)]) - {0}
     share = np.ma.masked_invalid(wins / compared.where(compared > 0))
@@ -128,6 +133,8 @@ def radar_figure(context: FigureContext) -> Figure | None:
     ranks = radar_values(context).dropna().rank(ascending=False)
     if ranks.shape[1] < 3 or len(ranks) < 2:
         return None
+    count, shown = len(ranks), set(context.results.shown_of(ranks.index))
+    ranks = ranks[[model in shown for model in ranks.index]]
     heads = radar_heads(context, ranks.columns)
     angles = np.linspace(0, 2 * np.pi, ranks.shape[1], endpoint=False)
     closed = np.append(angles, angles[0])
@@ -138,14 +145,14 @@ def radar_figure(context: FigureContext) -> Figure | None:
         grid = figure.subplots(rows, columns, squeeze=False, subplot_kw={"projection": "polar"}).ravel()
         for ax, (model, own) in zip(grid, ranks.iterrows(), strict=False):
             color = context.styles[model]["color"]
-            radius = len(ranks) + 1 - np.append(own, own.iloc[0])
+            radius = count + 1 - np.append(own, own.iloc[0])
             ax.plot(closed, radius, color=color, linewidth=1.2)
             ax.fill(closed, radius, color=color, alpha=0.2, linewidth=0)
             ax.scatter(angles, radius[:-1], s=9, color=color, marker=context.styles[model]["marker"], zorder=3)
             ax.set_theta_offset(np.pi / 2)
             ax.set_theta_direction(-1)
-            ax.set_ylim(0, len(ranks))
-            ax.set_yticks([1, (len(ranks) + 1) / 2, len(ranks)], [])
+            ax.set_ylim(0, count)
+            ax.set_yticks([1, (count + 1) / 2, count], [])
             ax.set_xticks(angles, heads, fontsize=5.5)
             ax.tick_params(pad=-4)
             for angle, text in zip(angles, ax.get_xticklabels(), strict=True):

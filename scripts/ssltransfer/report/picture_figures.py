@@ -32,7 +32,7 @@ def picture_grid(context: FigureContext, pictures: dict[str, Pictures]) -> Figur
     """
     first = next(iter(pictures.values()))
     rows = list(first.reference.items())
-    for model in (model for model in context.models if model in pictures):
+    for model in context.results.shown_of(pictures):
         for title, images in pictures[model].panels.items():
             several = len(pictures[model].panels) > 1
             rows.append((f"{context.labels.model(model)}\n{title}" if several else context.labels.model(model), images))

@@ -38,7 +38,8 @@ def properties_figure(context: FigureContext) -> Figure | None:
     drawn = [group for group in drawn if group[1]]
     if not drawn:
         return None
-    shown = [m for m in context.models if any(pd.notna(values[m]) for values in by_metric.values())]
+    scored = [m for m in context.models if any(pd.notna(values[m]) for values in by_metric.values())]
+    shown = context.results.shown_of(scored)
     with mpl.rc_context(STYLE):
         colours = [metrics[0] in CHANNELS for _, metrics, _ in drawn]
         widths = [
@@ -53,10 +54,10 @@ def properties_figure(context: FigureContext) -> Figure | None:
                 _colour_bars(ax, {metric: by_metric[metric][shown] for metric in metrics}, ends, context)
                 continue
             for i, metric in enumerate(metrics):
-                _box(ax, i, by_metric[metric][shown], ends[metric], context)
+                _box(ax, i, by_metric[metric][scored], ends[metric], context)
             ax.set_xticks(range(len(metrics)), [METRICS[m].label.removeprefix(cut) for m in metrics])
             ax.set_xlim(-0.6, len(metrics) - 0.4)
-        context.legend(figure, shown)
+        context.legend(figure, scored)
     return figure
 
 

@@ -18,7 +18,7 @@ from ssltransfer.analysis.similarity import (
 )
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.drawing import STYLE, FigureContext
-from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.labels import Labels, joined, shown_note
 from ssltransfer.report.table import Table, records_table
 
 SECTION = "similarity"
@@ -63,9 +63,14 @@ def similarity_tables(
             )
         reasons = left_out.get((protocol, dataset), {})
         caption += "".join(f" Without {labels.model(model)}: {reason}." for model, reason in reasons.items())
+        shown = results.shown_of(matrix.index)
+        if len(shown) < len(matrix):
+            caption += f" {shown_note(results, 'Rows and columns:')} The csv has all pairs."
         more = {"row_labels": labels.models, "headings": labels.models, "data": own, "section": SECTION}
         title = f"Similarity of representations: {name}"
-        tables.append(records_table(f"similarity-{protocol}-{dataset}", title, caption, matrix, **more))
+        tables.append(
+            records_table(f"similarity-{protocol}-{dataset}", title, caption, matrix.loc[shown, shown], **more)
+        )
         found = agreement(matrix, scores)
         if found:
             rows[name] = {"Models": found.models, "Pairs": found.pairs, "r": found.r, "p": found.p}
@@ -94,18 +99,19 @@ def _similarity_figure(context: FigureContext, similarities: pd.DataFrame, datas
     results = context.results
     scores = score_similarity(results.tasks) if results.tasks.counted else pd.DataFrame()
     found = agreement(matrix, scores)
-    size = max(2.6, 0.24 * len(matrix) + 0.6)
+    shown = context.results.shown_of(matrix.index)
+    size = max(2.6, 0.24 * len(shown) + 0.6)
     with mpl.rc_context(STYLE):
         figure = Figure(figsize=(3.1 + size + 3.1 * (2 if found else 1), size + 0.9))
         left, *rest = figure.subfigures(1, 3 if found else 2, width_ratios=[1.6 + size, *[3.1] * (2 if found else 1)])
-        _heat_map(left, context, matrix)
+        _heat_map(left, context, matrix.loc[shown, shown])
         _draw_map(rest[0].subplots(), context, matrix)
         if found:
             ax = rest[1].subplots()
             pairs = [
                 (row.value, row.low, row.high, scores.loc[row.model, row.other])
                 for row in similarities.itertuples()
-                if {row.model, row.other} <= {*matrix.index} and row.model in scores and row.other in scores
+                if {row.model, row.other} <= {*shown} and row.model in scores and row.other in scores
             ]
             x, low, high, y = np.array(pairs, float).T
             ax.hlines(y, low, high, color="#BBBBBB", linewidth=0.7, zorder=1)

@@ -8,7 +8,7 @@ import pandas as pd
 from scipy.stats import studentized_range
 
 from ssltransfer.analysis.correlation import COEFFICIENTS, INTERVAL_MODELS, PAIR_MODELS, family_correlations
-from ssltransfer.analysis.pairs import LEVEL, count_wins
+from ssltransfer.analysis.pairs import LEVEL, MANY_MODELS, MOST_OWN, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
@@ -25,6 +25,10 @@ NOT_INDEPENDENT = (
     "Models of one family share methods and code, so they are no independent sample and the intervals are too short "
     "for them; the range over leaving one family out says how much depends on one."
 )
+
+
+WINS = "pairs-won"
+"""Name of the file of the wins of all pairs of models, where the pairs themselves are not all listed."""
 
 
 def correlation_table(results: SuiteResults, labels: Labels) -> Table:
@@ -209,14 +213,20 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
     pairs = results.pairs
     if pairs.empty:
         return None
-    records = _win_records(*results.wins)
-    decided = int(pairs["better"].ne("").sum())
+    records, compared = _win_records(*results.wins), results.compared
     caption = (
         "Every model against every other one on the tasks that the paper counts; a model is better where the paired "
         f"test says so after adjustment for all pairs of the cell ({100 * LEVEL:.0f} %). The csv has the pairs of all "
-        f"cells ({decided} of {len(pairs)} are decided) with difference, 95 % interval, p-values and method. Intervals "
-        "and tests hold the noise of the test images (few-shot: of the episodes), not that of training again."
+        f"cells ({compared.decided} of {compared.compared} are decided) with difference, 95 % interval, p-values and "
+        "method. Intervals and tests hold the noise of the test images (few-shot: of the episodes), not that of "
+        "training again."
     )
+    if len(pairs) < compared.compared:
+        caption += (
+            f" Of cells with more than {MANY_MODELS} models the csv has the pairs with the best model, those of "
+            f"neighbours in the order of the scores, and those with the user's own models ({MOST_OWN} at most); "
+            f"{WINS}.csv counts the wins of all pairs."
+        )
     reasons: dict[str, dict[str, None]] = {}
     for task, reason in results.compared.missing.items():
         name = joined(KINDS[task.kind].label, labels.suffixes[task.protocol], "on", labels.dataset(task.dataset))
@@ -247,6 +257,7 @@ def fewshot_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
         "All models saw the same episodes, so differences are paired. survives: the interval excludes 0; survives_all: "
         "also after adjustment for all pairs of the cell (Holm)."
     )
-    records = _win_records(*count_wins(pairs, list(results.models["model"])))
+    cells = [better for task, better in results.compared.better.items() if task.kind == "fewshot"]
+    records = _win_records(*count_wins(cells, list(results.models["model"])))
     more = {"row_labels": labels.models, "data": data}
     return records_table("fewshot-pairs", "Paired differences over episodes", caption, records, **more)

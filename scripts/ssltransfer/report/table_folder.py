@@ -5,11 +5,12 @@ from collections.abc import Mapping, Sequence
 from dataclasses import astuple, replace
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 
 from ssltransfer.analysis.cell_outcomes import cell_outcomes
 from ssltransfer.analysis.label_curves import collect_curves
-from ssltransfer.analysis.pairs import SuitePairs, compare_cells
+from ssltransfer.analysis.pairs import SuitePairs, compare_cells, read_better
 from ssltransfer.analysis.published import LABELS, VERSIONS, merge_models, published_scores
 from ssltransfer.analysis.similarity import collect_similarities
 from ssltransfer.analysis.suite_results import SuiteResults, suite_results
@@ -25,6 +26,7 @@ from ssltransfer.report.overview import findings
 from ssltransfer.report.predictor_report import PREDICTORS
 from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.similarity_report import similarity_tables
+from ssltransfer.report.statistics_tables import WINS
 from ssltransfer.report.table import Table, csv_text, read_text, write_table
 from ssltransfer.report.tables import add_notes, adopted_table, all_tables, left_out_table, missing_table
 from ssltransfer.results.marks import ELSEWHERE
@@ -117,7 +119,8 @@ def make_tables(
     shown = [*check.shown, *map(str, adoption.scores.values())]
     own = {model for model, row in rows.items() if row["source"].startswith("file:")}
     results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, measured, own)
-    compared = compare_cells(cell_outcomes(results.analysed, shown))
+    highlighted = list(results.models.loc[results.models["highlight"], "model"])
+    compared = compare_cells(cell_outcomes(results.analysed, shown), highlighted)
     results = replace(results, compared=compared, training_runs=_training_runs(rows))
     tables = all_tables(results, with_paper=bool(published))
     if check.differences:
@@ -146,6 +149,8 @@ def write_results(results: SuiteResults, tables: list[Table], folder: str | Path
     folder = Path(folder)
     _write_csv(without_empty_columns(results.scores), folder / "scores.csv")
     _write_csv(results.models, folder / "models.csv")
+    if len(results.pairs) < results.compared.compared:
+        _write_csv(_wins_table(*results.wins), folder / f"{WINS}.csv")
     highlighted = set(results.models.loc[results.models["highlight"], "model"])
     for table in tables:
         write_table(folder, replace(table, highlighted=highlighted))
@@ -168,6 +173,7 @@ def read_results(folder: str | Path) -> SuiteResults:
     """Read the results that `write_results` wrote, with their correlations, pairs of models and mean ranks."""
     folder = Path(folder)
     suite = read_json(folder / "suite.json")
+    wins = _read_wins(folder / f"{WINS}.csv")
     models = pd.read_csv(folder / "models.csv", keep_default_na=False, na_values={"source_accuracy": [""]})
     models = models.astype({"label": str, "family": str, "source_accuracy": float, "measured": str, "highlight": bool})
     texts = ["label", "family", "measured"]
@@ -181,10 +187,11 @@ def read_results(folder: str | Path) -> SuiteResults:
         tuple(suite["leave_out"]),
         suite["source_label"],
         _read_coefficients(folder / "correlations.csv"),
-        SuitePairs(_read_pairs(folder / "pairs.csv")),
+        SuitePairs() if wins else _listed_pairs(folder / "pairs.csv"),
         _read_ranks(folder / "mean-ranks.csv"),
         {model: (run, epoch) for model, (run, epoch) in suite["training_runs"].items()},
         _read_predictors(folder / f"{PREDICTORS}.csv"),
+        wins,
     )
 
 
@@ -206,16 +213,37 @@ def _read_predictors(path: Path) -> pd.DataFrame | None:
     return _read_coefficients(path, "predictor", "picked") if path.exists() else None
 
 
-def _read_pairs(path: Path) -> pd.DataFrame:
-    """Read pairs.csv as it was written; there is none without pairs."""
+def _listed_pairs(path: Path) -> SuitePairs:
+    """Read pairs.csv as it was written, where it lists all pairs; there is none without pairs."""
     numbers = ["difference", "low", "high", "p", "p_adjusted"]
     if not path.exists():
-        return SuitePairs().pairs
+        return SuitePairs()
     frame = pd.read_csv(path, keep_default_na=False, na_values={name: [""] for name in numbers})
     for name in frame.columns.difference(numbers):
         texts = frame[name].astype(str)
         frame[name] = texts.map({text: read_text(text) for text in texts.unique()})
-    return frame
+    return SuitePairs(frame, read_better(frame))
+
+
+def _wins_table(wins: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:
+    """One row per pair of models, and one per model with itself, so that their order is kept."""
+    i, j = np.triu_indices(len(wins))
+    names, counts = wins.index.to_numpy(), (wins.to_numpy(), wins.to_numpy().T, compared.to_numpy())
+    columns = dict(zip(("better", "worse", "compared"), (each[i, j] for each in counts), strict=True))
+    return pd.DataFrame({"model": names[i], "other": names[j]} | columns)
+
+
+def _read_wins(path: Path) -> tuple[pd.DataFrame, pd.DataFrame] | None:
+    """Read what `_wins_table` made; None where all pairs are listed in pairs.csv."""
+    if not path.exists():
+        return None
+    frame = pd.read_csv(path, dtype={"model": str, "other": str}, keep_default_na=False)
+    names = frame["model"].map(read_text).unique()
+    i, j = np.triu_indices(len(names))
+    wins, compared = (np.zeros((len(names),) * 2, int) for _ in range(2))
+    wins[i, j], compared[i, j], compared[j, i] = frame["better"], frame["compared"], frame["compared"]
+    wins[j, i] = frame["worse"]
+    return pd.DataFrame(wins, names, names), pd.DataFrame(compared, names, names)
 
 
 def _read_ranks(path: Path) -> pd.DataFrame:

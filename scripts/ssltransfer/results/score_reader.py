@@ -1,7 +1,8 @@
 """Reading of score files, with the checks that every score has to pass; planning has neither numpy nor pandas."""
 
+import json
 import sys
-from functools import cache
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -9,6 +10,11 @@ from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
 from ssltransfer.results.score_schema import SCHEMA, SCHEMA_VERSION
+
+SHARED = ("model", "protocol", "dataset", "settings", "preprocessing", "checkpoint", "coverage", "versions", "run")
+"""Entries that are equal in many score files."""
+NUMBERS = ("value", "low", "high")
+"""Keys of a value that the schema asks nothing of but a number."""
 
 
 @cache
@@ -18,6 +24,52 @@ def _validator() -> Any:
     import yaml
 
     return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+
+
+def _fits(score: Any) -> bool:
+    """Whether a score follows the schema; entries that many scores share, such as settings, are checked once.
+
+    Whatever does not fit, or is no mapping at all, is left to the whole schema, which says what is wrong.
+    """
+    if not isinstance(score, dict):
+        return False
+    return _has_entries(frozenset(score)) and all(_entry_fits(key, value) for key, value in score.items())
+
+
+def _entry_fits(key: str, value: Any) -> bool:
+    schema = _validator().schema["properties"][key]
+    if schema.keys() <= {"type", "description"} and isinstance(schema["type"], str):
+        return _validator().is_type(value, schema["type"])
+    if key == "values" and isinstance(value, list):
+        value = [_without_numbers(each) for each in value]
+    elif key not in SHARED:
+        return _entry_validator(key).is_valid(value)
+    return _text_fits(key, json.dumps(value, sort_keys=True))
+
+
+def _without_numbers(value: Any) -> Any:
+    """Replace the numbers of a value, of which the schema says no more than that they are numbers."""
+    if not isinstance(value, dict):
+        return value
+    return {key: 0.0 if key in NUMBERS and isinstance(each, float) else each for key, each in value.items()}
+
+
+@cache
+def _has_entries(keys: frozenset[str]) -> bool:
+    """Whether a score with these entries has all that it needs and no other, whatever they hold."""
+    schema = _validator().schema
+    outer = schema | {"properties": dict.fromkeys(schema["properties"], True)}
+    return _validator().evolve(schema=outer).is_valid(dict.fromkeys(keys))
+
+
+@cache
+def _entry_validator(key: str) -> Any:
+    return _validator().evolve(schema=_validator().schema["properties"][key])
+
+
+@lru_cache(maxsize=10_000)
+def _text_fits(key: str, text: str) -> bool:
+    return _entry_validator(key).is_valid(json.loads(text))
 
 
 def read_score(path: str | Path) -> dict:
@@ -39,7 +91,7 @@ def read_score(path: str | Path) -> dict:
             f"{path}: schema: {score['schema']!r} found, this version of ssltransfer reads {SCHEMA_VERSION} and files "
             "without the key; update ssltransfer, or delete the file to measure again"
         )
-    for problem in _validator().iter_errors(score):
+    for problem in () if _fits(score) else _validator().iter_errors(score):
         where = problem.json_path.removeprefix("$.")
         raise InputError(f"{path}: {where}: {problem.message.splitlines()[0][:200]}")
     if score["kind"] not in KINDS:
