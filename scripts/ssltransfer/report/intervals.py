@@ -1,4 +1,4 @@
-"""Captions of intervals: which level they have, and what another sample would have others of."""
+"""Captions of intervals: their level, and the test units that they are computed over."""
 
 import re
 

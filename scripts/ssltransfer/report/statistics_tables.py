@@ -213,9 +213,9 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
     decided = int(pairs["better"].ne("").sum())
     caption = (
         "Every model against every other one on the tasks that the paper counts; a model is better where the paired "
-        f"test finds it so after adjustment for all pairs of the cell ({100 * LEVEL:.0f} %). The csv has the pairs "
-        f"of all cells ({decided} of {len(pairs)} are decided) with difference, 95 % interval, p-values and method. "
-        "Intervals and tests include the noise of the test images (few-shot: of the episodes), not that of another training."
+        f"test says so after adjustment for all pairs of the cell ({100 * LEVEL:.0f} %). The csv has the pairs of all "
+        f"cells ({decided} of {len(pairs)} are decided) with difference, 95 % interval, p-values and method. Intervals "
+        "and tests hold the noise of the test images (few-shot: of the episodes), not that of training again."
     )
     reasons: dict[str, dict[str, None]] = {}
     for task, reason in results.compared.missing.items():
