@@ -1,4 +1,4 @@
-"""Convert the published files of a model to a plain ResNet backbone."""
+"""Convert the published files of a model to one safetensors file of its backbone."""
 
 from pathlib import Path
 

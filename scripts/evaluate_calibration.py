@@ -1,4 +1,4 @@
-"""Calibration of the linear classifiers of a model on a dataset."""
+"""Calibration of the classifiers of a model on a dataset."""
 
 from ssltransfer.files import read_json
 from ssltransfer.jobs import JobUsage, job, package_versions

@@ -1,4 +1,4 @@
-"""Fetch and verify the network under an LPIPS distance; a failure is noted, so that other jobs can run without it."""
+"""Fetch and verify the network of an LPIPS distance; a failure is noted, so that other jobs can run without it."""
 
 from pathlib import Path
 

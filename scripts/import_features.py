@@ -1,4 +1,4 @@
-"""Bring features that the user gives into the order of the index of their dataset."""
+"""Import the given features of a model, in the order of the index of their dataset."""
 
 from ssltransfer.checkpoints.sources import given_file
 from ssltransfer.datasets.index import read_index

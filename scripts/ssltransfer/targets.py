@@ -1,4 +1,4 @@
-"""Words of the command line: what is wrong with a target that no rule can make, and with an option given twice."""
+"""Checks of the command line: targets that no rule can make, and options that are given twice."""
 
 import re
 from collections.abc import Collection, Sequence

@@ -1,4 +1,4 @@
-"""Batches of training examples: their rows, the processes that make them, and their way to the device.
+"""Batches of training examples: their rows, the processes that make them, and their transfer to the device.
 
 The order of a pass over the data depends on (seed, pass) only, an example on (seed, step, position).
 """

@@ -1,4 +1,4 @@
-"""Model rankings over datasets: mean ranks, and which models are told apart, in two statements that are never mixed.
+"""Model rankings over datasets: mean ranks, and the pairs of models that are separable on these and on other datasets.
 
 *These datasets*: would the order hold on other test images of the same datasets? The noise is that of the test images
 within each dataset. *Datasets like these*: would it hold on other datasets? The noise is the scatter between datasets,

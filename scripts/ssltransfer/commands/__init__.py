@@ -1,4 +1,4 @@
-"""The command `ssltransfer`: what is in a file of weights, new rows of tables, what a suite still needs, its report.
+"""The command `ssltransfer`: inspection of weights, new table rows, missing scores of a suite, publishing, reports.
 
 A layer over the library: everything that is computed is computed by the workflow's jobs, which Snakemake plans.
 """

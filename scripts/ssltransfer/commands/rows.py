@@ -1,4 +1,4 @@
-"""New rows of the tables of models and datasets: sniffed, checked as a suite's reading checks them, appended."""
+"""New rows of the tables of models and datasets: completed from the files, checked as by a suite, and appended."""
 
 from collections.abc import Mapping
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""What a row of the model table says of its network: checked and completed without torch, before the first job."""
+"""The network of a row of the model table: its columns, checked and completed without torch, before the first job."""
 
 from collections.abc import Mapping
 

@@ -1,4 +1,4 @@
-"""Which networks fit the dense and analysis protocols: found when a suite is read, without torch."""
+"""Compatibility of networks with the dense and analysis protocols, checked when a suite is read, without torch."""
 
 from collections.abc import Mapping
 

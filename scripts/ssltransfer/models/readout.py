@@ -1,4 +1,4 @@
-"""Which vector is read from a network (column `pool` of the model table), read without torch."""
+"""Readouts: the vector that is taken from a network (column `pool` of the model table), parsed without torch."""
 
 import re
 from typing import NamedTuple

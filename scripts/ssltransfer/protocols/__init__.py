@@ -1,1 +1,1 @@
-"""Evaluation protocols: what a model is put through. One package or module per type of protocol."""
+"""Evaluation protocols: ways to measure the transfer of a model. One package or module per type of protocol."""

@@ -1,4 +1,4 @@
-"""The members of grids of finetuning: their training losses, and the validation metric that one is selected by."""
+"""The members of grids of finetuning: their training losses, and the validation metric by which one is selected."""
 
 import math
 

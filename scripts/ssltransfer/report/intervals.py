@@ -1,4 +1,4 @@
-"""Captions of intervals: which level they have, and what another sample would have others of."""
+"""Captions of intervals: their level, and the test units that they are computed over."""
 
 import re
 
@@ -44,9 +44,9 @@ def interval_note(cells: pd.DataFrame, subject: str) -> str:
     lower = "; ".join(f"{100 * level:.0f} % for {', '.join(dict.fromkeys(names))}" for level, names in levels.items())
     note = joined(subject, f"95 % intervals {', '.join(over)}", f"({lower})" if lower else "") + "."
     if found["metric"].isin(EXPECTED).any():
-        note += " Average precision: of its expected value on test sets of this size."
+        note += " Those of average precision are for its expected value on test sets of this size."
     if found["kind"].eq("linear").any():
-        note += " They do not hold the draw of the validation images that select the penalty (validation_draws)."
+        note += " They do not include the draw of the validation images that select the penalty (validation_draws)."
     return note
 
 

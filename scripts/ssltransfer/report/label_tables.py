@@ -49,7 +49,7 @@ def label_tables(curves: pd.DataFrame, labels: Labels) -> list[Table]:
     caption = (
         "Share of all labels with which the linear classifier of the model of the row reaches the score that the model "
         "of the column has with all labels (linear in the logarithm of the number of images, mean over draws). "
-        "≤: with the fewest labels that were measured."
+        "≤: reached with the smallest number of labels that was measured."
     )
     more = {"row_labels": names, "data": found, **section}
     return [*tables, records_table("label-equivalence", "Label equivalence", caption, records, **more)]

@@ -54,8 +54,8 @@ def model_table(
     shown = shown.loc[:, shown.ne("").any()]
     caption = (
         "The model table of the suite. Width: elements of the feature that linear and few-shot classification see; "
-        "compare models of other widths or architectures with care. Source accuracy: in percent, that of the "
-        "model table where it is not said how it was measured here. Checksum: first digits of the SHA-256, where "
+        "compare models of other widths or architectures with care. Source accuracy: in percent, from the "
+        "model table unless the cell says how it was measured here. Checksum: first digits of the SHA-256, where "
         "known; the csv has all."
     )
     labels = suite_labels(results)

@@ -60,8 +60,8 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     )
     if results.estimates["metric"].eq("log-me").any():
         about += (
-            " LogME has no maximum where features fit a class without an error, of which the score files warn: there "
-            "it is large, but how large depends on the range of precisions that is searched."
+            " LogME has no maximum where features fit a class without an error (the score files have a warning): its "
+            "value is large there, and depends on the range of precisions that is searched."
         )
     about += _what_models_tell(int(means["fewest_models"].min()), int(means["most_models"].max()))
     columns = {
@@ -82,7 +82,7 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         "p (Holm)": [number(value, 3) for value in means["p_adjusted"]],
         "Regret less that of source accuracy": [number(value, 2) for value in means["regret_difference"]],
         "τ with the average": [number(value, 2) for value in means["average"]],
-        "95 % interval of that": _ranges(means, "average"),
+        "95 % interval of this τ": _ranges(means, "average"),
     }
     records = pd.DataFrame(columns)
     records = records.loc[:, records.ne(MISSING).any()]
@@ -118,9 +118,9 @@ def _what_models_tell(fewest: int, most: int) -> str:
         numbers = sorted({max(fewest, INTERVAL_MODELS), most})
         widths = " and ".join(f"± {half_width(n):.2f} with {n} models" for n in numbers)
         text += (
-            f" What models can tell: the 95 % interval of a τ of 0 on one dataset is {widths}, so that single "
-            "coefficients differ by chance; means over datasets, and differences from source accuracy on the same "
-            "datasets and models, tell more."
+            f" The 95 % interval of a τ of 0 on one dataset is {widths}, so single coefficients differ by chance; "
+            "means over datasets, and differences from source accuracy on the same datasets and models, are more "
+            "certain."
         )
     if fewest < INTERVAL_MODELS:
         text += f" {fewest} models are too few for an interval, and often correlate by chance."
@@ -139,8 +139,8 @@ def estimator_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         lower = ", ".join(metric.label for metric in metrics if metric.better < 0)
         caption = (
             "Computed from the features of the training images; accuracies in percent, LogME, TransRate, GBC and "
-            f"uniformity in nats. Lower is taken for better: {lower}. Whether any of them predicts transfer is in the "
-            "table of predictors. Best bold, second best underlined."
+            f"uniformity in nats. Lower counts as better for {lower}. The table of predictors shows whether they "
+            "predict transfer. Best bold, second best underlined."
         )
         where = {"section": SECTION, "protocol": protocol}
         title = f"Transferability estimators: {labels.dataset(dataset)} {results_suffix(results, protocol)}".strip()

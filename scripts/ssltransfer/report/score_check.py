@@ -90,7 +90,7 @@ class ScoreCheck:
         """Score file -> what the captions of its protocol have to say about it."""
         left_out = {difference.file: LEFT_OUT for difference in self.differences}
         return left_out | {
-            file: f"not compared with this suite, the score file does not tell its {', '.join(missing)}"
+            file: f"not compared with this suite, because the score file does not state its {', '.join(missing)}"
             for file, missing in self.unknown.items()
         }
 

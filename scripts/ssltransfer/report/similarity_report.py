@@ -52,14 +52,15 @@ def similarity_tables(
         images, chance = int(own["images"].iloc[0]), own["chance"].abs().max()
         caption = (
             f"Debiased linear CKA of the features of {images} images, 1 for features that are equal up to rotation, "
-            f"scaling and shift. After one permutation of the first fold of the images of one model (a tenth of them, "
-            f"more of fewer than 200) it is at most {chance:.2f} away from 0 for any pair. The csv has 95 % intervals "
-            "over images (from disjoint folds), and the usual biased values, which are above 0 for unrelated features."
+            f"scaling and shift. After one permutation of the first fold of the images of one model (a tenth of the "
+            f"images, more if there are fewer than 200) it is at most {chance:.2f} away from 0 for any pair. The csv "
+            "has 95 % intervals over images (from disjoint folds), and the usual biased values, which are above 0 for "
+            "unrelated features."
         )
         if matrix.isna().any(axis=None):
             caption += (
-                " Empty: pairs that were not compared while the features of both models were there; the figure and the "
-                "agreement with scores are without the models that lack them."
+                " Empty: pairs that were not compared while the features of both models existed; the figure and the "
+                "agreement with scores leave out the models that lack pairs."
             )
         reasons = left_out.get((protocol, dataset), {})
         caption += "".join(f" Without {labels.model(model)}: {reason}." for model, reason in reasons.items())

@@ -22,8 +22,8 @@ INTERVALS = (
     f"of models whose scores are normal on this scale; from {INTERVAL_MODELS} models on."
 )
 NOT_INDEPENDENT = (
-    "Models of one family share methods and code, so they are no independent sample and the intervals are too short "
-    "for them; the range over leaving one family out says how much depends on one."
+    "Models of one family share methods and code, so they are not an independent sample and the intervals are too "
+    "short; the range when one family is left out shows how much a coefficient depends on a single family."
 )
 
 
@@ -50,9 +50,9 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
     columns += [(group, head) for group in ("Pearson", "Spearman", "Kendall τ") for head in ("r", "95 % interval", "p")]
     columns += [("Pearson", "leaving one model out"), ("Pearson", "leaving one family out"), ("", "note")]
     caption = (
-        f"Correlation of each task with source accuracy. Bounded scores as logits{but}; averages are averages of "
+        f"Correlation of each task with source accuracy. Bounded scores enter as logits{but}; averages are averages of "
         f"these. {INTERVALS} p: two-sided permutation test, not corrected for the number of tasks. {NOT_INDEPENDENT} "
-        "Datasets that are the source of models are no targets."
+        "Datasets on which source accuracy is measured are not targets."
     )
     caption = joined(caption, source_note(results), doubtful_note(results))
     tasks = tasks_of(found[TASK].itertuples(index=False))
@@ -146,9 +146,9 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
     models, found = list(results.mean_ranks.index), []
     like, these = results.order_like_these, results.order_of_these
     if len(models) < 2:
-        return "A single model is told from no other."
+        return "With a single model there is nothing to compare."
     if like is None:
-        found.append(f"Below {MIN_DATASETS} datasets nothing is said about datasets like these.")
+        found.append(f"With fewer than {MIN_DATASETS} datasets there is no statement on datasets like these.")
     else:
         found.append(
             "Datasets like these: intervals are Student's t over datasets; ranks follow from paired t tests of "
@@ -169,8 +169,8 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
         )
         if is_published(results.cells).any():
             found.append(
-                "Published accuracies are taken for independent binomials of the test images, which is conservative; "
-                "mean accuracies per class only where classes are equally large."
+                "Published accuracies are treated as independent binomial proportions of the test images, which is "
+                "conservative; mean accuracies per class are treated so only where classes are equally large."
             )
     return " ".join(found)
 
@@ -179,9 +179,9 @@ def _other_tests(order: Order) -> str:
     """Say why two tests that are often used for such rankings are not made."""
     models, datasets = len(order.models), len(order.datasets)
     gap = studentized_range.ppf(1 - LEVEL, models, np.inf) * math.sqrt(models * (models + 1) / (12 * datasets))
-    text = f"Not by Nemenyi's test, which needs a gap of {gap:.1f} mean ranks"
+    text = f"Nemenyi's test is not used, which needs a gap of {gap:.1f} mean ranks"
     if 2.0 ** (1 - datasets) * models * (models - 1) / 2 > LEVEL:
-        text += ", nor by signed-rank tests with Holm, which cannot reject anything with so few datasets"
+        text += ", nor are signed-rank tests with Holm, which cannot reject anything with so few datasets"
     return f"{text}."
 
 
@@ -232,7 +232,7 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
         name = joined(KINDS[task.kind].label, labels.suffixes[task.protocol], "on", labels.dataset(task.dataset))
         reasons.setdefault(reason, {})[name] = None
     texts = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
-    caption += f" Without pairs, or without those of some models: {'; '.join(texts)}." if texts else ""
+    caption += f" Cells without pairs, or without the pairs of some models: {'; '.join(texts)}." if texts else ""
     more = {"row_labels": labels.models, "data": pairs, "section": "models"}
     return records_table("pairs", "Pairs of models", caption, records, **more)
 

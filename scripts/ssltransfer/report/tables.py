@@ -157,7 +157,9 @@ def _mark_ties(table: Table, results: SuiteResults, labels: Labels) -> None:
         best = values[values.index.isin(models)].idxmax()
         table.tied |= {(model, task) for model in models - {best}}
     unknown = dict.fromkeys(labels.subject(task) for task in tasks if task not in known)
-    table.caption += f" {TIED} not told from the best by a paired test, adjusted for all pairs of the column (5 %)."
+    table.caption += (
+        f" {TIED} not separable from the best by a paired test, adjusted for all pairs of the column (5 %)."
+    )
     table.caption += f" No such test: {', '.join(unknown)}." if unknown else ""
     published = {cell for cell in untested if table.flags.get(cell) == "published"}
     table.caption += " Published numbers are not tested." if published else ""
@@ -196,7 +198,7 @@ def adopted_table(cells: pd.DataFrame, refused: Sequence[tuple]) -> Table:
     records = pd.DataFrame([*rows, *refused], columns=["file", "adopted or differs in", "found", "expected"])
     caption = (
         "Scores that were measured elsewhere: the bundles that some were adopted from, and the scores that were not, "
-        "because they were measured otherwise than this suite says. A score that is measured here takes their place."
+        "because they were measured in another way than this suite's. A score that is measured here takes their place."
     )
     return records_table("adopted", "Measured elsewhere", caption, records.set_index("file"), data=records)
 
@@ -245,7 +247,7 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     if leave_out:
         caption += " Source datasets are not part of the average."
     if "Other split" in groups.values():
-        caption += " Nor is a split other than the paper's, where both are measured."
+        caption += " Where the paper's split and another one are measured, only the paper's is part of the average."
     # The name is the protocol's, which users choose; the section follows from its kind.
     where = {"section": panel.kind, "protocol": panel.protocol}
     title = labels.panel(panel)

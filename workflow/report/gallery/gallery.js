@@ -100,7 +100,7 @@ function draw() {
       }
       made.append((found[4] === "tied" ? "≈" : "") + (found[5] ? "‡" : ""));
       made.className = found[4];
-      made.title = [model[ARCH], found[5] || "", found[4] === "tied" ? "not told from the best" : ""].filter(Boolean).join("; ");
+      made.title = [model[ARCH], found[5] || "", found[4] === "tied" ? "not separable from the best" : ""].filter(Boolean).join("; ");
     });
     body.append(row);
   }

@@ -1,4 +1,4 @@
-"""Batches of images that lie alike, so that little of a batch is padding."""
+"""Batches of images of the same orientation, so that little of a batch is padding."""
 
 from collections.abc import Iterator
 from functools import lru_cache
