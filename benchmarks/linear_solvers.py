@@ -1,13 +1,13 @@
 """The penalty path against the best of scikit-learn's solvers: `uv run python benchmarks/linear_solvers.py`.
 
 `linear_path.py` lets L-BFGS start cold and stops it at an evaluation. Here every solver is called as users call it,
-`LogisticRegression(solver=..., C=1 / lambda)` in float64, and has two advantages: it starts from our solution for the next
-stronger penalty of the grid, and it is stopped at the first iteration whose objective is within the certificate's gap of
-ours (1e-6, or 1e-4 below lambda 0.01). newton-cg and newton-cholesky are called iteration by iteration, which costs them
-nothing because they carry nothing over. L-BFGS and saga are called with 1, 2, 4, ... times a number of iterations, and
-only the last of these calls counts. A solver that needs more than `--cap` seconds for a penalty counts as that ("at
-least"). newton-cholesky is left out where its Hessian would take more than 4 GB. Times are processor seconds of one
-thread, so that other work on the machine counts little.
+`LogisticRegression(solver=..., C=1 / lambda)` in float64, and has two advantages: it starts from our solution for the
+next stronger penalty of the grid, and it is stopped at the first iteration whose objective is within the gap of our
+certificate (1e-6, or 1e-4 below lambda 0.01). newton-cg and newton-cholesky are called iteration by iteration, which
+costs them nothing because they carry nothing over. L-BFGS and saga are called with 1, 2, 4, ... times a number of
+iterations, and only the last of these calls counts. A solver that needs more than `--cap` seconds for a penalty counts
+as that ("at least"). newton-cholesky is left out where its Hessian would take more than 4 GB. Times are processor
+seconds of one thread, so that other work on the machine counts little.
 """
 
 import argparse
@@ -123,10 +123,8 @@ def compare(shape, cap, count):
     best = [min((times[s][i] for s in tried), key=lambda pair: (not pair[1], pair[0])) for i in range(len(chosen))]
     total = np.interp(np.arange(45), chosen, [elapsed for elapsed, _ in best]).sum()
     bound = "" if all(solved for _, solved in best) else "at least "
-    print(
-        f"\nOurs: {ours:.1f} s for 45 penalties, {sum(fit.converged for fit in path)} certified. The best solver of each"
-    )
-    print(f"penalty: {bound}{total:.0f} s, interpolated. **Ratio: {bound}{total / ours:.0f} x.**", flush=True)
+    print(f"\nOurs: {ours:.1f} s for 45 penalties, {sum(fit.converged for fit in path)} certified. The best solver")
+    print(f"at each penalty: {bound}{total:.0f} s, interpolated. **Ratio: {bound}{total / ours:.0f} x.**", flush=True)
 
 
 if __name__ == "__main__":
