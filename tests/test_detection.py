@@ -367,7 +367,7 @@ def test_the_state_of_another_run_is_left_alone(images, tmp_path, caplog):
         caplog.clear()
         with caplog.at_level("INFO"):
             _, _, losses = trained(images, part, changes, arch, seed)
-        assert "is of other settings or images" in caplog.text and len(losses) == 12
+        assert "belongs to other settings or images" in caplog.text and len(losses) == 12
         _, _, expected = trained(images, tmp_path / f"{name} anew", changes, arch, seed)
         assert losses == expected
 

@@ -230,7 +230,7 @@ def evaluate_features(
     blocks = _blocks(protocols, KINDS)
     if both := [name for name, block in blocks.items() if block.get("normalisation") in BOTH_NORMS]:
         raise InputError(
-            f"protocols: {both[0]!r} compares two input normalisations, and features have one; name another"
+            f"protocols: {both[0]!r} compares two input normalisations, but given features have one; name another"
         )
     values = _feature_array(features)
     index = _array_index(np.asarray(labels), split, len(values), dataset)

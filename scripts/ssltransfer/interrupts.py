@@ -8,7 +8,7 @@ import threading
 from types import FrameType
 from typing import NoReturn
 
-STOPPED = "Stopped. What is finished stays; the same command goes on from here."
+STOPPED = "Stopped. Finished outputs are kept; the same command continues from here."
 
 
 class QuietStop:

@@ -33,7 +33,7 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
         yield
         return
     if device.type != "cuda":
-        _say_once("precision tf32 is one of GPUs; computed in float32")
+        _say_once("precision tf32 needs a GPU; computing in float32")
     with tf32_allowed(True):
         yield
 

@@ -212,7 +212,7 @@ class State:
         except Exception as error:  # a damaged file can raise nearly anything
             raise InputError(f"{self.path} is not a valid state ({first_line(error)}); delete it to restart") from None
         if key != self.key:
-            log.info("%s is of other settings or images: starting from the beginning", self.path)
+            log.info("%s belongs to other settings or images: starting from the beginning", self.path)
             return
         self.step = state["step"]
         for number, found in enumerate([state, *state.get("others", ())]):
