@@ -163,6 +163,7 @@ def test_a_model_that_only_the_bundle_has_is_added(published):
         ({"arch": "timm:resnet18", "pool": "cls"}, "cls"),
         ({"size": "unheard"}, "unheard"),
         ({"source": "unheard"}, "source 'unheard'"),
+        ({"alternatives": "unheard"}, "alternatives: found 'unheard'"),
     ],
 )
 def test_a_model_that_tables_cannot_describe_is_refused_and_stops_nothing(published, change, found):

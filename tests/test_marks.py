@@ -267,7 +267,15 @@ def test_the_models_of_a_suite_are_described():
     }
     own = {"model": "mine", "label": "Mine", "family": "own", "source_accuracy": "70"}
     results = suite_results(published_scores("v2"), merge_models([own]), LABELS, {}, "v2")
-    table = model_table(results, rows, {"swav": {"files": {"b.pth": "abc", "c.pth": "def"}}})
+    rows["swav"]["alternatives"] = "torchvision=https://c/c.pth"
+    swav = {"files": {"b.pth": "abc", "c.pth": "def"}, "source": "https://a/b.pth"}
+    copied = model_table(results, rows, {"swav": swav | {"source": "https://c/c.pth"}})
+    assert (copied.cells.loc["swav", "source"], copied.cells.loc["mine", "source"]) == (
+        "https://c/c.pth",
+        "pretrain:none",
+    )
+    table = model_table(results, rows, {"swav": swav})
+    assert table.cells.loc["swav", "source"] == "https://a/b.pth"
     found = pd.read_csv(io.StringIO(to_csv(table)), index_col="model", keep_default_na=False)
     paper = dict.fromkeys((row["model"] for row in published_models()), "2048")
     assert found["width"].to_dict() == paper | {"mine": "128", "pirl": "–"}

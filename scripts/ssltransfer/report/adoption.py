@@ -5,7 +5,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
-from ssltransfer.checkpoints.sources import parse_checkpoint_source
+from ssltransfer.checkpoints.sources import parse_alternatives, parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.errors import InputError
@@ -144,6 +144,7 @@ def _problem(row: dict) -> str:
         else:
             parse_pool(row["pool"])
             int(row["size"] or 1)
+        parse_alternatives(row["alternatives"])
         if not row["source"].startswith(("pretrain:", *LOCAL_SOURCES)):
             parse_checkpoint_source(known["source"])
     except (InputError, ValueError) as error:

@@ -6,6 +6,7 @@ from collections.abc import Mapping
 import pandas as pd
 
 from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.checkpoints.sources import parse_alternatives
 from ssltransfer.models.model_row import row_width
 from ssltransfer.report.labels import joined, suite_labels
 from ssltransfer.report.table import MISSING, Table, number, records_table
@@ -45,7 +46,7 @@ def model_table(
             "size": row.get("size", ""),
             "normalisation": "" if given else row.get("norm", ""),
             "source_accuracy": _source_accuracy(accuracy, measured),
-            "source": row["source"],
+            "source": _source(row, checkpoint),
             "checksum": _checksum(row.get("sha256", ""), checkpoint),
             "licence": row.get("licence", ""),
         }
@@ -69,6 +70,13 @@ def model_table(
 def _source_accuracy(value: float, measured: str) -> str:
     """Source accuracy in percent, and how it was measured if it was."""
     return joined(number(value, 1), f"({measured})" if measured else "")
+
+
+def _source(row: Mapping[str, str], checkpoint: Mapping) -> str:
+    """Return the source of a model, or the copy in another format that was taken in its place."""
+    used = checkpoint.get("source", "")
+    copies = parse_alternatives(row.get("alternatives", ""))
+    return used if used in {" ".join(file.address for file in copy.files) for copy in copies} else row["source"]
 
 
 def _short(checksums: str) -> str:
