@@ -13,9 +13,8 @@ import pytest
 import yaml
 from synthetic_suite import DATASETS, scores
 
-from ssltransfer.analysis import pairs
 from ssltransfer.analysis.correlation import COEFFICIENTS, leave_one_out
-from ssltransfer.analysis.pairs import MANY_MODELS, MOST_OWN, compare_cells, compare_models, max_t
+from ssltransfer.analysis.pairs import MANY_MODELS, MOST_OWN, compare_cells, compare_models
 from ssltransfer.analysis.suite_results import SHOWN_MODELS, suite_results
 from ssltransfer.datasets import index_column, table
 from ssltransfer.datasets.index import Index, check_index, read_index, write_index
@@ -115,16 +114,6 @@ def test_wins_of_all_pairs_survive_the_table_folder(large, tmp_path):
     (tmp_path / "correlations.csv").write_text(",".join(["panel", *Task._fields, "note"]) + "\n")
     for written, read in zip(large.wins, read_results(tmp_path).wins, strict=True):
         pd.testing.assert_frame_equal(written, read, check_names=False)
-
-
-@pytest.mark.parametrize("joint", [True, False])
-def test_max_t_is_the_same_in_blocks(monkeypatch, joint):
-    rng = np.random.default_rng(0)
-    drawn, difference = rng.normal(size=(8, 50)).astype(np.float32), rng.normal(size=28)
-    whole = max_t(difference, np.ones(28), drawn, joint=joint)
-    monkeypatch.setattr(pairs, "BLOCK", 150)
-    for one, other in zip(whole, max_t(difference, np.ones(28), drawn, joint=joint), strict=True):
-        assert (one == other).all()
 
 
 @pytest.mark.parametrize("name", COEFFICIENTS)
