@@ -4,7 +4,8 @@ A suite of N models and T counted tasks in the file layout of a real one: score 
 and logs, of linear, k-NN, few-shot and finetune protocols, and of detection, normals and segmentation; beside them
 calibration, attention, transferability estimators and similarities. Scores follow from the ability of each model and
 the difficulty of each dataset and test image, so that tests and correlations find what they find in real ones; a tenth
-of the models lacks detection, normals and segmentation. Each job of the summary runs in a process of its own.
+of the models lacks detection, normals and segmentation. Each job of the summary runs in a process of its own; printed
+are its processor seconds, which are its wall time on a quiet machine, and the memory that it held at most.
 
 Another checkout is measured beside this one with `--code PATH` (its folder ``scripts``); the same `--folder` keeps the
 made scores between runs.
@@ -12,11 +13,12 @@ made scores between runs.
 
 import argparse
 import json
+import os
 import re
+import resource
 import subprocess
 import sys
 import tempfile
-import time
 from pathlib import Path
 from typing import NamedTuple
 
@@ -331,7 +333,7 @@ def peak() -> float:
 
 
 class Took(NamedTuple):
-    """Of one job; None where it was stopped."""
+    """Processor seconds and MiB of one job; None where it was stopped."""
 
     seconds: float
     memory: float | None
@@ -340,14 +342,23 @@ class Took(NamedTuple):
 def measure(job: str, folder: Path, output: Path, code: Path, limit: float) -> Took:
     """Run a job in a process of its own."""
     command = [sys.executable, __file__, "--job", job, "--output", str(output), "--code", str(code)]
-    start = time.perf_counter()
+    start = processor_seconds()
+    one_thread = os.environ | {"OMP_NUM_THREADS": "1"}  # as Snakemake starts it
     try:
-        done = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False, timeout=limit)
+        done = subprocess.run(
+            command, cwd=folder, env=one_thread, capture_output=True, text=True, check=False, timeout=limit
+        )
     except subprocess.TimeoutExpired:
         return Took(limit, None)
     if done.returncode:
         sys.exit(done.stderr[-3000:])
-    return Took(time.perf_counter() - start, float(done.stdout.split()[-1]))
+    return Took(processor_seconds() - start, float(done.stdout.split()[-1]))
+
+
+def processor_seconds() -> float:
+    """Of all processes that were waited for: other work on the machine does not lengthen it as much as wall time."""
+    usage = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return usage.ru_utime + usage.ru_stime
 
 
 def largest_figure(figures: Path) -> str:

@@ -281,14 +281,17 @@ def family_correlations(scores: TaskScores, families: Mapping[str, str]) -> pd.D
         One row for each panel and family of at least `INTERVAL_MODELS` models with that average and a source accuracy:
         ``panel`` (its name), ``family``, ``n``, and the coefficients with intervals and p-values of `correlate`.
     """
-    x, rows = scores.x(False), []
-    for panel in scores.panels:
-        y = scores.panel_means[panel.name]
-        for family in dict.fromkeys(filter(None, families.values())):
-            own = [model for model in y.index if families.get(model) == family]
-            result = correlate(x[own], y[own])
-            if result["n"] >= INTERVAL_MODELS:
-                rows.append({"panel": panel.name, "family": family} | result)
+    x, found = scores.x(False), {}
+    for family in dict.fromkeys(filter(None, families.values())):  # the panels of a family share their permutations
+        own = [model for model in scores.panel_means.index if families.get(model) == family]
+        for panel in scores.panels:
+            found[panel.name, family] = correlate(x[own], scores.panel_means.loc[own, panel.name])
+    names = {panel.name: number for number, panel in enumerate(scores.panels)}
+    rows = [
+        {"panel": panel, "family": family} | result
+        for (panel, family), result in sorted(found.items(), key=lambda item: names[item[0][0]])
+        if result["n"] >= INTERVAL_MODELS
+    ]
     ends = ("", "_low", "_high", "_p")
     columns = ["panel", "family", "n", *(f"{name}{end}" for name in COEFFICIENTS for end in ends), "note"]
     return pd.DataFrame(rows, columns=columns)

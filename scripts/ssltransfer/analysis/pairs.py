@@ -526,17 +526,13 @@ def max_t(
     alone, most, largest = np.empty(len(observed)), np.empty(len(observed)), np.zeros(count, drawn.dtype)
     # From the least significant pair on, so that each is compared with the largest of those before it and its own.
     order = np.argsort(observed, kind="stable")
-    rows = max(1, BLOCK // count)
-    for pairs in (order[start : start + rows] for start in range(0, len(order), rows)):
-        statistics = np.abs(drawn[i[pairs]] - drawn[j[pairs]] - shift[pairs, None]) / unit[pairs, None]
-        alone[pairs] = np.count_nonzero(statistics >= least[pairs, None], axis=1)
-        if not joint:
-            for row, start in enumerate(first[pairs]):
-                statistics[row] = np.roll(statistics[row], -start)
-        np.maximum(statistics[0], largest, out=statistics[0])
-        np.maximum.accumulate(statistics, axis=0, out=statistics)
-        most[pairs] = np.count_nonzero(statistics >= least[pairs, None], axis=1)
-        largest = statistics[-1].copy()
+    for pair in order:
+        statistic = np.abs(drawn[i[pair]] - drawn[j[pair]] - shift[pair]) / unit[pair]
+        alone[pair] = np.count_nonzero(statistic >= least[pair])
+        start = first[pair]
+        np.maximum(largest[: count - start], statistic[start:], out=largest[: count - start])
+        np.maximum(largest[count - start :], statistic[:start], out=largest[count - start :])
+        most[pair] = np.count_nonzero(largest >= least[pair])
     adjusted = np.empty(len(observed))
     adjusted[order] = np.maximum.accumulate((1 + most[order[::-1]]) / (1 + count))[::-1]
     return (1 + alone) / (1 + count), adjusted

@@ -1,6 +1,7 @@
 """The report of a suite: one html file that holds all figures and tables and loads nothing."""
 
 import base64
+import io
 import json
 import re
 from pathlib import Path
@@ -9,7 +10,9 @@ from typing import NamedTuple
 
 from jinja2 import Environment, StrictUndefined
 from markupsafe import Markup
+from PIL import Image
 
+from ssltransfer.analysis.pairs import MANY_MODELS
 from ssltransfer.files import atomic_write, package_data, read_json
 from ssltransfer.report.drawing import MODEL_LEGEND, PALE
 from ssltransfer.report.marks import analysis_note
@@ -159,11 +162,16 @@ def without_legend(svg: str) -> str:
     return re.sub(r'viewBox="0 0 [\d.]+ ', f'viewBox="0 0 {left:.6g} ', svg, count=1)
 
 
-def _figure(folder: Path, name: str, suite: str) -> dict:
-    """Read a figure for inlining, as an image, so that its ids cannot clash with those of another."""
-    svg = without_legend((folder / f"{name}.svg").read_text(encoding="utf-8"))
+def _figure(folder: Path, name: str, suite: str, many: bool) -> dict:
+    """Read a figure for inlining, as an image, so that its ids cannot clash with those of another.
+
+    With so `many` models that its vectors would take megabytes, it is a picture with the pixels of the report.
+    """
+    svg = (folder / f"{name}.svg").read_text(encoding="utf-8")
+    svg = svg if many else without_legend(svg)
     width = round(SCALE * float(re.search(r'width="([\d.]+)pt"', svg)[1]))
-    uri = "data:image/svg+xml;base64," + base64.b64encode(svg.encode()).decode()
+    content = _picture(folder / f"{name}.png", width) if many else svg.encode()
+    uri = f"data:image/{'webp' if many else 'svg+xml'};base64,{base64.b64encode(content).decode()}"
     general = caption(name, suite)
     own = read_json(folder / "captions.json").get(name, "")
     return {
@@ -176,6 +184,15 @@ def _figure(folder: Path, name: str, suite: str) -> dict:
     }
 
 
+def _picture(path: Path, width: int) -> bytes:
+    """Return a picture of this width (pixels) as WebP."""
+    content = io.BytesIO()
+    with Image.open(path) as image:
+        resized = image.convert("RGB").resize((width, round(image.height * width / image.width)))
+    resized.save(content, "WEBP", quality=75, method=4)
+    return content.getvalue()
+
+
 def _section_of(table: str) -> str | None:
     """Section of a table by its name; None for tables that are only files, because a figure shows them."""
     for key, section in SECTIONS.items():
@@ -184,7 +201,7 @@ def _section_of(table: str) -> str | None:
     return None
 
 
-def _sections(tables: Path, figures: Path, suite: str, note: str) -> list[dict]:
+def _sections(tables: Path, figures: Path, suite: str, note: str, many: bool) -> list[dict]:
     """Sections that have figures or tables; captions without `note`, which the header says once."""
     written = read_json(tables / "suite.json")["tables"]
     warnings = [warning["text"] for warning in read_json(tables / "notes.json").values()]
@@ -196,7 +213,9 @@ def _sections(tables: Path, figures: Path, suite: str, note: str) -> list[dict]:
         shown = {
             "id": key,
             "title": section.title,
-            "figures": [_figure(figures, name, suite) for entry in section.figures for name in _named(figures, entry)],
+            "figures": [
+                _figure(figures, name, suite, many) for entry in section.figures for name in _named(figures, entry)
+            ],
             "tables": [t for t in written if (t["section"] or _section_of(t["name"])) == key],
         }
         if shown["figures"] or shown["tables"]:
@@ -267,7 +286,7 @@ def render_report(
         "scores": len(results.scores),
     }
     note = analysis_note(results)
-    sections = _sections(tables, figures, suite, note)
+    sections = _sections(tables, figures, suite, note, many=len(results.models) > MANY_MODELS)
     data = figures / "explorer.json"
     return template.render(
         title=title,

@@ -95,7 +95,8 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
     tables = {key: _table(config, key) for key in TABLES}
     checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
     datasets = _datasets(cells, tables["datasets"], checkpoints)
-    jobs = [job for job in _finished_jobs(Path("logs")) if _belongs(job[0], cells, suite, datasets)]
+    known = {"model": {model for _, model, _ in cells}, "dataset": datasets, "suite": {suite}}
+    jobs = [job for job in _finished_jobs(Path("logs")) if _belongs(job[0], cells, known)]
     costs = [(log, cost) for log, cost, _ in jobs]
     return {
         "suite": suite,
@@ -200,12 +201,14 @@ def _finished_jobs(logs: Path) -> Iterator[tuple[str, dict, str]]:
             yield str(path.relative_to(logs).with_suffix("")), json.loads(found[1]), reason
 
 
-def _belongs(log: str, cells: set, suite: str, datasets: set[str]) -> bool:
-    """Whether a job of this suite wrote the log; those of other suites and earlier models are in the same folders."""
+def _belongs(log: str, cells: set, known: dict[str, set[str]]) -> bool:
+    """Whether a job of this suite wrote the log; those of other suites and earlier models are in the same folders.
+
+    `known` are its models, datasets and name.
+    """
     rule, first, *others = log.split("/")
-    known = {"model": {model for _, model, _ in cells}, "dataset": datasets, "suite": {suite}}
     if rule in ("extract_features", "import_features", "find_neighbours"):
-        return first in known["model"] and others[0] in datasets
+        return first in known["model"] and others[0] in known["dataset"]
     if len(others) == 2:
         return (first, *others) in cells
     return rule not in SUBJECTS or first in known[SUBJECTS[rule]]

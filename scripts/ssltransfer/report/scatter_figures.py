@@ -141,7 +141,8 @@ def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | N
     tasks = [task for task in scores.figure_tasks(kinds) if (matrix[task].notna() & x.notna()).any()]
     if not tasks:
         return None
-    shown = [m for m in context.models if matrix.loc[m, tasks].notna().any() and np.isfinite(x[m])]
+    scored = matrix[tasks].notna().any(axis=1)
+    shown = [m for m in context.models if scored[m] and np.isfinite(x[m])]
     with mpl.rc_context(STYLE):
         figure, axes = panel_grid(len(tasks), 1.65, len(shown))
         for ax, task in zip(axes, tasks, strict=True):

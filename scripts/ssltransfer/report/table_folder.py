@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 
 from ssltransfer.analysis.cell_outcomes import cell_outcomes
-from ssltransfer.analysis.label_curves import collect_curves
+from ssltransfer.analysis.label_curves import KIND, collect_curves
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells, read_better
 from ssltransfer.analysis.published import LABELS, VERSIONS, merge_models, published_scores
 from ssltransfer.analysis.similarity import collect_similarities
@@ -129,7 +129,8 @@ def make_tables(
         tables.append(adopted_table(results.cells, adoption.refused))
     if missing is not None:
         tables.append(missing_table(read_missing(missing), results.datasets))
-    curves = collect_curves(shown)
+    with_curves = set(scores.loc[scores["kind"].eq(KIND), "protocol"])
+    curves = collect_curves(path for path in shown if Path(path).parts[-3] in with_curves)
     if len(curves):
         tables += label_tables(curves, suite_labels(results))
     similarities, not_compared = collect_similarities(similarity)

@@ -15,7 +15,9 @@ HEADER = "header"
 
 def outcome_path(score_file: str | Path) -> Path:
     """Return the path of the outcomes of a score file ``.../scores/{protocol}/{model}/{dataset}.json``."""
-    path = Path(score_file).absolute()
+    path = Path(score_file)
+    if len(path.parts) < 5:  # else it is slow for nothing
+        path = path.absolute()
     return path.parents[3] / "outcomes" / Path(*path.parts[-3:]).with_suffix(".npz")
 
 

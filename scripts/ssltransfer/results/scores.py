@@ -142,9 +142,15 @@ def interval_level(text: str) -> float:
 
 
 def read_checkpoints(paths: Iterable[str | Path]) -> dict[str, dict]:
-    """Read what checked score files say about the checkpoint of each model (the last score that does)."""
-    scores = map(read_json, paths)
-    return {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
+    """Read what checked score files, in folders called as their models, say about the checkpoint of each model.
+
+    It is what the last score says that does.
+    """
+    found: dict[str, dict] = {}
+    for path in reversed(list(map(Path, paths))):
+        if path.parts[-2] not in found and "checkpoint" in (score := read_json(path)):
+            found[path.parts[-2]] = score["checkpoint"]
+    return found
 
 
 def read_notes(paths: Iterable[str | Path], remarks: Mapping[str, str] | None = None) -> dict[str, dict[str, str]]:
@@ -165,7 +171,11 @@ def read_notes(paths: Iterable[str | Path], remarks: Mapping[str, str] | None = 
     kinds: dict[str, str] = {}
     cells: dict[str, set[tuple[str, str]]] = {}
     found: dict[str, dict[str, set[tuple[str, str]]]] = {}
-    scores = {str(path): read_json(path) for path in paths}
+    kept = ("protocol", "model", "dataset", "kind", "warnings")
+    scores = {}
+    for path in paths:
+        score = read_json(path)
+        scores[str(path)] = {key: score[key] for key in kept if key in score}
     warnings = [(scores[path], [remark]) for path, remark in (remarks or {}).items()]
     warnings += [(score, score.get("warnings", ())) for score in scores.values()]
     for score, texts in warnings:
