@@ -1,6 +1,7 @@
 """Small files that were made to exhaust their reader, and the cost of reading each; used by test_hostile.py.
 
-`python tests/hostile.py` makes and reads all of them and prints the table of benchmarks/faults.md.
+`python tests/hostile.py` makes and reads all of them (or those that are named) and prints the table of
+benchmarks/faults.md, and to the standard error one list of JSON per row.
 """
 
 import gzip
@@ -13,7 +14,6 @@ import struct
 import sys
 import tarfile
 import tempfile
-import traceback
 import zipfile
 import zlib
 from collections.abc import Callable
@@ -818,8 +818,7 @@ def measure(name: str, folder: Path, memory: int = 5 * GIB, seconds: int = 40) -
             if type(error).__name__ == "InputError":
                 outcome = str(error).replace(str(folder), "")
             else:
-                traceback.print_exc()
-                outcome = f"{type(error).__name__}: {error}"[:300]
+                outcome = f"ended by {type(error).__name__}: {error}"[:300]
         os.write(send, outcome.encode()[:3000])
         os._exit(0)
     os.close(send)
@@ -842,12 +841,13 @@ def main(names: list[str]) -> None:
 
     torch.set_num_threads(1)
     torch.optim.SGD([torch.zeros(1)], 0.1)  # imports for seconds
-    for name in [name for name in ATTACKS if not names or any(part in name for part in names)]:
+    for name in [name for name in names if name in ATTACKS] or ATTACKS:
         with tempfile.TemporaryDirectory() as folder:
             cost = measure(name, Path(folder))
         over = cost.mib * 2**20 > MEMORY or cost.seconds > SECONDS
         numbers = f"{cost.size / 1e3:,.0f} kB | {cost.mib:,.0f} MiB, {cost.seconds:.1f} s"
         print(f"| {name} | {numbers} | {'OVER: ' if over else ''}{cost.outcome[:150]} |", flush=True)
+        print(json.dumps([name, *cost]), file=sys.stderr, flush=True)
 
 
 if __name__ == "__main__":

@@ -17,6 +17,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from ssltransfer.datasets.index import SPLITS, Index, read_index, write_index
+from ssltransfer.datasets.obtain import TarMember
 from ssltransfer.datasets.parts import PARTS
 from ssltransfer.datasets.sources import Source, location
 from ssltransfer.errors import InputError, first_line
@@ -30,8 +31,8 @@ LABEL_SUFFIX = "cls"
 """Suffix of the members of a tar file that hold labels."""
 MAX_BYTES = 2**28
 """Largest image file; a small compressed file can hold a member that would fill the memory."""
-BATCH = 64
-"""Rows that are read at a time."""
+MAX_UNPACKED, MAX_UNPACKING = 2**27, 10
+"""Bytes that the images of a file may have, and the ratio that counts where it allows more; they hardly compress."""
 LABELS = ("label", "labels", "cls")
 """Names of the column of labels, where the file does not say which holds classes."""
 SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
@@ -85,6 +86,15 @@ def unpack_shards(shards: Path, folder: Path) -> None:
         raise InputError(f"{shards} holds neither .parquet nor .tar files; choose a repository that does")
     temporary = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _unpack(shards, files, temporary)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack(shards: Path, files: list[Path], temporary: Path) -> None:
     images: list[str] = []
     splits: list[str] = []
     labels: list[Any] = []
@@ -96,16 +106,17 @@ def unpack_shards(shards: Path, folder: Path) -> None:
             if classes and names and names != classes:
                 raise InputError(f"{file}: found the classes {names[:3]}..., other files have {classes[:3]}...")
             classes = classes or names
+            left = most = max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)
             for row in _tar_rows(file) if file.suffix == ".tar" else _parquet_rows(file):
                 name = f"{part}/{len(images):07d}{_suffix(row.content, file)}"
+                if (left := left - len(row.content)) < 0:
+                    raise InputError(f"{file}: its images have over {most} bytes, {MAX_UNPACKING} times its own")
                 (temporary / name).write_bytes(row.content)
                 images.append(name)
                 splits.append(part)
                 labels.append(row.label)
     classes, numbers = _numbered(labels, classes)
     write_index(temporary / INDEX, Index(images, splits, numbers, classes))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
 
 
 def _part(shards: Path, file: Path) -> str:
@@ -164,19 +175,29 @@ def _parquet_rows(file: Path) -> Iterator[Row]:
     image = next((name for name in ("image", "img") if name in table.schema_arrow.names), "")
     if not image:
         raise InputError(f"{file}: no column of images; found {', '.join(table.schema_arrow.names)}, expected image")
-    for batch in table.iter_batches(BATCH, columns=[image, column]):
-        for number, (cell, label) in enumerate(
-            zip(batch.column(image).to_pylist(), batch.column(column).to_pylist(), strict=True)
-        ):
-            content = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not isinstance(content, bytes) or label is None:
-                raise InputError(f"{file}: row {number} of a batch has no image or label; expected the bytes of a file")
-            yield Row(content, label)
+    _check_unpacked(file, table)
+    # One at a time: many rows may be the same image of a dictionary.
+    for number, batch in enumerate(table.iter_batches(1, columns=[image, column])):
+        cell, label = batch.column(image)[0].as_py(), batch.column(column)[0].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes) or label is None:
+            raise InputError(f"{file}: row {number} has no image or label; expected the bytes of a file")
+        yield Row(content, label)
+
+
+def _check_unpacked(file: Path, table: pq.ParquetFile) -> None:
+    """Refuse a file that unpacks to far more than its size."""
+    groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+    unpacked = sum(
+        group.column(number).total_uncompressed_size for group in groups for number in range(group.num_columns)
+    )
+    if unpacked > (most := max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)):
+        raise InputError(f"{file} would unpack to {unpacked} bytes, expected at most {most}")
 
 
 def _tar_rows(file: Path) -> Iterator[Row]:
     """Yield the samples of a tar file: neighbouring members that differ in their suffixes alone."""
-    with tarfile.open(file) as tar:
+    with tarfile.open(file, tarinfo=TarMember) as tar:
         key, sample = "", dict[str, bytes]()
         for member in tar:
             if not member.isfile():
