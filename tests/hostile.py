@@ -345,7 +345,7 @@ def _many_places(path: Path) -> None:
     names = [f"{n}.{rest}.weight" for n in range(8000) for rest in ("conv1", "layer1.0.conv1")]
     call = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\nq\x00N(K\x01K\x01K\x01K\x01t\x86q\x01"
     entries = b"".join(text(name) + b"h\x00h\x01R" for name in names)
-    stored(path, {"a/data.pkl": b"\x80\x02}(" + b"K\0" + call + entries + b"u.", "a/version": b"3"})
+    stored(path, {"a/data.pkl": b"\x80\x02" + call + b"00}(" + entries + b"u.", "a/version": b"3"})
 
 
 attack("8,000 networks in one file.pth", torch_file)(_many_places)
@@ -355,7 +355,7 @@ attack("8,000 networks in one file.pth", torch_file)(_many_places)
 def _(path: Path) -> None:
     call = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\nq\x00N(K\x01t\x86q\x01"
     entries = b"".join(text(f"{n}" + ".a" * 400) + b"h\x00h\x01R" for n in range(2400))
-    stored(path, {"a/data.pkl": b"\x80\x02}(" + b"K\0" + call + entries + b"u.", "a/version": b"3"})
+    stored(path, {"a/data.pkl": b"\x80\x02" + call + b"00}(" + entries + b"u.", "a/version": b"3"})
 
 
 def classifier(path: Path) -> object:
@@ -784,7 +784,7 @@ class Cost(NamedTuple):
     outcome : str
         ``read``, the line of an InputError, or how else it ended.
     mib : float
-        Peak memory.
+        Peak memory, above that of the process before it read the file.
     seconds : float
         Processor time.
     """
@@ -806,6 +806,7 @@ def measure(name: str, folder: Path, memory: int = 5 * GIB, seconds: int = 40) -
         os._exit(0)
     os.waitpid(maker, 0)
     size = path.stat().st_size
+    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
@@ -827,7 +828,7 @@ def measure(name: str, folder: Path, memory: int = 5 * GIB, seconds: int = 40) -
     _, status, usage = os.wait4(child, 0)
     if not outcome:
         outcome = f"ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended without a word"
-    return Cost(size, outcome, usage.ru_maxrss / 1024, usage.ru_utime + usage.ru_stime)
+    return Cost(size, outcome, usage.ru_maxrss / 1024 - before / 2**20, usage.ru_utime + usage.ru_stime)
 
 
 def _virtual() -> int:
