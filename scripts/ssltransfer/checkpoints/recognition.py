@@ -89,7 +89,7 @@ _OTHERS = (
 
 
 def prefixes(names: Mapping[str, object], ending: str) -> Iterator[str]:
-    """Beginnings of the names that end in `ending`, a whole name or one behind a dot; InputError if there are too many."""
+    """Beginnings of the names that end in `ending`, or are it; InputError if there are too many."""
     found = 0
     for name in names:
         if name == ending or name.endswith(f".{ending}"):
