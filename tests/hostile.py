@@ -784,7 +784,7 @@ class Cost(NamedTuple):
     outcome : str
         ``read``, the line of an InputError, or how else it ended.
     mib : float
-        Peak memory, above that of the process before it read the file.
+        Peak memory, above that of a process that reads nothing.
     seconds : float
         Processor time.
     """
@@ -806,7 +806,10 @@ def measure(name: str, folder: Path, memory: int = 5 * GIB, seconds: int = 40) -
         os._exit(0)
     os.waitpid(maker, 0)
     size = path.stat().st_size
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * resource.getpagesize()
+    idle = os.fork()
+    if idle == 0:
+        os._exit(0)
+    before = os.wait4(idle, 0)[2].ru_maxrss
     receive, send = os.pipe()
     child = os.fork()
     if child == 0:
@@ -828,7 +831,7 @@ def measure(name: str, folder: Path, memory: int = 5 * GIB, seconds: int = 40) -
     _, status, usage = os.wait4(child, 0)
     if not outcome:
         outcome = f"ended by signal {os.WTERMSIG(status)}" if os.WIFSIGNALED(status) else "ended without a word"
-    return Cost(size, outcome, usage.ru_maxrss / 1024 - before / 2**20, usage.ru_utime + usage.ru_stime)
+    return Cost(size, outcome, (usage.ru_maxrss - before) / 1024, usage.ru_utime + usage.ru_stime)
 
 
 def _virtual() -> int:
