@@ -21,7 +21,7 @@ HASHES = REPOSITORY / "tests" / "source_hashes.json"
 FLOORS = (
     {"errors", "files", "hub", "interrupts", "versions", "array_backend", "gpu_slots"},
     {"jobs", "download", "hub_download", "row_file", "part_folder", "precision", "safe_pickle", "settings"}
-    | {"training", "training_batches", "training_state"},
+    | {"training", "training_batches", "training_state", "torch_reader"},
     {"datasets", "device", "models", "results"},
     {"config", "checkpoints", "pretraining", "analysis"},
     {"protocols", "report", "targets"},

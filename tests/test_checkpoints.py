@@ -484,8 +484,7 @@ def gadgets(canary):
         "array rebuilt by a call": b"cdill._dill\n_create_array\n(cos\nsystem\n(S'x'\nttR.",
         "array rebuilt by a record": b"cdill._dill\n_create_array\n(c__main__\nBYOLState\n(S'x'\ntNtR.",
         "raw pointers in a numpy array": pointers,
-        "memo of gigabytes": b"\x80\x02Nr\xff\xff\xff\x7f.",
-        "deep key": b"\x80\x02}N" + b"\x85" * 500_000 + b"Ns.",
+        "deep key": b"\x80\x02}N" + b"\x85" * 200_000 + b"Ns.",
         "allocation": b"\x80\x02cbuiltins\nbytearray\n\x8a\x05\x00\x00\x00\x00\x02\x85R.",
         "subprocess": b"csubprocess\nPopen\n(S'touch'\ntR.",
     }

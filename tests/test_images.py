@@ -8,6 +8,7 @@ from PIL import Image
 
 from ssltransfer.datasets import images
 from ssltransfer.datasets.images import DecodedImages, find_unreadable, parse_transform, prepare_images, read_image
+from ssltransfer.datasets.masks import read_labels
 from ssltransfer.errors import InputError
 
 
@@ -172,6 +173,18 @@ def test_extreme_images_are_refused(tmp_path):
     Image.new("L", (1, 10_000)).save(tmp_path / "bomb.png")
     with pytest.raises(InputError, match=r"bomb\.png cannot be read: 1 x 10000 pixels"):
         read_image(tmp_path, "bomb.png")
+
+
+def test_what_the_decoder_cannot_afford_is_refused(tmp_path, monkeypatch):
+    Image.new("L", (60, 50)).save(tmp_path / "a.jpg", progressive=True)
+    read_image(tmp_path, "a.jpg")
+    monkeypatch.setattr("ssltransfer.datasets.images.MAX_SCANS", 5)
+    with pytest.raises(InputError, match=r"a\.jpg cannot be read: a JPEG of 6 scans, expected at most 5"):
+        read_image(tmp_path, "a.jpg")
+    monkeypatch.setattr("ssltransfer.datasets.images.open_image.__wrapped__.__defaults__", (2999, ("JPEG",)))
+    for read in (lambda: read_image(tmp_path, "a.jpg"), lambda: read_labels(tmp_path / "a.jpg")):
+        with pytest.raises(InputError, match="cannot be read: 60 x 50 pixels, expected at most 2,999"):
+            read()
 
 
 def test_no_other_program_reads_an_image(tmp_path, monkeypatch):

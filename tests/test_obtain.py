@@ -78,6 +78,28 @@ def test_a_failed_download_leaves_no_folder(tmp_path):
     assert (tmp_path / "flowers.archives/102flowers.tgz").exists(), "what has arrived is kept"
 
 
+def test_a_failed_unpacking_leaves_no_folder(tmp_path):
+    def fetch(urls, target, **known):
+        target.write_bytes(b"x" if target.suffix == ".mat" else tar(tmp_path / "evil.tgz", {"../a": b""}).read_bytes())
+        return urls[0]
+
+    with pytest.raises(InputError, match="cannot be unpacked"):
+        obtain("flowers", tmp_path / "root/flowers", tmp_path, fetch)
+    assert [path.name for path in (tmp_path / "root").iterdir()] == ["flowers.archives"]
+
+
+@pytest.mark.parametrize(("name", "make"), [("a.tar.gz", "tar"), ("a.zip", "zipped")])
+def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch, name, make):
+    monkeypatch.setattr("ssltransfer.datasets.obtain.MAX_BYTES", 50_000)
+    monkeypatch.setattr("ssltransfer.datasets.obtain.MAX_UNPACKING", 0)
+    write = {"tar": tar, "zipped": zipped}[make]
+    unpack(write(tmp_path / name, {f"{number}": bytes(1000) for number in range(50)}), tmp_path / "whole")
+    assert len(list((tmp_path / "whole").iterdir())) == 50
+    with pytest.raises(InputError, match=r"its members have over 50000 bytes; .* unpack it by hand"):
+        unpack(write(tmp_path / name, {f"{number}": bytes(1000) for number in range(51)}), tmp_path / "folder")
+    assert not list((tmp_path / "folder").iterdir())
+
+
 @pytest.mark.parametrize("name", [name for name, download in DOWNLOADS.items() if not download.files])
 def test_what_cannot_be_downloaded_is_placed_by_hand(tmp_path, name):
     with pytest.raises(

@@ -25,11 +25,11 @@ from ssltransfer.checkpoints.file_kind import file_kind
 from ssltransfer.checkpoints.inspection import inspect_checkpoint
 from ssltransfer.checkpoints.recognition import NUMBERED, recognise
 from ssltransfer.checkpoints.torch_file import load_content
-from ssltransfer.checkpoints.torch_reader import read_torch_file
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.safe_pickle import Foreign, InertUnpickler, is_foreign
+from ssltransfer.torch_reader import read_torch_file
 
 ARCH, FEATURES = "resnet-1x2x1x1-w4", 128
 STATE = build_resnet(ARCH, seed=0).state_dict()
@@ -600,3 +600,10 @@ def test_an_inspection_ends_in_the_row_to_write(tmp_path):
     assert repr(found.row()) in str(found).splitlines()[-1]
     assert not inspect_checkpoint(tmp_path / "f.pth", "resnet18").loads
     assert inspect_checkpoint(tmp_path / "f.pth", ARCH, "data-parallel").format == "data-parallel"
+
+
+def test_a_classifier_without_values_is_left_out(tmp_path):
+    """One value can stand for 10^11 rows."""
+    rows = torch.zeros(1)
+    torch.save(STATE | {"fc.weight": rows.expand(10**11, FEATURES), "fc.bias": rows.expand(10**11)}, tmp_path / "f.pth")
+    assert assert_read(tmp_path / "f.pth", "").head is None

@@ -28,7 +28,7 @@ GPU_UNUSED = "the GPU is not used: "
 """Beginning of the line in a log that says why a job computed on the CPU although there is a GPU."""
 
 #: Errors of the machine, reported without traceback.
-MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EROFS, errno.EACCES, errno.EPERM}
+MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
 
 @contextlib.contextmanager

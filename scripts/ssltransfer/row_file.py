@@ -9,9 +9,12 @@ open file twice. ``numpy.load`` returns the first array. The checksum of a row t
 
 import os
 import weakref
+import zipfile
 import zlib
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import Any, BinaryIO
 
 import numpy as np
 
@@ -22,10 +25,33 @@ CHECKED_BYTES = 2**24
 """Bytes read at a time where a whole file is verified."""
 
 
+MAX_UNPACKED, MAX_UNPACKING = 2**28, 100
+"""Bytes that an npz file may unpack to, and the ratio to its size that counts where it allows more."""
+
+
+@contextmanager
+def open_arrays(path: str | Path) -> Iterator[Any]:
+    """Open an npz file as `numpy.load`, without objects; ValueError if it would unpack to far more than its size."""
+    with Path(path).open("rb") as file:
+        with zipfile.ZipFile(file) as archive:
+            check_unpacked(archive)
+        file.seek(0)
+        with np.load(file, allow_pickle=False) as arrays:
+            yield arrays
+
+
+def check_unpacked(archive: zipfile.ZipFile) -> None:
+    """Refuse (ValueError) a zip archive that would unpack to more than `MAX_UNPACKED` and `MAX_UNPACKING` allow."""
+    unpacked = sum(info.file_size for info in archive.infolist())
+    packed = sum(info.compress_size for info in archive.infolist())
+    if unpacked > (most := max(MAX_UNPACKED, MAX_UNPACKING * packed)):
+        raise ValueError(f"it would unpack to {unpacked} bytes, expected at most {most}")
+
+
 def load_arrays(path: str | Path, what: str) -> dict[str, np.ndarray]:
     """Read all arrays of an npz file; InputError if it is missing, damaged or holds other objects."""
     try:
-        with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as arrays:
+        with open_arrays(path) as arrays:
             return dict(arrays)
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path} holds no {what} of this workflow ({first_line(error)}); delete it") from None

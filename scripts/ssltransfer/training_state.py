@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-import zipfile
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -19,7 +18,7 @@ from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.jobs import progress
 from ssltransfer.part_folder import part_folder
 from ssltransfer.row_file import load_arrays
-from ssltransfer.safe_pickle import check_archive
+from ssltransfer.torch_reader import read_torch_file
 
 log = logging.getLogger("ssltransfer")
 
@@ -205,9 +204,7 @@ class State:
         if not self.path.exists():
             return
         try:
-            with zipfile.ZipFile(self.path) as archive:
-                check_archive(archive)
-            state = torch.load(self.path, map_location="cpu", weights_only=True)
+            state = read_torch_file(self.path)
             key = state["key"]
         except Exception as error:  # a damaged file can raise nearly anything
             raise InputError(f"{self.path} is not a valid state ({first_line(error)}); delete it to restart") from None

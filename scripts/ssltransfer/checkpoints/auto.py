@@ -19,15 +19,18 @@ from ssltransfer.checkpoints.file_kind import SAVE_STATE_DICT
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint, log_dropped
 from ssltransfer.checkpoints.recognition import NUMBERED, Network, prefixes, recognise
 from ssltransfer.checkpoints.torch_file import load_content
-from ssltransfer.checkpoints.torch_reader import foreign_names
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes
 from ssltransfer.safe_pickle import shown
+from ssltransfer.torch_reader import foreign_names
 
 log = logging.getLogger(__name__)
 
 MAX_DEPTH = 20
 """Of the tree of a file; the deepest published one has 5 levels."""
+
+MAX_NAME, MAX_PARTS, MAX_BESIDE = 1000, 50, 100_000
+"""Letters and parts of a full name, several times those of any network; values beside the tensors that are named."""
 
 _OWN = re.compile(r"(layer|conv|bn)\d+\..*")
 """Names beside the backbone's, which a deeper network of the same kind would have; heads are called otherwise."""
@@ -84,7 +87,7 @@ class Content:
     tensors : dict of str to Tensor
         By full name.
     beside : list of str
-        Full names of everything else, not deeper than the first such value.
+        Full names of everything else, not deeper than the first such value; at most `MAX_BESIDE`.
     modules : dict of str to str
         Entry -> class, for objects (as whole pickled modules) at the top of the file or one level below.
     """
@@ -115,6 +118,11 @@ def flatten(content: Any, path: Path) -> Content:
     seen: set[int] = set()
 
     def walk(value: Any, name: str, depth: int) -> None:
+        if len(name) > MAX_NAME or name.count(".") > MAX_PARTS:
+            raise InputError(
+                f"{path}: {shown([name])} is a name of over {MAX_NAME} letters or {MAX_PARTS} parts; save the state "
+                f"dict alone: {SAVE_STATE_DICT}"
+            )
         if isinstance(value, Tensor):
             if name in found.tensors:
                 raise InputError(f"{path}: two tensors have the full name {shown([name])}; save one state dict alone")
@@ -126,7 +134,7 @@ def flatten(content: Any, path: Path) -> Content:
             items = value.items() if isinstance(value, Mapping) else enumerate(value)
             for key, item in items:
                 walk(item, f"{name}.{key}" if name else str(key), depth + 1)
-        else:
+        elif len(found.beside) < MAX_BESIDE:
             found.beside.append(name)
 
     walk(content, "", 0)
@@ -218,6 +226,8 @@ def read_auto(path: Path, choice: str, arch: str) -> ReadCheckpoint:
         and bias is not None
         and weight.ndim == 2
         and weight.shape[1] == len(state["layer4.0.bn3.bias"])
+        and has_values(weight)
+        and has_values(bias)
     ):
         head = (weight, bias)
     taken = set(place.names.values())

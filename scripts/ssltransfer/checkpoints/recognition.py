@@ -89,10 +89,18 @@ _OTHERS = (
 
 
 def prefixes(names: Mapping[str, object], ending: str) -> Iterator[str]:
-    """Beginnings of the names that end in `ending`, a whole name or one behind a dot."""
+    """Beginnings of the names that end in `ending`, or are it; InputError if there are too many."""
+    found = 0
     for name in names:
         if name == ending or name.endswith(f".{ending}"):
+            found += 1
+            if found > MAX_NETWORKS:
+                raise InputError(f"over {MAX_NETWORKS} names end in {ending}; save the state dict of one network alone")
             yield name.removesuffix(ending)
+
+
+MAX_NETWORKS = 1000
+"""Names of a file that may begin a network, blocks of one included; each is compared with all tensors."""
 
 
 def recognise(shapes: Shapes) -> list[Network]:

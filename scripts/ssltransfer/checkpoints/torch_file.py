@@ -12,9 +12,9 @@ from torch import Tensor
 
 from ssltransfer.checkpoints.file_kind import is_safetensors, refuse_other_files
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint, log_dropped
-from ssltransfer.checkpoints.torch_reader import read_torch_file
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.safe_pickle import shown
+from ssltransfer.torch_reader import read_torch_file
 
 log = logging.getLogger(__name__)
 

@@ -1,5 +1,6 @@
 """Reading YAML files, and checking them against a schema with one line that says what to write instead."""
 
+import re
 from pathlib import Path
 from typing import Any
 
@@ -20,14 +21,47 @@ TYPES = {
 }
 
 
+FEW = 5000
+MAX_DEPTH, MAX_VALUES = 50, 500_000
+"""Of a YAML file. Each level of aliases can multiply what is below, and its reader crashes at some 10,000 levels."""
+
+
 def read_yaml(path: Path) -> Any:
     """Read a YAML file; InputError if it is missing or malformed."""
     try:
-        return parse_yaml(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        _check_nesting(text, path)
+        return parse_yaml(text)
     except FileNotFoundError:
         raise InputError(f"{path} is missing") from None
     except yaml.YAMLError as error:
         raise InputError(f"{path} is not valid YAML: {' '.join(str(error).split())}") from None
+
+
+def _check_nesting(text: str, path: Path) -> None:
+    """Refuse YAML that few bytes make large or deep: aliases of aliases, and brackets without end."""
+    if not re.search(r"\*\w", text) and max(map(text.count, ("[", "{", "- -"))) < FEW:
+        return  # as nearly all files, which are parsed once then
+    sizes: dict[str | None, int] = {}
+    open_anchors: list[str | None] = [None]
+    totals = [0]  # values in each open collection, with aliases written out
+    for event in yaml.parse(text, getattr(yaml, "CSafeLoader", yaml.SafeLoader)):
+        if isinstance(event, yaml.CollectionStartEvent):
+            open_anchors.append(event.anchor)
+            totals.append(1)
+        elif isinstance(event, yaml.CollectionEndEvent):
+            size = sizes[open_anchors.pop()] = totals.pop()
+            totals[-1] += size
+        elif isinstance(event, yaml.AliasEvent):
+            totals[-1] += MAX_VALUES + 1 if event.anchor in open_anchors else sizes.get(event.anchor, 1)
+        elif isinstance(event, yaml.ScalarEvent):
+            sizes[event.anchor] = 1
+            totals[-1] += 1
+        if len(totals) > MAX_DEPTH or totals[-1] > MAX_VALUES:
+            raise InputError(
+                f"{path} has over {MAX_DEPTH} levels, or {MAX_VALUES:,} values with all aliases written out; make it "
+                "smaller"
+            )
 
 
 def check_schema(instance: object, schema: dict, where: str) -> None:

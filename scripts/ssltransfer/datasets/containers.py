@@ -1,5 +1,6 @@
 """Readers of files with many images (.npy, MATLAB 7.3, CIFAR batches) and of pickles, without running code."""
 
+import math
 import os
 from functools import lru_cache
 from pathlib import Path
@@ -80,6 +81,10 @@ def cifar_index(folder: Path, files: dict[str, list[str]], meta: str, label_key:
     return concatenate(parts, classes)
 
 
+MAX_ROW = 2**28
+"""Bytes of a row or a chunk of a MATLAB 7.3 file; frames of NYUv2 have a thousandth of it."""
+
+
 class MatlabRows:
     """An array of a MATLAB 7.3 file (HDF5) along its last axis, read row by row.
 
@@ -110,6 +115,13 @@ class MatlabRows:
         # HDF5 can take the values from any other file of the machine.
         if not isinstance(array, h5py.Dataset) or array.external or array.is_virtual or array.ndim == 0:
             raise InputError(f"{path}: variable {name!r} is not an array within this file")
+        # HDF5 unpacks whole chunks.
+        sizes = [math.prod(shape) * array.dtype.itemsize for shape in (array.shape[1:], array.chunks or ())]
+        if array.dtype.kind not in "biuf" or max(sizes) > MAX_ROW:
+            raise InputError(
+                f"{path}: variable {name!r} is {array.dtype} in rows or chunks of {max(sizes)} bytes; expected "
+                f"numbers, at most {MAX_ROW} bytes"
+            )
         self._array = array
 
     def __len__(self) -> int:

@@ -19,6 +19,7 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from ssltransfer.datasets.index import SPLITS, Index, read_index, write_index
+from ssltransfer.datasets.obtain import TarMember
 from ssltransfer.datasets.parts import PARTS
 from ssltransfer.datasets.sources import Source, location
 from ssltransfer.errors import InputError, first_line
@@ -34,9 +35,9 @@ LABEL_SUFFIX = "cls"
 """Suffix of the members of a tar file that hold labels."""
 MAX_BYTES = 2**28
 """Largest image file; a small compressed file can hold a member that would fill the memory."""
+MAX_UNPACKED, MAX_UNPACKING = 2**27, 10
+"""Bytes that the images of a file may have, and the ratio that counts where it allows more; they hardly compress."""
 AS_IT_IS = HubOptions()
-BATCH = 64
-"""Rows that are read at a time."""
 LABELS = ("label", "labels", "cls")
 """Names of the column of labels, where the file does not say which holds classes."""
 SIGNATURES = {b"\xff\xd8\xff": ".jpg", b"\x89PNG": ".png", b"GIF8": ".gif", b"BM": ".bmp", b"RIFF": ".webp"}
@@ -92,6 +93,15 @@ def unpack_shards(shards: Path, folder: Path, options: HubOptions = AS_IT_IS) ->
         raise InputError(f"{shards} holds neither .parquet nor .tar files; choose a repository that does")
     temporary = folder.with_name(f".{folder.name}.unpacking")
     shutil.rmtree(temporary, ignore_errors=True)
+    try:
+        _unpack(shards, files, temporary, options)
+        shutil.rmtree(folder, ignore_errors=True)
+        temporary.replace(folder)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)
+
+
+def _unpack(shards: Path, files: list[Path], temporary: Path, options: HubOptions) -> None:
     images: list[str] = []
     splits: list[str] = []
     labels: list[Any] = []
@@ -106,7 +116,10 @@ def unpack_shards(shards: Path, folder: Path, options: HubOptions = AS_IT_IS) ->
             if classes and names and names != classes:
                 raise InputError(f"{file}: found the classes {names[:3]}..., other files have {classes[:3]}...")
             classes = classes or names
+            left = most = max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)
             for row in _rows(file, options):
+                if (left := left - len(row.content)) < 0:
+                    raise InputError(f"{file}: its images have over {most} bytes, {MAX_UNPACKING} times its own")
                 if row.name in known:
                     if known[row.name] != row.label:
                         raise InputError(f"{file}: image {row.name} has the labels {known[row.name]} and {row.label}")
@@ -123,8 +136,6 @@ def unpack_shards(shards: Path, folder: Path, options: HubOptions = AS_IT_IS) ->
         log.info("%d rows are of an image that was read before", repeated)
     classes, numbers = _numbered(labels, classes)
     write_index(temporary / INDEX, Index(images, splits, numbers, classes))
-    shutil.rmtree(folder, ignore_errors=True)
-    temporary.replace(folder)
 
 
 def _part(shards: Path, file: Path) -> str:
@@ -196,20 +207,30 @@ def _parquet_rows(file: Path, options: HubOptions) -> Iterator[Row]:
     image = next((name for name in ("image", "img") if name in table.schema_arrow.names), "")
     if not image:
         raise InputError(f"{file}: no column of images; found {', '.join(table.schema_arrow.names)}, expected image")
-    read = list(dict.fromkeys([image, column, options.unique or column]))
-    for batch in table.iter_batches(BATCH, columns=read):
-        cells = {name: batch.column(name).to_pylist() for name in read}
-        names = map(str, cells[options.unique]) if options.unique else [""] * len(batch)
-        for number, (cell, label, name) in enumerate(zip(cells[image], cells[column], names, strict=True)):
-            content = cell.get("bytes") if isinstance(cell, dict) else cell
-            if not isinstance(content, bytes) or label is None:
-                raise InputError(f"{file}: row {number} of a batch has no image or label; expected the bytes of a file")
-            yield Row(content, label, name)
+    _check_unpacked(file, table)
+    # One at a time: many rows may be the same image of a dictionary.
+    columns = list(dict.fromkeys([image, column, options.unique or column]))
+    for number, batch in enumerate(table.iter_batches(1, columns=columns)):
+        cell, label = batch.column(image)[0].as_py(), batch.column(column)[0].as_py()
+        content = cell.get("bytes") if isinstance(cell, dict) else cell
+        if not isinstance(content, bytes) or label is None:
+            raise InputError(f"{file}: row {number} has no image or label; expected the bytes of a file")
+        yield Row(content, label, str(batch.column(options.unique)[0].as_py()) if options.unique else "")
+
+
+def _check_unpacked(file: Path, table: pq.ParquetFile) -> None:
+    """Refuse a file that unpacks to far more than its size."""
+    groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
+    unpacked = sum(
+        group.column(number).total_uncompressed_size for group in groups for number in range(group.num_columns)
+    )
+    if unpacked > (most := max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)):
+        raise InputError(f"{file} would unpack to {unpacked} bytes, expected at most {most}")
 
 
 def _tar_rows(file: Path) -> Iterator[Row]:
     """Yield the samples of a tar file: neighbouring members that differ in their suffixes alone."""
-    with tarfile.open(file) as tar:
+    with tarfile.open(file, tarinfo=TarMember) as tar:
         key, sample = "", dict[str, bytes]()
         for member in tar:
             if not member.isfile():

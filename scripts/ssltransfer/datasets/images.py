@@ -11,8 +11,9 @@ import hashlib
 import json
 import logging
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 
 import numpy as np
@@ -39,6 +40,13 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 # An image of one pixel by a million is a small file; with the shorter side resized it would fill the memory.
 MAX_RATIO = 200
 
+# More than a telephone takes (8,064 x 6,048). A small file can hold as many as fill the memory, as PIL takes up to 16
+# bytes for each.
+MAX_PIXELS = 50_000_000
+
+# A progressive JPEG has about ten; each further one costs the decoder a pass over all pixels, and the file a few bytes.
+MAX_SCANS = 100
+
 # PIL refuses PNG files with a colour profile (or text) above 1 MiB, although the profile is not used here.
 PngImagePlugin.MAX_TEXT_CHUNK = 64 * 2**20
 
@@ -49,6 +57,28 @@ TWELVE_BITS = 4095
 # Rows between two records of how far a pass has come, and rows that a worker takes at a time.
 BLOCK = 2048
 CHUNK = 16
+
+
+@contextmanager
+def open_image(path: Path, most: int = MAX_PIXELS, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+    """Open an image that its reader can afford, before its pixels are decoded.
+
+    Raises
+    ------
+    ValueError
+        If it has over `most` pixels, one side is over `MAX_RATIO` times the other, or it is a JPEG of over `MAX_SCANS`
+        scans.
+    OSError
+        If it is missing, damaged or of another format.
+    """
+    with Image.open(path, formats=formats) as image:
+        if image.width * image.height > most:
+            raise ValueError(f"{image.width} x {image.height} pixels, expected at most {most:,}; make it smaller")
+        if max(image.size) > MAX_RATIO * min(image.size):
+            raise ValueError(f"{image.width} x {image.height} pixels; one side is over {MAX_RATIO} times the other")
+        if image.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(b"\xff\xda")) > MAX_SCANS:
+            raise ValueError(f"a JPEG of {scans} scans, expected at most {MAX_SCANS}; save it anew")
+        yield image
 
 
 def image_size(root: Path, reference: str) -> tuple[int, int]:
@@ -81,9 +111,7 @@ def read_image(root: Path, reference: str) -> Image.Image:
     try:
         if row is not None and not path.is_file():
             return Image.fromarray(np.ascontiguousarray(open_rows(root / container)[row])).convert("RGB")
-        with Image.open(path, formats=FORMATS) as image:
-            if max(image.size) > MAX_RATIO * min(image.size):
-                raise ValueError(f"{image.width} x {image.height} pixels; one side is over {MAX_RATIO} times the other")
+        with open_image(path) as image:
             if image.mode == "F":
                 raise ValueError("floating-point pixels have no defined range")
             if image.mode.startswith("I"):
@@ -101,8 +129,9 @@ def read_image(root: Path, reference: str) -> Image.Image:
 
 def _sixteen_bit_to_rgb(image: Image.Image) -> Image.Image:
     # PIL's own conversion clips at 255, which turns nearly every 16-bit image white.
-    values = np.asarray(image, dtype=np.int64)
-    rgb = Image.fromarray(np.clip(values >> 8, 0, 255).astype(np.uint8)).convert("RGB")
+    values = np.asarray(image)
+    high = values >> 8
+    rgb = Image.fromarray((high if high.dtype == np.uint16 else high.clip(0, 255)).astype(np.uint8)).convert("RGB")
     rgb.info[MAXIMUM] = int(values.max())
     return rgb
 

@@ -5,6 +5,8 @@ import csv
 import io
 import logging
 import re
+import struct
+import zlib
 from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
@@ -20,6 +22,10 @@ log = logging.getLogger(__name__)
 IMAGE_SUFFIXES = {
     ".jpg", ".jpeg", ".jpe", ".jfif", ".png", ".bmp", ".gif", ".tif", ".tiff", ".webp", ".ppm", ".pgm", ".pnm",
 }  # fmt: skip
+MAX_MATLAB = 2**27
+"""Bytes that the packed variables of a MATLAB file may have; those of the datasets have a tenth of it."""
+PACKED = 15
+"""Number of packed elements in MATLAB files."""
 DELIMITERS = ",;\t"
 
 
@@ -105,17 +111,38 @@ def _read_spreadsheet(path: Path) -> str:
     return read_text(path)
 
 
+def _check_unpacked(path: Path) -> None:
+    """Refuse (ValueError) a MATLAB file whose packed variables unpack to over `MAX_MATLAB` bytes."""
+    left = MAX_MATLAB
+    with path.open("rb") as file:
+        order = {b"IM": "<", b"MI": ">"}.get(file.read(128)[126:])
+        while order and len(tag := file.read(8)) == 8:
+            kind, size = struct.unpack(f"{order}II", tag)
+            end = file.tell() + size
+            unpacker = zlib.decompressobj()
+            while kind == PACKED and file.tell() < end and (block := file.read(min(2**16, end - file.tell()))):
+                while block:
+                    left -= len(unpacker.decompress(block, 2**20))
+                    block = unpacker.unconsumed_tail
+                    if left < 0:
+                        raise ValueError(f"its variables unpack to over {MAX_MATLAB} bytes")
+            file.seek(end)
+
+
 def read_mat(path: Path, key: str) -> np.ndarray:
     """Variable `key` of a MATLAB file (up to version 7.2)."""
-    from scipy.io import loadmat
+    from scipy.io import loadmat, whosmat
 
     if not path.is_file():
         raise missing(path)
     try:
-        content = loadmat(path)
+        _check_unpacked(path)
+        content = loadmat(path, variable_names=[key])
+        if key not in content:
+            content = dict.fromkeys(name for name, _, _ in whosmat(path))
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"{path} is not a MATLAB file that can be read: {error}") from None
-    if key not in content:
+    if content.get(key) is None:
         found = ", ".join(name for name in content if not name.startswith("__"))
         raise InputError(f"{path}: variable {key!r} is missing; found {found or 'none'}")
     return content[key]

@@ -4,10 +4,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ssltransfer.datasets.containers import open_rows
-from ssltransfer.datasets.images import FORMATS, image_size
+from ssltransfer.datasets.images import image_size, open_image
 from ssltransfer.datasets.index import Index, MissingError, concatenate, split_reference
 from ssltransfer.datasets.layout import missing
 from ssltransfer.errors import InputError
@@ -19,7 +18,7 @@ IGNORE = 255
 def read_labels(path: Path) -> np.ndarray:
     """Read an image of labels, 8 bit and of one channel; InputError if it is something else."""
     try:
-        with Image.open(path, formats=FORMATS) as image:
+        with open_image(path) as image:
             if image.mode not in ("L", "P"):
                 raise ValueError(f"mode {image.mode}, expected one channel of 8 bit")
             return np.array(image)
@@ -60,7 +59,7 @@ def read_mask(root: Path, reference: str, classes: int, unlabelled: int) -> np.n
         values = read_labels(path)
     first = 1 if unlabelled == 0 else 0
     known = values != unlabelled
-    wrong = known & (values.astype(np.int16) - first >= classes)
+    wrong = known & (values >= first + classes)
     if wrong.any():
         raise InputError(
             f"{path}: value {values[wrong].max()} found, expected {first} to {classes - 1 + first}, or {unlabelled} "

@@ -22,9 +22,9 @@ from functools import lru_cache
 from pathlib import Path
 
 import numpy as np
-from PIL import Image
 
 from ssltransfer.datasets.containers import matlab_rows, matlab_texts, read_pickle
+from ssltransfer.datasets.images import open_image
 from ssltransfer.datasets.index import Index, concatenate
 from ssltransfer.datasets.layout import missing, read_mat, read_text
 from ssltransfer.errors import InputError
@@ -35,6 +35,8 @@ CODES = 40
 LABELLED = "nyu_depth_v2_labeled.mat"
 COLOURS = "nyu_normals_gt"
 FULL = (480, 640)
+MAX_PIXELS = 2**22
+"""Of an image of normals, which take 30 bytes each; frames have a tenth of it."""
 CROP = (slice(44, 471), slice(40, 601))
 """Rows and columns of a full frame in which depth and image overlap (the dataset's toolbox)."""
 
@@ -166,7 +168,7 @@ def decode_colours(path: Path) -> np.ndarray:
     Zero where a colour is not a unit vector.
     """
     try:
-        with Image.open(path, formats=("PNG",)) as image:
+        with open_image(path, MAX_PIXELS, ("PNG",)) as image:
             if image.mode != "RGB":
                 raise ValueError(f"mode {image.mode}, expected RGB")
             red, green, blue = np.moveaxis(np.asarray(image, np.float32) / 127.5 - 1, -1, 0)

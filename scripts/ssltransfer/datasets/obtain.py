@@ -17,6 +17,16 @@ from ssltransfer.errors import InputError
 # RuntimeError: of an encrypted member, or a compression that is not supported.
 DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOFError, OSError, RuntimeError)
 
+MAX_BYTES, MAX_UNPACKING = 2**30, 100
+"""Bytes that an archive may unpack to, and the ratio that counts where it allows more; images hardly compress."""
+
+MAX_HEADER = 2**20
+"""Bytes of a header of tar that stands for a member, as long names do: it is read as a whole."""
+_HEADERS = (
+    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
+    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
+)
+
 
 def find_or_obtain(name: str, data_root: str | Path) -> dict:
     """Find an original dataset below the data root or among the downloads, or download it.
@@ -78,14 +88,37 @@ def obtain(name: str, folder: Path, expected: Path, fetch: Callable[..., str] = 
     for file in published.files:
         target = archives / file.name
         sources[file.name] = fetch(file.urls, target, size=file.size, sha256=file.sha256, sha1=file.sha1, md5=file.md5)
-    for file in published.files:
-        unpack(archives / file.name, unpacked)
-        if file.inner:
-            unpack(unpacked / file.inner, (unpacked / file.inner).parent)
-            (unpacked / file.inner).unlink()
-    unpacked.replace(folder)
+    try:
+        for file in published.files:
+            unpack(archives / file.name, unpacked)
+            if file.inner:
+                unpack(unpacked / file.inner, (unpacked / file.inner).parent)
+                (unpacked / file.inner).unlink()
+        unpacked.replace(folder)
+    finally:
+        shutil.rmtree(unpacked, ignore_errors=True)
     shutil.rmtree(archives)
     return sources
+
+
+class TarMember(tarfile.TarInfo):
+    """Header of a member of a tar file, of a size that can be read."""
+
+    @classmethod
+    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "TarMember":
+        """Parse a header; ReadError if it stands for one that is too large."""
+        member = super().frombuf(buf, encoding, errors)
+        if member.type in _HEADERS and member.size > MAX_HEADER:
+            raise tarfile.ReadError(f"a header has {member.size} bytes")
+        return member
+
+
+def open_tar(archive: Path) -> tarfile.TarFile | None:
+    """Open a tar file, packed or not; None if it is something else."""
+    try:
+        return tarfile.open(archive, tarinfo=TarMember)
+    except tarfile.ReadError:
+        return None
 
 
 def unpack(archive: Path, folder: Path) -> None:
@@ -94,20 +127,26 @@ def unpack(archive: Path, folder: Path) -> None:
     Raises
     ------
     InputError
-        If a member would be written outside the folder, or the archive is damaged.
+        If a member would be written outside the folder, the archive is damaged, or its members have over `MAX_BYTES`
+        bytes and `MAX_UNPACKING` times its own.
     """
     folder.mkdir(parents=True, exist_ok=True)
+    most = max(MAX_BYTES, MAX_UNPACKING * archive.stat().st_size)
     try:
-        if tarfile.is_tarfile(archive):
-            with tarfile.open(archive) as tar:
+        if tar := open_tar(archive):
+            with tar:
+                left = most
                 for member in tar:
                     if member.issym() or member.islnk():
                         _check_inside(member.linkname, archive)
+                    left -= member.size
+                    _check_room(left, most, archive)
                 tar.extractall(folder, filter="data")
         elif zipfile.is_zipfile(archive):
             with zipfile.ZipFile(archive) as zipped:
                 for name in zipped.namelist():
                     _check_inside(name, archive)
+                _check_room(most - sum(info.file_size for info in zipped.infolist()), most, archive)
                 zipped.extractall(folder)
         elif archive.suffix in (".tar", ".gz", ".tgz", ".zip"):
             raise InputError(f"{archive} is not an archive; delete it to download it again")
@@ -115,6 +154,14 @@ def unpack(archive: Path, folder: Path) -> None:
             shutil.copy(archive, folder / archive.name)
     except DAMAGED as error:
         raise InputError(f"{archive} cannot be unpacked: {error}") from None
+
+
+def _check_room(left: int, most: int, archive: Path) -> None:
+    """Refuse an archive that would fill the disk; a sparse member of a few bytes can have any size."""
+    if left < 0:
+        raise InputError(
+            f"{archive} cannot be unpacked: its members have over {most} bytes; if they are meant to, unpack it by hand"
+        )
 
 
 def _check_inside(name: str, archive: Path) -> None:

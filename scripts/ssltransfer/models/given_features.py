@@ -10,6 +10,7 @@ import numpy as np
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import file_hash
 from ssltransfer.jobs import JobUsage, package_versions
+from ssltransfer.row_file import open_arrays
 
 log = logging.getLogger(__name__)
 
@@ -61,7 +62,7 @@ def _read_arrays(path: Path) -> tuple[list[str], np.ndarray]:
     if not path.is_file():
         raise InputError(f"{path} is not a file; save the arrays names and features of the images there (numpy.savez)")
     try:
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as content:
+        with open_arrays(path) as content:
             arrays = {name: content[name] for name in ("names", "features") if name in content}
             found = ", ".join(content) or "none"
     except Exception as error:  # a file that numpy cannot read can raise nearly anything

@@ -12,6 +12,9 @@ SCHEMA_VERSION = 1
 HEADER = "header"
 """Name of the array of bytes that holds everything but the arrays, as JSON text."""
 
+MAX_HEADER = 2**24
+"""Bytes of the header of a file from elsewhere; those of a cell take some kilobytes."""
+
 
 def outcome_path(score_file: str | Path) -> Path:
     """Return the path of the outcomes of a score file ``.../scores/{protocol}/{model}/{dataset}.json``."""
@@ -36,6 +39,8 @@ def read_intervals(path: str | Path) -> dict[tuple[str, str], dict]:
     """
     try:
         with zipfile.ZipFile(path) as file:
+            if (size := file.getinfo(f"{HEADER}.npy").file_size) > MAX_HEADER:
+                raise ValueError(f"its header has {size} bytes, expected at most {MAX_HEADER}")
             content = file.read(f"{HEADER}.npy")
     except Exception as error:  # a damaged file can raise nearly anything
         raise _not_outcomes(path, first_line(error)) from None

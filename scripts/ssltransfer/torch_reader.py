@@ -31,6 +31,7 @@ _MAGIC, _PROTOCOL = 0x1950A86A20F9469CFC6C, 1001
 """What files of the old serialisation begin with."""
 
 _PICKLES_OF_OLD_FILES = 5
+_MAX_AXES = 64
 _MAX_NAMES = 2000
 """Far more names of classes than any checkpoint has; each takes a kilobyte."""
 
@@ -52,13 +53,6 @@ DTYPES = {
 """Class of a storage in a file -> type of its elements."""
 
 
-class _Mapping(dict):
-    """Stand-in for `collections.OrderedDict`, which carries attributes in the state dicts of modules."""
-
-    def __setstate__(self, state: Any) -> None:
-        pass
-
-
 class _StorageType(Foreign):
     """Stand-in for the class of a storage."""
 
@@ -72,9 +66,15 @@ def _rebuild_tensor(storage: Any, offset: Any, size: Any, stride: Any, *_: Any) 
     """
     if not isinstance(storage, Tensor):
         raise pickle.UnpicklingError("a tensor has no storage")
+    _check_axes(size)
     if math.prod(size) > len(storage):
         return torch.empty(tuple(size), device="meta")
     return torch.as_strided(storage, tuple(size), tuple(stride), offset)
+
+
+def _size(sizes: Any) -> tuple:
+    _check_axes(sizes)
+    return tuple(sizes)
 
 
 def _rebuild_parameter(data: Any, *_: Any) -> Any:
@@ -87,12 +87,17 @@ def _rebuild_from_type(function: Any, _: Any, arguments: Any, *__: Any) -> Any:
     return function(*arguments)
 
 
+def _check_axes(size: Any) -> None:
+    if len(size) > _MAX_AXES:
+        raise pickle.UnpicklingError(f"a tensor has over {_MAX_AXES} axes")
+
+
 def _rebuild_meta_tensor(_: Any, size: Any, *__: Any) -> Tensor:
+    _check_axes(size)
     return torch.empty(tuple(size), device="meta")
 
 
 _NAMES: dict[str, Any] = {
-    "collections.OrderedDict": _Mapping,
     "torch._utils._rebuild_tensor": Call(_rebuild_tensor),
     "torch._utils._rebuild_tensor_v2": Call(_rebuild_tensor),
     "torch._utils._rebuild_parameter": Call(_rebuild_parameter),
@@ -100,7 +105,7 @@ _NAMES: dict[str, Any] = {
     "torch._utils._rebuild_meta_tensor_no_storage": Call(_rebuild_meta_tensor),
     "torch._tensor._rebuild_from_type_v2": Call(_rebuild_from_type),
     "torch.nn.parameter.Parameter": Call(_rebuild_parameter),
-    "torch.Size": tuple,
+    "torch.Size": Call(_size),
     # Kinds of tensors that no weights are read from.
     **{
         f"torch.{name}": foreign(f"torch.{name}")
@@ -123,13 +128,15 @@ def _stand_ins() -> Callable[[str], Any]:
     def stand_in(path: str) -> Any:
         if path in _NAMES:
             return _NAMES[path]
-        if path.startswith("torch.") and (dtype := DTYPES.get(path.rpartition(".")[2])):
-            return type("StorageType", (_StorageType,), {"path": path, "dtype": dtype})
-        if not is_foreign(path):
-            return None
+        if path in made:
+            return made[path]
         if len(made) > _MAX_NAMES:
             raise pickle.UnpicklingError(f"it names over {_MAX_NAMES} classes")
-        return made.setdefault(path, foreign(path))
+        if path.startswith("torch.") and (dtype := DTYPES.get(path.rpartition(".")[2])):
+            made[path] = type("StorageType", (_StorageType,), {"path": path, "dtype": dtype})
+        elif is_foreign(path):
+            made[path] = foreign(path)
+        return made.get(path)
 
     return stand_in
 
