@@ -181,7 +181,10 @@ def test_what_the_decoder_cannot_afford_is_refused(tmp_path, monkeypatch):
     monkeypatch.setattr("ssltransfer.datasets.images.MAX_SCANS", 5)
     with pytest.raises(InputError, match=r"a\.jpg cannot be read: a JPEG of 6 scans, expected at most 5"):
         read_image(tmp_path, "a.jpg")
-    monkeypatch.setattr("ssltransfer.datasets.images.open_image.__wrapped__.__defaults__", (2999, ("JPEG",)))
+    monkeypatch.setattr("ssltransfer.datasets.images.MAX_SCANS", 100)
+    monkeypatch.setattr("ssltransfer.datasets.images.MAX_PIXELS", 2999)
+    read_image(tmp_path, "a.jpg")  # as many as a file of its size may have
+    monkeypatch.setattr("ssltransfer.datasets.images.PIXELS_PER_BYTE", 1)
     for read in (lambda: read_image(tmp_path, "a.jpg"), lambda: read_labels(tmp_path / "a.jpg")):
         with pytest.raises(InputError, match="cannot be read: 60 x 50 pixels, expected at most 2,999"):
             read()

@@ -40,9 +40,10 @@ FORMATS = ("JPEG", "PNG", "BMP", "TIFF", "WEBP", "PPM", "GIF")
 # An image of one pixel by a million is a small file; with the shorter side resized it would fill the memory.
 MAX_RATIO = 200
 
-# More than a telephone takes (8,064 x 6,048). A small file can hold as many as fill the memory, as PIL takes up to 16
-# bytes for each.
+# A small file can hold as many pixels as fill the memory, as PIL takes up to 16 bytes for each. Photographs have 3 to 7
+# pixels a byte, so large files may have more, up to the 179 million at which PIL refuses an image.
 MAX_PIXELS = 50_000_000
+PIXELS_PER_BYTE = 16
 
 # A progressive JPEG has about ten; each further one costs the decoder a pass over all pixels, and the file a few bytes.
 MAX_SCANS = 100
@@ -60,8 +61,16 @@ CHUNK = 16
 
 
 @contextmanager
-def open_image(path: Path, most: int = MAX_PIXELS, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
+def open_image(path: Path, most: int | None = None, formats: Sequence[str] = FORMATS) -> Iterator[Image.Image]:
     """Open an image that its reader can afford, before its pixels are decoded.
+
+    Parameters
+    ----------
+    path : Path
+    most : int, optional
+        Pixels that it may have; by default `MAX_PIXELS`, or `PIXELS_PER_BYTE` of its file if these are more.
+    formats : sequence of str
+        Decoders that are tried.
 
     Raises
     ------
@@ -71,6 +80,7 @@ def open_image(path: Path, most: int = MAX_PIXELS, formats: Sequence[str] = FORM
     OSError
         If it is missing, damaged or of another format.
     """
+    most = most or max(MAX_PIXELS, PIXELS_PER_BYTE * path.stat().st_size)
     with Image.open(path, formats=formats) as image:
         if image.width * image.height > most:
             raise ValueError(f"{image.width} x {image.height} pixels, expected at most {most:,}; make it smaller")
