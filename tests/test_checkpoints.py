@@ -1011,6 +1011,13 @@ def test_an_earlier_pin_gains_the_hash_of_its_tensors(tmp_path, state):
     assert read_json(tmp_path / "pin.json") == pin
 
 
+def test_weights_without_a_file_leave_an_earlier_pin_as_it_is(tmp_path, state):
+    earlier = {"files": [{"name": "w.pth", "sha256": "0" * 64, "size": 1, "source": "s", "date": "d"}]}
+    write_json(tmp_path / "pin.json", earlier)
+    pin_tensors({"files": []}, tmp_path / "pin.json", tensor_hash(state))
+    assert read_json(tmp_path / "pin.json") == earlier
+
+
 def test_tensors_are_compared_without_their_counters(state):
     counted = {k: v + 5 if k.endswith("num_batches_tracked") else v for k, v in state.items()}
     assert tensor_hash(counted) == tensor_hash(dict(reversed(state.items())))
@@ -1023,6 +1030,6 @@ def test_alternatives_are_kept_apart():
         ("moco", [("https://x.org/a.pth?dl=1", "moco/a.pth")]),
         ("torchvision", [("https://huggingface.co/o/n/resolve/v1/a.pth", "torchvision/a.pth")]),
     ]
-    for text in ("https://x.org/a.pth?dl=1", "moco=file:a.pth", "moco=https://x.org/a moco=https://y.org/a"):
+    for text in ("https://x.org/a.pth?dl=1", "moco=", "moco=file:a.pth", "moco=https://x.org/a moco=https://y.org/a"):
         with pytest.raises(InputError, match="alternatives: "):
             parse_alternatives(text)

@@ -219,6 +219,10 @@ def test_an_image_that_is_listed_twice_is_read_once_and_parts_are_joined(tmp_pat
     write_parquet(hub / "test-0.parquet", [(rows[0][0], "emu")], None, label="dx", image_id=names[:1])
     with pytest.raises(InputError, match=r"test-0\.parquet: image ISIC_0 has the labels cat and emu"):
         unpack_shards(tmp_path / "hub", tmp_path / "again", options)
+    for nothing in (None, ""):
+        write_parquet(hub / "test-0.parquet", labels[:2], None, label="dx", image_id=["ISIC_9", nothing])
+        with pytest.raises(InputError, match=r"test-0\.parquet: row 1 has nothing in column 'image_id', expected"):
+            unpack_shards(tmp_path / "hub", tmp_path / "again", options)
     write_parquet(hub / "test-0.parquet", labels[:1], None, label="dx")
     with pytest.raises(InputError, match=r"test-0\.parquet: no column 'image_id'; found image, dx, other"):
         unpack_shards(tmp_path / "hub", tmp_path / "again", options)

@@ -22,6 +22,7 @@ from ssltransfer.datasets.index_hash import index_hash
 from ssltransfer.errors import InputError
 from ssltransfer.files import json_checksum
 from ssltransfer.report.drawing import FigureContext, save_figure
+from ssltransfer.report.figures import models_note
 from ssltransfer.report.labels import shown_note, suite_labels
 from ssltransfer.report.model_figures import model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.scatter_figures import transfer_figure
@@ -66,6 +67,13 @@ def test_figures_show_the_users_models_and_the_leading_ones(large):
     best = [model for model in large.mean_ranks.index if model not in OWN][: SHOWN_MODELS - len(OWN)]
     assert set(shown) == {*OWN, *best}
     assert f"{SHOWN_MODELS} of {MANY} models (the user's own first" in shown_note(large, "Shown:")
+    assert "at most 8 of 70 models" in models_note(large, "finetune-grid-finetune-digits")
+    for name, others in (
+        ("calibration", "grey points"),
+        ("similarity-map-a-b", "grey points"),
+        ("losses", "not drawn"),
+    ):
+        assert f"at most {SHOWN_MODELS} of" in models_note(large, name) and others in models_note(large, name)
     few = large.models["model"][:5]  # a figure of models of which none leads shows these
     assert large.shown_of(few) == list(few)
 
@@ -73,7 +81,7 @@ def test_figures_show_the_users_models_and_the_leading_ones(large):
 def test_suites_of_usual_size_show_all_models(large):
     kept = large.models.iloc[:MANY_MODELS]
     usual = replace(large, models=kept, scores=large.scores[large.scores["model"].isin(kept["model"])])
-    assert usual.shown_of(kept["model"]) == list(kept["model"]) and not shown_note(usual, "Shown:")
+    assert usual.shown_of(kept["model"]) == list(kept["model"]) and not models_note(usual, "transfer")
 
 
 def test_figures_of_many_models_stay_small(large, tmp_path):

@@ -114,7 +114,7 @@ def pin_tensors(manifest: dict, pin: Path, tensors: str) -> None:
     manifest : dict
         Result of `fetch`.
     pin : Path
-        Nothing is done where there is none.
+        Nothing is done where there is none, or where the manifest has no files, as that of a user's own module.
     tensors : str
         See `tensor_file.tensor_hash`.
 
@@ -124,7 +124,7 @@ def pin_tensors(manifest: dict, pin: Path, tensors: str) -> None:
         If the files are not those of the pin and their tensors differ from those that it was written for.
     """
     pinned = _read_pin(pin)
-    if not pinned.files or tensors == pinned.tensors:
+    if not pinned.files or not manifest["files"] or tensors == pinned.tensors:
         return
     if all(pinned.files.get(file["name"], {}).get("sha256") == file["sha256"] for file in manifest["files"]):
         write_json(pin, read_json(pin) | {"tensors": tensors})

@@ -72,8 +72,8 @@ def parse_alternatives(text: str) -> list[Alternative]:
     """
     found: list[Alternative] = []
     for word in text.split():
-        format_, equals, source = word.partition("=")
-        if not equals or "/" in format_:
+        format_, _, source = word.partition("=")
+        if not source or "/" in format_:
             raise InputError(f"alternatives: found {word!r}, expected FORMAT=SOURCE, such as torchvision=https://...")
         if source.startswith(("file:", "torchvision:")):  # which planning could not look up
             raise InputError(f"alternatives: found {word!r}, expected an address (https://, hf: or timm:)")

@@ -215,7 +215,13 @@ def _parquet_rows(file: Path, options: HubOptions) -> Iterator[Row]:
         content = cell.get("bytes") if isinstance(cell, dict) else cell
         if not isinstance(content, bytes) or label is None:
             raise InputError(f"{file}: row {number} has no image or label; expected the bytes of a file")
-        yield Row(content, label, str(batch.column(options.unique)[0].as_py()) if options.unique else "")
+        name = batch.column(options.unique)[0].as_py() if options.unique else ""
+        if options.unique and name in (None, ""):
+            raise InputError(
+                f"{file}: row {number} has nothing in column {options.unique!r}, expected the name of its image; "
+                "choose another column for unique"
+            )
+        yield Row(content, label, str(name))
 
 
 def _check_unpacked(file: Path, table: pq.ParquetFile) -> None:

@@ -8,11 +8,12 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ssltransfer.analysis.suite_results import SHOWN_MODELS, SuiteResults
 from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
 from ssltransfer.report.drawing import FigureContext, save_figure
 from ssltransfer.report.epoch_figure import epoch_figure
-from ssltransfer.report.grid_figure import GRID_CAPTION, grid_figure
+from ssltransfer.report.grid_figure import GRID_CAPTION, MOST_GRIDS, grid_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.label_figure import label_figure
@@ -68,7 +69,8 @@ WITH_INTERVALS = KINDS_SHOWN | {"transfer": PANEL_KINDS, "epochs": PANEL_KINDS, 
 
 WITHOUT_MODELS = ("correlations", "pairs", "predictors", "epochs")
 """Figures that show numbers over all models, or training runs."""
-OTHER_MODELS = "Others are grey points; all are in the tables and the interactive scatter, and in every number."
+WITH_POINTS = ("transfer", *SCATTERS, "predictors-", "properties", "similarity-map-")
+"""Beginnings of the names of figures in which all models are points."""
 
 
 def suite_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
@@ -148,13 +150,28 @@ def plot_figures(
     if len(similarities):
         for name, figure in similarity_figures(context, similarities):
             save_figure(figure, folder, name)
-    if note := shown_note(results, "Markers of their own, or rows, lines and panels:"):
-        names = {path.stem for path in folder.glob("*.svg")} - {*WITHOUT_MODELS}
-        captions |= {name: joined(captions.get(name, ""), note, OTHER_MODELS) for name in names}
+    drawn = {path.stem for path in folder.glob("*.svg")} - {*WITHOUT_MODELS}
+    captions |= {name: joined(captions.get(name, ""), note) for name in drawn if (note := models_note(results, name))}
     write_json(folder / "captions.json", captions)
     data = scatter_data(context)
     if data:
         write_json(folder / "explorer.json", data)
+
+
+def models_note(results: SuiteResults, name: str) -> str:
+    """Sentences for the caption of a figure about the models that it shows by name; empty where these are all."""
+    with_scores, most = ", of the models with such scores", SHOWN_MODELS
+    if name.startswith("similarity-map-"):
+        subject, choice = "Rows, pairs and markers of their own:", with_scores
+    elif name.startswith(WITH_POINTS):
+        subject, choice = "Markers or bars of their own:", ""
+    elif name.startswith("finetune-grid-"):
+        subject, choice, most = "Panels:", with_scores, MOST_GRIDS
+    else:
+        subject, choice = "Rows, lines or panels:", with_scores
+    note = shown_note(results, subject, choice, most)
+    others = "are grey points" if name.startswith(WITH_POINTS) else "are not drawn"
+    return note and f"{note} Others {others}; ranks, lines and coefficients are of all."
 
 
 def _warnings(tables: Path) -> dict[str, str]:

@@ -3,7 +3,7 @@
 from collections import Counter
 from dataclasses import dataclass
 
-from ssltransfer.analysis.suite_results import SuiteResults
+from ssltransfer.analysis.suite_results import SHOWN_MODELS, SuiteResults
 from ssltransfer.analysis.tasks import SOURCE, Panel
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import AVERAGE, Task, is_published
@@ -116,18 +116,17 @@ def source_note(results: SuiteResults) -> str:
     return joined(f"Source accuracy: {'; '.join(notes)}.", lower if votes else "")
 
 
-def shown_note(results: SuiteResults, subject: str) -> str:
+def shown_note(results: SuiteResults, subject: str, choice: str = "", most: int = SHOWN_MODELS) -> str:
     """Sentence for captions about the models that are shown by name (see `SuiteResults.shown_of`); empty if all.
 
-    `subject` is what shows them.
+    `subject` is what shows them, `choice` what they are chosen from if not from all models.
     """
     models = results.models
-    shown = results.shown_of(models["model"])
-    if len(shown) == len(models):
+    if len(results.shown_of(models["model"], most)) == len(models):
         return ""
     own = "the user's own first, then " if models["highlight"].any() else ""
     order = "the best mean ranks" if len(results.mean_ranks) else "the first of the model table"
-    return f"{subject} {len(shown)} of {len(models)} models ({own}{order}, of the models with such scores)."
+    return f"{subject} at most {most} of {len(models)} models ({own}{order}{choice})."
 
 
 def doubtful_note(results: SuiteResults) -> str:

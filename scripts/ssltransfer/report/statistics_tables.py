@@ -258,6 +258,8 @@ def fewshot_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
         "also after adjustment for all pairs of the cell (Holm)."
     )
     cells = [better for task, better in results.compared.better.items() if task.kind == "fewshot"]
+    if any(len(better) > MANY_MODELS for better in cells):
+        caption += " The csv has the pairs that pairs.csv has; the counts are of all pairs."
     records = _win_records(*count_wins(cells, list(results.models["model"])))
     more = {"row_labels": labels.models, "data": data}
     return records_table("fewshot-pairs", "Paired differences over episodes", caption, records, **more)
