@@ -10,6 +10,8 @@ import torch
 from test_profiles import RULES
 
 from ssltransfer import device
+from ssltransfer.datasets.index import Index, write_index
+from ssltransfer.files import write_json
 from ssltransfer.report.provenance import SUBJECTS, collect, report_lines, revision
 from workflow import REPOSITORY, planned, workspace
 
@@ -70,6 +72,17 @@ def test_models_that_left_the_suite_do_not_count(tmp_path, monkeypatch):
     jobs = {rule: entry["jobs"] for rule, entry in found.items()}
     expected = ("pretrain_model", "extract_features", "prepare_images", "fetch_lpips_network", "evaluate_linear")
     assert jobs == dict.fromkeys(expected, 1)
+
+
+def test_scores_and_indexes_may_lie_below_another_folder(tmp_path, monkeypatch):
+    monkeypatch.chdir(workspace(tmp_path / "toy"))
+    score = {"model": "a", "protocol": "p", "checkpoint": {"source": "s"}, "settings": {"kind": "linear"}}
+    write_json(tmp_path / "brought/results/scores/p/a/digits.json", score)
+    write_index(tmp_path / "brought/results/datasets/digits/index.parquet", Index(["a"], ["test"], [0], ["x"]))
+    config = {key: f"config/{key}.tsv" for key in ("models", "datasets")}
+    found = collect("toy", [("p", "a", "digits")], config, {}, tmp_path / "brought")
+    assert set(found["inputs"]["indexes"]) == {"digits"} and found["settings"] == {"p": {"kind": "linear"}}
+    assert found["inputs"]["checkpoints"] == {"a": {"source": "s"}}
 
 
 def test_a_gpu_that_was_not_used_is_said_once(tmp_path, monkeypatch, caplog):

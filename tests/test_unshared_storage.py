@@ -10,6 +10,7 @@ import torch
 import yaml
 from installation import UnavailableError, install_plugins, install_programs
 
+from ssltransfer.files import read_json
 from ssltransfer.models.resnet import build_resnet
 from workflow import REPOSITORY, environment, numbers, succeed
 
@@ -78,7 +79,7 @@ def storage(request, tmp_path_factory):
     submit = script(folder / "submit", SUBMIT.format(nodes=folder / "nodes"))
     status = script(folder / "status", STATUS)
     words = [
-        *(sys.executable, "-m", "snakemake", "results/toy/tables"),
+        *(sys.executable, "-m", "snakemake", "results/toy/tables", "results/toy/provenance.json"),
         *("--configfile", "config/config.yaml", "--workflow-profile", "none", "--jobs", "2"),
         *("--executor", "cluster-generic", "--cluster-generic-submit-cmd", str(submit)),
         *("--cluster-generic-status-cmd", str(status), "--seconds-between-status-checks", "1"),
@@ -104,6 +105,12 @@ def test_results_are_those_of_shared_storage(storage, tmp_path):
     assert SCORE in found
     assert found == numbers(tmp_path)
     assert (storage[0] / SCORE.replace("scores", "outcomes")).with_suffix(".npz").is_file()
+
+
+def test_the_provenance_tells_of_what_lies_in_the_storage(storage):
+    provenance = read_json(storage[0] / "results/toy/provenance.json")
+    assert set(provenance["inputs"]["indexes"]) == {"digits"} and set(provenance["inputs"]["checkpoints"]) == {"own"}
+    assert set(provenance["settings"]) == {"toy-linear"}
 
 
 def test_downloads_and_preparation_stay_where_snakemake_runs(storage):

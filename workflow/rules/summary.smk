@@ -118,6 +118,7 @@ rule write_provenance:
     """Write down versions, machines, inputs and wall time of the suite."""
     input:
         tables="results/{suite}/tables",
+        measured=provenance_files,
     output:
         provenance="results/{suite}/provenance.json",
     log:

@@ -68,6 +68,17 @@ def suite_outcomes(wildcards):
     return [] if SHARED else [f"results/outcomes/{c.protocol}/{c.model}/{c.dataset}.npz" for c in shown_cells()]
 
 
+def provenance_files(wildcards):
+    """The scores and indexes that the provenance tells of, where they have to be named."""
+    if SHARED or wildcards.suite != SUITE.name:
+        return []
+    cells = shown_cells()
+    recipes = [SUITE.recipe(model) or {} for model in {cell.model for cell in cells}]
+    datasets = {name for cell in cells for name in (cell.dataset, SUITE.image_dataset(cell.dataset))}
+    datasets |= {recipe["dataset"] for recipe in recipes if "dataset" in recipe}
+    return [*map(score_file, cells), *(f"results/datasets/{name}/index.parquet" for name in sorted(datasets))]
+
+
 def suite_similarity(wildcards):
     """Similarities of the models, for each dataset of a protocol of estimators that compares two models or more.
 

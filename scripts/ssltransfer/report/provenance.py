@@ -58,18 +58,24 @@ SUBJECTS = {
 PACKAGES = ("numpy", "scipy", "scikit-learn", "pandas", "matplotlib", "torch", "torchvision", "snakemake")
 
 
-def write_provenance(path: str | Path, suite: str, tables: str | Path, config: dict) -> None:
+def write_provenance(path: str | Path, suite: str, tables: str | Path, config: dict, root: str | Path = "") -> None:
     """Collect (see `collect`) and write the provenance of the measured scores in a table folder."""
     with Path(tables, "scores.csv").open(encoding="utf-8", newline="") as file:
         rows = list(csv.DictReader(file))
     cells = {(row["protocol"], row["model"], row["dataset"]) for row in rows if row["source"] == "measured"}
-    content = collect(suite, cells, config, package_versions(*PACKAGES))
+    content = collect(suite, cells, config, package_versions(*PACKAGES), root)
     adopted = [row["source"].removeprefix(ELSEWHERE) for row in rows if row["source"].startswith(ELSEWHERE)]
     write_json(path, content | ({"adopted": _counts(adopted)} if adopted else {}))
 
 
-def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, versions: dict[str, str]) -> dict:
-    """Collect the provenance of the scores of a suite from score files, logs and inputs in the working directory.
+def collect(
+    suite: str,
+    cells: Iterable[tuple[str, str, str]],
+    config: dict,
+    versions: dict[str, str],
+    root: str | Path = "",
+) -> dict:
+    """Collect the provenance of the scores of a suite from score files, indexes, logs and tables.
 
     Parameters
     ----------
@@ -80,6 +86,8 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
         Configuration of the suite; its tables are found as the workflow finds them.
     versions : dict of str
         Versions of the packages in the driver's environment.
+    root : path
+        Folder of ``results/``. Logs are read in the working directory: those of a storage stay there.
 
     Returns
     -------
@@ -90,7 +98,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
         and published checkpoints).
     """
     cells = set(cells)
-    paths = (Path("results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
+    paths = (Path(root, "results", "scores", protocol, model, f"{dataset}.json") for protocol, model, dataset in cells)
     scores = [read_json(path) for path in sorted(paths) if path.is_file()]
     tables = {key: _table(config, key) for key in TABLES}
     checkpoints = {score["model"]: score["checkpoint"] for score in scores if "checkpoint" in score}
@@ -113,7 +121,7 @@ def collect(suite: str, cells: Iterable[tuple[str, str, str]], config: dict, ver
             "indexes": {
                 name: file_hash(path)
                 for name in sorted(datasets)
-                if (path := Path("results", "datasets", name, "index.parquet")).is_file()
+                if (path := Path(root, "results", "datasets", name, "index.parquet")).is_file()
             },
             "checkpoints": {
                 model: {key: found[key] for key in ("source", "files", "recipe") if key in found}
