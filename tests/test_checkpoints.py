@@ -979,6 +979,19 @@ def test_a_copy_in_another_format_has_the_tensors_of_the_pin_or_is_refused(mirro
         take(mirror, tmp_path, "same.pth")
 
 
+def test_an_original_that_is_back_has_the_tensors_of_its_pinned_copy_or_is_refused(mirror, tmp_path, state):
+    take(mirror, tmp_path, "same.pth")
+    pin = read_json(tmp_path / "pin.json")
+    torch.save(state, tmp_path / "served/w.pth")
+    (tmp_path / "served/same.pth").unlink()
+    assert "format" not in take(mirror, tmp_path, "same.pth")[0]
+    (tmp_path / "folder/w.pth").unlink()
+    torch.save(build_resnet(ARCH, seed=1).state_dict(), tmp_path / "served/w.pth")
+    with pytest.raises(InputError, match=r"w\.pth: its tensors .* other weights; if it is meant, delete .*pin\.json"):
+        take(mirror, tmp_path, "same.pth")
+    assert read_json(tmp_path / "pin.json") == pin
+
+
 @pytest.mark.slow
 def test_the_workflow_takes_a_copy_in_another_format_and_reruns_nothing_for_it(mirror, tmp_path):
     folder = workspace(tmp_path)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import shutil
 import tarfile
 
 import huggingface_hub
@@ -129,6 +130,13 @@ def test_a_dataset_is_replayed_from_the_cache_and_checked_by_its_counts(tmp_path
     write_index("results/datasets/mirror/index.parquet", found)
     dataset = Dataset(source, "data", "results/datasets/mirror/index.parquet")
     assert np.asarray(dataset.read_image(3))[0, 0].tolist() == [21, 21, 21]
+    own = tmp_path / "data/hub" / location(source, "data").name
+    own.mkdir(parents=True)
+    (own / "image.png").touch()
+    with pytest.raises(InputError, match=r"has no index\.parquet; copy the whole folder"):
+        obtain_hub_dataset(source, "data")
+    assert (own / "image.png").exists(), "nothing of the user is removed"
+    shutil.rmtree(own)
     params["counts"]["train"] = 11
     with pytest.raises(InputError, match="train 11, found 10"):
         index_source(params, "data", "results/datasets/mirror/index.parquet")

@@ -54,7 +54,8 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path, alternatives: str
         The pin; its hashes hold if it exists.
     alternatives : str
         See `sources.parse_alternatives`; `checksum` is none of theirs. Where a pin exists that does not know their
-        files, they are taken only if it has a hash of tensors, which `pin_tensors` compares after the conversion.
+        files, they are taken only if it has a hash of tensors, which `pin_tensors` compares after the conversion; the
+        same holds for the source where the pin was written for one of them.
 
     Returns
     -------
@@ -70,12 +71,13 @@ def fetch(source: str, checksum: str, folder: Path, pin: Path, alternatives: str
         for another (`file_kind.refuse_pages`), or is an archive that differs from the checksums within it.
     """
     pins, tensors = _read_pin(pin)
+    of_copy = any("/" in name for name in pins)  # the source is then what has to be compared
     state = local_state(source)
     failures = []
     options = [Alternative("", files) for files in parse_checkpoint_source(source)]
     for format_, locations in [*options, *parse_alternatives(alternatives)]:
         unpinned = [location.name for location in locations if location.name not in pins]
-        if pins and unpinned and not (format_ and tensors):
+        if pins and unpinned and not (tensors and (format_ or of_copy)):
             hashes = "" if not format_ else ", nor a hash of tensors to compare it with"
             failures.append(f"{pin} has no entry for {unpinned[0]}{hashes}")
             continue
@@ -130,10 +132,11 @@ def pin_tensors(manifest: dict, pin: Path, tensors: str) -> None:
         write_json(pin, read_json(pin) | {"tensors": tensors})
         log.info("hash of the tensors written to %s; commit it to compare copies in other formats", pin)
         return
+    advice = "take it out of the column alternatives" if "format" in manifest else f"if it is meant, delete {pin}"
     raise InputError(
         f"{manifest['files'][0]['source']}: its tensors (sha256 {tensors[:12]}) differ from those of {pin} "
-        f"({pinned.tensors[:12] or 'none'}), so it holds other weights; take it out of the column alternatives and "
-        "delete the model's manifest in results/checkpoints"
+        f"({pinned.tensors[:12] or 'none'}), so it holds other weights; {advice} and delete the model's manifest in "
+        "results/checkpoints"
     )
 
 

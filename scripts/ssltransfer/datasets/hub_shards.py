@@ -20,7 +20,7 @@ import pyarrow.parquet as pq
 
 from ssltransfer.datasets.index import SPLITS, Index, read_index, write_index
 from ssltransfer.datasets.parts import PARTS
-from ssltransfer.datasets.sources import Source, location
+from ssltransfer.datasets.sources import DOWNLOAD_FOLDER, Source, hub_folder, location
 from ssltransfer.datasets.tar_member import TarMember
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.hub import HubOptions, parse_hub_source
@@ -63,11 +63,16 @@ def obtain_hub_dataset(source: Source, data_root: str | Path) -> dict:
     Raises
     ------
     InputError
-        If it cannot be fetched or read.
+        If it cannot be fetched or read, or a folder of the user has no index.
     """
     dataset, options = parse_hub_source(source.name)
     folder = location(source, data_root)
     if not (folder / INDEX).is_file():
+        if folder.exists() and folder != hub_folder(DOWNLOAD_FOLDER, source):
+            raise InputError(
+                f"{folder} has no {INDEX}; copy the whole folder that was unpacked elsewhere, or remove it to download "
+                "the dataset"
+            )
         unpack_shards(fetch_hub_dataset(dataset, PATTERNS), folder, options)
     split = index(folder).split
     counts = {part: list(split).count(part) for part in SPLITS}
