@@ -20,6 +20,7 @@ HARMLESS = {
 
 QUICK = (
     *("archive with data.pkl and DATA.PKL.pth", "archive with the record DATA.PKL alone.pt"),
+    "archive with a second directory behind its locator.pth",
     *("integers of one hash as keys.pth", "tuples within tuples as a key.pkl", "tuples of one hash as keys.pth"),
     *("one text encoded again and again.pkl", "one mapping copied again and again.pth"),
     *("a call with many arguments, again and again.pkl, BYOL", "named tuples without end.pkl"),

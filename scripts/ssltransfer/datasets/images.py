@@ -46,7 +46,8 @@ MAX_PIXELS = 50_000_000
 PIXELS_PER_BYTE = 16
 
 # A progressive JPEG has about ten; each further one costs the decoder a pass over all pixels, and the file a few bytes.
-MAX_SCANS = 100
+# Films that telephones append to photographs hold the mark of a scan about once in 65,536 bytes, by chance.
+MAX_SCANS, BYTES_PER_SCAN = 100, 2**14
 
 # PIL refuses PNG files with a colour profile (or text) above 1 MiB, although the profile is not used here.
 PngImagePlugin.MAX_TEXT_CHUNK = 64 * 2**20
@@ -76,18 +77,20 @@ def open_image(path: Path, most: int | None = None, formats: Sequence[str] = FOR
     ------
     ValueError
         If it has over `most` pixels, one side is over `MAX_RATIO` times the other, or it is a JPEG of over `MAX_SCANS`
-        scans.
+        scans (in large files, of one in `BYTES_PER_SCAN`).
     OSError
         If it is missing, damaged or of another format.
     """
-    most = most or max(MAX_PIXELS, PIXELS_PER_BYTE * path.stat().st_size)
+    size = path.stat().st_size
+    most = most or max(MAX_PIXELS, PIXELS_PER_BYTE * size)
+    most_scans = max(MAX_SCANS, size // BYTES_PER_SCAN)
     with Image.open(path, formats=formats) as image:
         if image.width * image.height > most:
             raise ValueError(f"{image.width} x {image.height} pixels, expected at most {most:,}; make it smaller")
         if max(image.size) > MAX_RATIO * min(image.size):
             raise ValueError(f"{image.width} x {image.height} pixels; one side is over {MAX_RATIO} times the other")
-        if image.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(b"\xff\xda")) > MAX_SCANS:
-            raise ValueError(f"a JPEG of {scans} scans, expected at most {MAX_SCANS}; save it anew")
+        if image.format in ("JPEG", "MPO") and (scans := path.read_bytes().count(b"\xff\xda")) > most_scans:
+            raise ValueError(f"a JPEG of {scans} scans, expected at most {most_scans}; save it anew")
         yield image
 
 
