@@ -399,7 +399,7 @@ def _(path: Path) -> None:
         path,
         (
             (f"{n}.{name}.weight", (4 * n if "conv3" in name else n, n, 7, 7))
-            for n in range(1, 5000)
+            for n in range(1, 4900)
             for name in ("conv1", *layers)
         ),
     )
