@@ -8,6 +8,7 @@ from PIL import Image
 
 from ssltransfer.datasets import images
 from ssltransfer.datasets.images import DecodedImages, find_unreadable, parse_transform, prepare_images, read_image
+from ssltransfer.datasets.index import Index, read_index, write_index
 from ssltransfer.datasets.masks import read_labels
 from ssltransfer.errors import InputError
 
@@ -221,6 +222,13 @@ def test_prepare_images_keeps_the_order(tmp_path, names):
     _, apply = parse_transform("resize16")
     assert np.array_equal(images[2], np.asarray(apply(read_image(tmp_path, "4.png"))))
     assert not list(tmp_path.glob("*.part"))
+
+
+def test_the_images_of_an_index_file_are_prepared(tmp_path, names):
+    write_index(tmp_path / "index.parquet", Index(names, ["train"] * 5, [0] * 5, ["a"]))
+    prepare_images(tmp_path, read_index(tmp_path / "index.parquet").image, "resize16", tmp_path / "found.npy")
+    prepare_images(tmp_path, names, "resize16", tmp_path / "expected.npy")
+    assert (tmp_path / "found.npy").read_bytes() == (tmp_path / "expected.npy").read_bytes()
 
 
 def test_images_decoded_on_the_fly_are_the_same(tmp_path, names):

@@ -342,11 +342,12 @@ def test_equal_differences_do_not_tell_their_scatter():
 
 def test_wins_are_counted_over_cells():
     rows = [("1", "a", "b", "a"), ("2", "a", "b", "b"), ("3", "a", "b", "a"), ("3", "a", "c", ""), ("4", "b", "z", "b")]
+    rows.append(("3", "b", "c", "c"))
     pairs = pd.DataFrame(rows, columns=["dataset", "model", "other", "better"])
     pairs[[name for name in TASK._fields if name != "dataset"]] = ""
     wins, compared = count_wins(read_better(pairs).values(), ["c", "a", "b"])
-    assert wins.to_numpy().tolist() == [[0, 0, 0], [0, 0, 2], [0, 1, 0]]
-    assert compared.to_numpy().tolist() == [[0, 1, 0], [1, 0, 3], [0, 3, 0]]
+    assert wins.to_numpy().tolist() == [[0, 0, 1], [0, 0, 2], [0, 1, 0]]
+    assert compared.to_numpy().tolist() == [[0, 1, 1], [1, 0, 3], [1, 3, 0]]
 
 
 def test_outcomes_are_read_with_the_scores_that_they_belong_to(tmp_path):

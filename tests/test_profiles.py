@@ -81,7 +81,7 @@ def test_every_output_has_a_name():
     for name, body in RULES.items():
         for block in re.findall(r"^    output:\n((?:        .*\n)+)", body, re.M):
             lines = re.findall(r"^        (\S.*)$", block, re.M)
-            assert all(re.match(r"\w+=|#|\),", line) for line in lines), (name, lines)
+            assert all(re.match(r"\w+=|#|\),|\*\*OUTCOMES,", line) for line in lines), (name, lines)
 
 
 def test_rules_ask_named_functions():

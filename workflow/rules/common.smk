@@ -256,6 +256,10 @@ def images_beside(*datasets):
     return [f"results/datasets/{d}/{names[kind]}" for d, kind in kinds.items() if kind in names and not SHARED]
 
 
+def images_beside_index(wildcards):
+    return images_beside(wildcards.dataset)
+
+
 def feature_files(wildcards):
     """One feature file for each input normalisation that the protocol evaluates."""
     return SUITE.feature_files(Cell(**wildcards))

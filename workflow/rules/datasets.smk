@@ -148,7 +148,7 @@ rule prepare_images:
     """Decode, resize and crop the images of a dataset once for all models."""
     input:
         index=index_file,
-        originals=lambda w: images_beside(w.dataset),
+        originals=images_beside_index,
     output:
         images="results/datasets/{dataset}/{transform}.npy",
     log:

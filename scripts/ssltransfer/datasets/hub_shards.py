@@ -19,9 +19,9 @@ from typing import Any, NamedTuple
 import pyarrow.parquet as pq
 
 from ssltransfer.datasets.index import SPLITS, Index, read_index, write_index
-from ssltransfer.datasets.obtain import TarMember
 from ssltransfer.datasets.parts import PARTS
 from ssltransfer.datasets.sources import Source, location
+from ssltransfer.datasets.tar_member import TarMember
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.hub import HubOptions, parse_hub_source
 from ssltransfer.hub_download import fetch_hub_dataset

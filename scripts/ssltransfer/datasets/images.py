@@ -210,7 +210,7 @@ class DecodedImages:
     ----------
     root : Path
         Folder that the references start from.
-    references : list of str
+    references : sequence of str
         Column `image` of the index.
     transform, source : str
         See `parse_transform`.
@@ -223,7 +223,7 @@ class DecodedImages:
         Of one image.
     """
 
-    def __init__(self, root: Path, references: list[str], transform: str, source: str = "", workers: int = 1):
+    def __init__(self, root: Path, references: Sequence[str], transform: str, source: str = "", workers: int = 1):
         self.root = root
         self.references = references
         size, self._apply = parse_transform(transform, source)
@@ -267,7 +267,7 @@ class DecodedImages:
 
 def find_unreadable(
     root: Path,
-    references: list[str],
+    references: Sequence[str],
     workers: int = 1,
     progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
 ) -> dict[int, str]:
@@ -287,7 +287,7 @@ def find_unreadable(
 
 def prepare_images(
     root: Path,
-    references: list[str],
+    references: Sequence[str],
     transform: str,
     output: Path,
     source: str = "",
@@ -316,7 +316,7 @@ def prepare_images(
     """
     images = DecodedImages(root, references, transform, source, workers)
     with part_folder(output) as part:
-        record, array = _begin_pass(part, images, [references, transform, source, version("images")])
+        record, array = _begin_pass(part, images, [list(references), transform, source, version("images")])
         _decode_all(images, part, record, array, output, workers, progress)
 
 

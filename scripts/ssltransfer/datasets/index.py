@@ -423,6 +423,8 @@ def read_index(path: str | Path) -> Index:
     try:
         with open_columns(path) as file:
             schema, count = file.schema_arrow, file.metadata.num_rows
+            if count != sum(file.metadata.row_group(i).num_rows for i in range(file.metadata.num_row_groups)):
+                raise ValueError("its numbers of rows do not agree")
             metadata = {key.decode(): value.decode() for key, value in schema.metadata.items()}
             about = {name: metadata[name] for name in ABOUT if name in metadata}
             blocks = ((name, stored_blocks(file, name)) for name in sorted(schema.names))

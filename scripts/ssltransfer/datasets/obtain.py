@@ -11,6 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 
 from ssltransfer.datasets.downloads import DOWNLOADS, where_to_place
 from ssltransfer.datasets.sources import DOWNLOAD_FOLDER, Source, location
+from ssltransfer.datasets.tar_member import TarMember
 from ssltransfer.download import download
 from ssltransfer.errors import InputError
 
@@ -19,13 +20,6 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOF
 
 MAX_BYTES, MAX_UNPACKING = 2**30, 100
 """Bytes that an archive may unpack to, and the ratio that counts where it allows more; images hardly compress."""
-
-MAX_HEADER = 2**20
-"""Bytes of a header of tar that stands for a member, as long names do: it is read as a whole."""
-_HEADERS = (
-    *(tarfile.XHDTYPE, tarfile.XGLTYPE, tarfile.SOLARIS_XHDTYPE),
-    *(tarfile.GNUTYPE_LONGNAME, tarfile.GNUTYPE_LONGLINK),
-)
 
 
 def find_or_obtain(name: str, data_root: str | Path) -> dict:
@@ -99,18 +93,6 @@ def obtain(name: str, folder: Path, expected: Path, fetch: Callable[..., str] = 
         shutil.rmtree(unpacked, ignore_errors=True)
     shutil.rmtree(archives)
     return sources
-
-
-class TarMember(tarfile.TarInfo):
-    """Header of a member of a tar file, of a size that can be read."""
-
-    @classmethod
-    def frombuf(cls, buf: bytes | bytearray, encoding: str, errors: str) -> "TarMember":
-        """Parse a header; ReadError if it stands for one that is too large."""
-        member = super().frombuf(buf, encoding, errors)
-        if member.type in _HEADERS and member.size > MAX_HEADER:
-            raise tarfile.ReadError(f"a header has {member.size} bytes")
-        return member
 
 
 def open_tar(archive: Path) -> tarfile.TarFile | None:
