@@ -16,9 +16,9 @@ import tarfile
 import tempfile
 import zipfile
 import zlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from pathlib import Path
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
 import numpy as np
 from PIL import Image
@@ -111,8 +111,9 @@ def _input_error() -> type[Exception]:
 # --- Archives of torch ---
 
 
-def stored(path: Path, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
-    with zipfile.ZipFile(path, "w", compression) as archive:
+def stored(path: Path | io.BytesIO, members: dict[str, bytes], compression: int = zipfile.ZIP_STORED) -> None:
+    mode: Literal["a", "w"] = "w" if isinstance(path, Path) else "a"
+    with zipfile.ZipFile(path, mode, compression) as archive:
         for name, content in members.items():
             archive.writestr(name, content)
 
@@ -126,7 +127,30 @@ HARMLESS = pickle.dumps({"epoch": 3}, protocol=2)
 
 
 def two_directories(path: Path) -> None:
-    """The last directory has the harmless record, the one that its zip64 locator points to has the bomb."""
+    """The zip64 locator points to a directory with the bomb; the one in front of the locator is harmless.
+
+    torch follows the locator, Python's zipfile takes what is in front of it.
+    """
+    content, record = b"", b""
+    begin = 0
+    for number, data in enumerate((_bomb()[:1_900_000] + b"l.", HARMLESS)):
+        members = {"archive/data.pkl": data, "archive/version": b"3"}
+        single = io.BytesIO(content)
+        single.seek(0, 2)
+        stored(single, members)
+        archive = single.getvalue()
+        end = archive.rindex(b"PK\x05\x06")
+        size, offset = struct.unpack("<LL", archive[end + 12 : end + 20])
+        record = struct.pack("<4sQ2H2L4Q", b"PK\x06\x06", 44, 45, 45, 0, 0, 2, 2, size, offset)
+        begin = begin if number else end
+        content = archive[:end] + record
+    locator = struct.pack("<4sLQL", b"PK\x06\x07", 0, begin, 1)
+    last = struct.pack("<4s4H2LH", b"PK\x05\x06", 0, 0, 2**16 - 1, 2**16 - 1, 2**32 - 1, 2**32 - 1, 0)
+    path.write_bytes(content + locator + last)
+
+
+def record_twice(path: Path) -> None:
+    """A directory with two records of one name: the bomb, and a harmless one."""
     inner, outer = io.BytesIO(), io.BytesIO()
     with zipfile.ZipFile(inner, "w", zipfile.ZIP_DEFLATED) as archive:
         archive.writestr("archive/data.pkl", _bomb())
@@ -138,7 +162,8 @@ def two_directories(path: Path) -> None:
 
 
 for _read, _kind in ((torch_file, "pth"), (state, "pt")):
-    attack(f"archive with a second record of one name.{_kind}", _read)(two_directories)
+    attack(f"archive with a second record of one name.{_kind}", _read)(record_twice)
+    attack(f"archive with a second directory behind its locator.{_kind}", _read)(two_directories)
 
     @attack(f"archive with the record DATA.PKL alone.{_kind}", _read)
     def _(path: Path) -> None:
@@ -155,8 +180,8 @@ for _read, _kind in ((torch_file, "pth"), (state, "pt")):
     def _(path: Path) -> None:
         """Two whole archives, one behind the other."""
         one, two = io.BytesIO(), io.BytesIO()
-        stored(one, {"archive/data.pkl": _bomb()[:1_900_000] + b"l.", "archive/version": b"3"})  # type: ignore[arg-type]
-        stored(two, {"archive/data.pkl": HARMLESS, "archive/version": b"3"})  # type: ignore[arg-type]
+        stored(one, {"archive/data.pkl": _bomb()[:1_900_000] + b"l.", "archive/version": b"3"})
+        stored(two, {"archive/data.pkl": HARMLESS, "archive/version": b"3"})
         path.write_bytes(one.getvalue() + two.getvalue())
 
     @attack(f"deflated pickle of 20 MB of sets.{_kind}", _read)
@@ -349,6 +374,43 @@ def _many_places(path: Path) -> None:
 
 
 attack("8,000 networks in one file.pth", torch_file)(_many_places)
+
+
+def shaped(path: Path, shapes: Iterable[tuple[str, tuple[int, ...]]]) -> None:
+    """Save tensors without values."""
+    start = b"ctorch._utils\n_rebuild_meta_tensor_no_storage\nq\x00"
+    entries = (
+        text(name) + b"h\x00N(" + b"".join(pickle.dumps(size, 2)[2:-1] for size in shape) + b"t\x86R"
+        for name, shape in shapes
+    )
+    stored(path, {"a/data.pkl": b"\x80\x02" + start + b"0}(" + b"".join(entries) + b"u.", "a/version": b"3"})
+
+
+@attack("vision transformers of 10,000 sizes.pth", torch_file)
+def _(path: Path) -> None:
+    names = ((n, name) for n in range(10_000) for name in ("cls_token", "patch_embed.proj.weight", "blocks.0.a"))
+    shaped(path, ((f"{n}.{name}", (192, 3, n, n)) for n, name in names))
+
+
+@attack("ResNets of 5,000 widths.pth", torch_file)
+def _(path: Path) -> None:
+    layers = [f"layer{layer}.0.{name}" for layer in (1, 2, 3, 4) for name in ("conv1", "conv3")]
+    shaped(
+        path,
+        (
+            (f"{n}.{name}.weight", (4 * n if "conv3" in name else n, n, 7, 7))
+            for n in range(1, 4900)
+            for name in ("conv1", *layers)
+        ),
+    )
+
+
+@attack("vision transformers behind many beginnings.pth", torch_file)
+def _(path: Path) -> None:
+    """Each of the beginnings has as many names as half a network has."""
+    names = (f"{n}.{'a.' * 45}{k}" for n in range(200) for k in range(80))
+    first = (("cls_token", (1, 1, 192)), ("pos_embed", (1, 197, 192)), ("patch_embed.proj.weight", (192, 3, 16, 16)))
+    shaped(path, (*first, *((f"blocks.{n}.a", (1,)) for n in range(12)), *((name, (1,)) for name in names)))
 
 
 @attack("names of 400 parts.pth", torch_file)

@@ -11,7 +11,7 @@ from hostile import ATTACKS, MEMORY, SECONDS
 from workflow import REPOSITORY
 
 HARMLESS = {
-    *("zip with a symbolic link.zip",),
+    *("zip with a symbolic link.zip", "a long name for many values.pkl"),
     *("XML of 180,000 levels.xml", "XML of one tag with 100,000 attributes.xml"),
     *(f"{kind} of 7,000 x 7,000.{suffix}" for kind, suffix in (("16-bit grey", "png"), ("RGBA", "png"))),
     *("mask of 7,000 x 7,000.png", "WebP of 7,000 x 7,000.webp"),
@@ -20,6 +20,7 @@ HARMLESS = {
 
 QUICK = (
     *("archive with data.pkl and DATA.PKL.pth", "archive with the record DATA.PKL alone.pt"),
+    "archive with a second directory behind its locator.pth",
     *("integers of one hash as keys.pth", "tuples within tuples as a key.pkl", "tuples of one hash as keys.pth"),
     *("one text encoded again and again.pkl", "one mapping copied again and again.pth"),
     *("a call with many arguments, again and again.pkl, BYOL", "named tuples without end.pkl"),

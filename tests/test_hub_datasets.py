@@ -182,6 +182,18 @@ def test_other_files_are_one_line_and_leave_nothing(tmp_path, rows, write, messa
     assert "\n" not in str(error.value) and [path.name for path in tmp_path.iterdir()] == ["hub"]
 
 
+def test_columns_that_are_not_read_may_unpack_to_more(tmp_path, monkeypatch):
+    monkeypatch.setattr(hub_shards, "MAX_UNPACKED", 5000)
+    (tmp_path / "hub").mkdir()
+    rows = [(picture(number), number) for number in range(2)]
+    write_parquet(tmp_path / "hub/test.parquet", rows, depth=[bytes(200_000)] * 2)
+    unpack_shards(tmp_path / "hub", tmp_path / "data")
+    assert contents(tmp_path / "data") == [(picture(0), "test", 0), (picture(1), "test", 1)]
+    write_parquet(tmp_path / "hub/test.parquet", [(picture(0) + bytes(200_000), 0)])
+    with pytest.raises(InputError, match=r"would unpack to \d+ bytes, expected at most"):
+        unpack_shards(tmp_path / "hub", tmp_path / "data2")
+
+
 def test_a_tar_file_reads_nothing_large_or_linked_and_writes_nowhere_else(tmp_path, monkeypatch):
     file = tmp_path / "hub/train/0.tar"
     write_tar(file, [(picture(0), 0)])

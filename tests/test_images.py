@@ -176,6 +176,13 @@ def test_extreme_images_are_refused(tmp_path):
         read_image(tmp_path, "bomb.png")
 
 
+def test_a_film_behind_a_photograph_is_not_taken_for_scans(tmp_path):
+    file = tmp_path / "a.jpg"
+    Image.new("L", (60, 50)).save(file)
+    file.write_bytes(file.read_bytes() + (b"\xff\xda" + bytes(2**16)) * 200)
+    read_image(tmp_path, "a.jpg")
+
+
 def test_what_the_decoder_cannot_afford_is_refused(tmp_path, monkeypatch):
     Image.new("L", (60, 50)).save(tmp_path / "a.jpg", progressive=True)
     read_image(tmp_path, "a.jpg")

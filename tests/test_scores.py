@@ -12,7 +12,7 @@ from ssltransfer.report.table_folder import make_tables
 from ssltransfer.report.tables import add_notes
 from ssltransfer.results import score_file
 from ssltransfer.results.metric_info import KINDS, METRICS, UNITS
-from ssltransfer.results.score_reader import read_score
+from ssltransfer.results.score_reader import MAX_BYTES, read_score
 from ssltransfer.results.scores import (
     COLUMNS,
     FIXED_COLUMNS,
@@ -95,6 +95,13 @@ def test_broken_json_and_nan_are_refused(tmp_path, text):
     path = tmp_path / "broken.json"
     path.write_text(text)
     with pytest.raises(InputError, match=r"broken\.json"):
+        read_score(path)
+
+
+def test_a_file_too_large_for_a_score_is_refused(tmp_path):
+    path = write(tmp_path, "large.json")
+    path.write_text(path.read_text() + " " * MAX_BYTES)
+    with pytest.raises(InputError, match=rf"large\.json: has \d+ bytes, expected at most {MAX_BYTES}"):
         read_score(path)
 
 

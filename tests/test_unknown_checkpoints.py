@@ -19,6 +19,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from safetensors.torch import save_file
 
+from ssltransfer import safe_pickle
 from ssltransfer.checkpoints.auto import find_places, flatten
 from ssltransfer.checkpoints.convert import read_published
 from ssltransfer.checkpoints.file_kind import file_kind
@@ -418,7 +419,7 @@ def test_an_old_file_lacks_no_values(tmp_path):
     content = path.read_bytes()
     with path.open("rb") as file:
         for _ in range(4):
-            InertUnpickler(file, lambda name: Foreign, lambda identifier: None).load()
+            InertUnpickler(file, lambda name: Foreign, 0, lambda identifier: None).load()
         start = file.tell()
         keys = pickle.load(file)  # written by ourselves, lines above
         end = file.tell()
@@ -607,3 +608,18 @@ def test_a_classifier_without_values_is_left_out(tmp_path):
     rows = torch.zeros(1)
     torch.save(STATE | {"fc.weight": rows.expand(10**11, FEATURES), "fc.bias": rows.expand(10**11)}, tmp_path / "f.pth")
     assert assert_read(tmp_path / "f.pth", "").head is None
+
+
+def test_large_files_may_hold_the_losses_of_all_steps(tmp_path, monkeypatch):
+    """Two objects and 14 instructions a step, in front of the megabytes of a network."""
+    monkeypatch.setattr(safe_pickle, "MAX_INSTRUCTIONS", 10_000)
+    monkeypatch.setattr(safe_pickle, "MAX_CALLS", 1000)
+    losses = [np.float64(step) for step in range(1000)]
+    torch.save({"weight": torch.zeros(200_000), "losses": losses}, tmp_path / "large.pth")
+    assert len(read_torch_file(tmp_path / "large.pth")["losses"]) == 1000
+    torch.save({"losses": losses}, tmp_path / "small.pth")
+    with pytest.raises(ValueError, match="more than 10,000 instructions"):
+        read_torch_file(tmp_path / "small.pth")
+    monkeypatch.setattr(safe_pickle, "MAX_INSTRUCTIONS", 100_000)
+    with pytest.raises(pickle.UnpicklingError, match="more than 1,000 objects"):
+        read_torch_file(tmp_path / "small.pth")

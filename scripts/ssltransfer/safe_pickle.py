@@ -37,6 +37,9 @@ MAX_INSTRUCTIONS = 2_000_000
 MAX_CALLS, MAX_ARGUMENTS = 100_000, 100
 """Objects of classes in one pickle, each of which takes up to a kilobyte, and what one of them is made of."""
 
+BYTES_PER_INSTRUCTION, BYTES_PER_CALL = 16, 256
+"""Of the file: large ones may hold more, such as the losses of all steps or the names of all images."""
+
 MAX_BITS = 512
 """Of an integer; those of random states have up to 256. Products of longer ones take long."""
 
@@ -70,11 +73,15 @@ def check_archive(archive: zipfile.ZipFile) -> None:
         raise ValueError(f"the checksum of {_REPR.repr(wrong)} is wrong: the file is damaged")
 
 
-def check_pickle(file: BinaryIO) -> None:
-    """Read one pickle without building anything; refuse (ValueError) what is not all there, or takes too long."""
+def check_pickle(file: BinaryIO, size: int) -> None:
+    """Read one pickle without building anything; refuse (ValueError) what is not all there, or takes too long.
+
+    `size` is that of the whole file in bytes.
+    """
+    most = max(MAX_INSTRUCTIONS, size // BYTES_PER_INSTRUCTION)
     for number, (_, argument, _) in enumerate(pickletools.genops(file)):
-        if number >= MAX_INSTRUCTIONS:
-            raise ValueError(f"there are more than {MAX_INSTRUCTIONS:,} instructions")
+        if number >= most:
+            raise ValueError(f"there are more than {most:,} instructions")
         if isinstance(argument, int) and argument.bit_length() > MAX_BITS:
             raise ValueError(f"an integer has over {MAX_BITS} bits")
 
@@ -357,6 +364,8 @@ class InertUnpickler(pickle._Unpickler):
         Checked with `check_pickle` before.
     stand_in : callable
         Full name -> stand-in for a name beside those in `INERT`, or None if it is refused.
+    size : int
+        Of the whole file in bytes.
     external : callable, optional
         Persistent id -> object; without it, external objects are refused.
     encoding : str
@@ -369,6 +378,7 @@ class InertUnpickler(pickle._Unpickler):
         self,
         file: BinaryIO,
         stand_in: Callable[[str], Any],
+        size: int,
         external: Callable[[Any], Any] | None = None,
         encoding: str = "ascii",
     ) -> None:
@@ -377,6 +387,7 @@ class InertUnpickler(pickle._Unpickler):
         self._external = external
         self._encode = Call(_encoder())
         self._calls = self._tuple_keys = 0
+        self._most_calls = max(MAX_CALLS, size // BYTES_PER_CALL)
 
     def find_class(self, module: str, name: str) -> Any:
         """Return the stand-in of a name; UnpicklingError if there is none."""
@@ -398,8 +409,8 @@ class InertUnpickler(pickle._Unpickler):
     def check_call(self, *arguments: Sized) -> None:
         """Refuse too many calls, and those with too many arguments."""
         self._calls += 1
-        if self._calls > MAX_CALLS:
-            raise pickle.UnpicklingError(f"there are more than {MAX_CALLS:,} objects")
+        if self._calls > self._most_calls:
+            raise pickle.UnpicklingError(f"there are more than {self._most_calls:,} objects")
         if any(len(each) > MAX_ARGUMENTS for each in arguments):
             raise pickle.UnpicklingError(f"an object is made of over {MAX_ARGUMENTS} values")
 
@@ -516,13 +527,14 @@ def load_inert(path: Path, is_record: Callable[[str], object], encoding: str = "
         with path.open("rb") as file:
             zipped = file.read(2) == b"\x1f\x8b"
             file.seek(0)
-            most = max(MAX_GZIP, MAX_GZIP_UNPACKING * path.stat().st_size)
+            size = path.stat().st_size
+            most = max(MAX_GZIP, MAX_GZIP_UNPACKING * size)
             with gzip.open(file) if zipped else nullcontext(file) as content:
                 stream = cast("BinaryIO", content)  # the types of `gzip` do not say so
-                check_pickle(cast("BinaryIO", _Limited(stream, most)) if zipped else stream)
+                check_pickle(cast("BinaryIO", _Limited(stream, most)) if zipped else stream, size)
                 stream.seek(0)
                 return InertUnpickler(
-                    stream, lambda name: Record if is_record(name) else None, encoding=encoding
+                    stream, lambda name: Record if is_record(name) else None, size, encoding=encoding
                 ).load()
     except FileNotFoundError:
         raise

@@ -163,12 +163,12 @@ def read_torch_file(path: Path) -> Any:
         if file.read(4) == b"PK\x03\x04":
             with zipfile.ZipFile(path) as archive:
                 check_archive(archive)
-                return _read_archive(archive)
+                return _read_archive(archive, path.stat().st_size)
         file.seek(0)
         return _read_old(file)
 
 
-def _read_archive(archive: zipfile.ZipFile) -> Any:
+def _read_archive(archive: zipfile.ZipFile, size: int) -> Any:
     names = archive.namelist()
     pickles = [name for name in names if name == "data.pkl" or name.endswith("/data.pkl")]
     if len(pickles) != 1:
@@ -189,15 +189,16 @@ def _read_archive(archive: zipfile.ZipFile) -> Any:
         return storages[key, dtype]
 
     with archive.open(pickles[0]) as stream:
-        check_pickle(stream)  # type: ignore[arg-type]
+        check_pickle(stream, size)  # type: ignore[arg-type]
     with archive.open(pickles[0]) as stream:
-        return InertUnpickler(stream, _stand_ins(), storage, encoding="utf-8").load()  # type: ignore[arg-type]
+        return InertUnpickler(stream, _stand_ins(), size, storage, encoding="utf-8").load()  # type: ignore[arg-type]
 
 
 def _read_old(file: BinaryIO) -> Any:
+    size = file.seek(0, 2)
+    file.seek(0)
     for _ in range(_PICKLES_OF_OLD_FILES):
-        check_pickle(file)
-    most = file.seek(0, 2)
+        check_pickle(file, size)
     file.seek(0)
     storages: dict[str, Tensor] = {}
     views: dict[str, Tensor] = {}
@@ -205,17 +206,17 @@ def _read_old(file: BinaryIO) -> Any:
     def storage(identifier: Any) -> Tensor:
         dtype, key, count = _storage_id(identifier)
         if key not in storages:
-            storages[key] = _empty(count, dtype, most)
+            storages[key] = _empty(count, dtype, size)
         values = storages[key]
         if values.dtype != dtype:
             raise pickle.UnpicklingError("a storage has two types")
         if identifier[5] is None:
             return values
-        name, start, size = identifier[5]
-        return views.setdefault(name, values[start : start + size])
+        name, start, length = identifier[5]
+        return views.setdefault(name, values[start : start + length])
 
     def load(external: Callable[[Any], Any] | None = None) -> Any:
-        return InertUnpickler(file, _stand_ins(), external, encoding="utf-8").load()
+        return InertUnpickler(file, _stand_ins(), size, external, encoding="utf-8").load()
 
     if (magic := load()) != _MAGIC or (protocol := load()) != _PROTOCOL:
         raise ValueError(f"it begins with {magic if magic != _MAGIC else protocol}, which torch.save does not write")

@@ -17,7 +17,7 @@ from torch import Tensor
 
 from ssltransfer.checkpoints.file_kind import SAVE_STATE_DICT
 from ssltransfer.checkpoints.read_checkpoint import ReadCheckpoint, log_dropped
-from ssltransfer.checkpoints.recognition import NUMBERED, Network, prefixes, recognise
+from ssltransfer.checkpoints.recognition import NUMBERED, Network, Shapes, prefixes, recognise
 from ssltransfer.checkpoints.torch_file import load_content
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes
@@ -157,11 +157,15 @@ def find_places(shapes: Mapping[str, tuple[int, ...]], expected: Mapping[str, tu
         The most complete one first; of equal ones that with the shortest prefix.
     """
     places = []
+    shapes = Shapes(shapes)
     for numbers in ({}, NUMBERED):
         renamed = {name: _rename(name, numbers) for name in expected}
         for prefix in dict.fromkeys(prefixes(shapes, renamed["conv1.weight"])):
+            begun = prefix + renamed["layer1.0.conv1.weight"] in shapes
+            if not begun and 2 * len(shapes.behind(prefix)) <= len(expected):
+                continue
             names = {name: prefix + new for name, new in renamed.items() if prefix + new in shapes}
-            if 2 * len(names) > len(expected) or prefix + renamed["layer1.0.conv1.weight"] in shapes:
+            if begun or 2 * len(names) > len(expected):
                 places.append(_place(prefix, names, numbers, shapes, expected))
     return sorted(places, key=lambda place: (-len(place.names), len(place.prefix), place.prefix))
 
@@ -175,7 +179,7 @@ def _place(
     prefix: str,
     names: dict[str, str],
     numbers: Mapping[str, str],
-    shapes: Mapping[str, tuple[int, ...]],
+    shapes: Shapes,
     expected: Mapping[str, tuple[int, ...]],
 ) -> Place:
     counters = {name for name in expected if name.endswith(_COUNTER)}
@@ -190,7 +194,7 @@ def _place(
         names,
         [name for name in expected if name in needed and name not in names],
         [name for name, full in names.items() if shapes[full] != expected[name]],
-        [name for name in shapes if name.startswith(prefix) and name not in taken and is_own(name[len(prefix) :])],
+        [name for name in shapes.behind(prefix) if name not in taken and is_own(name[len(prefix) :])],
     )
 
 
@@ -366,7 +370,7 @@ def _article(title: str) -> str:
 def advise(networks: list[Network]) -> str:
     """Say what to write for networks that a file holds."""
     if arches := dict.fromkeys(network.arch for network in networks if network.arch):
-        return f"write arch {' or '.join(arches)}"
+        return f"write arch {' or '.join(list(arches)[:5])}"
     return (
         "write the arch of this network, as timm:NAME, or where it cannot be read under these names the same weights "
         "from timm (source timm:NAME.TAG)"

@@ -35,6 +35,9 @@ from ssltransfer.safe_pickle import shown
 
 log = logging.getLogger(__name__)
 
+MAX_BASES = 200
+"""Beginnings of names that a network is looked for behind; files of several networks have some tens."""
+
 HALF = (torch.float16, torch.bfloat16)
 """Types that every value can be widened from without a change."""
 
@@ -129,9 +132,11 @@ def find_network_places(tensors: Mapping[str, Tensor], target: Target) -> list[N
 
 
 def _bases(names: Iterable[str], least: int) -> list[str]:
-    """Beginnings of names, ending in a dot or empty, that at least so many have in common; the shortest first."""
+    """Beginnings of names, ending in a dot or empty, that at least so many have in common; the shortest `MAX_BASES`."""
     counts = Counter(name[:end] for name in names for end in [0, *(dot.end() for dot in re.finditer(r"\.", name))])
-    return sorted((base for base, count in counts.items() if count >= least), key=lambda base: (len(base), base))
+    return sorted((base for base, count in counts.items() if count >= least), key=lambda base: (len(base), base))[
+        :MAX_BASES
+    ]
 
 
 def _own_place(base: str, tensors: Mapping[str, Tensor], target: Target) -> NetworkPlace:

@@ -1,6 +1,7 @@
 """Inspect a file of weights without running any job: its kind, the networks in it, and the row that would read it."""
 
 from dataclasses import dataclass, replace
+from itertools import islice
 from pathlib import Path
 
 from ssltransfer.checkpoints.auto import Content, explain_misfit, find_places, flatten, no_tensors
@@ -14,6 +15,9 @@ from ssltransfer.models.architecture import backbone_shapes, is_resnet, parse_ar
 from ssltransfer.models.backbone_file import forward_check
 from ssltransfer.models.timm_catalog import find_network
 from ssltransfer.safe_pickle import shown
+
+MAX_NETWORKS = 10
+"""Kinds of networks of one file that are compared with it tensor by tensor."""
 
 _KINDS = {
     "torch": "a torch file",
@@ -137,7 +141,7 @@ def _read_auto(found: Inspection, content: Content, arch: str, format: str) -> I
     if arch:
         return _read(found, arch, format)
     known = dict.fromkeys(network.arch for network in networks if network.arch)
-    for name in known:
+    for name in islice(known, MAX_NETWORKS):
         if _fits(content, name):
             return _read(found, name, format)
     for name in known:

@@ -2,14 +2,26 @@
 
 import math
 import re
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator, Mapping
 from typing import NamedTuple
 
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import is_resnet, parse_architecture, parse_resnet
-from ssltransfer.models.timm_catalog import find_network
+from ssltransfer.models.timm_catalog import is_network
 
-Shapes = Mapping[str, tuple[int, ...]]
+
+class Shapes(dict[str, tuple[int, ...]]):
+    """Shapes of tensors by name; a look at those with one beginning takes no look at all others."""
+
+    def __init__(self, shapes: Mapping[str, tuple[int, ...]]) -> None:
+        super().__init__(shapes)
+        self._sorted = sorted(shapes)
+
+    def behind(self, start: str) -> list[str]:
+        """Names with a beginning, sorted."""
+        first = bisect_left(self._sorted, start)
+        return self._sorted[first : bisect_right(self._sorted, start, first, key=lambda name: name[: len(start)])]
 
 
 class Network(NamedTuple):
@@ -89,21 +101,13 @@ _OTHERS = (
 
 
 def prefixes(names: Mapping[str, object], ending: str) -> Iterator[str]:
-    """Beginnings of the names that end in `ending`, or are it; InputError if there are too many."""
-    found = 0
+    """Beginnings of the names that end in `ending`, or are it."""
     for name in names:
         if name == ending or name.endswith(f".{ending}"):
-            found += 1
-            if found > MAX_NETWORKS:
-                raise InputError(f"over {MAX_NETWORKS} names end in {ending}; save the state dict of one network alone")
             yield name.removesuffix(ending)
 
 
-MAX_NETWORKS = 1000
-"""Names of a file that may begin a network, blocks of one included; each is compared with all tensors."""
-
-
-def recognise(shapes: Shapes) -> list[Network]:
+def recognise(shapes: Mapping[str, tuple[int, ...]]) -> list[Network]:
     """List the networks that a file holds, in the order of their names; those that nothing is known of are left out.
 
     Parameters
@@ -111,16 +115,19 @@ def recognise(shapes: Shapes) -> list[Network]:
     shapes : mapping of str to tuple of int
         Shape of every tensor by its full name (`auto.flatten`).
     """
+    shapes = Shapes(shapes)
     found: dict[str, Network] = {}
     for network in (*_vision_transformers(shapes), *_residual(shapes), *_staged(shapes), *_others(shapes)):
         found.setdefault(network.prefix, network)
     return [found[prefix] for prefix in sorted(found)]
 
 
+_NUMBER = re.compile(r"\d{1,4}\.")
+
+
 def _count(shapes: Shapes, start: str) -> int:
     """Number of different numbers that follow a beginning of names."""
-    digits = re.compile(rf"{re.escape(start)}(\d{{1,4}})\.")
-    return len({match[1] for name in shapes if (match := digits.match(name))})
+    return len({match[0] for name in shapes.behind(start) if (match := _NUMBER.match(name, len(start)))})
 
 
 def _residual(shapes: Shapes) -> Iterator[Network]:
@@ -146,7 +153,7 @@ def _residual_network(
         notes.append(f"with a stem of {'x'.join(map(str, stem[2:]))}, as for small images")
     if f"{prefix}attnpool.k_proj.weight" in shapes:
         notes.append("of CLIP, which pools by attention")
-    if any(name.startswith(block) and ".se." in name for name in shapes):
+    if any(".se." in name for name in shapes.behind(block)):
         notes.append("with squeeze and excitation")
     width = stem[0] if stem else 0
     if f"{block}conv3.weight" not in shapes:
@@ -176,11 +183,7 @@ def _residual_network(
 
 def _known(arch: str) -> str:
     """Return an `arch` of timm if there is such a network, else an empty text."""
-    try:
-        find_network(arch)
-    except InputError:
-        return ""
-    return arch
+    return arch if arch and is_network(parse_architecture(arch).name) else ""
 
 
 def _vision_transformers(shapes: Shapes) -> Iterator[Network]:
@@ -258,7 +261,7 @@ def _timm_staged(shapes: Shapes, prefix: str, family: str, size: str) -> str:
     if not name:
         return ""
     if family == "ConvNeXt":
-        second = any(name.startswith(f"{prefix}stages.0.") and ".grn." in name for name in shapes)
+        second = any(".grn." in name for name in shapes.behind(f"{prefix}stages.0."))
         return f"timm:convnext{'v2' if second else ''}_{name}"
     table = shapes.get(f"{prefix}layers.0.blocks.0.attn.relative_position_bias_table", ())
     images = {13**2: "window7_224", 23**2: "window12_384"}.get(table[0] if table else 0)
@@ -271,7 +274,7 @@ def _others(shapes: Shapes) -> Iterator[Network]:
             yield Network(prefix, title)
     for prefix in prefixes(shapes, "features.0.0.weight"):  # as torchvision names them
         patches = shapes[f"{prefix}features.0.0.weight"][2:] == (4, 4)
-        attention = any(name.startswith(f"{prefix}features.1.0.attn.") for name in shapes)
+        attention = shapes.behind(f"{prefix}features.1.0.attn.")
         yield Network(prefix, ("Swin" if attention else "ConvNeXt") if patches else "EfficientNet or MobileNet")
     for prefix in prefixes(shapes, "features.0.weight"):
         shape = shapes[f"{prefix}features.0.weight"]

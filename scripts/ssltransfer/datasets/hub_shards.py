@@ -212,9 +212,9 @@ def _parquet_rows(file: Path, options: HubOptions) -> Iterator[Row]:
     image = next((name for name in ("image", "img") if name in table.schema_arrow.names), "")
     if not image:
         raise InputError(f"{file}: no column of images; found {', '.join(table.schema_arrow.names)}, expected image")
-    _check_unpacked(file, table)
-    # One at a time: many rows may be the same image of a dictionary.
     columns = list(dict.fromkeys([image, column, options.unique or column]))
+    _check_unpacked(file, table, columns)
+    # One at a time: many rows may be the same image of a dictionary.
     for number, batch in enumerate(table.iter_batches(1, columns=columns)):
         cell, label = batch.column(image)[0].as_py(), batch.column(column)[0].as_py()
         content = cell.get("bytes") if isinstance(cell, dict) else cell
@@ -229,12 +229,11 @@ def _parquet_rows(file: Path, options: HubOptions) -> Iterator[Row]:
         yield Row(content, label, str(name))
 
 
-def _check_unpacked(file: Path, table: pq.ParquetFile) -> None:
-    """Refuse a file that unpacks to far more than its size."""
+def _check_unpacked(file: Path, table: pq.ParquetFile, columns: list[str]) -> None:
+    """Refuse a file whose columns that are read unpack to far more than its size."""
     groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
-    unpacked = sum(
-        group.column(number).total_uncompressed_size for group in groups for number in range(group.num_columns)
-    )
+    parts = [group.column(number) for group in groups for number in range(group.num_columns)]
+    unpacked = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.partition(".")[0] in columns)
     if unpacked > (most := max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)):
         raise InputError(f"{file} would unpack to {unpacked} bytes, expected at most {most}")
 

@@ -13,6 +13,8 @@ from ssltransfer.results.score_schema import SCHEMA, SCHEMA_VERSION
 
 SHARED = ("model", "protocol", "dataset", "settings", "preprocessing", "checkpoint", "coverage", "versions", "run")
 """Entries that are equal in many score files."""
+MAX_BYTES = 2**22
+"""Of a score file, which holds values for each setting and none for classes or images: some ten thousand values."""
 NUMBERS = ("value", "low", "high")
 """Keys of a value that the schema asks nothing of but a number."""
 
@@ -83,6 +85,8 @@ def read_score(path: str | Path) -> dict:
     """
     path = Path(path)
     try:
+        if (size := path.stat().st_size) > MAX_BYTES:
+            raise InputError(f"{path}: has {size} bytes, expected at most {MAX_BYTES}; fetch it again, or delete it")
         score = read_json(path)
     except OSError as error:
         raise InputError(f"{path}: cannot be read as a score file: {error}") from error
