@@ -198,14 +198,6 @@ def test_what_the_decoder_cannot_afford_is_refused(tmp_path, monkeypatch):
             read()
 
 
-def test_a_film_behind_a_photograph_has_no_scans(tmp_path):
-    photo(60, 50).save(tmp_path / "a.jpg")
-    expected = np.asarray(read_image(tmp_path, "a.jpg"))
-    with (tmp_path / "a.jpg").open("ab") as file:
-        file.write(b"\xff\xda film" * 200)
-    assert np.array_equal(read_image(tmp_path, "a.jpg"), expected)
-
-
 def test_no_other_program_reads_an_image(tmp_path, monkeypatch):
     monkeypatch.setattr("PIL.EpsImagePlugin.Ghostscript", lambda *_: pytest.fail("Ghostscript was called"))
     (tmp_path / "a.jpg").write_bytes(b"%!PS-Adobe-3.0 EPSF-3.0\n%%BoundingBox: 0 0 9 9\n%%EndComments\n%%EOF\n")
