@@ -21,6 +21,7 @@ from PIL import Image, PngImagePlugin
 
 from ssltransfer.datasets.containers import open_rows
 from ssltransfer.datasets.index import split_reference
+from ssltransfer.datasets.index_column import json_blocks
 from ssltransfer.datasets.sources import TRANSFORM
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
@@ -220,7 +221,7 @@ class DecodedImages:
         Of one image.
     """
 
-    def __init__(self, root: Path, references: list[str], transform: str, source: str = "", workers: int = 1):
+    def __init__(self, root: Path, references: Sequence[str], transform: str, source: str = "", workers: int = 1):
         self.root = root
         self.references = references
         size, self._apply = parse_transform(transform, source)
@@ -264,7 +265,7 @@ class DecodedImages:
 
 def find_unreadable(
     root: Path,
-    references: list[str],
+    references: Sequence[str],
     workers: int = 1,
     progress: Callable[[Iterable, int], Iterable] = lambda iterable, total: iterable,
 ) -> dict[int, str]:
@@ -284,7 +285,7 @@ def find_unreadable(
 
 def prepare_images(
     root: Path,
-    references: list[str],
+    references: Sequence[str],
     transform: str,
     output: Path,
     source: str = "",
@@ -313,7 +314,7 @@ def prepare_images(
     """
     images = DecodedImages(root, references, transform, source, workers)
     with part_folder(output) as part:
-        record, array = _begin_pass(part, images, [references, transform, source, version("images")])
+        record, array = _begin_pass(part, images, _fingerprint(references, [transform, source, version("images")]))
         _decode_all(images, part, record, array, output, workers, progress)
 
 
@@ -373,14 +374,21 @@ def _decode_all(
     array.path.replace(output)
 
 
-def _begin_pass(part: PartFolder, images: DecodedImages, work: list) -> tuple[dict, ArrayFile]:
+def _fingerprint(references: Sequence[str], work: list) -> str:
+    """SHA-256 of both, for which the references of a column of an index are not all held at once."""
+    digest = hashlib.sha256(json.dumps(work).encode())
+    for block in json_blocks(references):
+        digest.update(block.encode())
+    return digest.hexdigest()
+
+
+def _begin_pass(part: PartFolder, images: DecodedImages, fingerprint: str) -> tuple[dict, ArrayFile]:
     """Take up an earlier pass over the same images, or begin a new one in place of any other.
 
     Both the name of the array and the record carry the token of the job that writes them. An earlier array is renamed:
     a job that was taken for dead can then neither record progress nor finish, and a record never describes an array
     that another job wrote.
     """
-    fingerprint = hashlib.sha256(json.dumps(work).encode()).hexdigest()
     own, record_file = part.path / f"images.{part.token}.npy", part.path / "record.json"
     record = read_json(record_file) if record_file.is_file() else {}
     # A pass of release 0.1.0 has no token; two jobs may have shared its array.
