@@ -286,6 +286,11 @@ def test_the_plan_counts_scores_and_names_failures(call, toy):
     )
     _, out, _ = call("plan", "--cells")
     assert any(line.startswith("  toy-random, digits, toy-fewshot: ") for line in out)
+    assert call("plan")[1][0].endswith("behind a job that failed")
+    lock = toy / ".snakemake/locks/0.input.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert call("plan")[1][0].endswith("behind a job that failed or is at work")
 
 
 def test_a_misspelt_suite_is_one_line_with_the_nearest_one(call, toy):
