@@ -127,6 +127,8 @@ def test_add_a_model_that_is_elsewhere(call, folder):
     assert code == 0 and "config/paper-v2.yaml" in err[-1]
     assert read_suite(["config/paper-v2.yaml"]).suite.models["far"]["format"] == "auto"
     assert call("add", "model", "own", "pretrain:simclr-shapes", "--arch", ARCH)[0] == 0
+    code, _, err = call("add", "model", "typo", "pretrain:simclr-shapes", "--arch", ARCH, "--suites", "paper-v3")
+    assert code == 0 and err[0] == "No file in config/ has suite: paper-v3 yet; is it 'paper-v2'?"
 
 
 def test_add_weights_of_timm(call, folder):
