@@ -127,6 +127,8 @@ def test_add_a_model_that_is_elsewhere(call, folder):
     assert code == 0 and "config/paper-v2.yaml" in err[-1]
     assert read_suite(["config/paper-v2.yaml"]).suite.models["far"]["format"] == "auto"
     assert call("add", "model", "own", "pretrain:simclr-shapes", "--arch", ARCH)[0] == 0
+    code, _, err = call("add", "model", "typo", "pretrain:simclr-shapes", "--arch", ARCH, "--suites", "paper-v3")
+    assert code == 0 and err[0] == "No file in config/ has suite: paper-v3 yet; is it 'paper-v2'?"
 
 
 def test_add_weights_of_timm(call, folder):
@@ -286,6 +288,11 @@ def test_the_plan_counts_scores_and_names_failures(call, toy):
     )
     _, out, _ = call("plan", "--cells")
     assert any(line.startswith("  toy-random, digits, toy-fewshot: ") for line in out)
+    assert call("plan")[1][0].endswith("behind a job that failed")
+    lock = toy / ".snakemake/locks/0.input.lock"
+    lock.parent.mkdir(parents=True)
+    lock.touch()
+    assert call("plan")[1][0].endswith("behind a job that failed or is at work")
 
 
 def test_a_misspelt_suite_is_one_line_with_the_nearest_one(call, toy):

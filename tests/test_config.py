@@ -669,7 +669,7 @@ def normals(dataset, **values):
     [
         (lambda p: p["config"].update(batch_sise=3), "config: top level: unknown key 'batch_sise'; known are suite"),
         (lambda p: p["config"].pop("suite"), "config: top level: key 'suite' is missing"),
-        (setting("lin", lamdas=3), "protocols.lin: unknown key 'lamdas'; known are kind"),
+        (setting("lin", lamdas=3), "protocols.lin: unknown key 'lamdas'; is it 'lambdas'"),
         (setting("lin", kind="svm"), "protocols.lin.kind: found 'svm', expected one of 'linear', 'knn', 'fewshot', "),
         (
             lambda p: (
@@ -744,6 +744,11 @@ def normals(dataset, **values):
         (detection(["boxes"], schedule={"epochs": 3}), "det.schedule: unknown key 'epochs'; known are batch_size"),
         (lambda p: p["config"].update(models_of={"knn": ["a"]}), "models_of.knn .* lin, few"),
         (lambda p: p["config"].update(models_of={"few": ["c"]}), "models_of.few names model 'c'; models of suite 's'"),
+        (
+            lambda p: p["config"]["tasks"].update(lyn=["digits"]),
+            "tasks.lyn has no settings block in protocols; is it 'l",
+        ),
+        (lambda p: p["config"]["tasks"].update(lin=["digit"]), "tasks.lin names dataset 'digit'; is it 'digits'"),
         (lambda p: p["config"].update(allow_subset="yes"), "allow_subset: found 'yes', expected true or false"),
         (lambda p: p["config"].update(on_error="ignore"), "on_error: found 'ignore', expected one of 'fail', 'skip'"),
         (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),
@@ -849,7 +854,7 @@ def normals(dataset, **values):
             "row 'a': source_accuracy is measured:few/digits, but suite 's' has no linear or knn task of 'few' on 'dig",
         ),
         (lambda p: p["recipes"]["r"].update(dataset="cars"), "recipe 'r': .*'cars'"),
-        (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; known are method"),
+        (lambda p: p["recipes"]["r"].update(epoch=3), "r: unknown key 'epoch'; is it 'epochs'"),
         (lambda p: p["recipes"]["r"].update(method="simclr"), "r: key 'dataset' is missing"),
         (
             lambda p: p["recipes"]["r"].update(SIMCLR, method="simclrr"),

@@ -50,6 +50,11 @@ def test_styles_are_told_apart():
     many = models.iloc[[2] * 14].assign(model=[f"m{i}" for i in range(14)], family="contrastive")
     styles = [(s["marker"], s["color"]) for s in model_styles(many).values()]
     assert len(set(styles)) == 14
+    families = models.iloc[[2] * 10].assign(
+        model=[f"m{i}" for i in range(10)], family=[f"f{i // 2}" for i in range(10)]
+    )
+    styles = [(s["marker"], s["color"]) for s in model_styles(families).values()]
+    assert len(set(styles)) == 10
 
 
 def test_a_wide_confidence_band_does_not_press_the_points_together():

@@ -598,7 +598,8 @@ def test_an_inspection_ends_in_the_row_to_write(tmp_path):
     row = found.row("mine").split("\t")
     assert row == ["mine", "", "", ARCH, f"file:{tmp_path}/f.pth"]
     assert found.tensors == len(STATE) and [network.prefix for network in found.networks] == ["state_dict.module."]
-    assert repr(found.row()) in str(found).splitlines()[-1]
+    assert repr(found.row()) in str(found).splitlines()[-2]
+    assert str(found).endswith(f"add model my-net {tmp_path}/f.pth --arch {ARCH} --suites mine")
     assert not inspect_checkpoint(tmp_path / "f.pth", "resnet18").loads
     assert inspect_checkpoint(tmp_path / "f.pth", ARCH, "data-parallel").format == "data-parallel"
 

@@ -1,5 +1,8 @@
 """The one exception that users see as a single line."""
 
+from collections.abc import Iterable
+from difflib import get_close_matches
+
 
 class InputError(ValueError):
     """Something the user supplied is wrong.
@@ -16,6 +19,13 @@ def first_line(error: Exception) -> str:
 def one_line(error: Exception) -> str:
     """Return an error's message without line ends, which names of files may hold."""
     return " ".join(str(error).split())
+
+
+def known_names(name: str, known: Iterable[str], word: str = "known") -> str:
+    """Return what to write instead of an unknown name: the nearest one, or else all of them behind `word`."""
+    names = list(known)
+    near = get_close_matches(name, names, n=1)
+    return f"is it {near[0]!r}?" if near else f"{word} are {', '.join(names)}"
 
 
 def damaged(path: object, reason: object) -> InputError:

@@ -2,10 +2,10 @@
 
 import re
 from collections.abc import Collection, Sequence
-from difflib import get_close_matches
 
 from ssltransfer.config.load import PUBLISHED
 from ssltransfer.config.suite import Suite
+from ssltransfer.errors import known_names
 
 IDS = {
     **dict.fromkeys(("scores", "per-image", "pictures", "curves", "predictions"), ("protocol", "model", "dataset")),
@@ -42,10 +42,7 @@ def target_problem(target: str, suite: Suite) -> str:
 
 
 def _unknown(what: str, name: str, known: Collection[str], suite: Suite) -> str:
-    near = get_close_matches(name, known, n=1)
-    return f"suite {suite.name!r} has no {what} {name!r}; " + (
-        f"is it {near[0]!r}?" if near else f"known are {', '.join(known)}"
-    )
+    return f"suite {suite.name!r} has no {what} {name!r}; {known_names(name, known)}"
 
 
 def repeated_option(words: Sequence[str], *options: str) -> str | None:

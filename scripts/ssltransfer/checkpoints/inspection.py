@@ -1,5 +1,6 @@
 """Inspect a file of weights without running any job: its kind, the networks in it, and the row that would read it."""
 
+import shlex
 from dataclasses import dataclass, replace
 from itertools import islice
 from pathlib import Path
@@ -13,6 +14,7 @@ from ssltransfer.checkpoints.torch_file import load_content
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import backbone_shapes, is_resnet, parse_architecture
 from ssltransfer.models.backbone_file import forward_check
+from ssltransfer.models.model_row import own_norm
 from ssltransfer.models.timm_catalog import find_network
 from ssltransfer.safe_pickle import shown
 
@@ -75,6 +77,18 @@ class Inspection:
         format = "" if self.format == "auto" else self.format
         return "\t".join([model, "", "", self.arch, f"file:{self.path}", format]).rstrip("\t")
 
+    def _next_step(self) -> list[str]:
+        """Say how to add the row, and what it must say beside what the file tells."""
+        cells = f"--arch {shlex.quote(self.arch)}"
+        if self.format != "auto":
+            cells += f" --format {shlex.quote(self.format)}"
+        command = f"uv run ssltransfer add model my-net {shlex.quote(str(self.path))} {cells}"
+        try:
+            own_norm({"arch": self.arch, "source": "file:"})
+        except InputError as error:
+            return [f"  {error}", f"  add it: {command} --norm NAME --suites mine"]
+        return [f"  add it: {command} --suites mine"]
+
     def __str__(self) -> str:
         """Describe the file in a few lines, the last of which is the next step."""
         if not self.path.is_file():
@@ -90,6 +104,7 @@ class Inspection:
             if self.readout:
                 lines.append(f"  {self.readout}")
             lines.append(f"  row of config/models.tsv: {self.row()!r}")
+            lines += self._next_step()
         else:
             lines.append(f"  does not load: {self.problem.removeprefix(f'{self.path}: ')}")
         return "\n".join(lines)

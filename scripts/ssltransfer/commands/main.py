@@ -7,7 +7,7 @@ from pathlib import Path
 
 import click
 
-from ssltransfer.errors import InputError, one_line
+from ssltransfer.errors import InputError, known_names, one_line
 
 SUITE_OPTIONS = (
     click.option("--configfile", "config_files", multiple=True, metavar="FILE", help="Suite; default: the demo suite."),
@@ -92,12 +92,18 @@ def add() -> None:
 def add_model(model: str, source: str, table: str, format_: str, **cells: str) -> None:
     """Add MODEL, whose weights are at SOURCE: a file, or a source such as https://..., timm:NAME.TAG."""
     from ssltransfer.commands.rows import append_model, model_row
+    from ssltransfer.commands.suite import DEFAULT, suite_files
 
     row = model_row(model, source, {**cells, "format": format_})
     click.echo(append_model(Path(table), row))
-    suite = row.get("suites", "").partition(",")[0].strip()
-    file = next((name for name in (f"config/{suite}.yaml",) if Path(name).is_file()), "")
-    click.echo(f"Added to {table}. Next: uv run ssltransfer plan{f' --configfile {file}' if file else ''}", err=True)
+    suites, known = [name.strip() for name in row.get("suites", "").split(",") if name.strip()], suite_files()
+    for name in suites:
+        if name not in known:
+            click.echo(f"No file in config/ has suite: {name} yet; {known_names(name, known)}", err=True)
+    file = known.get(suites[0] if suites else "", DEFAULT)
+    click.echo(
+        f"Added to {table}. Next: uv run ssltransfer plan{f' --configfile {file}' * (file != DEFAULT)}", err=True
+    )
 
 
 @add.command("dataset")

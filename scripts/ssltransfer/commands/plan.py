@@ -37,6 +37,8 @@ class Plan:
         Dataset, model or protocol that needs a hand -> what to do.
     costs : list of Cost
         Work that the missing scores need.
+    running : bool
+        Whether a run is at work in the folder, or was killed: the log of a job at work is like that of a killed one.
     """
 
     chosen: ChosenSuite
@@ -44,6 +46,7 @@ class Plan:
     missing: list[MissingScore]
     by_hand: dict[str, ManualStep]
     costs: list[Cost]
+    running: bool = False
 
     @property
     def failed(self) -> list[MissingScore]:
@@ -60,7 +63,8 @@ def plan_suite(chosen: ChosenSuite) -> Plan:
     for cell in suite.cells():
         (there if cell in adopted or _has_score(suite, cell) else absent).append(cell)
     missing = missing_scores(suite, absent, chosen.options)
-    return Plan(chosen, there, missing, manual_steps(suite, absent), estimate_costs(suite, absent))
+    running = any(Path(".snakemake/locks").glob("*.lock"))
+    return Plan(chosen, there, missing, manual_steps(suite, absent), estimate_costs(suite, absent), running)
 
 
 def _has_score(suite: Suite, cell: Cell) -> bool:
@@ -78,9 +82,10 @@ def describe(plan: Plan, cells: bool = False) -> str:
         Whether to list every missing score.
     """
     suite, total = plan.chosen.suite, len(plan.there) + len(plan.missing)
+    failed = "failed or is at work" if plan.running else "failed"
     lines = [
         f"Suite {suite.name}: {len(plan.there)} of {total} scores are there; {len(plan.missing)} are missing, "
-        f"{len(plan.failed)} of them behind a failed job",
+        f"{len(plan.failed)} of them behind a job that {failed}",
         "",
         *_counts("Model", plan, list(suite.models), "model"),
         "",
@@ -93,7 +98,7 @@ def describe(plan: Plan, cells: bool = False) -> str:
         reasons: dict[str, int] = {}
         for score in plan.failed:
             reasons[_with_log(score)] = reasons.get(_with_log(score), 0) + 1
-        lines += ["", "Failed jobs, with the number of scores behind each:"]
+        lines += ["", f"Each job that {failed}, with the number of scores behind it:"]
         lines += [f"  {count}: {reason}" for reason, count in list(reasons.items())[:SHOWN]]
         lines += [f"  and {len(reasons) - SHOWN} more: --cells lists all"] * (len(reasons) > SHOWN)
     if plan.by_hand:

@@ -5,7 +5,7 @@ from pathlib import Path
 from ssltransfer import datasets as dataset_sources
 from ssltransfer.config.norms import BOTH_NORMS
 from ssltransfer.config.suite import Suite, side_of
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, known_names
 from ssltransfer.models.model_row import check_size
 from ssltransfer.models.protocol_fit import misfit
 from ssltransfer.results.metric_info import SOURCE_KINDS, measured_cell
@@ -37,12 +37,12 @@ def check_tasks(suite: Suite) -> None:
     """Require settings blocks and datasets that fit each other in every task; InputError otherwise."""
     for protocol, names in suite.config["tasks"].items():
         if protocol not in suite.config["protocols"]:
-            known = ", ".join(suite.config["protocols"])
-            raise InputError(f"config: tasks.{protocol} has no settings block in protocols; known are {known}")
+            known = known_names(protocol, suite.config["protocols"])
+            raise InputError(f"config: tasks.{protocol} has no settings block in protocols; {known}")
         for name in names:
             if name not in suite.datasets:
-                known = ", ".join(suite.datasets)
-                raise InputError(f"config: tasks.{protocol} names dataset {name!r}; known are {known}")
+                known = known_names(name, suite.datasets)
+                raise InputError(f"config: tasks.{protocol} names dataset {name!r}; {known}")
             row, kind = suite.datasets[name], suite.kind(protocol)
             tasks, parts = REQUIREMENTS[kind]
             if row["task"] not in tasks and kind not in EXTRA_PROTOCOLS.get(row["source"], ()):
@@ -71,14 +71,12 @@ def check_models_of(suite: Suite) -> None:
     """Require tasks and models of the suite under `models_of`; InputError otherwise."""
     for protocol, models in suite.config["models_of"].items():
         if protocol not in suite.config["tasks"]:
-            tasks = ", ".join(suite.config["tasks"])
-            raise InputError(f"config: models_of.{protocol} is not among the tasks; these are {tasks}")
+            tasks = known_names(protocol, suite.config["tasks"], "these")
+            raise InputError(f"config: models_of.{protocol} is not among the tasks; {tasks}")
         for model in models:
             if model not in suite.models:
-                raise InputError(
-                    f"config: models_of.{protocol} names model {model!r}; models of suite {suite.name!r} are "
-                    f"{', '.join(suite.models)}"
-                )
+                known = known_names(model, suite.models, f"models of suite {suite.name!r}")
+                raise InputError(f"config: models_of.{protocol} names model {model!r}; {known}")
 
 
 def check_networks(suite: Suite) -> None:
@@ -136,7 +134,8 @@ def check_source_accuracy(row: dict, config: dict, path: Path) -> None:
     tasks = next((own for each in SOURCE_KINDS if (own := [task for task in kinds if kinds[task] == each])), [])
     where = f"{path}, row {row['model']!r}: source_accuracy is measured:{cell}, but suite {config['suite']!r} has"
     if not tasks:
-        raise InputError(f"{where} no linear or knn task {f'of {protocol!r} ' if protocol else ''}on {dataset!r}")
+        missing = f"no linear or knn task {f'of {protocol!r} ' if protocol else ''}on {dataset!r}"
+        raise InputError(f"{where} {missing}; add one to its tasks, or write a percentage or nothing into the row")
     own = [task for task in tasks if row["model"] in config["models_of"].get(task, [row["model"]])]
     if own and own[0] != tasks[0]:
         raise InputError(

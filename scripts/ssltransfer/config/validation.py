@@ -8,7 +8,7 @@ import yaml
 from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, known_names
 from ssltransfer.settings import parse_yaml
 
 TYPES = {
@@ -93,7 +93,8 @@ def _explain(error: ValidationError) -> str:
         unknown = next(name for name in found if name not in known)
         below = [name for name, spec in known.items() if unknown in spec.get("properties", {})]
         place = f" ({unknown!r} belongs below {below[0]!r})" if below else ""
-        return f"{key}: unknown key {unknown!r}{place}; known are {', '.join(known)}"
+        what = f"known are {', '.join(known)}" if below else known_names(unknown, known)
+        return f"{key}: unknown key {unknown!r}{place}; {what}"
     if rule == "required":
         missing = [name for name in value if name not in found]
         return f"{key}: key {missing[0]!r} is missing"

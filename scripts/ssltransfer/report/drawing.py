@@ -34,6 +34,8 @@ SHADES = [(BLUE, SKY), (VERMILLION, ORANGE), (GREEN, "#66C7AB"), (PURPLE, "#8C4F
 FIXED_SHADES = {"supervised": (BLACK, BLACK), "none": (GREY, GREY)}
 #: First marker of the families that differ from others by grey level only.
 FIRST_MARKER = {"supervised": 13, "none": 6}
+#: Markers that a family skips for each earlier one of the same shades.
+NEXT_MARKER = 5
 MARKERS = ["o", "s", "^", "D", "v", "P", "X", "<", ">", "p", "h", "d", "8", "*"]
 
 MODEL_LEGEND = "model-legend"
@@ -89,13 +91,14 @@ def model_styles(models: pd.DataFrame) -> dict[str, dict]:
     dict of dict
         Model -> keyword arguments ``marker`` and ``color``.
     """
-    shades, counts, styles = dict(FIXED_SHADES), {}, {}
+    shades, first, counts, styles = dict(FIXED_SHADES), dict(FIRST_MARKER), {}, {}
     for model, family in zip(models["model"], models["family"], strict=True):
         if family not in shades:
-            shades[family] = SHADES[(len(shades) - len(FIXED_SHADES)) % len(SHADES)]
+            turn, shade = divmod(len(shades) - len(FIXED_SHADES), len(SHADES))
+            shades[family], first[family] = SHADES[shade], turn * NEXT_MARKER
         count = counts[family] = counts.get(family, -1) + 1
         styles[model] = {
-            "marker": MARKERS[(count + FIRST_MARKER.get(family, 0)) % len(MARKERS)],
+            "marker": MARKERS[(count + first[family]) % len(MARKERS)],
             "color": shades[family][count % 2],
         }
     return styles

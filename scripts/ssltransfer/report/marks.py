@@ -57,5 +57,5 @@ def analysis_note(results: SuiteResults) -> str:
         notes.append(f"Without {count} scores of shortened trainings, whose tasks have published scores.")
     if kept.any():
         kinds = ", ".join(KINDS[kind].label for kind in dict.fromkeys(cells.loc[kept, "kind"]))
-        notes.append(f"Shortened trainings, alike for all models: {kinds}.")
+        notes.append(f"With shortened trainings, alike for all models: {kinds}.")
     return " ".join(notes)

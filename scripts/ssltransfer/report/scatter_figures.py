@@ -190,7 +190,7 @@ def coefficients(row: pd.Series | None, models: int) -> str:
         Number of models that can be points.
     """
     if row is None or pd.isna(row["pearson"]):
-        return "no correlation" if row is None else row["note"]
+        return "no correlation" if row is None else row["note"].replace(", ", ",\n")  # as wide as a panel
     text = f"r = {row['pearson']:.2f}   ρ = {row['spearman']:.2f}".replace("-", "−")
     return text if row["n"] >= models else f"{text}   n = {row['n']}"
 

@@ -17,7 +17,7 @@ from ssltransfer.analysis.suite_results import SuiteResults, suite_results
 from ssltransfer.config.suite import Suite
 from ssltransfer.errors import InputError
 from ssltransfer.files import atomic_write, read_json, write_json
-from ssltransfer.report.adoption import Adoption, adopt_scores, adopted_models
+from ssltransfer.report.adoption import LOCAL_SOURCES, Adoption, adopt_scores, adopted_models
 from ssltransfer.report.label_tables import label_tables
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.missing import read_missing
@@ -117,7 +117,7 @@ def make_tables(
         scores = pd.concat([scores, printed], ignore_index=True)
     rows = {} if suite is None else suite.models | adoption.models
     shown = [*check.shown, *map(str, adoption.scores.values())]
-    own = {model for model, row in rows.items() if row["source"].startswith("file:")}
+    own = {model for model, row in rows.items() if row["source"].startswith(LOCAL_SOURCES)}
     results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, measured, own)
     highlighted = list(results.models.loc[results.models["highlight"], "model"])
     compared = compare_cells(cell_outcomes(results.analysed, shown), highlighted)
