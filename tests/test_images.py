@@ -263,13 +263,6 @@ def test_unreadable_images_are_reported_together_and_tried_again(tmp_path, names
     assert not output.with_name("images.npy.part").exists()
 
 
-def test_references_may_be_those_of_an_index_on_the_disk(tmp_path, names):
-    write_index(tmp_path / "index", Index(names, ["train"] * 5, [0] * 5, ["a"]))
-    prepare_images(tmp_path, read_index(tmp_path / "index").image, "resize16", tmp_path / "column.npy")
-    prepare_images(tmp_path, names, "resize16", tmp_path / "list.npy")
-    assert np.array_equal(np.load(tmp_path / "column.npy"), np.load(tmp_path / "list.npy"))
-
-
 def test_a_killed_pass_is_taken_up(tmp_path, names, monkeypatch):
     monkeypatch.setattr(images, "BLOCK", 2)
     prepare_images(tmp_path, names, "resize16", tmp_path / "whole.npy")
