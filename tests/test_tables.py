@@ -11,7 +11,7 @@ from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.predictors import predictor_table
 from ssltransfer.analysis.suite_results import suite_results
-from ssltransfer.report.labels import source_note, suite_labels
+from ssltransfer.report.labels import source_note, suite_labels, without_source_note
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.table import Column, Table, latex_text, marks, to_csv, to_html, to_latex
 from ssltransfer.report.table_folder import make_tables, read_results, write_results
@@ -346,3 +346,10 @@ def test_captions_say_which_source_accuracies_were_measured_and_how():
     assert shown.iloc[:2].to_list() == ["50.0 (20-NN on ImageNet)", "61.0"]
     alike = suite_results(table, [row | {"source_accuracy": "measured:imagenet"} for row in MODELS], names, {}, "v2")
     assert alike.source_label == "20-NN accuracy on ImageNet (%)" and source_note(alike) == ""
+
+
+def test_models_that_no_figure_against_source_accuracy_can_show_are_named():
+    lacking = suite([row | ({"source_accuracy": ""} if row["model"] in ("simclr", "swav") else {}) for row in MODELS])
+    note = "Not drawn, because the table of models has no source accuracy of theirs: SimCLR, SwAV_2."
+    assert without_source_note(lacking) == note and without_source_note(suite()) == ""
+    assert without_source_note(lacking, most=1).endswith("SimCLR, 1 more.")

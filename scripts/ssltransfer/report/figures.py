@@ -17,7 +17,7 @@ from ssltransfer.report.grid_figure import GRID_CAPTION, MOST_GRIDS, grid_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.label_figure import label_figure
-from ssltransfer.report.labels import doubtful_note, joined, shown_note, source_note
+from ssltransfer.report.labels import doubtful_note, joined, shown_note, source_note, without_source_note
 from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
@@ -119,6 +119,8 @@ def plot_figures(
     if note := source_note(results):
         shown = [*AGAINST_SOURCE, *SCATTERS]
         captions |= {name: joined(captions.get(name, ""), note) for name in shown}
+    if note := without_source_note(results):
+        captions |= {name: joined(captions.get(name, ""), note) for name in ("transfer", *SCATTERS)}
     if note := doubtful_note(results):
         shown = ["transfer", "correlations", "scatter-segmentation"]
         captions |= {name: joined(captions.get(name, ""), note) for name in shown}

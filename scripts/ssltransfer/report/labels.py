@@ -116,6 +116,17 @@ def source_note(results: SuiteResults) -> str:
     return joined(f"Source accuracy: {'; '.join(notes)}.", lower if votes else "")
 
 
+def without_source_note(results: SuiteResults, most: int = 8) -> str:
+    """Sentence for captions of figures against source accuracy about the models that lack one; empty without any."""
+    models = results.models
+    absent = models.loc[models["source_accuracy"].isna() & models["model"].isin(results.analysed["model"]), "model"]
+    labels = suite_labels(results)
+    names = [*map(labels.model, absent[:most]), *([f"{len(absent) - most} more"] * (len(absent) > most))]
+    return (
+        f"Not drawn, because the table of models has no source accuracy of theirs: {', '.join(names)}." if names else ""
+    )
+
+
 def shown_note(results: SuiteResults, subject: str, choice: str = "", most: int = SHOWN_MODELS) -> str:
     """Sentence for captions about the models that are shown by name (see `SuiteResults.shown_of`); empty if all.
 
