@@ -63,7 +63,7 @@ def run(request, tmp_path_factory):
 
                 def lose():
                     """Break the node down; the job that went with it, or None if it was done in that moment."""
-                    chosen = wait_for(victim, started, 120)
+                    chosen = wait_for(victim, started, 300)
                     time.sleep(1)
                     slurm.break_down(BROKEN)
                     state = next(job["JobState"] for job in slurm.jobs() if job["JobId"] == chosen["JobId"])
@@ -72,15 +72,15 @@ def run(request, tmp_path_factory):
                     slurm.repair(BROKEN)
                     return None
 
-                lost = wait_for(lose, started, 240)
+                lost = wait_for(lose, started, 600)
 
                 def retried():
                     again = [job for job in slurm.jobs() if job["Comment"] == lost["Comment"]]
                     return any(job["JobState"] in ("RUNNING", "COMPLETED") for job in again)
 
-                wait_for(retried, started, 120)
+                wait_for(retried, started, 300)
                 slurm.repair(BROKEN)
-                started.wait(timeout=300)
+                started.wait(timeout=900)
                 jobs = slurm.jobs()
             finally:
                 started.kill()
