@@ -4,14 +4,14 @@ from itertools import pairwise
 import numpy as np
 import pandas as pd
 import pytest
-from synthetic_suite import MODELS, scores, suite
+from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
 from ssltransfer.analysis.pairs import COLUMNS, SuitePairs, read_better
 from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.drawing import FigureContext, model_styles, save_figure
-from ssltransfer.report.figures import suite_figures
+from ssltransfer.report.figures import interval_cells, suite_figures
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.model_figures import model_pairs_figure, rank_figure
 from ssltransfer.report.scatter_figures import panel_scores, panels_note
@@ -200,6 +200,18 @@ def test_the_matrix_counts_who_is_better_than_whom():
     same = model_pairs_figure(FigureContext(with_pairs(("digits", "random", "swav", "swav"))))
     assert sorted(text.get_text() for text in same.axes[0].texts) == ["0", "1"]
     assert model_pairs_figure(FigureContext(suite())) is None
+
+
+def test_captions_speak_of_intervals_of_the_panels_that_are_there():
+    """Votes on shapes alone have no panel: shapes are what source accuracies were measured on."""
+    votes = [
+        {"model": row["model"], "protocol": "knn", "kind": "knn", "dataset": "shapes", "setting": "20-nn"}
+        | {"metric": "top1", "value": 50.0, "source": "measured"}
+        for row in MODELS
+    ]
+    results = suite_results(pd.concat([scores(), tidy(votes)]), MODELS, DATASETS, PRETRAINED_ON, "v2")
+    assert set(interval_cells(results, "scatter-knn")["kind"]) == {"knn"}
+    assert set(interval_cells(results, "transfer")["kind"]) == {"linear", "fewshot"}
 
 
 def test_bars_join_models_that_are_not_told_apart():

@@ -110,9 +110,8 @@ def plot_figures(
     for name, figure in suite_figures(context):
         save_figure(figure, folder, name)
     captions = _warnings(tables)
-    for name, kinds_shown in WITH_INTERVALS.items():
-        cells = results.analysed[results.analysed["kind"].isin(kinds_shown)]
-        captions[name] = joined(interval_note(cells, "Thin lines:"), captions.get(name, ""))
+    for name in WITH_INTERVALS:
+        captions[name] = joined(interval_note(interval_cells(results, name), "Thin lines:"), captions.get(name, ""))
     if note := analysis_note(results):
         captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
     captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
@@ -158,6 +157,13 @@ def plot_figures(
     data = scatter_data(context)
     if data:
         write_json(folder / "explorer.json", data)
+
+
+def interval_cells(results: SuiteResults, name: str) -> pd.DataFrame:
+    """Analysed scores of the kinds whose intervals a figure of `WITH_INTERVALS` shows; of Fig. 1, of its panels."""
+    panels = {panel.kind for panel in results.tasks.figure_panels}
+    shown = [kind for kind in WITH_INTERVALS[name] if name != "transfer" or kind in panels]
+    return results.analysed[results.analysed["kind"].isin(shown)]
 
 
 def models_note(results: SuiteResults, name: str) -> str:
