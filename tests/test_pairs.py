@@ -8,18 +8,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from scipy import optimize, stats
 
-from ssltransfer.analysis import pairs as module
+from ssltransfer.analysis import paired_tests
 from ssltransfer.analysis.cell_outcomes import NO_OUTCOMES, STALE, cell_outcomes
-from ssltransfer.analysis.pairs import (
-    COLUMNS,
-    compare_cells,
-    compare_models,
-    count_wins,
-    holm,
-    max_t,
-    read_better,
-    tango_lower,
-)
+from ssltransfer.analysis.paired_tests import holm, max_t, tango_lower
+from ssltransfer.analysis.pairs import COLUMNS, compare_cells, compare_models, count_wins, read_better
 from ssltransfer.errors import InputError
 from ssltransfer.results.outcome_file import Outcome, save_outcomes
 from ssltransfer.results.outcome_header import outcome_path
@@ -123,7 +115,7 @@ def test_flips_of_few_images_are_enumerated(discordant):
     parts = ((a * 1.0 - b) / np.array([5, 15, 20])[strata])[changed]
     flips = np.array(list(itertools.product((-1, 1), repeat=discordant))) @ parts
     exact = np.mean(np.abs(flips) >= abs(parts.sum()) - 1e-9)
-    assert found["p"] == pytest.approx(exact, abs=1e-9 if discordant <= module.ENUMERATED else 0.03)
+    assert found["p"] == pytest.approx(exact, abs=1e-9 if discordant <= paired_tests.ENUMERATED else 0.03)
 
 
 def test_episodes_are_compared_by_the_paired_t_test():
@@ -242,7 +234,7 @@ def test_the_order_of_images_does_not_matter(seed, form):
 
 @pytest.mark.parametrize(("form", "strata"), [("top1", []), ("per class", classes(150, 25))])
 def test_equal_models_are_rarely_called_better(form, strata, monkeypatch):
-    monkeypatch.setattr(module, "FLIPS", 399)
+    monkeypatch.setattr(paired_tests, "FLIPS", 399)
     runs, alone, any_pair = 300, [], []
     for seed in range(runs):
         found = compare_models(named(answers(5, 150, seed, level=1.0), strata=strata)).pairs

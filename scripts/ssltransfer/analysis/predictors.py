@@ -13,7 +13,7 @@ from scipy.special import stdtrit
 from scipy.stats import weightedtau
 
 from ssltransfer.analysis.correlation import INTERVAL_MODELS, correlation_interval, kendall, pearson
-from ssltransfer.analysis.pairs import holm, t_test
+from ssltransfer.analysis.paired_tests import holm, t_test
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import FIGURE_SETTING, TaskScores

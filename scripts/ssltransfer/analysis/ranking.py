@@ -13,7 +13,7 @@ import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
 
-from ssltransfer.analysis.pairs import LEVEL, holm, t_test
+from ssltransfer.analysis.paired_tests import LEVEL, holm, t_test
 from ssltransfer.analysis.scale import higher_is_better
 from ssltransfer.results.scores import TASK, Task
 

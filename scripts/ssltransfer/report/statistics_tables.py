@@ -8,7 +8,8 @@ import pandas as pd
 from scipy.stats import studentized_range
 
 from ssltransfer.analysis.correlation import COEFFICIENTS, INTERVAL_MODELS, PAIR_MODELS, family_correlations
-from ssltransfer.analysis.pairs import LEVEL, MANY_MODELS, MOST_OWN, count_wins
+from ssltransfer.analysis.paired_tests import LEVEL
+from ssltransfer.analysis.pairs import MANY_MODELS, MOST_OWN, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
