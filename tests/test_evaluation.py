@@ -328,7 +328,7 @@ def test_linear_fits_have_one_thread_as_jobs_do(monkeypatch):
         found.extend(pool["num_threads"] for pool in threadpool_info() if pool["user_api"] == "blas")
         return measure_linear(*arguments)
 
-    monkeypatch.setattr("ssltransfer.evaluation.measure_linear", spy)
+    monkeypatch.setattr("ssltransfer.evaluation.measuring.measure_linear", spy)
     with threadpool_limits(2):
         ssltransfer.evaluate_features(*arrays(), LINEAR)
     assert set(found) == {1}

@@ -66,17 +66,17 @@ def test_a_precision_that_the_caller_has_set_is_no_error_and_comes_back():
     """In a process of its own, because torch's two interfaces cannot be unmixed."""
     program = """
 import torch
-from ssltransfer.evaluation import _computing
+from ssltransfer.evaluation.measuring import computing_as_jobs
 from ssltransfer.precision import computing_in
 cuda = torch.device("cuda")
 matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
 plain = matmul.allow_tf32, cudnn.allow_tf32, matmul.fp32_precision, cudnn.conv.fp32_precision
-for context in (lambda: computing_in("tf32", cuda), lambda: _computing(cuda)):
+for context in (lambda: computing_in("tf32", cuda), lambda: computing_as_jobs(cuda)):
     with context():
         pass
     assert plain == (matmul.allow_tf32, cudnn.allow_tf32, matmul.fp32_precision, cudnn.conv.fp32_precision)
 matmul.fp32_precision, cudnn.conv.fp32_precision = "tf32", "ieee"
-for context, inside in ((lambda: computing_in("tf32", cuda), True), (lambda: _computing(cuda), False)):
+for context, inside in ((lambda: computing_in("tf32", cuda), True), (lambda: computing_as_jobs(cuda), False)):
     with context():
         assert matmul.allow_tf32 == cudnn.allow_tf32 == inside
     assert (matmul.fp32_precision, cudnn.conv.fp32_precision) == ("tf32", "ieee")

@@ -19,4 +19,4 @@ def __getattr__(name: str) -> object:
     """Import the functions for notebooks when they are first used; jobs import their own modules alone."""
     if name not in __all__:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    return getattr(import_module("ssltransfer.evaluation"), name)
+    return getattr(import_module("ssltransfer.evaluation.evaluate"), name)
