@@ -29,7 +29,8 @@ def run_stage(stage: str, folder: Path, count: int) -> None:
 
     if stage == "index":
         from ssltransfer.datasets.folder import index
-        from ssltransfer.datasets.index import check_files, write_index
+        from ssltransfer.datasets.index import write_index
+        from ssltransfer.datasets.index_checks import check_files
 
         place = folder / f"{count}-images" / "train" / "class"
         place.mkdir(parents=True)

@@ -2,7 +2,8 @@ import numpy as np
 import pytest
 
 from ssltransfer.datasets import digits, shapes, textures
-from ssltransfer.datasets.index import check_counts, check_index, read_index, write_index
+from ssltransfer.datasets.index import read_index, write_index
+from ssltransfer.datasets.index_checks import check_counts, check_index
 from ssltransfer.datasets.solids import SOLIDS, cast
 
 SMALL = {

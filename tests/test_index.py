@@ -8,18 +8,8 @@ from PIL import Image
 from ssltransfer.datasets import Source, image_root, location, parse_dataset_source
 from ssltransfer.datasets.coverage import coverage
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.index import (
-    SPLITS,
-    Index,
-    check_classes,
-    check_counts,
-    check_files,
-    check_index,
-    read_index,
-    select,
-    short_name,
-    write_index,
-)
+from ssltransfer.datasets.index import SPLITS, Index, read_index, select, short_name, write_index
+from ssltransfer.datasets.index_checks import check_classes, check_counts, check_files, check_index
 from ssltransfer.datasets.indexing import index_source, relabel
 from ssltransfer.errors import InputError
 

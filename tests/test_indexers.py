@@ -20,7 +20,8 @@ from ssltransfer.datasets import ORIGINAL, Source, caltech101, containers, load,
 from ssltransfer.datasets.containers import read_cifar_batch
 from ssltransfer.datasets.downloads import DOWNLOADS
 from ssltransfer.datasets.images import read_image
-from ssltransfer.datasets.index import SPLITS, check_files, check_index, read_index, write_index
+from ssltransfer.datasets.index import SPLITS, read_index, write_index
+from ssltransfer.datasets.index_checks import check_files, check_index
 from ssltransfer.datasets.indexing import index_source
 from ssltransfer.errors import InputError
 

@@ -11,7 +11,8 @@ from layouts import picture, table
 
 from ssltransfer.datasets import folder
 from ssltransfer.datasets import table as csv_table
-from ssltransfer.datasets.index import Index, check_files, check_index, duplicate_images, read_index, write_index
+from ssltransfer.datasets.index import Index, read_index, write_index
+from ssltransfer.datasets.index_checks import check_files, check_index, duplicate_images
 from ssltransfer.datasets.indexing import index_source
 from ssltransfer.datasets.parts import is_hidden
 from ssltransfer.errors import InputError

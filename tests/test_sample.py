@@ -6,7 +6,8 @@ from PIL import Image
 
 from ssltransfer.datasets import Member, Source, parse_dataset_source, parse_members, photographs
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.index import Index, check_index, image_names, write_index
+from ssltransfer.datasets.index import Index, image_names, write_index
+from ssltransfer.datasets.index_checks import check_index
 from ssltransfer.datasets.sample import sample_images, sample_row
 from ssltransfer.errors import InputError
 

@@ -17,7 +17,8 @@ from ssltransfer.analysis.correlation import COEFFICIENTS, leave_one_out
 from ssltransfer.analysis.pairs import MANY_MODELS, MOST_OWN, compare_cells, compare_models
 from ssltransfer.analysis.suite_results import SHOWN_MODELS, suite_results
 from ssltransfer.datasets import index_column, table
-from ssltransfer.datasets.index import Index, check_index, read_index, write_index
+from ssltransfer.datasets.index import Index, read_index, write_index
+from ssltransfer.datasets.index_checks import check_index
 from ssltransfer.datasets.index_hash import index_hash
 from ssltransfer.errors import InputError
 from ssltransfer.files import json_checksum

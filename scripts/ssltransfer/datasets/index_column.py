@@ -3,6 +3,7 @@
 import json
 import zlib
 from collections.abc import Collection, Iterable, Iterator, Sequence
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
@@ -134,12 +135,37 @@ def to_arrow(values: Sequence, kind: pa.DataType | None = None) -> pa.Array:
 
 def json_blocks(values: Sequence) -> Iterator[str]:
     """Text of a column as a JSON list, block by block, exactly as ``json.dumps`` without blanks writes it whole."""
-    yield "["
-    for start in range(0, len(values), BLOCK):
-        block = values[start : start + BLOCK]
-        rows = block.to_pylist() if isinstance(block, pa.Array | pa.ChunkedArray) else list(block)
-        yield "," * (start > 0) + json.dumps(rows, sort_keys=True, separators=(",", ":"))[1:-1]
-    yield "]"
+    blocks = (values[start : start + BLOCK] for start in range(0, len(values), BLOCK))
+    return _rows(rows.to_pylist() if isinstance(rows, pa.Array | pa.ChunkedArray) else rows for rows in blocks)
+
+
+def stored_blocks(file: pq.ParquetFile, name: str) -> Iterator[str]:
+    """`json_blocks` of a column of a file, of which a block is held at a time."""
+    batches = file.iter_batches(BLOCK, columns=[name], use_threads=False)
+    return _rows(batch.column(0).to_pylist() for batch in batches)
+
+
+def _rows(blocks: Iterable[Sequence]) -> Iterator[str]:
+    return json_text("[]", ([_dumps(list(rows))[1:-1]] for rows in blocks))
+
+
+def json_object(columns: Iterable[tuple[str, Iterable[str]]]) -> Iterator[str]:
+    """Text of columns as a JSON object: name of each column, in alphabetical order, and its `json_blocks`."""
+    return json_text("{}", (chain([f"{json.dumps(name)}:"], blocks) for name, blocks in columns))
+
+
+def json_text(brackets: str, items: Iterable[Iterable[str]]) -> Iterator[str]:
+    """Text of a JSON list or object of items, each of which comes in pieces."""
+    first, last = brackets
+    yield first
+    for number, pieces in enumerate(items):
+        yield "," * (number > 0)
+        yield from pieces
+    yield last
+
+
+def _dumps(content: Any) -> str:
+    return json.dumps(content, sort_keys=True, separators=(",", ":"))
 
 
 def content_checksum(columns: Iterable[tuple[str, Iterable[str]]], metadata: dict[str, str]) -> str:
@@ -148,22 +174,10 @@ def content_checksum(columns: Iterable[tuple[str, Iterable[str]]], metadata: dic
     Parameters
     ----------
     columns : iterable of (str, iterable of str)
-        Name of each column, in alphabetical order, and its `json_blocks`.
+        See `json_object`.
     metadata : dict of str
     """
-    checksum = zlib.crc32(b"[{")
-    for number, (name, blocks) in enumerate(columns):
-        checksum = zlib.crc32(f"{',' * (number > 0)}{json.dumps(name)}:".encode(), checksum)
-        for block in blocks:
-            checksum = zlib.crc32(block.encode(), checksum)
-    text = json.dumps(metadata, sort_keys=True, separators=(",", ":"))
-    return f"{zlib.crc32(f'}},{text}]'.encode(), checksum):08x}"
-
-
-def stored_blocks(file: pq.ParquetFile, name: str) -> Iterator[str]:
-    """`json_blocks` of a column of a file, of which a block is held at a time."""
-    yield "["
-    for number, batch in enumerate(file.iter_batches(BLOCK, columns=[name], use_threads=False)):
-        rows = batch.column(0).to_pylist()
-        yield "," * (number > 0) + json.dumps(rows, sort_keys=True, separators=(",", ":"))[1:-1]
-    yield "]"
+    checksum = 0
+    for text in json_text("[]", [json_object(columns), [_dumps(metadata)]]):
+        checksum = zlib.crc32(text.encode(), checksum)
+    return f"{checksum:08x}"

@@ -1,11 +1,10 @@
 """Hash of an index: two datasets with one hash have the same images, parts, labels and classes in the same order."""
 
 import hashlib
-import json
 from pathlib import Path
 
 from ssltransfer.datasets.index import read_index
-from ssltransfer.datasets.index_column import json_blocks
+from ssltransfer.datasets.index_column import json_blocks, json_object, json_text
 
 
 def index_hash(path: str | Path) -> str:
@@ -13,15 +12,9 @@ def index_hash(path: str | Path) -> str:
 
     What the file says besides (promised counts, warnings) and how it was compressed do not count.
     """
-    index, found = read_index(path), hashlib.sha256(b"[")
-    for column in (index.image, index.split, index.label, index.classes):
-        for block in json_blocks(column):
-            found.update(block.encode())
-        found.update(b",")
-    found.update(b"{")
-    for number, name in enumerate(sorted(index.extra)):
-        found.update(f"{',' * (number > 0)}{json.dumps(name)}:".encode())
-        for block in json_blocks(index.extra[name]):
-            found.update(block.encode())
-    found.update(b"}]")
+    index, found = read_index(path), hashlib.sha256()
+    columns = map(json_blocks, (index.image, index.split, index.label, index.classes))
+    extra = json_object((name, json_blocks(index.extra[name])) for name in sorted(index.extra))
+    for text in json_text("[]", [*columns, extra]):
+        found.update(text.encode())
     return found.hexdigest()

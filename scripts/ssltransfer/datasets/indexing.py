@@ -11,16 +11,13 @@ from typing import Literal, TypedDict
 from ssltransfer.datasets.downloads import where_to_place
 from ssltransfer.datasets.generated import Generated
 from ssltransfer.datasets.images import find_unreadable
-from ssltransfer.datasets.index import (
-    Index,
-    MissingError,
+from ssltransfer.datasets.index import Index, MissingError, count_parts, select
+from ssltransfer.datasets.index_checks import (
     check_classes,
     check_counts,
     check_files,
     check_index,
-    count_parts,
     duplicate_images,
-    select,
     untrained_classes,
 )
 from ssltransfer.datasets.layout import missing

@@ -14,7 +14,8 @@ from pathlib import Path
 import numpy as np
 
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.index import Index, check_classes, check_counts, check_index
+from ssltransfer.datasets.index import Index
+from ssltransfer.datasets.index_checks import check_classes, check_counts, check_index
 from ssltransfer.datasets.indexing import IndexParams
 from ssltransfer.datasets.sources import Member, parse_members
 from ssltransfer.errors import InputError

@@ -10,7 +10,8 @@ import numpy as np
 from ssltransfer.config.dataset_rows import COUNTS, METRICS_OF_TASK
 from ssltransfer.datasets import READ_KINDS, Source, hub_folder, location, parse_dataset_source
 from ssltransfer.datasets.dataset import Dataset
-from ssltransfer.datasets.index import Index, check_classes, check_index, count_parts, write_index
+from ssltransfer.datasets.index import Index, count_parts, write_index
+from ssltransfer.datasets.index_checks import check_classes, check_index
 from ssltransfer.datasets.indexing import IndexParams, generate_dataset, index_source
 from ssltransfer.errors import InputError
 from ssltransfer.hub import parse_hub_source
