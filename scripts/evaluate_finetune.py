@@ -22,7 +22,7 @@ with job(snakemake.log[0]):
     settings = read_settings(FinetuneSettings, params.settings)
     device = choose_device()
     index = read_index(given.index)
-    root = image_root(Source(*params.source), snakemake.resources.data_root, given.get("originals", given.index))
+    root = image_root(Source(*params.source), snakemake.resources.data_root, given.originals or given.index)
     data = FinetuneData(
         lambda row: read_image(root, index.image[row]),
         index.image,

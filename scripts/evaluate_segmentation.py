@@ -27,7 +27,7 @@ with job(snakemake.log[0]):
     settings = read_settings(SegmentationSettings, params.settings)
     device = choose_device(snakemake.threads)
     source = Dataset(params.source, snakemake.resources.data_root, files.index)
-    dataset = open_dataset(source, files.get("masks"), settings.sides.longest)
+    dataset = open_dataset(source, files.masks or None, settings.sides.longest)
     rows = np.flatnonzero(source.index.split_array() == "test")
     network = load_network(files.checkpoint, params.arch, len(dataset.classes), files.trained, settings)
     trained = decode_metadata(read_provenance(files.trained))

@@ -21,7 +21,7 @@ with job(snakemake.log[0]):
     place = config_path(snakemake.wildcards)
     device = choose_device()
     source = Dataset(params.source, snakemake.resources.data_root, snakemake.input.index)
-    dataset = open_dataset(source, snakemake.input.get("masks"), settings.sides.longest)
+    dataset = open_dataset(source, snakemake.input.masks or None, settings.sides.longest)
     rows = np.flatnonzero(source.index.split_array() == "train")
     checkpoint = read_provenance(snakemake.input.checkpoint)
     network = build_network(snakemake.input.checkpoint, params.arch, len(dataset.classes), settings)

@@ -246,18 +246,21 @@ def index_file(wildcards):
     return f"results/datasets/{wildcards.dataset}/index.parquet"
 
 
-def images_beside(*datasets):
-    """Images that lie beside the indexes of these datasets, for jobs that otherwise would not have them.
-
-    These are generated or sampled ones; others lie below data_root.
-    """
+def images_made_of(dataset):
+    """The images of a dataset if the workflow itself makes them, beside its index; others lie below data_root."""
     names = {"generated": "originals.npy", "one-of": "originals"}
-    kinds = {dataset: parse_dataset_source(SUITE.datasets[dataset]["source"]).kind for dataset in datasets}
-    return [f"results/datasets/{d}/{names[kind]}" for d, kind in kinds.items() if kind in names and not SHARED]
+    kind = parse_dataset_source(SUITE.datasets[dataset]["source"]).kind
+    return f"results/datasets/{dataset}/{names[kind]}" if kind in names else []
 
 
-def images_beside_index(wildcards):
-    return images_beside(wildcards.dataset)
+def generated_images(wildcards):
+    """As `images_made_of`, of the dataset or the one that it relabels."""
+    return images_made_of(SUITE.image_dataset(wildcards.dataset))
+
+
+def unless_shared(files):
+    """A function of wildcards: these files, for jobs that without a shared file system see only what their rule names."""
+    return lambda w: [] if SHARED else files(w)
 
 
 def feature_files(wildcards):
@@ -267,7 +270,7 @@ def feature_files(wildcards):
 
 def beside_features(files):
     """A function of wildcards: what says where the features of these files come from, for jobs that must name it."""
-    return lambda w: [] if SHARED else [str(Path(path).with_suffix(".json")) for path in files(w)]
+    return unless_shared(lambda w: [str(Path(path).with_suffix(".json")) for path in files(w)])
 
 
 def present_files(source):

@@ -123,7 +123,7 @@ rule sample_images:
     """Choose one image of each of several datasets."""
     input:
         indexes=sampled_indexes,
-        originals=lambda w: images_beside(*sampled_datasets(w)),
+        originals=unless_shared(sampled_images),
     output:
         index="results/datasets/{dataset}/index.parquet",
         originals=directory("results/datasets/{dataset}/originals"),
@@ -148,7 +148,7 @@ rule prepare_images:
     """Decode, resize and crop the images of a dataset once for all models."""
     input:
         index=index_file,
-        originals=images_beside_index,
+        originals=unless_shared(generated_images),
     output:
         images="results/datasets/{dataset}/{transform}.npy",
     log:

@@ -7,7 +7,7 @@ rule train_detector:
     """Train a detector on a model's backbone and detect the objects of the test images."""
     input:
         index=index_file,
-        originals=images_beside_index,
+        originals=unless_shared(generated_images),
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
@@ -39,7 +39,7 @@ rule train_detector:
 use rule train_detector as train_detectron2 with:
     input:
         index=detectron2_index,
-        originals=images_beside_index,
+        originals=unless_shared(generated_images),
         checkpoint="results/checkpoints/{model}.safetensors",
     log:
         "logs/train_detectron2/{protocol}/{model}/{dataset}.log",
@@ -53,7 +53,7 @@ rule evaluate_detection:
     """Evaluate the detections of a model on a dataset."""
     input:
         index=index_file,
-        originals=images_beside_index,
+        originals=unless_shared(generated_images),
         predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
     output:

@@ -5,7 +5,8 @@
 rule evaluate_finetune:
     """Finetune a model on a dataset for all members of a grid, refit the selected one and test it."""
     input:
-        unpack(finetune_input),
+        index=index_file,
+        originals=generated_images,
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
         **OUTCOMES,

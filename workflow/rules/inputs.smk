@@ -67,6 +67,10 @@ def sampled_indexes(wildcards):
     return [f"results/datasets/{name}/index.parquet" for name in sampled_datasets(wildcards)]
 
 
+def sampled_images(wildcards):
+    return [image for name in sampled_datasets(wildcards) if (image := images_made_of(name))]
+
+
 def sample_params(wildcards):
     """As `index_params`, with the sources of the datasets that are chosen from."""
     sources = [list(parse_dataset_source(SUITE.datasets[name]["source"])) for name in sampled_datasets(wildcards)]
@@ -141,7 +145,7 @@ def feature_input(wildcards):
     folder = f"results/datasets/{wildcards.dataset}"
     if SUITE.config["keep_images"]:
         return {"images": f"{folder}/{wildcards.transform}.npy"}
-    return {"index": f"{folder}/index.parquet", "originals": images_beside(wildcards.dataset)}
+    return {"index": f"{folder}/index.parquet", "originals": unless_shared(generated_images)(wildcards)}
 
 
 def feature_threads(wildcards):
@@ -241,14 +245,6 @@ def image_source(wildcards):
     return list(parse_dataset_source(SUITE.datasets[SUITE.image_dataset(wildcards.dataset)]["source"]))
 
 
-def finetune_input(wildcards):
-    """Index, and the images of a generated dataset (others are read where they lie)."""
-    files = {"index": index_file(wildcards)}
-    if image_source(wildcards)[0] == "generated":
-        files["originals"] = f"results/datasets/{SUITE.image_dataset(wildcards.dataset)}/originals.npy"
-    return files
-
-
 # inversion.smk, attention.smk and finetune.smk
 
 
@@ -311,22 +307,9 @@ def normals_params(wildcards):
     return {"source": list(source), "versions": [version("known-normals"), version(source.indexer)]}
 
 
-def normals_input(wildcards):
-    """Index, known normals, and the images of a generated dataset (others are read where they lie)."""
-    folder = f"results/datasets/{wildcards.dataset}"
-    files = {"index": f"{folder}/index.parquet", "normals": f"{folder}/normals.npy"}
-    if source_of(wildcards).kind == "generated":
-        files["originals"] = f"{folder}/originals.npy"
-    return files
-
-
 # segmentation.smk
 
 
-def segmentation_input(wildcards):
-    """Index, and masks and images of a generated dataset (others are read where they lie)."""
-    folder = f"results/datasets/{wildcards.dataset}"
-    files = {"index": f"{folder}/index.parquet"}
-    if source_of(wildcards).kind == "generated":
-        files |= {"masks": f"{folder}/masks.npy", "originals": f"{folder}/originals.npy"}
-    return files
+def drawn_masks(wildcards):
+    """The masks of a generated dataset; the index of another one names its own."""
+    return f"results/datasets/{wildcards.dataset}/masks.npy" if source_of(wildcards).kind == "generated" else []

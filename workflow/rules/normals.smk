@@ -30,7 +30,9 @@ rule prepare_normals:
 rule train_normals:
     """Train a network that predicts surface normals from the features of a model."""
     input:
-        unpack(normals_input),
+        index=index_file,
+        normals="results/datasets/{dataset}/normals.npy",
+        originals=generated_images,
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
@@ -61,7 +63,9 @@ rule train_normals:
 rule evaluate_normals:
     """Measure the angular errors of the predicted surface normals of a model."""
     input:
-        unpack(normals_input),
+        index=index_file,
+        normals="results/datasets/{dataset}/normals.npy",
+        originals=generated_images,
         checkpoint="results/checkpoints/{model}.safetensors",
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
     output:

@@ -27,7 +27,9 @@ rule draw_masks:
 rule train_segmentation:
     """Train a network that predicts the class of each pixel from the features of a model."""
     input:
-        unpack(segmentation_input),
+        index=index_file,
+        masks=drawn_masks,
+        originals=generated_images,
         checkpoint="results/checkpoints/{model}.safetensors",
     output:
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
@@ -58,7 +60,9 @@ rule train_segmentation:
 rule evaluate_segmentation:
     """Measure the mean intersection over union of the predicted classes of pixels of a model."""
     input:
-        unpack(segmentation_input),
+        index=index_file,
+        masks=drawn_masks,
+        originals=generated_images,
         checkpoint="results/checkpoints/{model}.safetensors",
         trained="results/trained/{protocol}/{model}/{dataset}.safetensors",
     output:

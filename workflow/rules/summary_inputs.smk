@@ -63,6 +63,11 @@ def suite_scores(wildcards):
     return [score_file(cell) for cell in cells]
 
 
+def scores_on_disk(wildcards):
+    """The score files that exist; none without a shared file system, whose scores lie in the storage."""
+    return [path for path in suite_scores(wildcards) if SHARED and Path(path).is_file()]
+
+
 def suite_outcomes(wildcards):
     """The outcomes of the scores, where they have to be named."""
     return [] if SHARED else [f"results/outcomes/{c.protocol}/{c.model}/{c.dataset}.npz" for c in shown_cells()]
@@ -103,8 +108,9 @@ def unrecorded_differences(wildcards):
     Nothing else would make the summary again: Snakemake compares the settings only of jobs that it has a record of. The
     list has a folder of its own, because Snakemake may have looked into the folders of its outputs before.
     """
-    scores = [path for path in suite_scores(wildcards) if SHARED and Path(path).is_file()]
-    unrecorded = [path for path in scores if not workflow.persistence.metadata(IOFile(path, rule=None))]
+    unrecorded = [
+        path for path in scores_on_disk(wildcards) if not workflow.persistence.metadata(IOFile(path, rule=None))
+    ]
     listed = f"results/differing/{wildcards.suite}.json"
     return [listed] if list_differences(listed, unrecorded, SUITE) else []
 
@@ -136,7 +142,7 @@ def derived_outcomes(wildcards):
     Nothing asks for the outcomes themselves, so that scores which were measured without them are not measured again.
     Once it exists the list stays an input of the summary, which therefore is not made again for its absence.
     """
-    scores = [path for path in suite_scores(wildcards) if SHARED and Path(path).is_file()]
+    scores = scores_on_disk(wildcards)
     derived = f"results/outcomes/{wildcards.suite}.json"
     return [derived] if list_missing(missing_outcomes(wildcards), scores, derived) or Path(derived).is_file() else []
 
