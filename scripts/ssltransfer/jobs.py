@@ -27,6 +27,9 @@ RUN = uuid.uuid4().hex
 GPU_UNUSED = "the GPU is not used: "
 """Beginning of the line in a log that says why a job computed on the CPU although there is a GPU."""
 
+LOG_INTERVAL = 30.0
+"""Seconds between two lines of progress in a log."""
+
 #: Errors of the machine, reported without traceback.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -75,8 +78,8 @@ def _machine(error: Exception) -> bool:
     return (isinstance(error, OSError) and error.errno in MACHINE_ERRORS) or any(word in str(error) for word in words)
 
 
-def progress(iterable: Iterable, label: str, total: int | None = None, every: float = 30.0) -> Iterator:
-    """Iterate with a bar on a terminal, and with a line in the log every `every` seconds."""
+def progress(iterable: Iterable, label: str, total: int | None = None) -> Iterator:
+    """Iterate with a bar on a terminal, and with a line in the log every `LOG_INTERVAL` seconds."""
     from tqdm import tqdm  # this module is read by the workflow too, which needs no more than Snakemake brings
 
     total = length_hint(iterable) if total is None else total
@@ -84,7 +87,7 @@ def progress(iterable: Iterable, label: str, total: int | None = None, every: fl
     bar = tqdm(iterable, desc=label, total=total, disable=not sys.stderr.isatty(), leave=False)
     for count, item in enumerate(bar, start=1):
         yield item
-        if time.monotonic() - last > every:
+        if time.monotonic() - last > LOG_INTERVAL:
             last = time.monotonic()
             log.info("%s: %d of %d", label, count, total)
 

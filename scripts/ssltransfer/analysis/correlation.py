@@ -328,7 +328,7 @@ def _result_columns() -> list[str]:
     return ["n", *first, "note", "families", *last]
 
 
-def rounding_interval(x, values, metric: str, decimals: int, raw: bool = False) -> tuple[float, float]:
+def rounding_interval(x, values, metric: str, decimals: int) -> tuple[float, float]:
     """Range of Pearson's r that rounding of the printed values allows.
 
     Parameters
@@ -341,8 +341,6 @@ def rounding_interval(x, values, metric: str, decimals: int, raw: bool = False) 
         Their metric, which fixes the transform.
     decimals : int
         Digits to which they are printed.
-    raw : bool
-        Whether the metric is correlated without its logit.
 
     Returns
     -------
@@ -352,7 +350,7 @@ def rounding_interval(x, values, metric: str, decimals: int, raw: bool = False) 
     """
     x, values = np.asarray(x, float), np.asarray(values, float)
     half = 0.5 * 10.0**-decimals
-    low, high = (to_analysis_scale(values + shift, metric, raw) for shift in (-half, half))
+    low, high = (to_analysis_scale(values + shift, metric) for shift in (-half, half))
     corners = np.array(list(product((False, True), repeat=len(x))))
     rs = pearson(x, np.where(corners, high, low))
     ends = [float(rs.min()), float(rs.max())]

@@ -96,8 +96,8 @@ class Evidence:
         """Spearman correlation with source accuracy."""
         return float(spearman(self.source, values))
 
-    def mean_logit(self, kind: str, setting: str | None = None) -> pd.Series:
+    def mean_logit(self, kind: str) -> pd.Series:
         """Average log-odds of all tasks of a kind."""
-        found = self.scores(kind, setting)
+        found = self.scores(kind)
         logits = {task: to_analysis_scale(found[task], task.metric) for task in tasks_of(found)}
         return pd.DataFrame(logits, index=found.index).mean(axis=1)

@@ -28,6 +28,8 @@ from scipy.special import bdtr, ndtri, stdtr, stdtrit
 
 LEVEL = 0.05
 """Pairs with an adjusted p-value below it are told apart."""
+NORMAL = float(ndtri(1 - LEVEL / 2))
+"""Half width of an interval in standard errors."""
 FLIPS, SEED = 1999, 0
 #: Most discordant images of a pair for which all flips are enumerated instead of drawn.
 ENUMERATED = 10
@@ -75,8 +77,10 @@ def mcnemar(right: np.ndarray, scale: float) -> tuple[dict, np.ndarray]:
     return columns, scale**2 * covariance if n > 1 else np.full_like(both, np.nan)
 
 
-def tango_lower(b: np.ndarray, c: np.ndarray, n: int, z: float = float(ndtri(1 - LEVEL / 2))) -> np.ndarray:
+def tango_lower(b: np.ndarray, c: np.ndarray, n: int) -> np.ndarray:
     """Lower end of Tango's (1998) score interval of a difference of paired proportions, (b - c) / n.
+
+    The upper end is the negative lower end with `b` and `c` swapped.
 
     Parameters
     ----------
@@ -84,8 +88,6 @@ def tango_lower(b: np.ndarray, c: np.ndarray, n: int, z: float = float(ndtri(1 -
         Numbers of images that only the first model, and only the second model, gets right.
     n : int
         Number of images.
-    z : float
-        Normal quantile of the level. The upper end is the negative lower end with `b` and `c` swapped.
     """
     low, high = np.full_like(b, -1.0), (b - c) / n
     for _ in range(45):
@@ -95,7 +97,7 @@ def tango_lower(b: np.ndarray, c: np.ndarray, n: int, z: float = float(ndtri(1 -
         constant = -c * middle * (1 - middle)
         q = (np.sqrt(np.maximum(linear**2 - 8 * n * constant, 0)) - linear) / (4 * n)
         variance = n * (2 * q + middle * (1 - middle))
-        rejected = b - c - n * middle > z * np.sqrt(np.maximum(variance, 0))
+        rejected = b - c - n * middle > NORMAL * np.sqrt(np.maximum(variance, 0))
         low, high = np.where(rejected, middle, low), np.where(rejected, high, middle)
     return (low + high) / 2
 
@@ -125,7 +127,7 @@ def stratified_sign_flips(right: np.ndarray, strata: np.ndarray, scale: float) -
     i, j = np.triu_indices(len(right), 1)
     mean = right.astype(np.float64) @ weights.astype(np.float64)
     difference = mean[i] - mean[j]
-    half = ndtri(1 - LEVEL / 2) * np.sqrt(np.maximum(_pair_variance(covariance), 0) + 1 / n**2)
+    half = NORMAL * np.sqrt(np.maximum(_pair_variance(covariance), 0) + 1 / n**2)
     p, adjusted = _flip_images(right, weights, difference, np.sqrt(discordant[i, j]))
     for pair in np.flatnonzero((count[i, j] <= ENUMERATED) & (count[i, j] > 0)):
         p[pair] = _all_flips(right[i[pair]] - right[j[pair]], weights)

@@ -127,13 +127,13 @@ def episode_interval(correct: np.ndarray, queries: int) -> Interval:
 
 
 @lru_cache(maxsize=1)
-def resample_counts(units: int, seed: int = SEED) -> np.ndarray:
+def resample_counts(units: int) -> np.ndarray:
     """Draw bootstrap resamples of `units` units: how often each occurs, uint8 (RESAMPLES, units).
 
-    The draws depend on the number of units and the seed alone, so that all models meet the same resamples. They come
+    The draws depend on the number of units alone, so that all models meet the same resamples. They come
     from numpy's legacy generator, whose stream is the same in every version.
     """
-    generator = np.random.RandomState(seed)
+    generator = np.random.RandomState(SEED)
     draws = (generator.randint(units, size=units) for _ in range(RESAMPLES))
     counts = np.stack([np.bincount(draw, minlength=units).astype(np.uint8) for draw in draws])
     counts.flags.writeable = False

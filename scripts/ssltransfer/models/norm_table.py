@@ -42,10 +42,3 @@ def mean_and_std(norm: str) -> tuple[Channels, Channels]:
 def norm_name(norm: str) -> str:
     """Return the name of an input normalisation without its values."""
     return norm.partition("=")[0]
-
-
-def write_norm(name: str, mean: Channels, std: Channels) -> str:
-    """Return a normalisation as `mean_and_std` reads it."""
-    if BUILT_IN.get(name) == (mean, std):
-        return name
-    return f"{name}={'/'.join(map(str, mean))}:{'/'.join(map(str, std))}"

@@ -12,8 +12,6 @@ from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.protocols.finetune.settings import Optimiser, Trial
 
-OPTIMISERS = ("sgd", "adamw")
-
 
 class Classifier(nn.Module):
     """A backbone with a new linear layer on its pooled vector.
