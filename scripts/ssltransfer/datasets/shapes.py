@@ -21,7 +21,7 @@ MINIMUM_VISIBLE = 25  # pixels; a solid that shows less is taken out of the scen
 ELEVATION = (0.35, 0.85)  # radians by which the camera looks down
 LEAN = 0.2  # radians, standard deviation
 FIGURES = 3
-PATTERN_SIZE = 128
+PATTERNS, PATTERN_SIZE = 60, 128
 BLOCK = 250  # scenes rendered together, which bounds the memory
 
 
@@ -93,13 +93,13 @@ def _render(seed, train, test):
         yield rows, kinds, front, normal, _paint(front, point, normal, patterns, rng)
 
 
-def make_patterns(rng: np.random.Generator, count: int = 60) -> np.ndarray:
-    """Draw periodic clouds, ridges, stripes, patches, checks, dots: float32 (count, 128, 128) in [0, 1]."""
+def make_patterns(rng: np.random.Generator) -> np.ndarray:
+    """Draw periodic clouds, ridges, stripes, patches, checks, dots: float32 (patterns, 128, 128) in [0, 1]."""
     frequency = np.fft.fftfreq(PATTERN_SIZE, 1 / PATTERN_SIZE)
     distance = np.hypot(frequency[:, None], frequency)
     y, x = np.mgrid[:PATTERN_SIZE, :PATTERN_SIZE] * (2 * np.pi / PATTERN_SIZE)
-    patterns = np.empty((count, PATTERN_SIZE, PATTERN_SIZE), np.float32)
-    for number in range(count):
+    patterns = np.empty((PATTERNS, PATTERN_SIZE, PATTERN_SIZE), np.float32)
+    for number in range(PATTERNS):
         noise = np.fft.fft2(rng.normal(size=distance.shape))
         cloud = np.fft.ifft2(noise * np.exp(-((distance / rng.uniform(3, 14)) ** 2))).real
         cloud /= cloud.std()

@@ -18,11 +18,13 @@ from ssltransfer.protocols.detection.settings import Sides
 
 AHEAD = 2
 """Number of test batches that are decoded in advance."""
+#: Threads that read the headers of images, and that decode test images.
+HEADER_THREADS, DECODING_THREADS = 8, 2
 
 
-def image_sizes(root: Path, references: Sequence[str], workers: int = 8) -> np.ndarray:
+def image_sizes(root: Path, references: Sequence[str]) -> np.ndarray:
     """Read the (width, height) of images from their headers: int (n, 2). InputError if one cannot be read."""
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(HEADER_THREADS) as pool:
         return np.array(list(pool.map(partial(image_size, root), references)), dtype=np.int64).reshape(-1, 2)
 
 
@@ -144,7 +146,7 @@ def uniform_batches(sizes: np.ndarray, sides: Sides, most: int) -> Iterator[tupl
 
 
 def scaled_images(
-    root: Path, references: Sequence[str], batches: Sequence[tuple[range, tuple[int, int]]], workers: int = 2
+    root: Path, references: Sequence[str], batches: Sequence[tuple[range, tuple[int, int]]]
 ) -> Iterator[tuple[range, tuple[int, int], list[Tensor]]]:
     """Yield the batches of `uniform_batches` with their images, uint8 (3, h, w); the next ones are made meanwhile."""
 
@@ -152,7 +154,7 @@ def scaled_images(
         image = read_image(root, references[place])
         return as_tensor(image if image.size == size else image.resize(size, Image.Resampling.BILINEAR))
 
-    with ThreadPoolExecutor(workers) as pool:
+    with ThreadPoolExecutor(DECODING_THREADS) as pool:
         ahead: deque[list] = deque()
         for number in range(len(batches) + AHEAD):
             if number < len(batches):
