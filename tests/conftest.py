@@ -1,10 +1,12 @@
 """Fixtures shared by all tests."""
 
 import os
+import re
 from pathlib import Path
 
 import pytest
 from hypothesis import settings
+from xdist.scheduler import LoadFileScheduling
 
 from workflow import succeed, workspace
 
@@ -33,6 +35,19 @@ def pytest_collection_modifyitems(items):
     for item in items:
         if "finished" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
+
+
+class SharedRunScheduling(LoadFileScheduling):
+    """Each file of tests stays in one process, and all files that wait for the finished toy run share one."""
+
+    def _split_scope(self, nodeid: str) -> str:
+        file = super()._split_scope(nodeid)
+        return "finished" if re.search(r"def test_.*\bfinished\b", (REPOSITORY / file).read_text()) else file
+
+
+def pytest_xdist_make_scheduler(config, log):
+    """Let `-n 2 --dist loadfile` make the toy run once."""
+    return SharedRunScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 
 @pytest.fixture(scope="session")

@@ -3,10 +3,10 @@
 import logging
 import os
 import pty
+import select
 import signal
 import subprocess
 import sys
-import time
 
 import pytest
 
@@ -82,27 +82,33 @@ def test_the_log_of_a_job_says_that_it_was_interrupted(tmp_path):
 
 @pytest.mark.slow
 def test_ctrl_c_ends_a_run_with_one_line(tmp_path):
-    """On a terminal, which sends the signal to the run and to its jobs."""
+    """On a terminal, which sends the signal to the run and to its jobs, here two that train."""
     folder = workspace(tmp_path / "toy")
+    recipes = folder / "config" / "pretraining.yaml"
+    recipes.write_text(recipes.read_text().replace("epochs: 1", "epochs: 10000"))
+    models = ("toy-simclr", "toy-supervised")
+    logs = [folder / "logs" / "pretrain_model" / f"{model}.log" for model in models]
     number, terminal = pty.fork()
     if number == 0:
         os.chdir(folder)
-        words = command("--forcerun", "all")
+        words = command(*(f"results/checkpoints/{model}.safetensors" for model in models))
         os.execvpe(words[0], words, environment())
-    output, sent = b"", 0
+    after = None
     while True:
-        try:
-            part = os.read(terminal, 65536)
-        except OSError:
-            break
-        if not part:
-            break
-        output += part
-        if not sent and output.count(b"Execute") and b"generate_dataset" in output:
-            time.sleep(3)
+        # While Python itself starts, a job has no handler yet: wait until both have begun to log.
+        if after is None and all(log.exists() and log.stat().st_size for log in logs):
             os.write(terminal, b"\x03")
-            sent = len(output)
+            after = b""
+        if select.select([terminal], [], [], 0.1)[0]:
+            try:
+                part = os.read(terminal, 65536)
+            except OSError:
+                break
+            if not part:
+                break
+            after = None if after is None else after + part
     _, status = os.waitpid(number, 0)
-    after = output[sent:].decode().replace("\r", "").split("^C")[-1].strip().splitlines()
-    assert sent and after == [interrupts.STOPPED], after
+    lines = (after or b"").decode().replace("\r", "").split("^C")[-1].strip().splitlines()
+    assert lines == [interrupts.STOPPED]
     assert os.waitstatus_to_exitcode(status) == 1
+    assert all("interrupted" in log.read_text() for log in logs)
