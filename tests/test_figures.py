@@ -11,8 +11,9 @@ from ssltransfer.analysis.published import LABELS, published_models, published_s
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.drawing import FigureContext, model_styles, save_figure
-from ssltransfer.report.figures import interval_cells, suite_figures
+from ssltransfer.report.figures import WITH_INTERVALS, interval_cells, suite_figures
 from ssltransfer.report.interactive_scatter import scatter_data
+from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.model_figures import model_pairs_figure, rank_figure
 from ssltransfer.report.scatter_figures import panel_scores, panels_note
 from ssltransfer.report.table_folder import read_results, write_results
@@ -210,8 +211,39 @@ def test_captions_speak_of_intervals_of_the_panels_that_are_there():
         for row in MODELS
     ]
     results = suite_results(pd.concat([scores(), tidy(votes)]), MODELS, DATASETS, PRETRAINED_ON, "v2")
-    assert set(interval_cells(results, "scatter-knn")["kind"]) == {"knn"}
+    assert interval_cells(results, "scatter-knn").empty  # there is no such figure either
     assert set(interval_cells(results, "transfer")["kind"]) == {"linear", "fewshot"}
+
+
+def test_captions_speak_of_intervals_of_the_scores_that_are_there():
+    """Not of the source images under other labels, of metrics without a bar, nor of curves without intervals."""
+
+    def rows(kind, dataset, setting, metric, interval):
+        head = {"protocol": kind, "kind": kind, "dataset": dataset, "setting": setting, "metric": metric}
+        head |= {"value": 50.0, "low": 49.0, "high": 51.0, "interval": interval, "source": "measured"}
+        return [{"model": row["model"]} | head for row in MODELS]
+
+    more = [
+        *rows("linear", "shapes-multilabel", "", "map11", "bootstrap, over test images; 0.92"),
+        *rows("inversion", "photographs", "", "mse-red", "t, over images; 0.91"),
+        *rows("inversion", "photographs", "", "psnr", "t, over images; 0.9"),
+        *rows("label-efficiency", "digits", "1-per-class", "top1", "t, over draws of the labelled images; 0.91"),
+        *rows("label-efficiency", "digits", "knn-1-per-class", "top1", "t, over draws of the labelled images; 0.9"),
+        *rows("label-efficiency", "digits", "area", "top1", "t, over draws of the labelled images; 0.8"),
+        *rows("label-efficiency", "digits", "all", "top1", "Wilson, over test images"),
+    ]
+    linear = scores().assign(interval="Wilson, over test images")
+    linear[["low", "high"]] = np.column_stack([linear["value"] - 1, linear["value"]])
+    linear["protocol"] = linear["protocol"].replace("linear-r32", "linear")
+    found = pd.concat([linear, tidy(more)])
+    results = suite_results(found, MODELS, DATASETS, PRETRAINED_ON, "v2", {"shapes-multilabel": "shapes"})
+    assert "shapes-multilabel" in results.leave_out
+    captions = {name: interval_note(interval_cells(results, name), "Thin lines:") for name in WITH_INTERVALS}
+    for name in ("transfer", "scatter-linear", "domain-vs-transfer"):
+        assert "test images" in captions[name] and "mAP" not in captions[name]
+    assert captions["properties"] == "Thin lines: 95 % intervals over images (91 % for MSE red)."
+    over = "over draws of the labelled images, over test images (91 % for some of Top-1 accuracy)"
+    assert captions["label-efficiency"] == f"Thin lines: 95 % intervals {over}."
 
 
 def test_bars_join_models_that_are_not_told_apart():

@@ -219,10 +219,15 @@ class SuiteResults:
         return task_noise(self.analysed, self.tasks.matrix, self.compared.covariances)
 
     @cached_property
+    def ranked_tasks(self) -> list[Task]:
+        """Counted tasks that all models have, which mean ranks are over."""
+        return tasks_of(shared_tasks(self.tasks.matrix[self.tasks.counted]).columns)
+
+    @cached_property
     def ranked_values(self) -> pd.DataFrame:
-        """Log-odds of the counted tasks that all models have, higher is better; tasks without log-odds are left out."""
+        """Log-odds of `ranked_tasks`, higher is better; tasks without log-odds are left out."""
         matrix = shared_tasks(self.tasks.matrix[self.tasks.counted])
-        bounded = [task for task in tasks_of(matrix.columns) if is_logit(task.metric)]
+        bounded = [task for task in self.ranked_tasks if is_logit(task.metric)]
         return higher_is_better(self.tasks.values.loc[matrix.index, bounded])
 
     @cached_property

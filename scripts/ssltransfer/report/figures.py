@@ -8,6 +8,7 @@ from pathlib import Path
 import pandas as pd
 from matplotlib.figure import Figure
 
+from ssltransfer.analysis.marks import as_tasks
 from ssltransfer.analysis.suite_results import SHOWN_MODELS, SuiteResults
 from ssltransfer.files import read_json, write_json
 from ssltransfer.report.correlation_figures import correlation_figure, pairs_figure
@@ -16,19 +17,20 @@ from ssltransfer.report.epoch_figure import epoch_figure
 from ssltransfer.report.grid_figure import GRID_CAPTION, MOST_GRIDS, grid_figure
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
-from ssltransfer.report.label_figure import label_figure
+from ssltransfer.report.label_figure import label_figure, with_interval
 from ssltransfer.report.labels import doubtful_note, joined, shown_note, source_note, without_source_note
 from ssltransfer.report.loss_figure import loss_figure
-from ssltransfer.report.marks import analysis_note
+from ssltransfer.report.marks import analysis_note, unsigned_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.predictor_report import predictor_figure, predictor_scatters, transfer_figures
-from ssltransfer.report.property_figure import properties_figure
-from ssltransfer.report.scatter_figures import panels_note, scatter_figure, transfer_figure
+from ssltransfer.report.property_figure import GROUPS, properties_figure
+from ssltransfer.report.scatter_figures import panel_scores, panels_note, scatter_figure, transfer_figure
 from ssltransfer.report.similarity_report import AGREEMENT, similarity_figures
 from ssltransfer.report.table_folder import read_results
 from ssltransfer.results.metric_info import KINDS
 from ssltransfer.results.picture_file import load_pictures
+from ssltransfer.results.scores import TASK
 
 #: Figures of one scatter per task: name -> the kinds of protocols that they show.
 SCATTERS = {
@@ -113,7 +115,7 @@ def plot_figures(
     for name in WITH_INTERVALS:
         captions[name] = joined(interval_note(interval_cells(results, name), "Thin lines:"), captions.get(name, ""))
     if note := analysis_note(results):
-        captions = {name: joined(captions.get(name, ""), note) for name in FIGURES}
+        captions |= {name: joined(captions.get(name, ""), note) for name in FIGURES}
     captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
     if note := source_note(results):
         shown = [*AGAINST_SOURCE, *SCATTERS]
@@ -144,8 +146,13 @@ def plot_figures(
         save_figure(loss_figure(context, losses), folder, "losses")
     points = tables / "label-efficiency.csv"
     if points.exists():
+        rows = results.scores[results.scores["kind"].eq("label-efficiency")]
+        captions["label-efficiency"] = joined(captions["label-efficiency"], unsigned_note(rows, context.labels))
         save_figure(label_figure(context, pd.read_csv(points)), folder, "label-efficiency")
-    for name, figure in chain(transfer_figures(context), predictor_scatters(context)):
+    for name, figure, tasks in chain(transfer_figures(context), predictor_scatters(context)):
+        cells = results.analysed[pd.MultiIndex.from_frame(results.analysed[TASK]).isin(tasks)]
+        estimated = unsigned_note(results.estimates, context.labels)
+        captions[name] = joined(interval_note(cells, "Thin lines:"), analysis_note(results), estimated)
         save_figure(figure, folder, name)
     similarities = read_similarities(tables)
     if len(similarities):
@@ -160,10 +167,23 @@ def plot_figures(
 
 
 def interval_cells(results: SuiteResults, name: str) -> pd.DataFrame:
-    """Analysed scores of the kinds whose intervals a figure of `WITH_INTERVALS` shows; of Fig. 1, of its panels."""
-    panels = {panel.kind for panel in results.tasks.figure_panels}
-    shown = [kind for kind in WITH_INTERVALS[name] if name != "transfer" or kind in panels]
-    return results.analysed[results.analysed["kind"].isin(shown)]
+    """Analysed scores whose intervals a figure of `WITH_INTERVALS` shows, or joins to that of an average."""
+    cells, kinds = as_tasks(results.analysed), WITH_INTERVALS[name]
+    if name in ("transfer", "epochs"):
+        shown = [task for panel in results.tasks.figure_panels for task in panel_scores(results, panel).tasks]
+    elif name in SCATTERS:
+        shown = results.tasks.figure_tasks(kinds)
+    elif name == "domain-vs-transfer":
+        linear = [task for task in results.tasks.tasks if task.kind in kinds]
+        domains = results.domain_scores.columns
+        shown = [task for task in linear if task.protocol == linear[0].protocol and task.dataset in domains]
+    else:
+        shown = [task for task in results.tasks.tasks if task.kind in kinds]
+        shown = [
+            task for task in shown if name != "properties" or any(task.metric in metrics for _, metrics, _ in GROUPS)
+        ]
+        shown = [task for task in shown if name != "label-efficiency" or with_interval(task.setting)]
+    return results.analysed[pd.MultiIndex.from_frame(cells[TASK]).isin(shown)]
 
 
 def models_note(results: SuiteResults, name: str) -> str:

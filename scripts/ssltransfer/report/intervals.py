@@ -31,30 +31,44 @@ def interval_note(cells: pd.DataFrame, subject: str) -> str:
     """
     found = cells[cells["low"].notna()]
     kinds: dict[str, list[str]] = {}
+    several = found["kind"].map({name: kind.label for name, kind in KINDS.items()}).nunique() > 1
     for kind, text in found[["kind", INTERVAL]].drop_duplicates().itertuples(index=False):
         labels = kinds.setdefault(_units(kind, text), [])
         labels += [KINDS[kind].label] if KINDS[kind].label not in labels else []
     if not kinds:
         return ""
-    over = [f"over {units}" + (f" ({', '.join(names)})" if len(kinds) > 1 else "") for units, names in kinds.items()]
+    over = [
+        f"over {units}" + (f" ({', '.join(names)})" if several and len(kinds) > 1 else "")
+        for units, names in kinds.items()
+    ]
     levels: dict[float, list[str]] = {}
-    for metric, text in found[["metric", INTERVAL]].drop_duplicates().itertuples(index=False):
-        if (level := interval_level(text)) != LEVEL:
-            levels.setdefault(level, []).append(METRICS[metric].label)
+    stated = found[INTERVAL].map(interval_level).groupby(found["metric"], sort=False).unique()
+    for metric, own in stated.items():
+        some = "some of " if len(own) > 1 else ""
+        for level in own[own != LEVEL]:
+            levels.setdefault(level, []).append(some + METRICS[metric].label)
     lower = "; ".join(f"{100 * level:.0f} % for {', '.join(dict.fromkeys(names))}" for level, names in levels.items())
     note = joined(subject, f"95 % intervals {', '.join(over)}", f"({lower})" if lower else "") + "."
     if found["metric"].isin(EXPECTED).any():
         note += " Those of average precision are for its expected value on test sets of this size."
     if found["kind"].eq("linear").any():
-        note += " They do not include the draw of the validation images that select the penalty (validation_draws)."
+        note += (
+            " Those of linear scores do not include the draw of the validation images that select the penalty "
+            "(validation_draws)."
+        )
     return note
 
 
 def _units(kind: str, text: str) -> str:
-    """Units that an interval is over, as its method says, which may be larger than a test image: scenes."""
+    """Units that an interval is over, as its method says; what they are for (one training run), as its kind says.
+
+    They may be larger than a test image (scenes), or others than those of most values of the kind: the last point of a
+    label-efficiency curve is a many-shot score, over test images.
+    """
     found = re.search(r", over ([a-z ]+)", text)
-    own, usual = found[1].strip() if found else "", KINDS[kind].units
-    return usual if not own or usual.startswith(own) else own + usual.removeprefix("test images")
+    usual, comma, remark = KINDS[kind].units.partition(",")
+    own = found[1].strip() if found else usual
+    return own + comma + remark
 
 
 def calibration_note(cells: pd.DataFrame) -> str:

@@ -12,6 +12,11 @@ from ssltransfer.results.metric_info import METRICS
 LINES = {LINEAR: "-", NEAREST: ":"}
 
 
+def with_interval(setting: str) -> bool:
+    """Whether the figure has the interval of a setting of label-efficiency scores: of points of linear curves."""
+    return setting != "area" and not setting.startswith("knn-")
+
+
 def label_figure(context: FigureContext, curves: pd.DataFrame) -> Figure:
     """Draw the curves: one panel per dataset, one line per model (linear solid, nearest neighbours dotted).
 

@@ -9,7 +9,7 @@ from ssltransfer.report.table import Table, records_table
 WORDS = {"no": "not reached", "at most": "≤ "}
 
 
-def label_tables(curves: pd.DataFrame, labels: Labels) -> list[Table]:
+def label_tables(curves: pd.DataFrame, labels: Labels, remark: str = "") -> list[Table]:
     """Return a table of the curves and, of several models, one of their label equivalence.
 
     Parameters
@@ -17,18 +17,22 @@ def label_tables(curves: pd.DataFrame, labels: Labels) -> list[Table]:
     curves : pd.DataFrame
         See `label_curves.collect_curves`; at least one row.
     labels : Labels
+    remark : str
+        Sentences for both captions, such as `marks.unsigned_note`.
     """
     caption = (
         "Test score in percent with few labelled images, mean over draws of these images, which are the same for all "
-        "models. Penalties are chosen by cross-validation among the labelled images. all: the many-shot score. The csv "
-        "has the 95 % intervals (Student's t over draws, for this test set) and the numbers of images."
+        "models. Penalties are chosen by cross-validation among the labelled images, or fixed where a class has a "
+        "single one. all: the many-shot score. The csv has the numbers of images and the intervals: Student's t over "
+        "draws, for this test set (nominally 95 %, in simulations of skewed values 91 %); that of all is over test "
+        "images."
     )
     wide = curves.pivot_table(index=CURVE, columns="setting", values="value", sort=False)
     wide = wide[list(curves.groupby("setting")["images"].mean().sort_values().index)]
     names = {key: _name(key, labels, curves) for key in wide.index}
     wide.index = pd.Index(list(wide.index), tupleize_cols=False)
     wide.columns = [setting.replace("-percent", " %").replace("-", " ") for setting in wide.columns]
-    section = {"section": "label-efficiency"}
+    caption, section = joined(caption, remark), {"section": "label-efficiency"}
     tables = [
         records_table("label-efficiency", "Label efficiency", caption, wide, row_labels=names, data=curves, **section)
     ]
@@ -51,7 +55,7 @@ def label_tables(curves: pd.DataFrame, labels: Labels) -> list[Table]:
         "of the column has with all labels (linear in the logarithm of the number of images, mean over draws). "
         "≤: reached with the smallest number of labels that was measured."
     )
-    more = {"row_labels": names, "data": found, **section}
+    caption, more = joined(caption, remark), {"row_labels": names, "data": found, **section}
     return [*tables, records_table("label-equivalence", "Label equivalence", caption, records, **more)]
 
 

@@ -74,7 +74,7 @@ class Labels:
         elif task.dataset != AVERAGE:
             parts.append(self.dataset(task.dataset))
         parts.append(setting_label(task.setting))
-        if task.metric in METRICS and kind.own_metric:
+        if task.metric in METRICS and (kind.own_metric or METRICS[task.metric].secondary):
             parts.append(METRICS[task.metric].label)
         return joined(joined(kind.label, self.suffixes[task.protocol]), *parts, by=" · ")
 
@@ -89,7 +89,8 @@ class Labels:
         """Label of the metric or the dataset of a task, by which it differs from others of its kind and setting."""
         if KINDS[task.kind].own_metric:
             return METRICS[task.metric].label
-        return self.dataset(task.dataset)
+        beside = task.metric in METRICS and METRICS[task.metric].secondary
+        return joined(self.dataset(task.dataset), METRICS[task.metric].label if beside else "")
 
 
 def suite_labels(results: SuiteResults) -> Labels:

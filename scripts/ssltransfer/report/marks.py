@@ -1,5 +1,7 @@
 """Signs and captions for scores that are not full measurements."""
 
+import pandas as pd
+
 from ssltransfer.analysis.marks import left_out, mark_texts, marked
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
@@ -39,6 +41,21 @@ def sign_scores(tables: list[Table], results: SuiteResults, labels: Labels) -> N
             if by_text:
                 parts = "; ".join(f"{', '.join(dict.fromkeys(names))}: {text}" for text, names in by_text.items())
                 table.caption += f" {SIGNS[mark]} {MEANINGS[mark]} ({parts})."
+
+
+def unsigned_note(scores: pd.DataFrame, labels: Labels) -> str:
+    """Sentences for captions of tables and figures that show scores of some rows without signs; empty without marks."""
+    notes = []
+    for mark, what in (("partial", "Measured on part of the data"), ("shortened", "After a shortened training")):
+        found = scores[scores[mark].ne("")]
+        cells = found.drop_duplicates(["dataset", "model", mark]).groupby(["dataset", mark], sort=False)["model"]
+        parts = []
+        for (dataset, text), models in cells:
+            all_models = scores.loc[scores["dataset"].eq(dataset), "model"].nunique() == len(models)
+            names = "" if all_models else f"{', '.join(map(labels.model, models))} on "
+            parts.append(f"{names}{labels.dataset(dataset)} ({text})")
+        notes += [f"{what}: {', '.join(parts)}."] if parts else []
+    return " ".join(notes)
 
 
 def _subject(task: Task, labels: Labels) -> str:

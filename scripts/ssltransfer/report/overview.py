@@ -82,7 +82,7 @@ def _rank(results: SuiteResults, model: str) -> str:
     """Position of a model by its mean rank, or why it has none."""
     ranks = results.mean_ranks
     if model not in ranks.index:
-        return "no rank, because no task that the paper counts was measured for all models"
+        return "no rank, because no counted task was measured for all models"
     mean = ranks["mean_rank"]
     place = int(mean.lt(mean[model]).sum()) + 1
     shared = int(mean.eq(mean[model]).sum()) - 1
@@ -100,8 +100,9 @@ def _statements(results: SuiteResults, labels: Labels, model: str) -> list[dict[
     if model in results.mean_ranks.index:
         about, reason = "On these datasets, with other test images", "unknown, because no noise of scores is known"
         if these:
-            missing = results.ranked_values.columns.unique("dataset").difference(these.datasets, sort=False)
-            about += f" (without {', '.join(map(labels.dataset, missing))})" if len(missing) else ""
+            ranked = dict.fromkeys(task.dataset for task in results.ranked_tasks)
+            missing = [labels.dataset(name) for name in ranked if name not in these.datasets]
+            about += f" (without {', '.join(missing)})" if missing else ""
         found.append({"about": about, "text": _told_apart(these, labels, model) or f"{reason}."})
         reason = f"unknown, because fewer than {MIN_DATASETS} were measured for all models"
         about = "On other datasets like these"

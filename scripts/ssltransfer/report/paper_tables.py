@@ -56,9 +56,9 @@ def comparison_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     """Published, measured and difference of every cell that has both, and a count of agreeing cells."""
     comparison = compare(results.scores)
     caption = (
-        "Cells measured here that the paper publishes too. A cell agrees when the difference lies inside the stated "
-        "interval: published and measured 95 % intervals combined in quadrature. Linear scores, for which the paper "
-        "states no interval, are not judged; neither are scores of part of the data or of a shortened training."
+        "Cells measured here that have a published score. A cell agrees when the difference lies inside the stated "
+        "interval: published and measured 95 % intervals combined in quadrature. Linear scores, for which "
+        "none is published, are not judged; neither are scores of part of the data or of a shortened training."
     )
     counts = agreement(comparison)
     tables = [records_table("comparison", "Measured next to published", caption, counts, data=comparison)]

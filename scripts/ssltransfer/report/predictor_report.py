@@ -8,6 +8,7 @@ from matplotlib.figure import Figure
 
 from ssltransfer.analysis.correlation import INTERVAL_MODELS
 from ssltransfer.analysis.predictors import (
+    FEWEST_DATASETS,
     OTHERS,
     SOURCE,
     Predictor,
@@ -19,6 +20,7 @@ from ssltransfer.analysis.predictors import (
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid
 from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.marks import unsigned_note
 from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mean_scores, regression
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
@@ -54,16 +56,18 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     names = {name: predictor_label(name, results, labels) for name in found["predictor"].unique()}
     means = panel_predictors(found)
     about = (
-        "Kendall's τ between a predictor and the scores of the models, 1 where it ranks them perfectly. Estimators are "
-        "those of the dataset of the task; the mean score on other datasets is of the counted tasks, each standardised "
-        "over the models."
+        "Kendall's τ between a predictor and the scores of the models, 1 where it ranks them perfectly. The mean score "
+        "on other datasets is of the counted tasks, each standardised over the models."
     )
+    if len(results.estimates):
+        about += " Estimators are those of the dataset of the task."
     if results.estimates["metric"].eq("log-me").any():
         about += (
             " LogME has no maximum where features fit a class without an error (the score files have a warning): its "
             "value is large there, and depends on the range of precisions that is searched."
         )
-    about += _what_models_tell(int(means["fewest_models"].min()), int(means["most_models"].max()))
+    about = joined(about, unsigned_note(results.estimates, labels))
+    about += _what_models_tell(found.loc[found["kendall"].notna(), "n"].astype(int))
     columns = {
         "Datasets": means["datasets"].astype(int),
         "Models": [
@@ -89,10 +93,20 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     rows = {i: f"{panels[row.panel]} · {names[row.predictor]}" for i, row in enumerate(means.itertuples())}
     caption = (
         f"{about} Regret: distance of the score of the model that a predictor ranks first from the best score of those "
-        "that it ranks, mean over datasets. Intervals are Student's t over datasets, for datasets like these and for "
-        "these models; another sample of models would move all datasets together. The average is the mean score over "
-        "the datasets of a panel, with the mean of an estimator over them; its interval is over models."
+        "that it ranks, mean over datasets."
     )
+    if means[["kendall_low", "kendall_difference_low"]].notna().any(axis=None):
+        caption += (
+            " Intervals of means over datasets are Student's t, for datasets like these and for these models; another "
+            "sample of models would move all datasets together."
+        )
+    else:
+        caption += f" Means over fewer than {FEWEST_DATASETS} datasets have no interval."
+    if means["average"].notna().any():
+        caption += (
+            " The average is the mean score over the datasets of a panel (with the mean of an estimator over them); "
+            "its interval is over models."
+        )
     title = "Predictors of transfer"
     tables = [records_table("predictors", title, caption, records, row_labels=rows, data=means, section=SECTION)]
     judged = found[found["kendall"].notna()]
@@ -111,12 +125,12 @@ def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     return [*tables, records_table(PREDICTORS, title, caption, cells, **more)]
 
 
-def _what_models_tell(fewest: int, most: int) -> str:
-    """Say how far coefficients of the fewest and of the most models of a predictor differ by chance."""
-    text = ""
-    if most >= INTERVAL_MODELS:
-        numbers = sorted({max(fewest, INTERVAL_MODELS), most})
-        widths = " and ".join(f"± {half_width(n):.2f} with {n} models" for n in numbers)
+def _what_models_tell(models: pd.Series) -> str:
+    """Say how far coefficients differ by chance, of the fewest and the most of these numbers of models."""
+    text, fewest = "", models.min()
+    enough = models[models >= INTERVAL_MODELS]
+    if len(enough):
+        widths = " and ".join(f"± {half_width(n):.2f} with {n} models" for n in sorted({enough.min(), enough.max()}))
         text += (
             f" The 95 % interval of a τ of 0 on one dataset is {widths}, so single coefficients differ by chance; "
             "means over datasets, and differences from source accuracy on the same datasets and models, are more "
@@ -136,12 +150,13 @@ def estimator_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         cells = cells.reindex([model for model in order if model in cells.index])
         metrics = [METRICS[metric] for metric in cells]
         columns = [Column(metric.label, decimals=metric.decimals, better=metric.better) for metric in metrics]
-        lower = ", ".join(metric.label for metric in metrics if metric.better < 0)
+        lower = "; ".join(metric.label for metric in metrics if metric.better < 0)
         caption = (
-            "Computed from the features of the training images; accuracies in percent, LogME, TransRate, GBC and "
-            f"uniformity in nats. Lower counts as better for {lower}. The table of predictors shows whether they "
-            "predict transfer. Best bold, second best underlined."
+            "Computed from the features of the training and validation images; accuracies in percent, LogME, "
+            f"TransRate, GBC and uniformity in nats. Lower counts as better for {lower}. The table of predictors shows "
+            "whether they predict transfer. Best bold, second best underlined."
         )
+        caption = joined(caption, unsigned_note(own, labels))
         where = {"section": SECTION, "protocol": protocol}
         title = f"Transferability estimators: {labels.dataset(dataset)} {results_suffix(results, protocol)}".strip()
         name = f"estimators-{protocol}-{dataset}"
@@ -206,8 +221,8 @@ def predictor_figure(context: FigureContext) -> Figure | None:
     return figure
 
 
-def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
-    """Fig. 1 against other predictors than source accuracy, as (file name, figure); nothing without estimators.
+def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure, list[Task]]]:
+    """Fig. 1 against other predictors than source accuracy: file name, figure, tasks shown; nothing without estimators.
 
     Panels average over those of their tasks whose dataset has the estimator.
     """
@@ -233,7 +248,8 @@ def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure]]:
         if panels:
             metric = metrics.pop() if len(metrics) == 1 else ""
             label = predictor_label(name, results, context.labels)
-            yield f"predictors-transfer-{name.replace(':', '-')}", draw_panels(context, panels, label, metric)
+            shown = [task for scores, *_ in panels for task in scores.tasks]
+            yield f"predictors-transfer-{name.replace(':', '-')}", draw_panels(context, panels, label, metric), shown
 
 
 def _tau(scores: PanelScores, predictor: Predictor) -> str:
@@ -243,15 +259,15 @@ def _tau(scores: PanelScores, predictor: Predictor) -> str:
     return f"τ = {found['kendall']:.2f}".replace("-", "−") if "kendall" in found else ""
 
 
-def predictor_scatters(context: FigureContext) -> Iterator[tuple[str, Figure]]:
-    """Scatter plots of scores on each dataset with estimators against every predictor, as (file name, figure)."""
+def predictor_scatters(context: FigureContext) -> Iterator[tuple[str, Figure, list[Task]]]:
+    """Scatter plots of scores on each dataset with estimators against every predictor: file name, figure, its task."""
     results = context.results
     for dataset in dict.fromkeys(results.estimates["dataset"]):
         tasks = [task for task in results.tasks.counted if task.dataset == dataset]
         if tasks:
             task = next((task for task in tasks if task.kind == "linear"), tasks[0])
             if (figure := _scatter(context, task)) is not None:
-                yield f"predictors-scatter-{dataset}", figure
+                yield f"predictors-scatter-{dataset}", figure, [task]
 
 
 def _scatter(context: FigureContext, task: Task) -> Figure | None:

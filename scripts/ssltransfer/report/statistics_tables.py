@@ -13,9 +13,9 @@ from ssltransfer.analysis.pairs import MANY_MODELS, MOST_OWN, count_wins
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
-from ssltransfer.report.labels import Labels, doubtful_note, joined, source_note
+from ssltransfer.report.labels import Labels, doubtful_note, joined, setting_label, source_note
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
-from ssltransfer.results.metric_info import KINDS
+from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import TASK, is_published
 
 INTERVALS = (
@@ -28,6 +28,7 @@ NOT_INDEPENDENT = (
 )
 
 
+COUNTED = "counted tasks (those of the panels of transfer against source accuracy)"
 WINS = "pairs-won"
 """Name of the file of the wins of all pairs of models, where the pairs themselves are not all listed."""
 
@@ -51,9 +52,9 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
     columns += [(group, head) for group in ("Pearson", "Spearman", "Kendall τ") for head in ("r", "95 % interval", "p")]
     columns += [("Pearson", "leaving one model out"), ("Pearson", "leaving one family out"), ("", "note")]
     caption = (
-        f"Correlation of each task with source accuracy. Bounded scores enter as logits{but}; averages are averages of "
-        f"these. {INTERVALS} p: two-sided permutation test, not corrected for the number of tasks. {NOT_INDEPENDENT} "
-        "Datasets on which source accuracy is measured are not targets."
+        f"Correlation of each task with source accuracy. Percentages, fractions and LPIPS enter as logits{but}, other "
+        f"scores as they are; averages are averages of these. {INTERVALS} p: two-sided permutation test, not corrected "
+        f"for the number of tasks. {NOT_INDEPENDENT} Datasets on which source accuracy is measured are not targets."
     )
     caption = joined(caption, source_note(results), doubtful_note(results))
     tasks = tasks_of(found[TASK].itertuples(index=False))
@@ -117,7 +118,7 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         "Datasets": ranks["datasets"],
     }
     caption = (
-        "Rank of each model on the tasks that the paper counts, averaged over datasets (the tasks of one dataset are "
+        f"Rank of each model on the {COUNTED}, averaged over datasets (the tasks of one dataset are "
         f"averaged first); 1 is best. {_rank_statements(results, labels)}"
     )
     if ranks["datasets_needed"].notna().any():
@@ -129,7 +130,8 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     left_out = tasks_of(matrix.columns.difference(shared_tasks(matrix).columns, sort=False))
     if left_out:
         kinds = dict.fromkeys(KINDS[task.kind].label for task in left_out)
-        caption += f" Not counted, because only some models have them: {len(left_out)} tasks ({', '.join(kinds)})."
+        tasks = f"{len(left_out)} task{'s' * (len(left_out) > 1)}"
+        caption += f" Not ranked, because only some models have them: {tasks} ({', '.join(kinds)})."
     data = ranks.rename_axis("model").reset_index()
     records = pd.DataFrame(columns, index=ranks.index)
     records = records.loc[:, records.ne(MISSING).any()]
@@ -148,6 +150,9 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
     like, these = results.order_like_these, results.order_of_these
     if len(models) < 2:
         return "With a single model there is nothing to compare."
+    if unbounded := [task for task in results.ranked_tasks if task not in results.ranked_values]:
+        names = ", ".join(dict.fromkeys(KINDS[task.kind].label for task in unbounded))
+        found.append(f"Tasks without log-odds ({names}) are in the mean ranks alone, not in the tests of pairs.")
     if like is None:
         found.append(f"With fewer than {MIN_DATASETS} datasets there is no statement on datasets like these.")
     else:
@@ -156,7 +161,7 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
             f"log-odds over datasets, adjusted for all pairs by Holm. {_other_tests(like)} {_separated(like, models)}"
         )
     if these is not None:
-        unknown = [task for task in tasks_of(results.ranked_values.columns) if task not in results.known_noise]
+        unknown = [task for task in results.ranked_tasks if task not in results.known_noise]
         datasets = dict.fromkeys(task.dataset for task in unknown)
         known = f"{len(these.datasets)} dataset{'s' * (len(these.datasets) != 1)}"
         for text, names in (
@@ -171,7 +176,7 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
         if is_published(results.cells).any():
             found.append(
                 "Published accuracies are treated as independent binomial proportions of the test images, which is "
-                "conservative; mean accuracies per class are treated so only where classes are equally large."
+                "conservative; mean accuracies per class are treated so only where classes are of similar size."
             )
     return " ".join(found)
 
@@ -216,11 +221,10 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
         return None
     records, compared = _win_records(*results.wins), results.compared
     caption = (
-        "Every model against every other one on the tasks that the paper counts; a model is better where the paired "
+        f"Every model against every other one on the {COUNTED}; a model is better where the paired "
         f"test says so after adjustment for all pairs of the cell ({100 * LEVEL:.0f} %). The csv has the pairs of all "
         f"cells ({compared.decided} of {compared.compared} are decided) with difference, 95 % interval, p-values and "
-        "method. Intervals and tests hold the noise of the test images (few-shot: of the episodes), not that of "
-        "training again."
+        f"method. Intervals and tests hold the noise {_units(pairs)}, but not that of training again."
     )
     if len(pairs) < compared.compared:
         caption += (
@@ -228,14 +232,34 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
             f"neighbours in the order of the scores, and those with the user's own models ({MOST_OWN} at most); "
             f"{WINS}.csv counts the wins of all pairs."
         )
-    reasons: dict[str, dict[str, None]] = {}
-    for task, reason in results.compared.missing.items():
-        name = joined(KINDS[task.kind].label, labels.suffixes[task.protocol], "on", labels.dataset(task.dataset))
-        reasons.setdefault(reason, {})[name] = None
-    texts = [f"{', '.join(names)} ({reason})" for reason, names in reasons.items()]
+    texts = [f"{', '.join(names)} ({reason})" for reason, names in _cells_by_reason(results, labels).items()]
     caption += f" Cells without pairs, or without the pairs of some models: {'; '.join(texts)}." if texts else ""
     more = {"row_labels": labels.models, "data": pairs, "section": "models"}
     return records_table("pairs", "Pairs of models", caption, records, **more)
+
+
+def _cells_by_reason(results: SuiteResults, labels: Labels) -> dict[str, list[str]]:
+    """Reason for missing pairs -> names of the cells; with setting and metric, unless all of a cell have the reason."""
+    missing, cells = results.compared.missing, {}
+    for task in {**missing, **results.compared.better}:
+        cells.setdefault((task.protocol, task.dataset), []).append(task)
+    reasons: dict[str, dict[str, None]] = {}
+    for task, reason in missing.items():
+        name = joined(KINDS[task.kind].label, labels.suffixes[task.protocol], "on", labels.dataset(task.dataset))
+        if any(missing.get(other) != reason for other in cells[task.protocol, task.dataset]):
+            name += f", {joined(setting_label(task.setting), METRICS[task.metric].label, by=', ')}"
+        reasons.setdefault(reason, {})[name] = None
+    return {reason: list(names) for reason, names in reasons.items()}
+
+
+def _units(pairs: pd.DataFrame) -> str:
+    """Say what pairs were compared on, as genitives: test images, and other units with the kinds that have them."""
+    units: dict[str, list[str]] = {}
+    for kind in pairs["kind"].unique():
+        units.setdefault(KINDS[kind].units.partition(",")[0], []).append(KINDS[kind].label)
+    return ", ".join(
+        f"of the {name}" + (f" ({', '.join(kinds)})" if name != "test images" else "") for name, kinds in units.items()
+    )
 
 
 def _win_records(wins: pd.DataFrame, compared: pd.DataFrame) -> pd.DataFrame:

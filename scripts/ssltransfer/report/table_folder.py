@@ -20,6 +20,7 @@ from ssltransfer.files import atomic_write, read_json, write_json
 from ssltransfer.report.adoption import LOCAL_SOURCES, Adoption, adopt_scores, adopted_models
 from ssltransfer.report.label_tables import label_tables
 from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.marks import unsigned_note
 from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.overview import findings
@@ -132,7 +133,8 @@ def make_tables(
     with_curves = set(scores.loc[scores["kind"].eq(KIND), "protocol"])
     curves = collect_curves(path for path in shown if Path(path).parts[-3] in with_curves)
     if len(curves):
-        tables += label_tables(curves, suite_labels(results))
+        labels = suite_labels(results)
+        tables += label_tables(curves, labels, unsigned_note(scores[scores["kind"].eq(KIND)], labels))
     similarities, not_compared = collect_similarities(similarity)
     if len(similarities):
         tables += similarity_tables(similarities, not_compared, results, suite_labels(results))
