@@ -6,13 +6,16 @@ from dataclasses import replace
 
 import pandas as pd
 import pytest
-from synthetic_suite import MODELS, scores, suite
+from synthetic_suite import DATASETS, MODELS, scores, suite
 
 from ssltransfer.analysis.comparison import compare, measured_or_published
 from ssltransfer.analysis.paper_claims import check_claims
 from ssltransfer.analysis.published import LABELS, PROPERTY_DATASETS, merge_models, published_models, published_scores
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.report.figures import plot_figures
+from ssltransfer.report.label_tables import label_tables
+from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.marks import unsigned_note
 from ssltransfer.report.model_table import model_table
 from ssltransfer.report.table import marks as best
 from ssltransfer.report.table import to_csv, to_html, to_latex
@@ -108,6 +111,36 @@ def test_a_partial_score_is_shown_with_a_sign_and_enters_nothing():
     for name in ("correlations", "mean-ranks", "pairs-pearson"):
         assert "1 of 45 scores" in tables[name].caption
     assert all("remark" not in to_csv(t) and "‡" not in t.caption for t in whole.values())
+
+
+def test_tables_without_signs_say_which_scores_are_no_full_measurements():
+    """Curves of few labels and estimators are no tables of models x tasks."""
+    table = marked_suite(which="dataset == 'digits'").scores
+    table.loc[(table["dataset"] == "textures") & (table["model"] == "swav"), "shortened"] = "5 epochs"
+    labels = suite_labels(marked_suite())
+    note = unsigned_note(table, labels)
+    assert (
+        note
+        == "Measured on part of the data: Digits (2 of 9). After a shortened training: SwAV_2 on Textures (5 epochs)."
+    )
+    assert unsigned_note(scores(), labels) == ""
+    curves = pd.DataFrame(
+        {
+            "protocol": "labels",
+            "dataset": "digits",
+            "metric": "top1",
+            "classifier": "linear",
+            "model": ["swav", "simclr"],
+        }
+        | {"setting": "all", "images": 9.0, "value": [1.0, 2.0], "low": 0.0, "high": 3.0}
+    )
+    assert all(note in table.caption for table in label_tables(curves, labels, note))
+    estimates = table[table["kind"].eq("linear")].assign(kind="estimators", protocol="estimators", metric="log-me")
+    results = suite_results(pd.concat([scores(), estimates]), MODELS, DATASETS, {}, "v2")
+    captions = {table.name: table.caption for table in made(results).values()}
+    assert "Measured on part of the data: Digits (2 of 9)" in captions["estimators-estimators-digits"]
+    assert "Measured on part" not in captions["estimators-estimators-shapes"]
+    assert "Measured on part of the data: Digits (2 of 9)" in captions["predictors"]
 
 
 def test_a_partial_score_is_neither_best_nor_second():

@@ -192,7 +192,11 @@ def test_estimates_stand_in_tables_of_their_own_alone():
     assert "LogME has no maximum where features fit a class" in tables["predictors"].caption
     assert not any("LogME" in table.caption for table in predictor_tables(plain, labels))
     assert "another sample of models would move all datasets together" in tables["predictors"].caption
+    assert not any("Estimators are those" in table.caption for table in predictor_tables(plain, labels))
     assert len(estimator_tables(plain, labels)) == 0
+    shown = PUBLISHED[PUBLISHED["kind"].eq("linear") & PUBLISHED["dataset"].isin(["dtd", "pets"])]
+    few = predictor_tables(results_of(shown), labels)[0].caption
+    assert "Means over fewer than 3 datasets have no interval" in few and "Student's t" not in few
 
 
 def test_the_mean_of_cdnv_which_the_worst_models_lack_is_no_predictor():

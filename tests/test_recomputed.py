@@ -343,6 +343,17 @@ def test_figure_of_label_efficiency(run):
             assert start + slope * value == pytest.approx(place, abs=1e-3)
 
 
+def test_captions_name_the_units_of_the_intervals_that_are_drawn(run):
+    captions = json.loads((run.suite / "figures" / "captions.json").read_text())
+    units = {"transfer": "test images", "scatter-linear": "test images", "calibration": "test images"}
+    units |= {"label-efficiency": "draws of the labelled images, over test images"}
+    for name, over in units.items():
+        assert f"Thin lines: 95 % intervals over {over}" in captions[name]
+    shown = [name for name in captions if name.startswith("predictors-transfer-")]
+    assert shown and all("Thin lines: 95 % intervals over test images" in captions[name] for name in shown)
+    assert "mAP" not in " ".join(captions.values())
+
+
 def test_data_of_the_interactive_scatter(run):
     """Log-odds of linear textures against digits, with the ends of the intervals."""
     data = json.loads((run.suite / "figures" / "explorer.json").read_text())

@@ -11,8 +11,11 @@ from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 from ssltransfer.analysis.pairs import SuitePairs, compare_cells
 from ssltransfer.analysis.predictors import predictor_table
 from ssltransfer.analysis.suite_results import suite_results
+from ssltransfer.report.drawing import FigureContext
+from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.labels import source_note, suite_labels, without_source_note
 from ssltransfer.report.model_table import model_table
+from ssltransfer.report.overview import findings
 from ssltransfer.report.table import Column, Table, latex_text, marks, to_csv, to_html, to_latex
 from ssltransfer.report.table_folder import make_tables, read_results, write_results
 from ssltransfer.report.tables import all_tables, domain_table, score_tables
@@ -281,6 +284,47 @@ def test_cells_without_pairs_are_named_with_the_reason():
     assert "Few-shot on Digits (no outcomes)" in caption
     only = made(replace(suite(), compared=SuitePairs(missing={LINEAR: "no outcomes"})))
     assert "pairs" not in only
+
+
+def test_pairs_say_what_they_were_compared_on_and_which_settings_have_none():
+    labelled = Task("labels", "label-efficiency", "digits", "1-per-class", "top1")
+    whole, errors = labelled._replace(setting="all"), Task("calibration", "calibration", "digits", "linear", "ece")
+    found = replace(compared((LINEAR, FEW, labelled)), missing={whole: "compared there", errors: "biased"})
+    more = [scores().iloc[:5].assign(**task._asdict()) for task in (labelled, whole, errors)]
+    caption = made(replace(suite(), scores=pd.concat([scores(), *more]), compared=found))["pairs"].caption
+    units = "of the test images, of the episodes (Few-shot), of the draws of the labelled images (Label efficiency)"
+    assert f"hold the noise {units}, but not that of training again." in caption
+    assert "Label efficiency on Digits, all, Top-1 accuracy (compared there)" in caption
+    assert "Calibration on Digits (biased)" in caption  # all of it
+    alone = made(replace(suite(), compared=compared((LINEAR,))))["pairs"].caption
+    assert "the noise of the test images, but not" in alone
+
+
+def test_metrics_beside_that_of_a_dataset_have_names_of_their_own():
+    """Top-5 accuracy would have the name of the accuracy that it stands beside."""
+    head = {"protocol": "knn", "kind": "knn", "dataset": "digits", "setting": "20-nn", "source": "measured"}
+    votes = [
+        {"model": row["model"], "metric": metric, "value": value + number} | head
+        for number, row in enumerate(MODELS)
+        for metric, value in (("top1", 50.0), ("top5", 90.0))
+    ]
+    results = suite_results(pd.concat([scores(), tidy(votes)]), MODELS, DATASETS, PRETRAINED_ON, "v2")
+    names = list(made(results)["correlations"].row_labels.values())
+    assert "k-nearest neighbours · Digits · k = 20" in names and len(names) == len(set(names))
+    views = [view["label"] for view in scatter_data(FigureContext(results))["views"]]
+    assert len(views) == len(set(views)) and any("Top-5" in view for view in views)
+
+
+def test_tasks_without_log_odds_are_said_to_be_in_mean_ranks_alone():
+    head = {"protocol": "normals", "kind": "normals", "dataset": "rooms", "setting": "", "metric": "mean-angle"}
+    angles = [{"model": row["model"], "value": 20.0 + n, "source": "measured"} | head for n, row in enumerate(MODELS)]
+    for found, said in ((scores(), False), (pd.concat([scores(), tidy(angles)]), True)):
+        results = suite_results(found, MODELS, DATASETS | {"rooms": "Rooms"}, PRETRAINED_ON, "v1")
+        caption = made(results)["mean-ranks"].caption
+        assert ("Tasks without log-odds (Surface normals) are in the mean ranks alone" in caption) == said
+        assert ("without Rooms" in caption) == said
+        (about, *_) = findings(results, suite_labels(results))[0]["statements"]
+        assert ("Rooms" in about["about"]) == said
 
 
 def test_a_property_measured_on_several_data_sets_has_no_best():
