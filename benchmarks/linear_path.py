@@ -27,7 +27,7 @@ from sklearn._loss import HalfBinomialLoss, HalfMultinomialLoss
 from sklearn.linear_model._linear_loss import LinearModelLoss
 
 from ssltransfer.device import choose_arrays
-from ssltransfer.protocols.linear import classification_metrics, evaluation, logistic
+from ssltransfer.protocols.linear import certificate, classification_metrics, evaluation, logistic
 
 SHAPES = [(3334, 2048, 100), (5000, 2048, 10), (2501, 2048, -20)]
 
@@ -99,7 +99,7 @@ def scikit_learn(features, labels, penalty, target, cap):
 def binary_objectives(fit, features, labels):
     """Objective of each binary problem of a multi-label fit."""
     return [
-        logistic.certify(features, labels[:, [k]], fit.penalty, fit.weights[:, [k]], fit.bias[[k]])[0]
+        certificate.certify(features, labels[:, [k]], fit.penalty, fit.weights[:, [k]], fit.bias[[k]])[0]
         for k in range(labels.shape[1])
     ]
 

@@ -27,7 +27,7 @@ from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import load, parse_dataset_source
 from ssltransfer.datasets.images import DecodedImages
 from ssltransfer.datasets.splits import make_split
-from ssltransfer.protocols.linear import classification_metrics, evaluation, logistic
+from ssltransfer.protocols.linear import certificate, classification_metrics, evaluation
 
 DATASETS = ["cifar10", "caltech101", "cars", "dtd", "flowers", "food101", "pets", "sun397", "eurosat"]
 GRID = evaluation.lambda_grid(1e-6, 1e5, 45)
@@ -94,7 +94,7 @@ def shortcut(features, labels, split, classes, metric):
             model.set_params(C=1 / penalty).fit(x[train], labels[train])
             weights, bias = np.zeros((x.shape[1], classes)), np.full(classes, -np.inf)
             weights[:, model.classes_], bias[model.classes_] = model.coef_.T, model.intercept_
-            certified += logistic.certify(x[train], labels[train], penalty, weights, bias)[2]
+            certified += certificate.certify(x[train], labels[train], penalty, weights, bias)[2]
             if (quality := evaluate(val)) > best[1]:
                 best = penalty, quality
         model.set_params(C=1 / best[0], tol=1e-4 / len(both)).fit(x[both], labels[both])

@@ -19,7 +19,15 @@ from ssltransfer.device import choose_arrays
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import BIASED
-from ssltransfer.protocols.linear import classification_metrics, design_matrix, evaluation, logistic
+from ssltransfer.protocols.linear import (
+    certificate,
+    classification_metrics,
+    design_matrix,
+    evaluation,
+    logistic,
+    losses,
+    official,
+)
 from ssltransfer.protocols.linear.design_matrix import Design
 from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.settings import read_settings
@@ -80,9 +88,9 @@ def test_gradient_and_hessian_match_finite_differences():
     features, labels = sample(20, 5, 3)
     rng = np.random.default_rng(0)
     for link in [
-        logistic._Softmax(labels, np.arange(3), NUMPY),
-        logistic._Sigmoid(rng.random((20, 3)) < 0.5, NUMPY),
-        logistic._Sigmoid(rng.integers(-1, 2, (20, 3)), NUMPY),
+        losses.Softmax(labels, np.arange(3), NUMPY),
+        losses.Sigmoid(rng.random((20, 3)) < 0.5, NUMPY),
+        losses.Sigmoid(rng.integers(-1, 2, (20, 3)), NUMPY),
     ]:
         problem = logistic._Problem(Design(features, NUMPY), link, NUMPY)
         params, direction = rng.normal(size=(2, problem.design.columns, 3)) * 0.3
@@ -438,7 +446,7 @@ def test_certificate_is_recomputed_from_the_features(case):
     if case == "multi":
         labels = labels[:, None] == np.arange(3)
     for fit in logistic.fit_path(features, labels, np.array([10, 0.1, 1e-3]), 5 if case == "single" else 3):
-        objective, gap, converged = logistic.certify(features, labels, fit.penalty, fit.weights, fit.bias)
+        objective, gap, converged = certificate.certify(features, labels, fit.penalty, fit.weights, fit.bias)
         assert converged
         assert objective == pytest.approx(fit.objective, rel=1e-9)
         assert gap == pytest.approx(fit.gap, rel=1e-3, abs=1e-12)
@@ -456,26 +464,26 @@ def test_certificate_bounds_the_distance_of_any_solution(multi):
             (fit.weights + 0.1 * rng.normal(size=fit.weights.shape), fit.bias),
             (0 * fit.weights, 0 * fit.bias),
         ]:
-            objective, gap, converged = logistic.certify(features, labels, penalty, weights, bias)
+            objective, gap, converged = certificate.certify(features, labels, penalty, weights, bias)
             assert not converged
             assert objective - fit.objective <= gap * objective
-        assert logistic.certify(features, labels, penalty, fit.weights, fit.bias)[2]
+        assert certificate.certify(features, labels, penalty, fit.weights, fit.bias)[2]
 
 
 def test_official_path_is_scikit_learns_hundred_iterations():
     features, labels = sample(300, 40, 4)
     ours = {fit.penalty: fit for fit in logistic.fit_path(features, labels, np.array([10.0, 1e-5]), 4)}
-    for fit in logistic.official_path(features, labels, np.array([10.0, 1e-5]), 4):
+    for fit in official.official_path(features, labels, np.array([10.0, 1e-5]), 4):
         assert fit.objective >= ours[fit.penalty].objective * (1 - 1e-4)
         assert fit.newton_steps <= 100
         if fit.penalty == 10.0:
             assert fit.objective == pytest.approx(ours[10.0].objective, rel=1e-3)
     multi = labels[:, None] == np.arange(4)
-    halved = next(logistic.official_path(features, multi, np.array([2.0]), 4))
+    halved = next(official.official_path(features, multi, np.array([2.0]), 4))
     exact = only(features, multi, 1.0, 4)
-    at_half, gap, converged = logistic.certify(features, multi, 1.0, halved.weights, halved.bias)
+    at_half, gap, converged = certificate.certify(features, multi, 1.0, halved.weights, halved.bias)
     assert (halved.objective, halved.gap, halved.converged) == (at_half, gap, converged)
-    at_full, _, _ = logistic.certify(features, multi, 2.0, halved.weights, halved.bias)
+    at_full, _, _ = certificate.certify(features, multi, 2.0, halved.weights, halved.bias)
     assert at_half == pytest.approx(exact.objective, rel=1e-2)
     assert at_full > 1.01 * only(features, multi, 2.0, 4).objective
 
@@ -484,13 +492,13 @@ def test_official_fits_of_several_labels_are_certified_for_what_they_minimise():
     """Their penalty is halved; against the whole one, no converged fit meets the certificate."""
     features, labels = with_ignored_pairs()
     for binary in (labels > 0, labels):
-        for fit in logistic.official_path(features, binary, np.array([1e3, 10.0, 1.0]), 3):
+        for fit in official.official_path(features, binary, np.array([1e3, 10.0, 1.0]), 3):
             exact = only(features, binary, fit.penalty / 2, 3)
             assert fit.converged and fit.gap < 1e-6
             assert fit.objective == pytest.approx(exact.objective, rel=1e-6)
     two = (labels[:, 0] > 0).astype(int)
-    softmax = next(logistic.official_path(features, two, np.array([10.0]), 2))
-    sigmoid = next(logistic.official_path(features, two[:, None] == 1, np.array([10.0]), 1))
+    softmax = next(official.official_path(features, two, np.array([10.0]), 2))
+    sigmoid = next(official.official_path(features, two[:, None] == 1, np.array([10.0]), 1))
     assert softmax.converged and softmax.objective == pytest.approx(sigmoid.objective, rel=1e-6)
 
 
@@ -546,7 +554,7 @@ def agree(fits, others):
         assert fit.penalty == other.penalty
         assert fit.objective == pytest.approx(other.objective, rel=1e-6 if fit.penalty >= 1e-2 else 1e-4)
         distance = np.linalg.norm(fit.weights - other.weights)
-        assert distance <= 2 * logistic.tolerance(fit.penalty) * np.linalg.norm(fit.weights)
+        assert distance <= 2 * certificate.tolerance(fit.penalty) * np.linalg.norm(fit.weights)
         infinite = ~np.isfinite(fit.bias)
         assert (fit.bias[infinite] == other.bias[infinite]).all()
 

@@ -13,7 +13,8 @@ from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import bias_warnings, describe_input
 from ssltransfer.protocols.linear import classification_metrics
 from ssltransfer.protocols.linear.design_matrix import Rows
-from ssltransfer.protocols.linear.logistic import Fit, fit_path, official_path
+from ssltransfer.protocols.linear.logistic import Fit, fit_path
+from ssltransfer.protocols.linear.official import official_path
 from ssltransfer.protocols.linear.outcomes import classification_outcomes
 from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.results.prediction_file import Predictions
