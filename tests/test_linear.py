@@ -1,6 +1,7 @@
 import os
 import subprocess
 import sys
+import tracemalloc
 from dataclasses import replace
 
 import numpy as np
@@ -92,30 +93,31 @@ def test_gradient_and_hessian_match_finite_differences():
         losses.Sigmoid(rng.random((20, 3)) < 0.5, NUMPY),
         losses.Sigmoid(rng.integers(-1, 2, (20, 3)), NUMPY),
     ]:
-        problem = logistic._Problem(Design(features, NUMPY), link, NUMPY)
+        problem = logistic._Problem(Design(features, 3, NUMPY), link, NUMPY)
         params, direction = rng.normal(size=(2, problem.design.columns, 3)) * 0.3
-        probabilities = link.probabilities(problem.point(params).logits)
+        probabilities = problem.probabilities(problem.point(params))
         gradient = problem.gradient(params, probabilities, 0.7)
         step = 1e-5
 
         def value(length, problem=problem, params=params, direction=direction):
-            return problem.objective(problem.point(params + length * direction), 0.7)
+            point = problem.point(params + length * direction)
+            return problem.objective(point.params, problem.logits(point), 0.7)
 
         slope = (value(step) - value(-step)) / (2 * step)
         assert np.sum(gradient * direction) == pytest.approx(slope, rel=1e-6)
 
-        def gradient_at(length, problem=problem, params=params, direction=direction, link=link):
+        def gradient_at(length, problem=problem, params=params, direction=direction):
             moved = params + length * direction
-            return problem.gradient(moved, link.probabilities(problem.point(moved).logits), 0.7)
+            return problem.gradient(moved, problem.probabilities(problem.point(moved)), 0.7)
 
         curvature = (gradient_at(step) - gradient_at(-step)) / (2 * step)
-        weighing = link.weighing(probabilities)
+        _, diagonals = problem.curvature(probabilities, 0.7)
+        weighing = [link.weighing(block) for block in probabilities]
         product = problem.hessian_times(weighing, direction, 0.7, "float64")
         np.testing.assert_allclose(product, curvature, rtol=1e-5, atol=1e-6)
         basis = np.zeros_like(params)
         basis[2, 1] = 1
-        diagonal = problem.hessian_diagonal(probabilities, 0.7)[2, 1]
-        assert diagonal == pytest.approx(problem.hessian_times(weighing, basis, 0.7, "float64")[2, 1], rel=1e-5)
+        assert diagonals[2, 1] == pytest.approx(problem.hessian_times(weighing, basis, 0.7, "float64")[2, 1], rel=1e-5)
 
 
 def test_multi_label_is_independent_binary_problems():
@@ -591,18 +593,25 @@ def test_streamed_path_equals_the_one_in_memory(features, labels, classes, modul
     in_memory = list(logistic.fit_path(features, labels, PATH, classes, arrays))
     monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
     monkeypatch.setattr(design_matrix, "BLOCK", 7 * features.shape[1])  # blocks of seven rows
-    assert Design(mapped, arrays).streamed
+    assert Design(mapped, classes, arrays).streamed
     agree(logistic.fit_path(mapped, labels, PATH, classes, arrays), in_memory)
 
 
 @pytest.mark.parametrize("precision", ["float64", "float32"])
 @pytest.mark.parametrize("shape", [(80, 12), (30, 50)], ids=["tall", "wide"])
-def test_streamed_products_are_those_of_the_explicit_matrix(precision, shape, monkeypatch):
+def test_products_in_blocks_are_those_of_the_explicit_matrix(precision, shape, monkeypatch):
     features, _ = sample(*shape)
-    matrices = [Design(features, NUMPY)]
-    monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
+    matrices = [Design(features, 3, NUMPY)]
     monkeypatch.setattr(design_matrix, "BLOCK", 7 * features.shape[1])
-    matrices.append(Design(features, NUMPY))
+    monkeypatch.setattr(design_matrix, "PRODUCT_BYTES", 1e15)
+    matrices.append(Design(features, 3, NUMPY))
+    monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
+    matrices.append(Design(features, 3, NUMPY))
+    assert [(matrix.streamed, matrix.keeps_products, len(matrix.rows) > 1) for matrix in matrices] == [
+        (False, True, False),
+        (False, False, True),
+        (True, False, True),
+    ]
     basis = matrices[0].basis
     assert np.abs(basis.T @ basis - np.eye(basis.shape[1])).max() < 1e-10
     explicit = np.column_stack([(features - features.mean(axis=0, dtype=float)) @ basis, np.ones(len(features))])
@@ -611,12 +620,76 @@ def test_streamed_products_are_those_of_the_explicit_matrix(precision, shape, mo
     values = rng.normal(size=(len(features), 3)).astype(precision)
     close = {"rtol": 0, "atol": 1e-9 if precision == "float64" else 1e-3}
     for matrix in matrices:
-        np.testing.assert_allclose(matrix.times(params, precision), explicit @ params, **close)
-        np.testing.assert_allclose(matrix.transposed_times(values, precision), explicit.T @ values, **close)
-        gram = matrix.weighted_gram_times(params, lambda rows, products: values[rows] * products, precision)
+        parts = [values[rows] for rows in matrix.rows]
+        products = np.concatenate(list(matrix.products(params, precision)))
+        np.testing.assert_allclose(products, explicit @ params, **close)
+        np.testing.assert_allclose(matrix.transposed_times(parts, precision), explicit.T @ values, **close)
+        gram = matrix.weighted_gram_times(params, lambda number, block, parts=parts: parts[number] * block, precision)
         np.testing.assert_allclose(gram, explicit.T @ (values * (explicit @ params)), **close)
-        squares = matrix.squared_transposed_times(values.astype(np.float32))
+        squares = matrix.squared_transposed_times([part.astype(np.float32) for part in parts])
         np.testing.assert_allclose(squares, (explicit**2).T @ values, rtol=0, atol=1e-3)
+
+
+@pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
+@pytest.mark.parametrize("module", [np, torch], ids=["numpy", "torch"])
+def test_products_in_blocks_give_the_same_fits(features, labels, classes, module, monkeypatch):
+    arrays = Arrays(module, torch.device("cpu"))
+    whole = list(logistic.fit_path(features, labels, PATH, classes, arrays))
+    certificates = [certificate.certify(features, labels, f.penalty, f.weights, f.bias) for f in whole]
+    monkeypatch.setattr(design_matrix, "PRODUCT_BYTES", 1e15)
+    monkeypatch.setattr(design_matrix, "BLOCK", 7 * features.shape[1])
+    assert len(Design(features, classes, arrays).rows) > 1
+    agree(logistic.fit_path(features, labels, PATH, classes, arrays), whole)
+    for fit, (objective, gap, converged) in zip(whole, certificates, strict=True):
+        found = certificate.certify(features, labels, fit.penalty, fit.weights, fit.bias)
+        assert found == (pytest.approx(objective, rel=1e-12), pytest.approx(gap, rel=1e-6, abs=1e-15), converged)
+
+
+@pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
+def test_blocks_give_the_objective_and_its_derivatives_of_the_whole(features, labels, classes, monkeypatch):
+    """In float64 to rounding: a step along the path takes the same sums in another order."""
+    decided = losses.decided_classes(labels, classes)
+    rng = np.random.default_rng(0)
+    found = []
+    for size in (1e15, 56):
+        monkeypatch.setattr(design_matrix, "PRODUCT_BYTES", size)
+        monkeypatch.setattr(design_matrix, "BLOCK", 7 * features.shape[1])
+        design = Design(features, len(decided), NUMPY)
+        problem = logistic._Problem(design, losses.make_loss(labels, decided, NUMPY), NUMPY)
+        if not found:
+            params, step = 0.1 * rng.normal(size=(2, design.columns, len(decided)))
+        point = problem.optimise_bias(problem.point(params), 0.1)
+        probabilities = problem.probabilities(point)
+        value = problem.objective(point.params, problem.logits(point), 0.1)
+        gradient = problem.gradient(point.params, probabilities, 0.1)
+        weighing, diagonal = problem.curvature(probabilities, 0.1)
+        product = problem.hessian_times(weighing, step, 0.1, "float64")
+        downhill = -gradient / np.linalg.norm(gradient)
+        moved = problem.line_search(point, downhill, value, np.sum(gradient * downhill), 0.1)
+        found.append((value, gradient, diagonal, product, moved.params, np.concatenate(moved.logits)))
+        assert len(design.rows) == (1 if size == 56 else len(design_matrix.row_blocks(*features.shape)))
+    for one, other, digits in zip(*found, (1e-13, 1e-11, 1e-5, 1e-5, 1e-12, 1e-11), strict=True):
+        np.testing.assert_allclose(one, other, rtol=digits, atol=digits * np.abs(other).max())
+
+
+@pytest.mark.parametrize("kept", [True, False])
+def test_memory_of_a_path_is_what_the_limits_promise(kept, monkeypatch, tmp_path):
+    """Three penalties, of which the continuation holds most: seven arrays of float64, or one and one of float32."""
+    n, d, classes = 4000, 16, 200
+    features, labels = sample(n, d, classes)
+    np.save(tmp_path / "features.npy", features)
+    features = np.load(tmp_path / "features.npy", mmap_mode="r")
+    monkeypatch.setattr(design_matrix, "BLOCK", 50 * classes)
+    if not kept:
+        monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", 0.0)
+    tracemalloc.start()
+    fits = list(logistic.fit_path(features, labels, np.array([1e3, 3e2, 1e2]), classes))
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert all(fit.converged and fit.newton_steps for fit in fits)
+    fixed = 12 * n * d + 6 * 8 * classes**2 + 8 * 8 * 50 * classes + 2**20
+    assert (design_matrix.PRODUCT_BYTES if kept else 12) * n * classes / 1.3 < peak
+    assert peak < (design_matrix.PRODUCT_BYTES if kept else 12) * n * classes + fixed
 
 
 def test_evaluation_from_a_memory_map_in_blocks(monkeypatch, tmp_path):
@@ -640,8 +713,10 @@ def test_large_matrices_are_streamed():
             return 12 * 80 * 12 * 4 - 1  # a quarter of it is one byte too little
 
     features, _ = sample()
-    assert Design(features, Small()).streamed
-    assert not Design(features, NUMPY).streamed
+    assert Design(features, 1, Small()).streamed
+    assert not Design(features, 1, NUMPY).streamed
+    assert Design(features, 2, Small()).keeps_products  # 56 * 2 bytes for each sample, of 12 * 12
+    assert not Design(features, 3, Small()).keeps_products
     assert 0 < NUMPY.memory() <= os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
 
 

@@ -3,9 +3,12 @@
 The columns of the design matrix are the features, centred, in an orthogonal basis that diagonalises their covariance,
 and a last column of ones. A matrix that fits is kept in memory; a larger one is never copied: each product reads the
 features again, a block of rows at a time (from a memory map, say), and applies the basis to the small factor.
+
+Products with the matrix have a column for each class. Where several of them do not fit, they too are computed a block
+of rows at a time. One block has all rows where everything fits.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 
 import numpy as np
 
@@ -16,7 +19,11 @@ BLOCK = 2**23
 """Elements of a block of rows: 64 MiB in float64."""
 
 RESIDENT_SHARE = 0.25
-"""Part of the memory that the design matrix (12 bytes per element) may take; one that would take more is streamed."""
+"""Part of the memory that the design matrix (12 bytes per element) may take; one that would take more is streamed. The
+products that are held at a time may take as much."""
+
+PRODUCT_BYTES = 56
+"""Bytes per element of a product that a fit takes if it holds all it uses: seven arrays of float64."""
 
 
 class Rows:
@@ -40,19 +47,52 @@ class Rows:
         return np.asarray(self.matrix[self.numbers[part]])
 
 
+def row_blocks(n: int, columns: int) -> list[slice]:
+    """Split the rows of a matrix (n, columns) into blocks of at most `BLOCK` elements."""
+    step = max(1, BLOCK // max(columns, 1))
+    return [slice(start, min(start + step, n)) for start in range(0, n, step)]
+
+
 def blocks(features: np.ndarray | Rows) -> Iterator[tuple[slice, np.ndarray]]:
     """Read a matrix in blocks of rows: (which, rows)."""
-    n, d = features.shape
-    step = max(1, BLOCK // max(d, 1))
-    for start in range(0, n, step):
-        rows = slice(start, min(start + step, n))
+    for rows in row_blocks(*features.shape):
         yield rows, features[rows]
+
+
+def products_fit(n: int, columns: int, arrays: Arrays) -> bool:
+    """Whether a fit may hold all the products (n, columns) that it uses."""
+    return PRODUCT_BYTES * n * columns <= RESIDENT_SHARE * arrays.memory()
+
+
+class Blocks:
+    """Arrays (m, k) of all blocks of rows, in order: kept, or made anew by each pass over them.
+
+    Parameters
+    ----------
+    make : callable
+        Returns an iterator of the arrays.
+    keep : bool
+    """
+
+    def __init__(self, make: Callable[[], Iterator[np.ndarray]], keep: bool) -> None:
+        self._make = make
+        self._kept = list(make()) if keep else None
+
+    def __iter__(self) -> Iterator[np.ndarray]:
+        return self._make() if self._kept is None else iter(self._kept)
 
 
 class Design:
     """The design matrix (n, r + 1) of features (n, d); r is their rank.
 
     Products take and return arrays of `arrays`; `precision` is ``float64``, or ``float32`` where a few digits do.
+
+    Parameters
+    ----------
+    features : ndarray or Rows, shape (n, d)
+    classes : int
+        Columns of the products.
+    arrays : Arrays
 
     Attributes
     ----------
@@ -61,12 +101,20 @@ class Design:
     columns : int
         r + 1.
     streamed : bool
+        Whether the features are read anew for each product.
+    keeps_products : bool
+        Whether several products (n, classes) fit into memory.
+    rows : list of slice
+        Blocks of rows in which products are computed; a single one if matrix and products fit.
     """
 
-    def __init__(self, features: np.ndarray | Rows, arrays: Arrays) -> None:
+    def __init__(self, features: np.ndarray | Rows, classes: int, arrays: Arrays) -> None:
         self.features, self.arrays = features, arrays
         n, d = features.shape
         self.streamed = 12 * n * d > RESIDENT_SHARE * arrays.memory()
+        self.keeps_products = products_fit(n, classes, arrays)
+        in_blocks = self.streamed or not self.keeps_products
+        self.rows = row_blocks(n, max(d, classes)) if in_blocks else [slice(0, n)]
         self.mean = arrays.place(sum(rows.sum(axis=0, dtype=np.float64) for _, rows in blocks(features)) / n)
         if not np.isfinite(arrays.numpy(self.mean)).all():
             raise InputError("linear: features hold values that are not finite")
@@ -97,13 +145,11 @@ class Design:
     def _kept(self, values: np.ndarray) -> np.ndarray:
         return values > values[-1] * max(self.features.shape) * np.finfo(np.float64).eps
 
-    def _blocks(self, precision: str) -> Iterator[tuple[slice, np.ndarray]]:
-        """Blocks of the matrix without its last column, still to be multiplied with the basis if it is streamed."""
+    def _block(self, rows: slice, precision: str) -> np.ndarray:
+        """Rows of the matrix without its last column, still to be multiplied with the basis if it is streamed."""
         if self.streamed:
-            for rows, block in blocks(self.features):
-                yield rows, self.arrays.place(block, precision) - self._mean[precision]
-        else:
-            yield slice(None), self._rotated[precision]
+            return self.arrays.place(self.features[rows], precision) - self._mean[precision]
+        return self._rotated[precision][rows]
 
     def _before(self, params: np.ndarray, precision: str) -> np.ndarray:
         return self._basis[precision] @ params[:-1] if self.streamed else params[:-1]
@@ -112,19 +158,21 @@ class Design:
         product = self._basis[precision].T @ product if self.streamed else product
         return self.arrays.xp.concatenate([product, sums[None]])
 
-    def times(self, params: np.ndarray, precision: str = "float64") -> np.ndarray:
-        """Product (n, k) with params (r + 1, k)."""
+    def products(self, params: np.ndarray, precision: str = "float64") -> Iterator[np.ndarray]:
+        """Yield the product (m, k) of each block of `rows` with params (r + 1, k)."""
         inner = self._before(params, precision)
-        parts = [block @ inner + params[-1] for _, block in self._blocks(precision)]
-        return parts[0] if len(parts) == 1 else self.arrays.xp.concatenate(parts)
+        for rows in self.rows:
+            yield self._block(rows, precision) @ inner + params[-1]
 
-    def transposed_times(self, values: np.ndarray, precision: str = "float64") -> np.ndarray:
-        """Product (r + 1, k) of the transposed matrix with values (n, k)."""
-        product = sum(block.T @ values[rows] for rows, block in self._blocks(precision))
-        return self._after(product, values.sum(axis=0), precision)
+    def transposed_times(self, values: Iterable[np.ndarray], precision: str = "float64") -> np.ndarray:
+        """Product (r + 1, k) of the transposed matrix with values, which are (m, k) for each block of `rows`."""
+        product = sums = 0.0
+        for rows, block in zip(self.rows, values, strict=True):
+            product, sums = product + self._block(rows, precision).T @ block, sums + block.sum(axis=0)
+        return self._after(product, sums, precision)
 
     def weighted_gram_times(
-        self, params: np.ndarray, weigh: Callable[[slice, np.ndarray], np.ndarray], precision: str
+        self, params: np.ndarray, weigh: Callable[[int, np.ndarray], np.ndarray], precision: str
     ) -> np.ndarray:
         """Transposed matrix times `weigh` of (matrix times params), in one pass.
 
@@ -132,24 +180,24 @@ class Design:
         ----------
         params : ndarray, shape (r + 1, k)
         weigh : callable
-            Called with (rows, their products (m, k)); returns what takes the place of the products.
+            Called with (number of a block, its products (m, k)); returns what takes the place of the products.
         precision : str
         """
         inner = self._before(params, precision)
         product = sums = 0.0
-        for rows, block in self._blocks(precision):
-            weighed = weigh(rows, block @ inner + params[-1])
+        for number, rows in enumerate(self.rows):
+            block = self._block(rows, precision)
+            weighed = weigh(number, block @ inner + params[-1])
             product, sums = product + block.T @ weighed, sums + weighed.sum(axis=0)
         return self._after(product, sums, precision)
 
-    def squared_transposed_times(self, values: np.ndarray) -> np.ndarray:
-        """Product (r + 1, k) of the transposed matrix of squares with values (n, k), in float32."""
-        product = sum((block**2).T @ values[rows] for rows, block in self._rotated_blocks())
-        return self.arrays.xp.concatenate([product, values.sum(axis=0)[None]])
-
-    def _rotated_blocks(self) -> Iterator[tuple[slice, np.ndarray]]:
-        if self.streamed:
-            for rows, block in self._blocks("float32"):
-                yield rows, block @ self._basis["float32"]
-        else:
-            yield from blocks(self._rotated["float32"])
+    def squared_transposed_times(self, values: Iterable[np.ndarray]) -> np.ndarray:
+        """Product (r + 1, k) of the transposed matrix of squares with values as in `transposed_times`, in float32."""
+        product = sums = 0.0
+        for rows, block in zip(self.rows, values, strict=True):
+            for part in row_blocks(len(block), self.columns - 1):  # squares are a copy
+                matrix = self._block(slice(rows.start + part.start, rows.start + part.stop), "float32")
+                rotated = matrix @ self._basis["float32"] if self.streamed else matrix
+                product = product + (rotated**2).T @ block[part]
+            sums = sums + block.sum(axis=0)
+        return self.arrays.xp.concatenate([product, sums[None]])

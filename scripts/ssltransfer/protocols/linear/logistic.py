@@ -14,7 +14,7 @@ float64. The same code runs on numpy's arrays and on torch's (`ssltransfer.array
 2 * `tolerance` of their norm.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import numpy as np
@@ -28,7 +28,7 @@ from ssltransfer.protocols.linear.certificate import (
     relative_gap,
     tolerance,
 )
-from ssltransfer.protocols.linear.design_matrix import Design, Rows, blocks
+from ssltransfer.protocols.linear.design_matrix import Blocks, Design, Rows, blocks
 from ssltransfer.protocols.linear.losses import Sigmoid, Softmax, decided_classes, make_loss
 
 MAX_CG_STEPS = 400
@@ -64,25 +64,33 @@ class Fit:
 
     def scores(self, features: np.ndarray | Rows) -> np.ndarray:
         """Decision values (n, k) of features (n, d)."""
-        return np.concatenate([rows @ self.weights + self.bias for _, rows in blocks(features)])
+        scores = np.empty((len(features), len(self.bias)))
+        for rows, block in blocks(features):
+            scores[rows] = block @ self.weights + self.bias
+        return scores
 
 
 @dataclass(frozen=True)
 class _Point:
-    """Parameters (r + 1, k), the bias last, and the logits (n, k) that they give: a product worth keeping."""
+    """Parameters (r + 1, k), the bias last, and the logits (m, k) of each block: products worth keeping.
+
+    Logits that are None are computed again when they are asked for.
+    """
 
     params: np.ndarray
-    logits: np.ndarray
-
-    def moved(self, direction: "_Point", length: float) -> "_Point":
-        return _Point(self.params + length * direction.params, self.logits + length * direction.logits)
+    logits: list[np.ndarray] | None
 
 
 class _Problem:
-    """The regression on a design matrix, the bias as the last, unpenalised row of the parameters."""
+    """The regression on a design matrix, the bias as the last, unpenalised row of the parameters.
+
+    All that has a row for each sample is computed in the blocks of the design. Where several such arrays do not fit,
+    two are held: the logits of the current point, and in float32 what the Hessian's products need.
+    """
 
     def __init__(self, design: Design, loss: Softmax | Sigmoid, arrays: Arrays) -> None:
         self.design, self.loss, self.arrays, self.xp = design, loss, arrays, arrays.xp
+        self.losses = [loss.part(rows) for rows in design.rows]
 
     def norm(self, array: np.ndarray) -> float:
         return float(self.xp.linalg.norm(array))
@@ -90,44 +98,69 @@ class _Problem:
     def dot(self, one: np.ndarray, other: np.ndarray) -> float:
         return float(self.xp.sum(one * other))
 
+    def blocks(self, make: Callable[[], Iterator[np.ndarray]]) -> Blocks:
+        return Blocks(make, self.design.keeps_products)
+
     def first_params(self) -> np.ndarray:
         bias = self.loss.first_bias
         return self.arrays.place(np.concatenate([np.zeros((self.design.columns - 1, len(bias))), bias[None]]))
 
     def point(self, params: np.ndarray) -> _Point:
-        return _Point(params, self.design.times(params))
+        return _Point(params, list(self.design.products(params)))
 
-    def objective(self, point: _Point, penalty: float) -> float:
-        return self.loss.loss(point.logits) + 0.5 * penalty * self.dot(point.params[:-1], point.params[:-1])
+    def without_large(self, point: _Point) -> _Point:
+        """Return the point without its logits if they take much memory."""
+        return point if self.design.keeps_products else _Point(point.params, None)
 
-    def gradient(self, params: np.ndarray, probabilities: np.ndarray, penalty: float) -> np.ndarray:
-        gradient = self.design.transposed_times(self.loss.residual(probabilities))
+    def logits(self, point: _Point) -> Iterator[np.ndarray]:
+        """Logits of each block."""
+        return self.design.products(point.params) if point.logits is None else iter(point.logits)
+
+    def objective(self, params: np.ndarray, logits: Iterable[np.ndarray], penalty: float) -> float:
+        losses = (loss.loss(block) for loss, block in zip(self.losses, logits, strict=True))
+        return sum(losses) + 0.5 * penalty * self.dot(params[:-1], params[:-1])
+
+    def probabilities(self, point: _Point) -> Blocks:
+        def probabilities() -> Iterator[np.ndarray]:
+            for loss, block in zip(self.losses, self.logits(point), strict=True):
+                yield loss.probabilities(block)
+
+        return self.blocks(probabilities)
+
+    def gradient(self, params: np.ndarray, probabilities: Blocks, penalty: float) -> np.ndarray:
+        residuals = (loss.residual(block) for loss, block in zip(self.losses, probabilities, strict=True))
+        gradient = self.design.transposed_times(residuals)
         gradient[:-1] += penalty * params[:-1]
         return gradient
 
     def hessian_times(
-        self, weighing: np.ndarray, direction: np.ndarray, penalty: float, precision: str = "float32"
+        self, weighing: list[np.ndarray], direction: np.ndarray, penalty: float, precision: str = "float32"
     ) -> np.ndarray:
         product = self.design.weighted_gram_times(
-            direction, lambda rows, products: self.loss.weigh(weighing[rows], products), precision
+            direction, lambda number, products: self.loss.weigh(weighing[number], products), precision
         )
         product[:-1] += penalty * direction[:-1]
         return product
 
-    def hessian_diagonal(self, probabilities: np.ndarray, penalty: float) -> np.ndarray:
-        """Diagonal (r + 1, k) in float32, kept away from zero."""
-        curvature = self.arrays.cast(self.loss.curvature(probabilities), "float32")
-        diagonal = self.design.squared_transposed_times(curvature)
+    def curvature(self, probabilities: Blocks, penalty: float) -> tuple[list[np.ndarray], np.ndarray]:
+        """In float32, what `hessian_times` needs and the Hessian's diagonal (r + 1, k), kept away from zero."""
+        weighing = []
+
+        def curvatures() -> Iterator[np.ndarray]:
+            for loss, block in zip(self.losses, probabilities, strict=True):
+                weighing.append(self.arrays.cast(loss.weighing(block), "float32"))
+                yield self.arrays.cast(loss.curvature(block), "float32")
+
+        diagonal = self.design.squared_transposed_times(curvatures())
         diagonal[:-1] += penalty
-        return self.xp.clip(diagonal, 1e-12 * float(diagonal.max()), None)
+        return weighing, self.xp.clip(diagonal, 1e-12 * float(diagonal.max()), None)
 
     def newton_direction(
-        self, gradient: np.ndarray, probabilities: np.ndarray, penalty: float, forcing: float
+        self, gradient: np.ndarray, probabilities: Blocks, penalty: float, forcing: float
     ) -> np.ndarray:
         """Preconditioned conjugate gradients on H d = -g, until the residual is `forcing` times the start's."""
         scale = max(float(self.xp.abs(gradient).max()), np.finfo(np.float64).tiny)
-        weighing = self.arrays.cast(self.loss.weighing(probabilities), "float32")
-        diagonal = self.hessian_diagonal(probabilities, penalty)
+        weighing, diagonal = self.curvature(probabilities, penalty)
         residual = self.arrays.cast(-gradient / scale, "float32")
         step = self.xp.zeros_like(residual)
         scaled = residual / diagonal
@@ -149,37 +182,48 @@ class _Problem:
         return self.arrays.cast(step, "float64") * scale
 
     def optimise_bias(self, point: _Point, penalty: float) -> _Point:
-        """Minimise over the bias alone; no matrix product with the features is needed, so this costs little."""
+        """Minimise over the bias alone; no matrix product with the features is needed, so this costs little.
+
+        The logits are changed in place.
+        """
         allowed = bias_tolerance(penalty, self.norm(point.params[:-1]), self.norm(self.design.mean))
-        shift = self.arrays.place(bias_shift(self.loss, point.logits, allowed, self.arrays))
-        return _Point(self.xp.concatenate([point.params[:-1], point.params[-1:] + shift]), point.logits + shift)
+        parts = list(zip(self.losses, self.logits(point), strict=True))
+        shift = self.arrays.place(bias_shift(parts, self.design.keeps_products, allowed, self.arrays))
+        for _, block in parts:
+            block += shift
+        return _Point(self.xp.concatenate([point.params[:-1], point.params[-1:] + shift]), point.logits)
 
     def minimise(self, start: np.ndarray, penalty: float) -> tuple[_Point, float, float, bool, int]:
         """Minimise from parameters `start`; returns (point, objective, gap bound, converged, Newton steps)."""
         point = self.point(start)
         for count in range(MAX_NEWTON_STEPS + 1):
             point = self.optimise_bias(point, penalty)
-            value = self.objective(point, penalty)
-            probabilities = self.loss.probabilities(point.logits)
+            value = self.objective(point.params, self.logits(point), penalty)
+            probabilities = self.probabilities(point)
             gradient = self.gradient(point.params, probabilities, penalty)
             slope, scale = self.norm(gradient[:-1]), penalty * self.norm(point.params[:-1])
             converged = slope <= tolerance(penalty) * scale
             if converged or count == MAX_NEWTON_STEPS:
                 break
             forcing = float(np.clip(0.5 * tolerance(penalty) * scale / slope, 0.02, 0.25))
-            step = self.point(self.newton_direction(gradient, probabilities, penalty, forcing))
-            new_point = self.line_search(point, step, value, self.dot(gradient, step.params), penalty)
+            step = self.newton_direction(gradient, probabilities, penalty, forcing)
+            del probabilities
+            new_point = self.line_search(point, step, value, self.dot(gradient, step), penalty)
             if new_point is None:  # rounding level: no step improves the objective any more
                 break
             point = new_point
         return point, value, relative_gap(slope, penalty, value), converged, count
 
-    def line_search(self, point: _Point, step: _Point, value: float, slope: float, penalty: float) -> _Point | None:
-        length = 1.0
+    def line_search(self, point: _Point, step: np.ndarray, value: float, slope: float, penalty: float) -> _Point | None:
+        """Move along `step` as far as the objective falls enough, the logits in place; None if it nowhere does."""
+        length, products = 1.0, self.blocks(lambda: self.design.products(step))
         while length > 1e-6:
-            candidate = point.moved(step, length)
-            if self.objective(candidate, penalty) <= value + 1e-4 * length * slope:
-                return candidate
+            params = point.params + length * step
+            moved = (block + length * product for block, product in zip(self.logits(point), products, strict=True))
+            if self.objective(params, moved, penalty) <= value + 1e-4 * length * slope:
+                for block, product in zip(self.logits(point), products, strict=True):
+                    block += length * product
+                return _Point(params, point.logits)
             length *= 0.5
         return None
 
@@ -187,8 +231,10 @@ class _Problem:
         """Return the parameters of `point`, or their continuation along the path if its objective is lower."""
         if previous is None:
             return point.params
-        continued = _Point(2 * point.params - previous.params, 2 * point.logits - previous.logits)
-        return min(point, continued, key=lambda candidate: self.objective(candidate, penalty)).params
+        params = 2 * point.params - previous.params
+        logits = (2 * now - then for now, then in zip(self.logits(point), self.logits(previous), strict=True))
+        continued = self.objective(params, logits, penalty)
+        return params if continued < self.objective(point.params, self.logits(point), penalty) else point.params
 
     def original_parameters(self, params: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """Weights (d, k) and bias (k,) for the features as they were, as numpy arrays."""
@@ -227,12 +273,12 @@ def fit_path(
     """
     penalties = descending(lambdas)
     decided = decided_classes(labels, classes)
-    design = Design(features, arrays)
+    design = Design(features, len(decided), arrays)
     problem = _Problem(design, make_loss(labels, decided, arrays), arrays)
-    point, previous = problem.point(problem.first_params()), None
+    point, previous = _Point(problem.first_params(), None), None
     for penalty in penalties:
         start = problem.better_start(point, previous, penalty)
-        previous = point
+        previous = point = problem.without_large(point)
         point, objective, gap, converged, steps = problem.minimise(start, penalty)
         weights, bias = np.zeros((features.shape[1], classes)), _constant_bias(labels, classes)
         weights[:, decided], bias[decided] = problem.original_parameters(point.params)

@@ -1,5 +1,7 @@
 """Losses of logistic regression with their derivatives: softmax and sigmoid cross-entropy."""
 
+from copy import copy
+
 import numpy as np
 
 from ssltransfer.array_backend import Arrays
@@ -20,6 +22,13 @@ class Softmax:
         self.first_bias = np.log(_inside(counts / len(labels)))
         self.xp, self.columns = arrays.xp, arrays.place(columns, "int64")
         self.samples = arrays.place(np.arange(len(labels)), "int64")
+
+    def part(self, rows: slice) -> "Softmax":
+        """Return the loss of some samples."""
+        part = copy(self)
+        part.columns = self.columns[rows]
+        part.samples = self.samples[: len(part.columns)]
+        return part
 
     def loss(self, logits: np.ndarray) -> float:
         """Sum of the losses of all samples."""
@@ -75,6 +84,12 @@ class Sigmoid:
         share = _inside((labels > 0).sum(axis=0) / (labels >= 0).sum(axis=0))
         self.first_bias = np.log(share) - np.log1p(-share)
         self.xp, self.labels = arrays.xp, arrays.place(labels, "int8")
+
+    def part(self, rows: slice) -> "Sigmoid":
+        """Return the loss of some samples."""
+        part = copy(self)
+        part.labels = self.labels[rows]
+        return part
 
     def loss(self, logits: np.ndarray) -> float:
         """Sum of the losses of all samples."""
