@@ -34,17 +34,20 @@ LARGEST = {
 JOBS = {name for name, body in RULES.items() if "script:" in body and "localrule: True" not in body}
 
 
-def attempt_times():
-    """The function of common.smk that makes a resource of a job."""
-    text = (REPOSITORY / "workflow/rules/common.smk").read_text()
-    names = {}
-    exec(re.search(r"^def attempt_times\b.*?^(?=\S)", text[text.index("def attempt_times") :], re.M | re.S)[0], names)
-    return names["attempt_times"]
+def function_of(file, name, **names):
+    """A function of a rule file, among these names."""
+    text = (REPOSITORY / "workflow/rules" / file).read_text()
+    exec(re.search(rf"^def {name}\b.*?^(?=\S)", text[text.index(f"def {name}") :], re.M | re.S)[0], names)
+    return names[name]
 
 
-def request(rule, key):
+def request(rule, key, linear_memory=lambda wildcards: (0, 16_000)):
     """The function that gives a resource of a rule; a derived rule may have its own."""
-    names = {"attempt_times": attempt_times(), "validation_draws": lambda wildcards: 1}
+    names = {
+        "attempt_times": function_of("common.smk", "attempt_times"),
+        "validation_draws": lambda wildcards: 1,
+        "linear_memory": linear_memory,
+    }
     return eval(re.search(rf"\b{key}=(attempt_times\(.*?\)),", RULES[rule])[1], names)
 
 
@@ -52,6 +55,33 @@ def test_requests_are_read():
     assert {"extract_features", "generate_shapes"} <= JOBS and "fetch_head" not in JOBS
     assert request("evaluate_linear", "mem_mb")(None, SimpleNamespace(size_mb=10), 2) == 2 * (4000 + 60)
     assert request("pretrain_model", "runtime")(None, SimpleNamespace(size_mb=10_000), 1) == 1440
+
+
+@pytest.mark.parametrize(
+    ("solver", "classes", "train", "megabytes", "least", "most"),
+    [
+        ("converged", 101, 75_750, 827, 8962, 8962),  # six times the features, as before there was a limit
+        ("converged", 101, 75_750, 1654, 13_924, 13_924),
+        ("converged", 1000, 1_281_167, 10_500, 20_000, 24_000),  # ImageNet, on a machine of 24 GiB
+        ("converged", 1000, 1_281_167, 21_000, 22_000, 24_576),
+        ("converged", 1000, 1_281_167, 300, 20_000, 24_000),  # few features, but as many logits
+        ("converged", None, None, 10_500, 16_000, 16_000),
+        ("official", 1000, 1_281_167, 10_500, 67_000, 67_000),
+    ],
+)
+def test_memory_of_linear_jobs_follows_features_and_logits(solver, classes, train, megabytes, least, most):
+    suite = SimpleNamespace(
+        settings=lambda protocol: {"solver": solver, "validation_fraction": 0.2},
+        datasets={"d": {"classes": classes, "train": train, "val": 0, "test": 10}},
+        norms=lambda protocol, model: ["imagenet", "none"] if megabytes in (1654, 21_000) else ["imagenet"],
+    )
+    limits = function_of("inputs.smk", "linear_memory", SUITE=suite)
+    wildcards = SimpleNamespace(protocol="linear", dataset="d", model="m")
+    amount = request("evaluate_linear", "mem_mb", limits)
+    assert least <= amount(wildcards, SimpleNamespace(size_mb=megabytes), 1) <= most
+    assert amount(wildcards, SimpleNamespace(size_mb=megabytes), 2) == 2 * amount(
+        wildcards, SimpleNamespace(size_mb=megabytes), 1
+    )
 
 
 def test_rules_that_use_a_gpu_ask_for_one_on_a_cluster():

@@ -194,15 +194,17 @@ def without_failed():
 # Resources
 
 
-def attempt_times(base, per_mb=0, most=None, repeats=lambda wildcards: 1):
+def attempt_times(base, per_mb=0, most=None, repeats=lambda wildcards: 1, limits=None):
     """A resource that grows with each attempt, and by `per_mb` with each megabyte of a job's input, up to `most`.
 
-    `repeats` is a function of wildcards that says how often the job does the same work.
+    `repeats` is a function of wildcards that says how often the job does the same work; `limits`, in place of `most`, one
+    that returns what it needs at least and at most.
     """
 
     def amount(wildcards, input, attempt):
         needed = base + int(per_mb * input.size_mb) if per_mb else base
-        return attempt * repeats(wildcards) * (needed if most is None else min(needed, most))
+        lowest, highest = limits(wildcards) if limits else (0, needed if most is None else most)
+        return attempt * repeats(wildcards) * max(lowest, min(needed, highest))
 
     return amount
 

@@ -192,6 +192,23 @@ def validation_draws(wildcards):
     return SUITE.settings(wildcards.protocol)["validation_draws"]
 
 
+def linear_memory(wildcards):
+    """Megabytes that a linear job needs at least and at most.
+
+    At least 12 bytes for each training image and class (one array of logits in float64, one of probabilities in float32), and
+    8 for each image of the validation part, under each input normalisation. At most 16 GB for features, which are streamed if
+    they are large, but by the official solver, which is scikit-learn's.
+    """
+    settings, row = SUITE.settings(wildcards.protocol), SUITE.datasets[wildcards.dataset]
+    if settings["solver"] != "converged":
+        return 0, float("inf")
+    train, validation, classes = (row[count] or 0 for count in ("train", "val", "classes"))
+    selecting = validation or settings["validation_fraction"] * train
+    norms = len(SUITE.norms(wildcards.protocol, wildcards.model))
+    least = 4000 + int(classes * (12 * (train + validation) + 8 * norms * selecting) / 1e6)
+    return least, max(least, 16_000)
+
+
 # knn.smk
 
 

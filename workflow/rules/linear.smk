@@ -21,7 +21,7 @@ rule evaluate_linear:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(4000, per_mb=6),
+        mem_mb=attempt_times(4000, per_mb=6, limits=linear_memory),
         runtime=attempt_times(30, per_mb=1 / 2, repeats=validation_draws),
     params:
         settings=protocol_settings,
