@@ -21,7 +21,7 @@ from ssltransfer.protocols.detection.average_precision import THRESHOLDS, Matche
 from ssltransfer.protocols.detection.boxes import GroundTruth
 from ssltransfer.protocols.detection.outcomes import average_precisions, detection_outcomes
 from ssltransfer.protocols.linear.outcomes import classification_outcomes, mean_average_precisions
-from ssltransfer.protocols.representations import cka
+from ssltransfer.protocols.similarity import cka
 from ssltransfer.results.outcome_file import Interval
 from ssltransfer.results.prediction_file import Predictions
 

@@ -64,8 +64,7 @@ def timed(read, arch: str, side: int, together: bool, pause: float = 0.0) -> tup
     block = {
         "kind": "finetune",
         "transform": f"resize{side}",
-        "steps": STEPS,
-        "batch_size": BATCH,
+        "schedule": {"steps": STEPS, "batch_size": BATCH},
         "grid": {"augmentations": ["crop-flip"]},
     }
     settings, reader = read_settings(FinetuneSettings, block), Reader(read, pause)

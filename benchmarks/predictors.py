@@ -22,7 +22,7 @@ from ssltransfer.datasets.index import Index
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.estimators.evaluation import measure_estimators
 from ssltransfer.protocols.estimators.settings import EstimatorSettings
-from ssltransfer.protocols.representations.cka import align, dependence, image_order, represent
+from ssltransfer.protocols.similarity.cka import align, dependence, image_order, represent
 
 WIDTH, MODELS = 2048, 14
 SETTINGS = EstimatorSettings("resize224", 20, 10_000, 1000, 5, 0)

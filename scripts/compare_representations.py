@@ -3,7 +3,7 @@
 from ssltransfer.datasets.index import read_index
 from ssltransfer.device import choose_arrays
 from ssltransfer.jobs import job, progress
-from ssltransfer.protocols.representations.comparison import compare_representations
+from ssltransfer.protocols.similarity.comparison import compare_representations
 
 with job(snakemake.log[0]):
     params = snakemake.params

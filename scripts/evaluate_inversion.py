@@ -3,9 +3,9 @@
 from ssltransfer.device import choose_device
 from ssltransfer.jobs import JobUsage, job, package_versions
 from ssltransfer.protocols.inversion.evaluation import draw_inversion, measure_inversion
+from ssltransfer.protocols.inversion.image_similarity import load_distances
 from ssltransfer.protocols.inversion.inverted_file import load_inverted
 from ssltransfer.protocols.inversion.settings import EvaluationSettings
-from ssltransfer.protocols.inversion.similarity import load_distances
 from ssltransfer.results import score_file
 from ssltransfer.results.picture_file import save_pictures
 from ssltransfer.row_file import read_array

@@ -35,7 +35,7 @@ with job(snakemake.log[0]):
     table = count_classes(predictor, rows, lambda images, total: progress(images, "images", total))
     measurement = measure_segmentation(table, dataset, source.index, trained, params.norm, settings, network)
     names = [dataset.images[row] for row in rows]
-    save_counts(output.counts, names, table)
+    save_counts(output.predictions, names, table)
     write_image_table(output.images, names, table)
     save_pictures(output.pictures, draw_predictions(predictor, rows))
     score_file.write(

@@ -206,11 +206,11 @@ def test_changed_tables_and_templates_need_a_decision():
 def test_another_way_to_draw_or_to_measure_trains_nothing_again():
     for training, evaluation in (
         ("normals-network", "normals"),
-        ("detector", "detection"),
-        ("inversion", "similarity"),
+        ("detection-network", "detection"),
+        ("inverted-images", "inversion"),
     ):
         alone = {path.stem for path in code_of(COMPONENTS[evaluation].entry) - code_of(COMPONENTS[training].entry)}
-        assert alone & {"evaluation", "similarity"}
+        assert alone & {"evaluation", "image_similarity"}
         assert not any("picture" in path.stem for path in code_of(COMPONENTS[training].entry))
 
 

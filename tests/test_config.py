@@ -367,6 +367,11 @@ def detection(datasets, **changes):
     return lambda p: (p["config"]["protocols"].update(det=block), p["config"]["tasks"].update(det=datasets))
 
 
+def finetune(**values):
+    block = {"kind": "finetune"} | values
+    return lambda p: (p["config"]["protocols"].update(tune=block), p["config"]["tasks"].update(tune=["digits"]))
+
+
 def setting(protocol, **values):
     return lambda p: p["config"]["protocols"][protocol].update(values)
 
@@ -485,16 +490,22 @@ def normals(dataset, **values):
         (detection(["boxes"], network={"anchors": [8]}), "det.network.anchors: found"),
         (
             detection(["boxes"], schedule={"steps": 10_000}),
-            r"det.schedule: milestones .* are \[96000, 128000\]; write rising steps below 10000",
+            r"det.schedule.milestones .* found \[96000, 128000\], expected rising steps below 10000",
         ),
         (
             detection(["boxes"], schedule={"steps": 60, "milestones": [50, 40]}),
-            r"milestones .* are \[50, 40\]; write rising",
+            r"milestones .* found \[50, 40\], expected rising",
         ),
         (
             detection(["boxes"], schedule={"steps": 60, "milestones": [40]}),
-            "det.schedule: warmup .* is 100; write less than the 60 steps",
+            "det.schedule.warmup .* found 100, expected less than the 60 steps",
         ),
+        (
+            finetune(schedule={"steps": 20, "warmup": 20}),
+            "tune.schedule.warmup .* found 20, expected less than the 20 steps",
+        ),
+        (finetune(schedule={"warmup": 0.05}), "tune.schedule.warmup: found 0.05, expected a whole number"),
+        (finetune(steps=20), r"tune: unknown key 'steps' \('steps' belongs below 'schedule'\)"),
         (
             detection(["boxes"], steps=3),
             "det: unknown key 'steps' \\('steps' belongs below 'schedule'\\); known are kind",

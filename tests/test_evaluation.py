@@ -381,8 +381,7 @@ def test_estimators_of_arrays_are_those_of_the_job():
 FINETUNE = {
     "kind": "finetune",
     "transform": "resize32",
-    "steps": 3,
-    "batch_size": 8,
+    "schedule": {"steps": 3, "batch_size": 8},
     "validation_fraction": 0.4,
     "grid": {"augmentations": ["crop-flip"], "learning_rates": [0.1, 0.01], "weight_decays": [0]},
 }

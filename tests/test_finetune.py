@@ -21,8 +21,8 @@ from ssltransfer.protocols.finetune import training as finetune_training
 from ssltransfer.protocols.finetune.evaluation import finetune_labels, measure_finetune, selection_warnings
 from ssltransfer.protocols.finetune.inputs import crop_flip, crop_rectangle, make_views
 from ssltransfer.protocols.finetune.network import Classifier, classification_loss, make_optimiser
-from ssltransfer.protocols.finetune.settings import FinetuneSettings, Optimiser, Trial, trials
-from ssltransfer.protocols.finetune.training import FinetuneData, Finetuning, schedule
+from ssltransfer.protocols.finetune.settings import FinetuneSettings, Schedule, Trial, trials
+from ssltransfer.protocols.finetune.training import FinetuneData, Finetuning, rate_factor
 from ssltransfer.settings import defaults, read_settings
 from ssltransfer.training_batches import batch_rows
 from ssltransfer.training_state import Run
@@ -32,10 +32,10 @@ CPU = torch.device("cpu")
 SMALL = {
     "kind": "finetune",
     "transform": f"resize{SIDE}",
-    "steps": 6,
-    "batch_size": 8,
+    "schedule": {"steps": 6, "batch_size": 8},
     "grid": {"augmentations": ["crop-flip", "centre"], "learning_rates": [0.1, 0.01], "weight_decays": [0, 1e-3]},
 }
+ADAMW = Schedule("adamw", batch_size=8, steps=6, momentum=0.9, clip=1.0, warmup=0)
 
 
 def photograph(row):
@@ -139,7 +139,7 @@ def test_learning_rates_are_those_of_the_official_schedule():
     parameter = torch.nn.Parameter(torch.zeros(1))
     optimiser = torch.optim.SGD([parameter], lr=0.1)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(optimiser, T_max=5000)
-    factor, found, expected = schedule(5000, 0), [], []
+    factor, found, expected = rate_factor(5000, 0), [], []
     for step in range(5000):
         expected.append(optimiser.param_groups[0]["lr"])
         found.append(0.1 * factor(step))
@@ -150,7 +150,7 @@ def test_learning_rates_are_those_of_the_official_schedule():
 
 
 def test_a_warm_up_rises_to_the_peak_and_the_cosine_falls_from_it():
-    factor = schedule(100, 0.05)
+    factor = rate_factor(100, 5)
     rates = [factor(step) for step in range(100)]
     assert rates[:6] == pytest.approx([1 / 6, 2 / 6, 3 / 6, 4 / 6, 5 / 6, 1]) and np.argmax(rates) == 5
     assert (np.diff(rates[5:]) < 0).all() and rates[-1] == pytest.approx(0.5 * (1 + math.cos(math.pi * 94 / 95)))
@@ -175,8 +175,8 @@ def test_steps_are_those_of_the_official_optimiser():
     labels, trial = torch.tensor([0, 1, 2, 0]), Trial("centre", 0.05, 1e-3, 1)
     ours = Classifier(build_backbone(ARCH, seed=0), CLASSES, 0).train()
     theirs = ours.copied()
-    optimiser = make_optimiser(ours, read_settings(FinetuneSettings, SMALL).optimiser, trial)
-    factor = schedule(3, 0)
+    optimiser = make_optimiser(ours, read_settings(FinetuneSettings, SMALL).schedule, trial)
+    factor = rate_factor(3, 0)
     official = torch.optim.SGD(theirs.parameters(), lr=0.05, momentum=0.9, nesterov=True, weight_decay=1e-3 / 0.05)
     scheduler = torch.optim.lr_scheduler.CosineAnnealingLR(official, 3)
     for step in range(3):
@@ -198,7 +198,7 @@ def test_steps_are_those_of_the_official_optimiser():
 
 def test_adamw_has_layer_wise_rates_and_decays_matrices_alone():
     network = Classifier(build_backbone(ARCH, seed=0), CLASSES, 0)
-    optimiser = make_optimiser(network, Optimiser("adamw", 0.9, 1.0, 0.05), Trial("centre", 1e-3, 0.05, 0.5))
+    optimiser = make_optimiser(network, ADAMW, Trial("centre", 1e-3, 0.05, 0.5))
     assert isinstance(optimiser, torch.optim.AdamW)
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
@@ -215,7 +215,7 @@ def test_adamw_does_not_decay_what_the_network_names():
     network = Classifier(build_backbone("timm:vit_tiny_patch16_224", size=32, seed=0), CLASSES, 0)
     vit = network.backbone.network
     for layer_decay in (1, 0.5):
-        optimiser = make_optimiser(network, Optimiser("adamw", 0.9, 1.0, 0.05), Trial("centre", 1.0, 0.05, layer_decay))
+        optimiser = make_optimiser(network, ADAMW, Trial("centre", 1.0, 0.05, layer_decay))
         decays = {id(p): group["weight_decay"] for group in optimiser.param_groups for p in group["params"]}
         assert len(decays) == len(list(network.parameters()))
         assert decays[id(vit.cls_token)] == decays[id(vit.pos_embed)] == 0
@@ -227,7 +227,9 @@ def test_adamw_does_not_decay_what_the_network_names():
 
 def test_gradients_are_clipped_before_the_step():
     network = Classifier(build_backbone(ARCH, seed=0), CLASSES, 0)
-    optimiser = make_optimiser(network, Optimiser("sgd", 0.0, 0.5, 0), Trial("centre", 1.0, 0, 1))
+    optimiser = make_optimiser(
+        network, replace(ADAMW, optimiser="sgd", momentum=0.0, clip=0.5), Trial("centre", 1.0, 0, 1)
+    )
     before = [p.detach().clone() for p in network.parameters()]
     (1000 * network(torch.randn(4, 3, SIDE, SIDE)).sum()).backward()
     optimiser.step()
@@ -237,7 +239,7 @@ def test_gradients_are_clipped_before_the_step():
 
 def test_a_vision_transformer_has_a_part_for_each_block():
     network = Classifier(build_backbone("timm:vit_tiny_patch16_224", size=32, seed=0), CLASSES, 0)
-    optimiser = make_optimiser(network, Optimiser("adamw", 0.9, 1.0, 0.05), Trial("centre", 1.0, 0.05, 0.5))
+    optimiser = make_optimiser(network, ADAMW, Trial("centre", 1.0, 0.05, 0.5))
     rates = {id(p): group["lr"] for group in optimiser.param_groups for p in group["params"]}
     assert len(rates) == len(list(network.parameters()))
     blocks = [rates[id(block.norm1.weight)] for block in network.backbone.network.blocks]
@@ -275,7 +277,7 @@ def search(runs, chosen=None):
 
 def test_bfloat16_learns_from_images_whose_last_maps_are_one_pixel(tmp_path):
     """Where oneDNN loses the gradients of kernels with a stride (see `precision`), so that the run would diverge."""
-    block, rows = SMALL | {"steps": 12, "batch_size": 32, "precision": "bfloat16"}, np.arange(40)
+    block, rows = SMALL | {"schedule": {"steps": 12, "batch_size": 32}, "precision": "bfloat16"}, np.arange(40)
     result = finetuning(tmp_path, block).refit(Trial("centre", 0.01, 0.0, 1.0), rows, rows)
     assert np.isfinite(result.logits).all() and np.mean(result.losses[-3:]) < 0.6 * result.losses[0]
 
@@ -471,9 +473,10 @@ def test_the_score_says_how_it_was_made(whole):
 
 
 def test_the_paper_has_its_own_schedule_and_no_warning_of_a_short_one():
-    block = defaults("finetune")
-    assert (block["steps"], block["batch_size"], block["optimiser"]["momentum"]) == (5000, 64, 0.9)
-    assert block["transform"] == "resize224" and block["optimiser"]["name"] == "sgd"
+    assert defaults("finetune")["transform"] == "resize224"
+    assert defaults("finetune")["schedule"] == {
+        "optimiser": "sgd", "batch_size": 64, "steps": 5000, "momentum": 0.9, "clip": 0, "warmup": 0,
+    }  # fmt: skip
 
 
 def test_edges_of_the_grid_and_few_validation_images_are_warned_of():
@@ -563,7 +566,7 @@ def test_too_little_memory_is_one_line_that_names_the_batch(tmp_path, monkeypatc
     monkeypatch.setattr(finetune_training, "classification_loss", fail)
     with pytest.raises(InputError, match="a batch of 8 images of 16 pixels does not fit into memory") as raised:
         measured(tmp_path)
-    assert "\n" not in str(raised.value) and "smaller batch_size" in str(raised.value)
+    assert "\n" not in str(raised.value) and "smaller schedule.batch_size" in str(raised.value)
 
 
 def test_partial_batches_end_each_pass():

@@ -16,7 +16,7 @@ from PIL import Image
 from ssltransfer import device
 from ssltransfer.checkpoints.imagenet_head import imagenet_top1
 from ssltransfer.models.resnet import build_resnet
-from ssltransfer.protocols.inversion.similarity import LpipsDistance
+from ssltransfer.protocols.inversion.image_similarity import LpipsDistance
 from workflow import succeed, workspace
 
 FOLDER = Path(__file__).parent / "pretend_gpu"

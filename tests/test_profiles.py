@@ -6,6 +6,7 @@ from types import SimpleNamespace
 import pytest
 import yaml
 
+from ssltransfer.config.task_checks import FROZEN_KINDS
 from workflow import REPOSITORY
 
 PROFILES = {path.parent.name: yaml.safe_load(path.read_text()) for path in REPOSITORY.glob("profiles/*/profile.yaml")}
@@ -121,10 +122,6 @@ def test_rules_ask_named_functions():
 
 def test_cheap_jobs_go_before_trainings():
     first = {name for name in JOBS if "priority: FIRST" in RULES[name]}
-    assert {
-        "extract_features",
-        "evaluate_linear",
-        "find_neighbours",
-        "evaluate_knn",
-    } <= first
+    on_features = {f"evaluate_{kind.replace('-', '_')}" for kind in FROZEN_KINDS}
+    assert on_features | {"extract_features", "find_neighbours", "compare_representations"} <= first
     assert not first & {"evaluate_finetune", "train_detector", "train_normals", "invert_features", "evaluate_attention"}

@@ -55,7 +55,7 @@ def test_scores_say_what_is_missing(finished):
     assert iterations == "4 iterations, where the paper has 3000"
     assert warning.startswith("lpips-alexnet is missing") and "nowhere.pth" in warning
     assert set(score["details"]["images"]) == {"textures", "digits"}
-    assert score["versions"]["protocol"] == f"{version('inversion')}.{version('similarity')}"
+    assert score["versions"]["protocol"] == f"{version('inverted-images')}.{version('inversion')}"
     assert score["details"]["training_cost"]["seconds"] > 0
     score = json.loads((finished / "results/scores/look-attention/look-random/two.json").read_text())
     assert score["warnings"] == ["approximation: masks in steps of 8, not at every position"]

@@ -59,10 +59,10 @@ CASES = {
         '[{"absent_classes": "left-out", "augmentation": {"colours": false, "flip": 0.5, "largest_share": '
         '1}, "frozen": "all", "head": "upernet", "kind": "segmentation", "labels": "cells", "network": '
         '{"channels": 512, "dropout": 0, "norm_momentum": 0.1}, "normalisation": "per-model", '
-        '"padding_label": "ignore", "precision": "float32", "schedule": {"batch_size": 2, "decay": '
-        '"polynomial", "learning_rate": 0.02, "momentum": 0.9, "optimiser": "sgd", "power": 0.9, "steps": 5, '
-        '"warmup": 0, "weight_decay": 0.0001}, "seed": 0, "sides": {"crop": 0, "jitter": [1, 1], "longest": '
-        '1000, "test": [300, 375, 450, 525, 600], "train": [64], "window": 0, "window_step": 1}, '
+        '"padding_label": "ignore", "precision": "float32", "schedule": {"annealing": '
+        '"polynomial", "batch_size": 2, "learning_rate": 0.02, "momentum": 0.9, "optimiser": "sgd", "power": 0.9, '
+        '"steps": 5, "warmup": 0, "weight_decay": 0.0001}, "seed": 0, "sides": {"crop": 0, "jitter": [1, 1], '
+        '"longest": 1000, "test": [300, 375, 450, 525, 600], "train": [64], "window": 0, "window_step": 1}, '
         '"test_size": "padded"}, "key", 1, 2452024909]',
     ),
     "inversion": (

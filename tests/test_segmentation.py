@@ -38,7 +38,7 @@ HEADS = {
         "head": "linear",
         "frozen": "all",
         "labels": "pixels",
-        "schedule": {"optimiser": "adamw", "decay": "cosine", "learning_rate": 0.01, "steps": 6, "warmup": 2},
+        "schedule": {"optimiser": "adamw", "annealing": "cosine", "learning_rate": 0.01, "steps": 6, "warmup": 2},
         "sides": {"train": [32], "jitter": [0.5, 2], "crop": 32, "test": [48], "window": 32, "window_step": 16},
         "augmentation": {"colours": True, "largest_share": 0.75},
         "network": {"dropout": 0.1},
@@ -260,7 +260,7 @@ def test_batches_are_of_one_group_and_do_not_depend_on_the_first_step():
 def test_learning_rates_are_those_of_code_and_text():
     schedule = read_settings(SegmentationSettings, {"kind": "segmentation"}).schedule
     assert rate(schedule, 0) == 1 and rate(schedule, 75_000) == pytest.approx(0.5**0.9)
-    stairs = read_settings(SegmentationSettings, {"kind": "segmentation", "schedule": {"decay": "stairs"}}).schedule
+    stairs = read_settings(SegmentationSettings, {"kind": "segmentation", "schedule": {"annealing": "stairs"}}).schedule
     assert rate(stairs, 499) == 1 and rate(stairs, 1000) == pytest.approx(0.81)
 
 

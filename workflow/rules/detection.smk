@@ -31,7 +31,7 @@ rule train_detector:
         arch=of_model("arch"),
         norm=evaluated_norm,
         source=source_list,
-        version=version_with_network("detector"),
+        version=version_with_network("detection-network"),
     script:
         "../../scripts/train_detector.py"
 

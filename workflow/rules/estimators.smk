@@ -15,6 +15,7 @@ rule evaluate_estimators:
         "logs/evaluate_estimators/{protocol}/{model}/{dataset}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("estimators")),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     resources:

@@ -27,7 +27,7 @@ rule invert_features:
         settings=inversion_settings,
         arch=of_model("arch"),
         norm=evaluated_norm,
-        version=version_with_network("inversion"),
+        version=version_with_network("inverted-images"),
     script:
         "../../scripts/invert_features.py"
 
@@ -78,6 +78,6 @@ rule evaluate_inversion:
         runtime=attempt_times(30),
     params:
         settings=protocol_settings,
-        version=version("similarity"),
+        version=version("inversion"),
     script:
         "../../scripts/evaluate_inversion.py"

@@ -68,7 +68,7 @@ rule evaluate_segmentation:
     output:
         **OUTCOMES,
         score="results/scores/{protocol}/{model}/{dataset}.json",
-        counts="results/predictions/{protocol}/{model}/{dataset}.npz",
+        predictions="results/predictions/{protocol}/{model}/{dataset}.npz",
         images="results/per-image/{protocol}/{model}/{dataset}.csv",
         pictures="results/pictures/{protocol}/{model}/{dataset}.npz",
     log:

@@ -16,6 +16,7 @@ rule compare_representations:
         "logs/compare_representations/{dataset}/{protocol}.{suite}.log",
     wildcard_constraints:
         protocol=any_of(protocols_of_kind("estimators")),
+    priority: FIRST
     conda:
         "../../envs/torch.yaml"
     resources:
@@ -26,6 +27,6 @@ rule compare_representations:
         features=lambda w: compared_features(w.protocol, w.dataset),
         scores=lambda w: compared_scores(w.protocol, w.dataset),
         store=lambda w: f"results/similarity/{w.dataset}/pairs/{w.protocol}.json",
-        version=version("representations"),
+        version=version("similarity"),
     script:
         "../../scripts/compare_representations.py"

@@ -199,9 +199,9 @@ def _score(
         pairs = train * test + validation * (train - validation) if test else train**2
         yield Work("knn", width * pairs / 1e6, test or train)
     elif kind == "finetune":
-        grid = settings["grid"].values()
+        grid, schedule = settings["grid"].values(), settings["schedule"]
         # The refit is one more run. Tests are a small part; the images of a step are decoded once for all runs.
-        images = (math.prod(map(len, grid)) + 1) * settings["steps"] * settings["batch_size"]
+        images = (math.prod(map(len, grid)) + 1) * schedule["steps"] * schedule["batch_size"]
         yield Work("finetune", images * _relative(units["finetune"], arch, side_of(settings["transform"])))
     elif kind == "label-efficiency":
         yield Work("label-efficiency", _curve_paths(settings, suite.settings(settings["of"]), row, train, width))

@@ -224,16 +224,24 @@ def _check_normals(suite: Suite, protocol: str, row: dict) -> None:
         raise InputError(f"config: protocols.{protocol}.targets: {row['dataset']!r} has no code words; write kmeans")
 
 
-def _check_segmentation(suite: Suite, protocol: str, row: dict) -> None:
-    settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
-    schedule, sides = settings["schedule"], settings["sides"]
-    if settings["head"] == "linear" and settings["frozen"] != "all":
-        raise InputError(f"{where}.frozen: found {settings['frozen']}, expected all with head: linear")
+def _check_finetune(suite: Suite, protocol: str, row: dict) -> None:
+    _check_warmup(suite.settings(protocol)["schedule"], f"config: protocols.{protocol}")
+
+
+def _check_warmup(schedule: dict, where: str) -> None:
     if schedule["warmup"] >= schedule["steps"]:
         raise InputError(
             f"{where}.schedule.warmup (as written, or the default): found {schedule['warmup']}, expected less than the "
             f"{schedule['steps']} steps"
         )
+
+
+def _check_segmentation(suite: Suite, protocol: str, row: dict) -> None:
+    settings, where = suite.settings(protocol), f"config: protocols.{protocol}"
+    schedule, sides = settings["schedule"], settings["sides"]
+    if settings["head"] == "linear" and settings["frozen"] != "all":
+        raise InputError(f"{where}.frozen: found {settings['frozen']}, expected all with head: linear")
+    _check_warmup(schedule, where)
     if sides["jitter"][0] > sides["jitter"][1]:
         raise InputError(f"{where}.sides.jitter: found {sides['jitter']}, expected the lower factor first")
     if sides["window_step"] > max(1, sides["window"]):
@@ -248,14 +256,14 @@ def _check_segmentation(suite: Suite, protocol: str, row: dict) -> None:
 
 
 def _check_detection(suite: Suite, protocol: str, row: dict) -> None:
-    schedule, where = suite.settings(protocol)["schedule"], f"config: protocols.{protocol}.schedule"
-    steps, milestones, warmup = (schedule[key] for key in ("steps", "milestones", "warmup"))
+    schedule, where = suite.settings(protocol)["schedule"], f"config: protocols.{protocol}"
+    steps, milestones = schedule["steps"], schedule["milestones"]
     if milestones != sorted(set(milestones)) or max(milestones, default=0) >= steps:
         raise InputError(
-            f"{where}: milestones (as written, or the default) are {milestones}; write rising steps below {steps}"
+            f"{where}.schedule.milestones (as written, or the default): found {milestones}, expected rising steps "
+            f"below {steps}"
         )
-    if warmup >= steps:
-        raise InputError(f"{where}: warmup (as written, or the default) is {warmup}; write less than the {steps} steps")
+    _check_warmup(schedule, where)
 
 
 def _check_fewshot(suite: Suite, protocol: str, row: dict) -> None:
@@ -283,4 +291,5 @@ PROTOCOL_CHECKS = {
     "attention": _check_attention,
     "normals": _check_normals,
     "segmentation": _check_segmentation,
+    "finetune": _check_finetune,
 }

@@ -30,11 +30,11 @@ COMPONENTS = {
     "calibration": ("calibration",),
     "label-efficiency": ("label-efficiency",),
     "estimators": ("estimators",),
-    "inversion": ("inversion", "similarity"),
+    "inversion": ("inverted-images", "inversion"),
     "attention": ("attention",),
     "normals": ("normals-network", "normals"),
     "segmentation": ("segmentation-network", "segmentation"),
-    "detection": ("detector", "detection"),
+    "detection": ("detection-network", "detection"),
 }
 """Kind of a settings block -> the components whose versions its scores carry, training first."""
 TRAINED = {

@@ -85,13 +85,13 @@ def measure_finetune(
         },
         details={
             "images": {"train": len(split.train), "val": len(split.val), "test": len(split.test)},
-            "refit": {"interval": loss_interval(settings.steps), "losses": rounded(final.losses)},
+            "refit": {"interval": loss_interval(settings.schedule.steps), "losses": rounded(final.losses)},
         },
         warnings=list(index.warnings)
         + ([shortened] if shortened else [])
         + class_warnings(index, metric, *(images_of_classes(labels[r], len(index.classes)) for r in _ends(split)))
         + selection_warnings(settings, selected, scores, len(split.val))
-        + batch_warnings(settings.batch_size, len(split.train)),
+        + batch_warnings(settings.schedule.batch_size, len(split.train)),
         more={
             "selected": {**selected._asdict(), "validation": scores[chosen]},
             "curve": [describe_member(*pair) for pair in zip(results, scores, strict=True)],
@@ -114,11 +114,11 @@ def describe_member(result: Finished, score: float) -> dict:
 
 
 def _shortened(settings: FinetuneSettings) -> str:
-    papers = defaults("finetune")
-    found = (settings.steps, settings.batch_size)
-    if settings.steps * settings.batch_size >= papers["steps"] * papers["batch_size"]:
+    papers, schedule = defaults("finetune")["schedule"], settings.schedule
+    if schedule.steps * schedule.batch_size >= papers["steps"] * papers["batch_size"]:
         return ""
-    return f"{found[0]} steps of {found[1]} images, where the paper has {papers['steps']} of {papers['batch_size']}"
+    own, full = f"{schedule.steps} steps of {schedule.batch_size}", f"{papers['steps']} of {papers['batch_size']}"
+    return f"{own} images, where the paper has {full}"
 
 
 def selection_warnings(

@@ -10,7 +10,7 @@ from torch.nn import functional
 
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import Backbone
-from ssltransfer.protocols.finetune.settings import Optimiser, Trial
+from ssltransfer.protocols.finetune.settings import Schedule, Trial
 
 
 class Classifier(nn.Module):
@@ -70,7 +70,7 @@ def classification_loss(logits: Tensor, labels: Tensor) -> Tensor:
     return (losses * counted).sum() / counted.sum().clamp(min=1)
 
 
-def make_optimiser(network: Classifier, settings: Optimiser, trial: Trial) -> torch.optim.Optimizer:
+def make_optimiser(network: Classifier, schedule: Schedule, trial: Trial) -> torch.optim.Optimizer:
     """Return the optimiser of a trial.
 
     ``sgd`` is the paper's: Nesterov momentum, and a decay of base / learning rate on all parameters, batch norm and
@@ -81,26 +81,26 @@ def make_optimiser(network: Classifier, settings: Optimiser, trial: Trial) -> to
     Parameters
     ----------
     network : Classifier
-    settings : Optimiser
+    schedule : Schedule
     trial : Trial
     """
     exempt = _exempt(network)
     groups = [
         {"params": chosen, "lr": trial.learning_rate * factor, "weight_decay": decay}
         for factor, parameters in _layers(network, trial.layer_decay)
-        for chosen, decay in _decaying(parameters, exempt, settings.name, trial)
+        for chosen, decay in _decaying(parameters, exempt, schedule.optimiser, trial)
         if chosen
     ]
     optimiser: torch.optim.Optimizer
-    if settings.name == "sgd":
-        nesterov = settings.momentum > 0
-        optimiser = torch.optim.SGD(groups, momentum=settings.momentum, nesterov=nesterov)
+    if schedule.optimiser == "sgd":
+        nesterov = schedule.momentum > 0
+        optimiser = torch.optim.SGD(groups, momentum=schedule.momentum, nesterov=nesterov)
     else:
         optimiser = torch.optim.AdamW(groups)
-    if settings.clip:
+    if schedule.clip:
         parameters = list(network.parameters())
         optimiser.register_step_pre_hook(
-            lambda *_: (torch.nn.utils.clip_grad_norm_(parameters, settings.clip), None)[1]
+            lambda *_: (torch.nn.utils.clip_grad_norm_(parameters, schedule.clip), None)[1]
         )
     return optimiser
 

@@ -16,13 +16,15 @@ class Grid:
 
 
 @dataclass(frozen=True)
-class Optimiser:
-    """The optimiser and what does not depend on the grid (see `network.make_optimiser`)."""
+class Schedule:
+    """Training of a run by SGD or AdamW, without the values of the grid (see `network.make_optimiser`)."""
 
-    name: str
+    optimiser: str
+    batch_size: int
+    steps: int
     momentum: float
     clip: float
-    warmup: float
+    warmup: int
 
 
 @dataclass(frozen=True)
@@ -30,10 +32,8 @@ class FinetuneSettings:
     """A settings block of kind ``finetune``; the keys are described in workflow/schemas/config.schema.yaml."""
 
     transform: str
-    steps: int
-    batch_size: int
+    schedule: Schedule
     grid: Grid
-    optimiser: Optimiser
     validation_fraction: float
     difficult: str
     precision: str

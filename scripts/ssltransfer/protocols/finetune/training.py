@@ -167,14 +167,14 @@ class Finetuning:
         return result
 
     def _train(self, trials: Sequence[Trial], rows: np.ndarray, tested: np.ndarray, label: str) -> list[Finished]:
-        settings, data = self.settings, self.data
-        steps, seed = settings.steps, settings.seed
+        settings, data, schedule = self.settings, self.data, self.settings.schedule
+        steps, seed = schedule.steps, settings.seed
         networks = [self._start() for _ in trials]
         views = tuple(dict.fromkeys(trial.augmentation for trial in trials))
-        log.info("%s: %d steps of %d images", label, steps, min(settings.batch_size, len(rows)))
+        log.info("%s: %d steps of %d images", label, steps, min(schedule.batch_size, len(rows)))
 
         def batches(first: int) -> Iterator:
-            order = batch_rows(rows, settings.batch_size, seed, first, steps, partial=True)
+            order = batch_rows(rows, schedule.batch_size, seed, first, steps, partial=True)
             return self._iterate(order, views)
 
         def loss(network: Classifier, view: str, batch: tuple[dict[str, Tensor], Tensor], step: int) -> Tensor:
@@ -183,17 +183,15 @@ class Finetuning:
             return classification_loss(network(normalise(images[view], data.norm)), labels)
 
         members = [
-            Member(
-                network, partial(loss, network, trial.augmentation), make_optimiser(network, settings.optimiser, trial)
-            )
+            Member(network, partial(loss, network, trial.augmentation), make_optimiser(network, schedule, trial))
             for network, trial in zip(networks, trials, strict=True)
         ]
         key = json.dumps([self._key(rows, tested), [list(trial) for trial in trials]])
-        with naming_batch(settings.batch_size, self.side, self.run.config_path):
+        with naming_batch(schedule.batch_size, self.side, self.run.config_path):
             results = train_members(
                 members,
                 batches,
-                schedule(steps, settings.optimiser.warmup),
+                rate_factor(steps, schedule.warmup),
                 steps,
                 replace(self.run, key=key, progress=lambda made, total: progress(made, f"{label}, steps", total)),
                 interval=loss_interval(steps),
@@ -217,7 +215,7 @@ class Finetuning:
             return []
         for network in networks:
             network.eval()
-        size = self.settings.batch_size
+        size = self.settings.schedule.batch_size
         order = ((number, rows[start : start + size]) for number, start in enumerate(range(0, len(rows), size)))
         logits: list[list[np.ndarray]] = [[] for _ in networks]
         for views, _ in progress(self._iterate(order, CENTRE), "test batches", -(-len(rows) // size)):
@@ -253,8 +251,8 @@ class Finetuning:
         if self.device.type == "cpu" and self.memory_mib is None:
             return wanted
         weights = sum(tensor.nbytes for tensor in self.network.state_dict().values())
-        each = weights * (1 + STATES[self.settings.optimiser.name])
-        with naming_batch(self.settings.batch_size, self.side, self.run.config_path):
+        each = weights * (1 + STATES[self.settings.schedule.optimiser])
+        with naming_batch(self.settings.schedule.batch_size, self.side, self.run.config_path):
             free = self._free_after_step()
         fitting = max(1, min(wanted, int((1 - RESERVE) * free // each)))
         if fitting < wanted:
@@ -268,7 +266,9 @@ class Finetuning:
     def _free_after_step(self) -> int:
         """Bytes of memory beside what one training step takes, which is tried out."""
         network = self._start()
-        images = torch.zeros(self.settings.batch_size, self.side, self.side, 3, dtype=torch.uint8, device=self.device)
+        images = torch.zeros(
+            self.settings.schedule.batch_size, self.side, self.side, 3, dtype=torch.uint8, device=self.device
+        )
         with computing_in(self.settings.precision, self.device):
             network(normalise(images, self.data.norm)).sum().backward()
         if self.device.type == "cpu":
@@ -281,7 +281,7 @@ class Finetuning:
         return free + torch.cuda.memory_reserved(self.device) - peak
 
 
-def schedule(steps: int, warmup: float) -> Callable[[int], float]:
+def rate_factor(steps: int, warmup: int) -> Callable[[int], float]:
     """Factor on the learning rate at each step: a linear warm-up, then a cosine from 1 to 0.
 
     Without warm-up it is that of ``CosineAnnealingLR``, stepped after every optimiser step: (1 + cos(pi t / T)) / 2.
@@ -289,15 +289,14 @@ def schedule(steps: int, warmup: float) -> Callable[[int], float]:
     Parameters
     ----------
     steps : int
-    warmup : float
-        Part of the steps that the warm-up takes, in [0, 1).
+    warmup : int
+        Steps of the warm-up, fewer than all.
     """
-    first = round(steps * warmup)
 
     def factor(step: int) -> float:
-        if step < first:
-            return (step + 1) / (first + 1)
-        return 0.5 * (1 + math.cos(math.pi * (step - first) / (steps - first)))
+        if step < warmup:
+            return (step + 1) / (warmup + 1)
+        return 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
 
     return factor
 
@@ -338,5 +337,5 @@ def naming_batch(batch_size: int, side: int, config_path: str) -> Iterator[None]
             raise
         raise InputError(
             f"{config_path}: a batch of {batch_size} images of {side} pixels does not fit into memory "
-            f"({first_line(error)}); write a settings block with a smaller batch_size, or use a larger machine"
+            f"({first_line(error)}); write a settings block with a smaller schedule.batch_size, or use a larger machine"
         ) from None

@@ -6,7 +6,7 @@ import numpy as np
 
 from ssltransfer.models.norm_table import norm_name
 from ssltransfer.protocols.image_means import image_mean_outcomes
-from ssltransfer.protocols.inversion import similarity
+from ssltransfer.protocols.inversion import image_similarity
 from ssltransfer.protocols.inversion.inverted_file import Inverted
 from ssltransfer.protocols.inversion.settings import EvaluationSettings
 from ssltransfer.results.picture_file import Pictures
@@ -28,18 +28,18 @@ def measure_inversion(
     inverted : Inverted
     originals : ndarray of uint8, shape (n, h, w, 3)
     distances : dict
-        LPIPS distance by the name of its network (see `similarity.load_distances`).
+        LPIPS distance by the name of its network (see `image_similarity.load_distances`).
     missing : dict of str to str
         Reason why the distance of a network is missing, by the name of the network.
     settings : EvaluationSettings
     """
     images, trained, targets = inverted.images, inverted.provenance, originals / 255
     found = {f"lpips-{name}": ("distance", distance(images, targets)) for name, distance in distances.items()}
-    colours = similarity.colour_errors(images, targets)
+    colours = image_similarity.colour_errors(images, targets)
     for channel, values in zip(("red", "green", "blue"), colours.T, strict=True):
         found[f"mse-{channel}"] = "levels^2", values
-    found["psnr"] = "decibels", similarity.signal_to_noise(images, targets)
-    found["ssim"] = "similarity", similarity.structural_similarity(images, targets)
+    found["psnr"] = "decibels", image_similarity.signal_to_noise(images, targets)
+    found["ssim"] = "similarity", image_similarity.structural_similarity(images, targets)
     return Measurement(
         kind="inversion",
         values=[

@@ -13,7 +13,7 @@ class Schedule:
     learning_rate: float
     momentum: float
     weight_decay: float
-    decay: str
+    annealing: str
     power: float
     warmup: int
 

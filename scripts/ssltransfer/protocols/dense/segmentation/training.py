@@ -44,9 +44,9 @@ def rate(schedule: Schedule, step: int) -> float:
     if step < schedule.warmup:
         missing = (1 - step / schedule.warmup) * (1 - WARMUP_START)
         return (1 - missing) * (1 - done)
-    if schedule.decay == "stairs":
+    if schedule.annealing == "stairs":
         return STAIR_FACTOR ** (step // STAIR_STEPS)
-    if schedule.decay == "cosine":
+    if schedule.annealing == "cosine":
         return 0.5 * (1 + math.cos(math.pi * (step + 1) / schedule.steps))
     return (1 - done) ** schedule.power
 

@@ -13,7 +13,7 @@ from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.models.feature_file import load_features
-from ssltransfer.protocols.representations.cka import Hsic, Representation, align, dependence, image_order, represent
+from ssltransfer.protocols.similarity.cka import Hsic, Representation, align, dependence, image_order, represent
 from ssltransfer.results.outcome_file import identity
 
 FEWEST_IMAGES = 10
