@@ -9,7 +9,6 @@ from functools import cache
 from graphlib import TopologicalSorter
 
 import pytest
-import yaml
 from source_imports import LIBRARY, SCRIPTS, imports, library_files, reached
 
 from ssltransfer.versions import COMPONENTS
@@ -212,23 +211,6 @@ def test_another_way_to_draw_or_to_measure_trains_nothing_again():
         alone = {path.stem for path in code_of(COMPONENTS[evaluation].entry) - code_of(COMPONENTS[training].entry)}
         assert alone & {"evaluation", "image_similarity"}
         assert not any("picture" in path.stem for path in code_of(COMPONENTS[training].entry))
-
-
-def test_the_paper_is_gone_through_with_names_that_exist():
-    text = (REPOSITORY / "docs/protocols.md").read_text().partition("## Inputs")[0]
-    rows = [line.split("|") for line in text.splitlines() if line.startswith("|")][2:]
-    assert rows
-    rules = "".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
-    blocks = yaml.safe_load((REPOSITORY / "config/protocols.yaml").read_text())
-    for row in rows:
-        for name in re.findall(r"\w+_\w+", row[4]):
-            assert f"rule {name}:" in rules
-        for name in re.findall(r"`(.+?)`", row[5]):
-            assert (LIBRARY / name).exists()
-        for name in re.findall(r"`(.+?)`", row[6]):
-            assert name in blocks
-        for name in re.findall(r"`(test_.+?)`", row[8]):
-            assert (REPOSITORY / "tests" / name).exists()
 
 
 @pytest.mark.slow
