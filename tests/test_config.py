@@ -471,7 +471,7 @@ def normals(dataset, **values):
         (setting("lin", validation_fraction=1.0), "lin.validation_fraction: found 1.0, expected less than 1"),
         (setting("lin", validation_fraction=0), "lin.validation_fraction: found 0, expected more than 0"),
         (setting("lin", seed="x"), "lin.seed: found 'x', expected a whole number"),
-        (setting("lin", transform="crop7"), "lin.transform: found 'crop7', expected text like"),
+        (setting("lin", transform="crop7"), "lin.transform: found 'crop7', expected resize and a number of pixels"),
         (setting("few", shots=[]), r"few.shots: found \[\], expected at least 1 item"),
         (setting("few", normalisation="validation-max"), "few.normalisation: found 'validation-max', expected one of"),
         (lambda p: p["config"]["tasks"].update(lin=["cars"]), "tasks.lin .*'cars'.* digits"),
@@ -524,7 +524,10 @@ def normals(dataset, **values):
         (lambda p: p["config"]["tasks"].update(lin=["digit"]), "tasks.lin names dataset 'digit'; is it 'digits'"),
         (lambda p: p["config"].update(allow_subset="yes"), "allow_subset: found 'yes', expected true or false"),
         (lambda p: p["config"].update(on_error="ignore"), "on_error: found 'ignore', expected one of 'fail', 'skip'"),
-        (setting("lin", transform="square257"), "lin.transform: found 'square257', expected text like"),
+        (
+            setting("lin", transform="square257"),
+            "lin.transform: found 'square257', expected resize and a number of pixels",
+        ),
         (normals(dataset="digits"), "tasks.nor: 'digits' is single-label; normals needs .* normals"),
         (
             normals(dataset="pictures"),
@@ -559,24 +562,27 @@ def normals(dataset, **values):
         (look("inversion", "pool", lpips=["resnet"]), r"see.lpips.0: found 'resnet', expected one of 'alexnet'"),
         (lambda p: p["config"].update(suite="nobody"), "no model lists suite 'nobody'; suites there are s, t"),
         (row("datasets", "digits", metric="map11"), "row 'digits': metric 'map11' does not fit task 'single-label'"),
-        (row("datasets", "digits", classes="ten"), "row 'digits': classes: found 'ten', expected text like"),
+        (
+            row("datasets", "digits", classes="ten"),
+            "row 'digits': classes: found 'ten', expected a whole number, or nothing",
+        ),
         (row("datasets", "digits", source="original:mnist"), "row 'digits': source 'original:mnist' is unknown"),
         (row("datasets", "pool", dataset="digits"), "dataset 'digits' has two rows; ids must be unique"),
         (row("models", "a", model="b"), "model 'b' has two rows; ids must be unique"),
-        (row("models", "a", model="A"), "row 'A': model: found 'A', expected text like"),
+        (row("models", "a", model="A"), "row 'A': model: found 'A', expected lower-case letters, .* such as a"),
         (row("models", "a", norm="vgg"), "row 'a': norm 'vgg' is not one of imagenet, none, half, clip"),
         (row("models", "b", format="auto"), "row 'b': format is 'auto', but source pretrain: has no file"),
-        (row("models", "a", format="mocco"), "row 'a': format: found 'mocco', expected text like"),
+        (row("models", "a", format="mocco"), "row 'a': format: found 'mocco', expected auto, .* byol, or nothing"),
         (row("models", "a", arch=""), "row 'a': top level: key 'arch' is missing"),
         (columns(pool="cls"), "row 'a': pool: found 'cls', but resnet50 has one readout only; leave the cell empty"),
-        (columns(pool="avg"), "row 'a': pool: found 'avg', expected text like"),
+        (columns(pool="avg"), "row 'a': pool: found 'avg', expected cls, mean, "),
         (columns(alternatives="https://x.org/w.pth"), "expected FORMAT=SOURCE, such as torchvision=https://"),
         (columns(alternatives="resnet=https://x.org/w.pth"), "alternatives: found format 'resnet', expected one that"),
         (
             columns(alternatives="moco=file:w.pth"),
             "row 'a': alternatives: found 'moco=file:w.pth', expected an address",
         ),
-        (columns(size="big"), "row 'a': size: found 'big', expected text like"),
+        (columns(size="big"), "row 'a': size: found 'big', expected a number of pixels"),
         (
             row("models", "a", arch="timm:vit_small"),
             "row 'a': arch: timm has no network 'vit_small'; the nearest names",
@@ -605,7 +611,7 @@ def normals(dataset, **values):
             "row 'a': norm: the cell is empty and published weights of timm:vit_small_patch16_224 use half or imagenet",
         ),
         (columns(run="", epoch="10"), "row 'a': epoch is 10, but run is empty"),
-        (columns(run="first", epoch="ten"), "row 'a': epoch: found 'ten', expected text like"),
+        (columns(run="first", epoch="ten"), "row 'a': epoch: found 'ten', expected a number, such as"),
         (columns(colour="red"), "unknown key 'colour'; known are model, label"),
         (row("models", "b", source="pretrain:x"), "row 'b': recipe 'x' is not in pretraining.yaml; known are r"),
         (row("models", "b", arch="none"), "row 'b': arch is 'none' and source 'pretrain:r'; given features"),
@@ -746,3 +752,35 @@ def test_a_suite_without_any_valid_row_is_one_line(tmp_path):
         load(tmp_path, two(available, row("models", "a", arch="x"), row("models", "b", arch="x")))
     with pytest.raises(InputError, match="row 'digits': metric"):
         load(tmp_path, two(lambda p: p["config"].update(available=True), row("datasets", "digits", metric="map11")))
+
+
+def forms(schema, inherited=""):
+    """Every part of a schema that has a pattern, by its place."""
+    if isinstance(schema, dict):
+        if isinstance(schema.get("pattern"), str):
+            yield inherited, schema
+        for key, part in schema.items():
+            yield from forms(part, f"{inherited}.{key}")
+
+
+@pytest.mark.parametrize("name", ["models", "datasets", "config", "pretraining", "bundle"])
+def test_what_a_pattern_allows_is_said_in_words(name):
+    found = dict(forms(read_schema(name)))
+    assert found
+    for place, part in found.items():
+        assert part.get("form") and not re.search(r"[\^$*\\]", part["form"]), place
+
+
+@pytest.mark.parametrize(("written", "near"), [("My_Net v2", "my-net-v2"), ("-a", "a"), ("DINO", "dino")])
+def test_an_id_in_another_form_is_answered_with_one_that_fits(tmp_path, written, near):
+    with pytest.raises(InputError) as raised:
+        load(tmp_path, row("models", "a", model=written))
+    assert str(raised.value).endswith(
+        f"model: found {written!r}, expected lower-case letters, digits and hyphens, not beginning with a hyphen, "
+        f"such as {near} (id used in file names)"
+    )
+
+
+def test_a_name_of_a_task_in_another_form_is_said_in_words(tmp_path):
+    with pytest.raises(InputError, match="tasks: found 'Lin 1', expected lower-case letters, .* such as lin-1"):
+        load(tmp_path, lambda p: p["config"]["tasks"].update({"Lin 1": ["digits"]}))

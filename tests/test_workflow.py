@@ -222,9 +222,19 @@ def replace(path, old, new):
 @pytest.mark.parametrize(
     ("file", "old", "new", "message"),
     [
-        ("config.yaml", "suite: toy\n", "suite: toy\nbatch_sise: 3\n", "config: top level: unknown key 'batch_sise'"),
+        (
+            "config.yaml",
+            "suite: toy\n",
+            "suite: toy\nbatch_sise: 3\n",
+            "config/config.yaml: top level: unknown key 'batch_sise'",
+        ),
         ("config.yaml", "ways: 5", "ways: five", "protocols.toy-fewshot.ways: found 'five', expected a whole number"),
-        ("config.yaml", "[digits, textures]", "[digits, cars]", "tasks.toy-linear names dataset 'cars'; known are"),
+        (
+            "config.yaml",
+            "[digits, textures]",
+            "[digits, cars]",
+            "config/config.yaml: tasks.toy-linear names dataset 'cars'; known are",
+        ),
         ("datasets.tsv", "mean-per-class\tgen", "map11\tgen", "row 'textures': metric 'map11' does not fit task"),
     ],
 )

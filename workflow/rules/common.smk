@@ -14,6 +14,7 @@ from snakemake.logging import logger
 from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
 from ssltransfer.checkpoints.sources import local_files
+from ssltransfer.config.config_files import naming_config_files
 from ssltransfer.config.load import load_suite
 from ssltransfer.config.suite import Cell
 from ssltransfer.config.table_file import read_table
@@ -37,10 +38,13 @@ if workflow.is_main_process and (repeated := repeated_option(sys.argv[1:], "--co
         f"{repeated} is given twice, and Snakemake reads the last one only; write everything behind one {repeated}"
     )
 
+# As a module, the configuration is the other workflow's, and its files may hold more than that.
+OWN_RUN = Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent)
 try:
-    SUITE = load_suite(config, package_data("workflow/schemas"), package_data("."))
-    if workflow.is_main_process and not SUITE.config["available"]:
-        SUITE.check_data_root()
+    with naming_config_files(workflow.configfiles if OWN_RUN else [], workflow.config_settings.config):
+        SUITE = load_suite(config, package_data("workflow/schemas"), package_data("."))
+        if workflow.is_main_process and not SUITE.config["available"]:
+            SUITE.check_data_root()
 except InputError as error:
     raise WorkflowError(str(error)) from None
 
@@ -53,7 +57,7 @@ HEADS = {row["model"]: row for row in read_table(package_data("config/heads.tsv"
 
 # Checked here, because Snakemake's own message names neither the suite nor the ids that it knows.
 # As a module, other suites are other modules' to make.
-if workflow.is_main_process and Path(workflow.main_snakefile).resolve().is_relative_to(LIBRARY.parent):
+if workflow.is_main_process and OWN_RUN:
     for problem in filter(None, (target_problem(word, SUITE) for word in sys.argv[1:])):
         raise WorkflowError(problem)
 

@@ -6,6 +6,8 @@ import yaml
 
 SCHEMAS = Path(__file__).parent
 PAGE = SCHEMAS.parents[1] / "docs" / "configuration.md"
+ID = "^[a-z0-9][a-z0-9-]*$"
+"""Pattern whose form in words is written out; the descriptions of others say what is allowed."""
 TABLES = {
     "models": "`config/models.tsv`: one row per model",
     "datasets": "`config/datasets.tsv`: one row per dataset",
@@ -19,6 +21,8 @@ def describe(spec: dict, definitions: dict) -> str:
     if "$ref" in spec:
         spec = definitions[spec["$ref"].rpartition("/")[2]] | {k: v for k, v in spec.items() if k != "$ref"}
     text = " ".join(str(spec.get("description", "")).split())
+    if spec.get("pattern") == ID:
+        text += f" ({spec['form']})"
     values = [repr(value) if value == "" else f"`{value}`" for value in spec.get("enum", [])]
     if values:
         text += f" ({', '.join(values)})"

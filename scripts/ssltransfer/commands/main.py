@@ -135,7 +135,7 @@ def plan(config_files: tuple[str, ...], settings: tuple[str, ...], cells: bool) 
     from ssltransfer.commands.plan import describe, plan_suite
     from ssltransfer.commands.suite import read_suite
 
-    click.echo(describe(plan_suite(read_suite(config_files, settings)), cells))
+    click.echo(describe(plan_suite(read_suite(config_files, settings, check_data_root=True)), cells))
 
 
 @ssltransfer.command()

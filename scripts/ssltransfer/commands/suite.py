@@ -8,6 +8,7 @@ from pathlib import Path
 
 import yaml
 
+from ssltransfer.config.config_files import naming_config_files
 from ssltransfer.config.load import load_suite
 from ssltransfer.config.suite import Suite
 from ssltransfer.config.validation import read_yaml
@@ -58,7 +59,9 @@ class ChosenSuite:
         return " ".join(["uv run snakemake", *words, *filter(None, [self.options])])
 
 
-def read_suite(config_files: Sequence[str | Path] = (), settings: Sequence[str] = ()) -> ChosenSuite:
+def read_suite(
+    config_files: Sequence[str | Path] = (), settings: Sequence[str] = (), *, check_data_root: bool = False
+) -> ChosenSuite:
     """Read a suite and its tables.
 
     Parameters
@@ -67,6 +70,8 @@ def read_suite(config_files: Sequence[str | Path] = (), settings: Sequence[str] 
         Suite files, of which later ones add to earlier ones; without one, the default suite.
     settings : sequence of str
         ``KEY=VALUE`` of keys of the suite.
+    check_data_root : bool
+        Whether the folder of the datasets has to be there (see `Suite.check_data_root`).
 
     Raises
     ------
@@ -74,7 +79,8 @@ def read_suite(config_files: Sequence[str | Path] = (), settings: Sequence[str] 
         As `config.load_suite`, or if a setting has another form.
     """
     config: dict = {}
-    for path in config_files or [Path(DEFAULT) if Path(DEFAULT).is_file() else package_data(DEFAULT)]:
+    files = config_files or [Path(DEFAULT) if Path(DEFAULT).is_file() else package_data(DEFAULT)]
+    for path in files:
         if not Path(path).is_file():
             near = get_close_matches(str(path), map(str, Path(path).parent.glob("*.yaml")), n=1)
             raise InputError(f"{path} is missing{f'; is it {near[0]}?' if near else '; correct the path'}")
@@ -92,7 +98,11 @@ def read_suite(config_files: Sequence[str | Path] = (), settings: Sequence[str] 
             config[key] = value
     words = ["--configfile", *map(str, config_files)] if config_files else []
     words += ["--config", *settings] if settings else []
-    return ChosenSuite(load_suite(config, package_data("workflow/schemas"), package_data(".")), shlex.join(words))
+    with naming_config_files(files, [setting.partition("=")[0] for setting in settings]):
+        suite = load_suite(config, package_data("workflow/schemas"), package_data("."))
+        if check_data_root:
+            suite.check_data_root()
+    return ChosenSuite(suite, shlex.join(words))
 
 
 def _merged(old: dict, new: dict) -> dict:

@@ -102,7 +102,7 @@ def _explain(error: ValidationError) -> str:
     expected = {
         "enum": lambda: "one of " + ", ".join(map(repr, value)),
         "type": lambda: TYPES.get(value, value) + _reason(found, value),
-        "pattern": lambda: f"text like {value}",
+        "pattern": lambda: schema["form"] + _nearest_form(found, value),
         "minimum": lambda: f"at least {value}",
         "exclusiveMinimum": lambda: f"more than {value}",
         "exclusiveMaximum": lambda: f"less than {value}",
@@ -110,6 +110,12 @@ def _explain(error: ValidationError) -> str:
         "minLength": lambda: "some text",
     }.get(rule, lambda: f"{rule} {value}")()
     return f"{key}: found {found!r}, expected {expected}" + (f" ({hint})" if hint else "")
+
+
+def _nearest_form(found: object, pattern: str) -> str:
+    """Hint for text that lower case and hyphens bring into the form of a pattern, as for ids."""
+    near = re.sub(r"[^a-z0-9]+", "-", str(found).lower()).strip("-")
+    return f", such as {near}" if near and re.fullmatch(pattern, near) else ""
 
 
 def _reason(found: object, kind: str) -> str:
