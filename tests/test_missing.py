@@ -3,9 +3,11 @@
 import contextlib
 import json
 import os
+import re
 import shutil
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pandas as pd
@@ -26,11 +28,14 @@ from ssltransfer.report.missing import (
     read_missing,
     write_missing,
 )
+from ssltransfer.report.old_failures import PRODUCTS
 from ssltransfer.report.tables import missing_table
 from workflow import REPOSITORY, environment, planned, snakemake, succeed, workspace
 
 FINISHED = '2026-11-28 20:00:00,000 on the CPU\n2026-11-28 20:00:01,000 cost {"seconds": 1.0}\n'
 FAILED = "2026-11-28 20:00:00,000 starts\n2026-11-28 20:00:01,000 {}\n"
+NOW = time.time() + 3600
+"""Time of the logs, which is behind every change of the configuration."""
 CELLS = [Cell("toy-linear", "toy-random", name) for name in ("digits", "textures")]
 
 
@@ -49,7 +54,7 @@ def write_log(name, text, age=0):
     path = Path("logs", f"{name}.log")
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(text)
-    os.utime(path, (1e9 - age, 1e9 - age))
+    os.utime(path, (NOW - age, NOW - age))
     return str(path)
 
 
@@ -117,6 +122,79 @@ def test_the_latest_failure_counts_and_finished_jobs_do_not(folder):
     latest = write_log("index_dataset/digits", FAILED.format("second"), age=10)
     write_log("evaluate_linear/toy-linear/toy-random/digits", FINISHED)
     assert missing_scores(suite(), CELLS)[0].log == latest
+
+
+def test_a_failure_whose_job_has_left_its_result_since_is_none(folder):
+    write_log("fetch_checkpoint/toy-random", FAILED.format("no address answers"))
+    write_log("evaluate_linear/toy-linear/toy-random/digits", FAILED.format("the disk is gone"))
+    assert missing_scores(suite(), [CELLS[1]])[0].failed
+    result(Path("results/checkpoints/toy-random.safetensors"), age=1)
+    assert missing_scores(suite(), [CELLS[1]])[0].failed  # made before the failure
+    result(Path("results/checkpoints/toy-random.safetensors"), age=-1)
+    assert [score.reason for score in missing_scores(suite(), [CELLS[1]])] == [NOT_MEASURED]
+    calibration = [Cell("toy-calibration", "toy-random", "digits")]
+    assert missing_scores(suite(), calibration)[0].reason.endswith("the disk is gone")
+    result(Path("results/scores/toy-linear/toy-random/digits.json"), age=-1)
+    assert missing_scores(suite(), calibration)[0].reason == NOT_MEASURED
+
+
+def result(path, age):
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.touch()
+    os.utime(path, (NOW - age, NOW - age))
+
+
+def test_the_files_that_scores_need_are_those_that_the_rules_make():
+    """A log and the result of the same job differ in their folder and suffix alone."""
+    rules = {}
+    for path in (REPOSITORY / "workflow/rules").glob("*.smk"):
+        for block in re.split(r"\n(?=\S)", path.read_text()):
+            if head := re.match(r"(?:rule|use rule (\w+) as) (\w+)(?: with)?:\n", block):
+                rules[head[2]] = block + (rules[head[1]] if head[1] else "")
+    assert set(PRODUCTS) < set(rules)
+    for rule, product in PRODUCTS.items():
+        log = re.search(rf'"logs/{rule}/(.+)\.log"', rules[rule])[1]
+        maker = rules["convert_checkpoint" if rule == "fetch_checkpoint" else rule]
+        found = product.format(log)
+        assert f'="{found}"' in maker, rule
+
+
+@pytest.mark.parametrize(
+    ("changed", "log"),
+    [
+        ("config/models.tsv", "fetch_checkpoint/toy-random"),
+        ("config/config.yaml", "index_dataset/digits"),
+        ("config/datasets.tsv", "index_dataset/digits"),
+        ("config/datasets.tsv", "evaluate_linear/toy-linear/toy-random/digits"),
+    ],
+)
+def test_a_failure_before_a_change_is_told_as_such(folder, changed, log):
+    write_log(log, FAILED.format("wrong"))
+    (before,) = missing_scores(suite(), CELLS[:1], files=["config/config.yaml"])
+    os.utime(changed, (NOW + 60, NOW + 60))
+    (after,) = missing_scores(suite(), CELLS[:1], files=["config/config.yaml"])
+    assert before.failed and not after.failed and after.log == before.log
+    assert after.reason == f"failed before a change of {changed}: {before.reason}"
+    write_log(log, FAILED.format("wrong"), age=-120)  # run again
+    assert missing_scores(suite(), CELLS[:1], files=["config/config.yaml"])[0].failed
+
+
+def test_a_change_of_what_another_job_is_told_says_nothing(folder):
+    write_log("index_dataset/digits", FAILED.format("wrong"))
+    os.utime("config/models.tsv", (NOW + 60, NOW + 60))
+    assert missing_scores(suite(), CELLS[:1])[0].failed
+
+
+def test_files_that_the_user_gives_count_as_changes(folder):
+    own = suite()
+    Path("mine.pth").touch()
+    Path("net.py").touch()
+    own.models["toy-random"].update(source="file:mine.pth", arch="python:net.py:build")
+    for name in ("mine.pth", "net.py"):
+        write_log("convert_checkpoint/toy-random", FAILED.format("wrong"), age=-60 * (name == "net.py"))
+        assert missing_scores(own, CELLS[:1])[0].failed
+        os.utime(name, (NOW + 70, NOW + 70) if name == "net.py" else (NOW + 10, NOW + 10))
+        assert missing_scores(own, CELLS[:1])[0].reason.startswith(f"failed before a change of {name}: ")
 
 
 def test_each_missing_score_has_the_command_that_measures_it(folder):

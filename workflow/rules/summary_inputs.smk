@@ -121,7 +121,7 @@ def missing_list(wildcards):
         return []
     absent = (cell for cell in SUITE.cells() if not shown_cell(cell) and cell not in adoption().scores)
     cells = [*absent, *SUITE.left_out]
-    missing = missing_scores(SUITE, cells, command_options()) if cells else []
+    missing = missing_scores(SUITE, cells, command_options(), files=workflow.configfiles) if cells else []
     if missing:
         write_missing(MISSING, missing)
     if SUITE.config["available"] and workflow.is_main_process:

@@ -14,7 +14,7 @@ from ssltransfer.commands.suite import ChosenSuite
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.report.adoption import adopt_scores
 from ssltransfer.report.manual_steps import ManualStep, manual_step_lines, manual_steps
-from ssltransfer.report.missing import NOT_MEASURED, MissingScore, missing_scores
+from ssltransfer.report.missing import EARLIER, MissingScore, missing_scores
 
 SHOWN = 10
 """Largest number of failures that are listed one by one."""
@@ -51,7 +51,7 @@ class Plan:
     @property
     def failed(self) -> list[MissingScore]:
         """The missing scores that a failed job stands in the way of."""
-        return [score for score in self.missing if score.reason != NOT_MEASURED]
+        return [score for score in self.missing if score.failed]
 
 
 def plan_suite(chosen: ChosenSuite) -> Plan:
@@ -61,7 +61,7 @@ def plan_suite(chosen: ChosenSuite) -> Plan:
     adopted = adopt_scores(suite, lambda cell: _has_score(suite, cell)).scores
     for cell in suite.cells():
         (there if cell in adopted or _has_score(suite, cell) else absent).append(cell)
-    missing = missing_scores(suite, absent, chosen.options)
+    missing = missing_scores(suite, absent, chosen.options, files=chosen.files)
     running = any(Path(".snakemake/locks").glob("*.lock"))
     return Plan(chosen, there, missing, manual_steps(suite, absent), estimate_costs(suite, absent), running)
 
@@ -93,13 +93,10 @@ def describe(plan: Plan, cells: bool = False) -> str:
     if cells and plan.missing:
         lines += ["", "Missing scores:"]
         lines += [f"  {s.model}, {s.dataset}, {s.protocol}: {_with_log(s)}" for s in plan.missing]
-    elif plan.failed:
-        reasons: dict[str, int] = {}
-        for score in plan.failed:
-            reasons[_with_log(score)] = reasons.get(_with_log(score), 0) + 1
-        lines += ["", f"Each job that {failed}, with the number of scores behind it:"]
-        lines += [f"  {count}: {reason}" for reason, count in list(reasons.items())[:SHOWN]]
-        lines += [f"  and {len(reasons) - SHOWN} more: --cells lists all"] * (len(reasons) > SHOWN)
+    else:
+        earlier = [score for score in plan.missing if score.reason.startswith(EARLIER)]
+        lines += _reasons(f"Each job that {failed}, with the number of scores behind it:", plan.failed)
+        lines += _reasons("Failures that a change may have mended, with the number of scores behind them:", earlier)
     if plan.by_hand:
         lines += ["", *manual_step_lines(plan.by_hand)]
     if plan.missing:
@@ -111,6 +108,16 @@ def describe(plan: Plan, cells: bool = False) -> str:
     commands = [plan.chosen.snakemake("-n"), plan.chosen.snakemake("--logger rich")]
     lines += ["", "See each job, then run, with progress bars:", *(f"  {command}" for command in commands)]
     return "\n".join(lines)
+
+
+def _reasons(title: str, scores: Sequence[MissingScore]) -> list[str]:
+    """Lines with the reasons of missing scores and their numbers; none without scores."""
+    reasons: dict[str, int] = {}
+    for score in scores:
+        reasons[_with_log(score)] = reasons.get(_with_log(score), 0) + 1
+    lines = ["", title] if reasons else []
+    lines += [f"  {count}: {reason}" for reason, count in list(reasons.items())[:SHOWN]]
+    return lines + [f"  and {len(reasons) - SHOWN} more: --cells lists all"] * (len(reasons) > SHOWN)
 
 
 def _with_log(score: MissingScore) -> str:

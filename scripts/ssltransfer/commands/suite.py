@@ -39,10 +39,13 @@ class ChosenSuite:
     suite : Suite
     options : str
         Such as ``--configfile config/paper-v2.yaml --config data_root=/data``; empty for the default suite.
+    files : tuple of path
+        Its files.
     """
 
     suite: Suite
     options: str
+    files: tuple[str | Path, ...] = ()
 
     @property
     def report(self) -> Path:
@@ -102,7 +105,7 @@ def read_suite(
         suite = load_suite(config, package_data("workflow/schemas"), package_data("."))
         if check_data_root:
             suite.check_data_root()
-    return ChosenSuite(suite, shlex.join(words))
+    return ChosenSuite(suite, shlex.join(words), tuple(files))
 
 
 def _merged(old: dict, new: dict) -> dict:

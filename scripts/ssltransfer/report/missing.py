@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.files import read_json, write_json
+from ssltransfer.report.old_failures import changed_since, superseded
 from ssltransfer.report.provenance import COST, named_datasets
 
 LOG_TIME = re.compile(r"^\d{4}-\d\d-\d\d \d\d:\d\d:\d\d,\d{3} ")
@@ -19,6 +20,8 @@ OF_IMAGES = ("extract_features", "import_features", "prepare_images")
 """Rules whose logs end in the name of a transform."""
 NOT_MEASURED = "not measured yet"
 """Reason of a score that no failed job stands in the way of."""
+EARLIER = "failed before a change of"
+"""Beginning of the reason of a score whose job was told something else when it failed; the file follows."""
 SHOWN_FAILURES = 20
 """Largest number of failures that are listed one by one at the end of a run."""
 
@@ -32,6 +35,11 @@ class MissingScore(NamedTuple):
     reason: str
     log: str
     command: str
+
+    @property
+    def failed(self) -> bool:
+        """Whether a failed job stands in its way, as far as is known now."""
+        return self.reason != NOT_MEASURED and not self.reason.startswith(EARLIER)
 
 
 class FailedJob(NamedTuple):
@@ -60,19 +68,26 @@ def failure(log: str | Path) -> str | None:
     return LOG_TIME.sub("", last).strip() or "ended without a message"
 
 
-def failed_logs(folder: str | Path = "logs") -> Iterator[tuple[str, tuple[str, ...], str, str]]:
-    """Yield (rule, wildcards, reason, path) for the log of every job that did not finish, the latest first."""
+def failed_logs(folder: str | Path = "logs") -> Iterator[tuple[str, tuple[str, ...], str, Path]]:
+    """Yield (rule, wildcards, reason, path) for the log of every job that did not finish, the latest first.
+
+    Jobs whose result is there all the same, and newer, are left out.
+    """
     logs = sorted(Path(folder).rglob("*.log"), key=lambda path: path.stat().st_mtime, reverse=True)
     for path in logs:
         rule, *values = path.relative_to(folder).with_suffix("").parts
         reason = failure(path)
-        if reason is not None and values and rule not in NOT_FOR_SCORES:
+        if reason is not None and values and rule not in NOT_FOR_SCORES and not superseded(path, folder):
             # The last part of these names an image size, which does not say whose job it was.
             yield rule, tuple(values[:-1] if rule in OF_IMAGES else values), reason, path
 
 
 def missing_scores(
-    suite: Suite, cells: Iterable[Cell], options: str = "", logs: str | Path = "logs"
+    suite: Suite,
+    cells: Iterable[Cell],
+    options: str = "",
+    logs: str | Path = "logs",
+    files: Sequence[str | Path] = (),
 ) -> list[MissingScore]:
     """Find out why scores are missing.
 
@@ -86,31 +101,38 @@ def missing_scores(
         Options of the command that measures one, such as ``--configfile config/paper-v2.yaml``.
     logs : path
         Folder of the logs of all jobs.
+    files : sequence of path
+        Files of the suite, whose changes leave it open whether a job fails again.
 
     Returns
     -------
     list of MissingScore
         In the order of `cells`. The reason is the last line of the latest failed job that the score needs, or what is
-        wrong with a row that it needs.
+        wrong with a row that it needs. A failure from before a change of the configuration, or of a file that the user
+        gives, says so.
     """
     failed = list(failed_logs(logs))
     found = []
     for cell in cells:
-        reason, log = _reason(suite, cell, failed)
+        reason, log = _reason(suite, cell, failed, files)
         score = f"results/scores/{cell.protocol}/{cell.model}/{cell.dataset}.json"
         command = f"uv run snakemake {score} {options}".strip()
         found.append(MissingScore(cell.protocol, cell.model, cell.dataset, reason, log, command))
     return found
 
 
-def _reason(suite: Suite, cell: Cell, failed: list[tuple[str, tuple[str, ...], str, str]]) -> tuple[str, str]:
+def _reason(
+    suite: Suite, cell: Cell, failed: list[tuple[str, tuple[str, ...], str, Path]], files: Sequence[str | Path]
+) -> tuple[str, str]:
     """Return why a score is missing, and the log that tells it (empty if none does)."""
     if cell in suite.left_out:
         return suite.left_out[cell], ""
     single, several = _needed(suite, cell)
     for rule, values, reason, log in failed:
         if (single if len(values) == 1 else several).issuperset(values):
-            return f"{', '.join((rule, *values))}: {reason}", str(log)
+            told = f"{', '.join((rule, *values))}: {reason}"
+            changed = changed_since(suite, values, log, files)
+            return (f"{EARLIER} {changed}: {told}" if changed else told), str(log)
     return NOT_MEASURED, ""
 
 
