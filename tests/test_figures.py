@@ -10,7 +10,7 @@ from ssltransfer.analysis.pairs import COLUMNS, SuitePairs, read_better
 from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import suite_results
-from ssltransfer.report.drawing import FigureContext, model_styles, save_figure
+from ssltransfer.report.drawing import FigureContext, model_styles, panel_title, save_figure
 from ssltransfer.report.figures import WITH_INTERVALS, interval_cells, suite_figures
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
@@ -121,6 +121,45 @@ def test_titles_of_narrow_panels_do_not_overlap():
     assert len(extents) > 1
     for (line, _, end), (next_line, start, _) in pairwise(extents):
         assert line != next_line or end < start
+
+
+def title_extents(figure):
+    """Bottom, left and right of the title of each panel, line by line."""
+    figure.draw_without_rendering()
+    renderer = figure._get_renderer()
+    for axes in (axes for axes in figure.axes if axes.get_title()):
+        box = axes.title.get_window_extent(renderer)
+        yield axes.get_position().y0, box.x0, box.x1
+
+
+@pytest.mark.parametrize("name", ["transfer", "scatter-linear", "scatter-fewshot"])
+def test_titles_of_scatters_do_not_overlap(name):
+    """Where models lack tasks, panels have long names, and one's own model is named with its rank."""
+    table = scores()
+    lacking = table["model"].eq("simclr") & table["dataset"].eq("digits")
+    models = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
+    models[0] |= {"label": "A model with a long name of its own"}
+    names = {"digits": "Digits that people wrote by hand", "textures": "Textures of many materials"}
+    results = suite_results(table[~lacking], models, names, {}, "v2")
+    context = FigureContext(results)
+    context.highlighted = {models[0]["model"]}
+    figure = dict(suite_figures(context))[name]
+    extents = sorted(title_extents(figure))
+    assert len(extents) > 1
+    for (row, _, end), (next_row, start, _) in pairwise(extents):
+        assert row != next_row or end < start
+    if name == "transfer":
+        titles = [axes.get_title() for axes in figure.axes]
+        assert all("(2 of 3 tasks)" in title.split("\n") for title in titles), titles
+
+
+def test_long_lines_of_titles_are_broken_between_words():
+    assert panel_title("Few-shot (20-shot)", "", "r = 0.32   ρ = 0.37   n = 8", "\nMine: 1 of 9") == (
+        "Few-shot (20-shot)\nr = 0.32   ρ = 0.37   n = 8\nMine: 1 of 9"
+    )
+    broken = panel_title("k-nearest neighbours (k = 20) of a-protocol-with-a-long-name", "τ = 0.5").split("\n")
+    assert broken[0] == "k-nearest neighbours (k = 20)" and broken[-1] == "τ = 0.5"
+    assert panel_title("one-word-that-is-wider-than-any-panel-of-a-figure-can-be").count("\n") == 0
 
 
 def calibration_suite(conventions):

@@ -12,11 +12,13 @@ from ssltransfer.analysis.scale import logit
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.analysis.tasks import interval_ends, task_matrix, tasks_of
 from ssltransfer.report.drawing import FigureContext
+from ssltransfer.report.figures import interval_cells
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.labels import suite_labels
+from ssltransfer.report.marks import analysis_note
 from ssltransfer.report.model_figures import domain_figure
-from ssltransfer.report.property_figure import properties_figure
+from ssltransfer.report.property_figure import properties_figure, properties_note
 from ssltransfer.report.scatter_figures import scatter_figure, transfer_figure
 from ssltransfer.report.table import to_csv, to_html, to_latex
 from ssltransfer.report.tables import score_tables
@@ -137,6 +139,37 @@ def test_whiskers_of_domains_and_properties():
     figure = properties_figure(FigureContext(suite_results(table, MODELS, {}, {}, "v2")))
     [lines] = figure.axes[0].collections
     assert [path.vertices[:, 1].tolist() for path in lines.get_paths()] == [pytest.approx([7, 14])]
+
+
+def test_the_caption_of_properties_speaks_of_what_is_drawn():
+    rows = [
+        properties([(value, value - 1, value + 1)], "a").assign(model=row["model"], kind=kind, metric=metric)
+        for kind, metric in (("inversion", "mse-red"), ("inversion", "psnr"), ("inversion", "lpips-vgg"))
+        for row, value in zip(MODELS, (10.0, 11.0, 12.0, 13.0, 14.0), strict=True)
+    ]
+    learnt = {"simclr", "simclr-textures", "swav"}
+
+    def note(*metrics, models=None):
+        table = pd.concat([scores(), *(r for r in rows if set(r["metric"]) <= {*metrics})])
+        table = table[table["kind"].ne("inversion") | table["model"].isin(models or table["model"])]
+        results = suite_results(table, MODELS, {}, {}, "v2")
+        return properties_note(FigureContext(results)), set(interval_cells(results, "properties")["metric"])
+
+    text, metrics = note("mse-red", "psnr")
+    assert "colour error" in text and "Bars" in text and metrics == {"mse-red"}
+    assert not any(word in text for word in ("LPIPS", "attentive", "Boxes", "Markers"))
+    text, _ = note("lpips-vgg", models=learnt)
+    assert "LPIPS" in text and "Boxes" in text and "Markers" in text and "Bars" not in text
+    assert "Boxes" not in note("lpips-vgg", models=learnt - {"swav"})[0]
+    assert note() == ("", set())
+
+
+def test_figures_of_one_kind_speak_of_shortened_trainings_of_that_kind_alone():
+    table = pd.concat([scores(), properties([(10.0, 9.0, 11.0)], "a").assign(model="simclr")])
+    table["shortened"] = ["100 steps" if kind == "inversion" else "" for kind in table["kind"]]
+    results = suite_results(table, MODELS, {}, {}, "v2")
+    assert "Feature inversion" in analysis_note(results) and analysis_note(results, ("linear",)) == ""
+    assert "Feature inversion" in analysis_note(results, ("inversion", "attention"))
 
 
 def test_tips_of_the_interactive_scatter_have_the_interval():

@@ -15,8 +15,10 @@ import pandas as pd
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.backends.backend_svg import FigureCanvasSVG
 from matplotlib.figure import Figure
+from matplotlib.font_manager import FontProperties
 from matplotlib.lines import Line2D
 from matplotlib.text import Text
+from matplotlib.textpath import TextPath
 from matplotlib.ticker import FixedLocator, FuncFormatter, MaxNLocator
 
 from ssltransfer.analysis.pairs import MANY_MODELS
@@ -64,6 +66,13 @@ STYLE = {
     "svg.hashsalt": "ssltransfer",
     "svg.fonttype": "path",
 }
+
+
+TITLE_WIDTH = 122
+"""Points that a line of a title may be wide, so that it does not reach that of the next panel of `panel_grid`."""
+
+LEGEND_WIDTH = 80
+"""Points of the text of a legend for which figures have room beside their panels."""
 
 
 def save_figure(figure: Figure, folder: str | Path, name: str) -> None:
@@ -178,6 +187,9 @@ class FigureContext:
             handles.append(Line2D([], [], linestyle="", markersize=5, label=label, **self.styles[model]))
         if any(model not in named for model in models):
             handles.append(Line2D([], [], ls="", marker=".", ms=OTHERS, mew=0, color=PALE, label="other models"))
+        widest = max((_text_width(handle.get_label(), "legend.fontsize") for handle in handles), default=0)
+        # Panels keep their width, to which their titles are broken.
+        figure.set_figwidth(figure.get_figwidth() + max(0, widest - LEGEND_WIDTH) / 72)
         legend = figure.legend(handles=handles, loc="outside right center", handletextpad=0.2)
         legend.set_gid(MODEL_LEGEND)
 
@@ -204,6 +216,26 @@ class FigureContext:
         axis.set_major_locator(FixedLocator([float(to_analysis_scale(t, metric)) for t in ticks]))
         texts = {round(float(to_analysis_scale(t, metric)), 9): f"{t:.4g}" for t in ticks}
         axis.set_major_formatter(FuncFormatter(lambda value, _: texts.get(round(value, 9), "")))
+
+
+def panel_title(*lines: str) -> str:
+    """Join the lines of the title of a panel of `panel_grid`, without empty ones, and break those that are too wide."""
+    kept: list[str] = []
+    for line in filter(None, "\n".join(lines).split("\n")):
+        first, *words = line.split(" ")
+        kept.append(first)
+        for word in words:
+            longer = f"{kept[-1]} {word}"
+            kept[-1:] = [longer] if _text_width(longer, "axes.titlesize") <= TITLE_WIDTH else [kept[-1].rstrip(), word]
+    return "\n".join(filter(None, kept))
+
+
+@cache
+def _text_width(text: str, size: str) -> float:
+    """Width in points of a line of text; `size` is a key of `STYLE`."""
+    font = FontProperties(family=STYLE["font.family"])
+    with mpl.rc_context(STYLE):
+        return float(TextPath((0, 0), text, size=STYLE[size], prop=font).get_extents().width)
 
 
 def panel_grid(count: int, height: float, models: int) -> tuple[Figure, list]:

@@ -24,7 +24,7 @@ from ssltransfer.report.marks import analysis_note, unsigned_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.predictor_report import predictor_figure, predictor_scatters, transfer_figures
-from ssltransfer.report.property_figure import GROUPS, properties_figure
+from ssltransfer.report.property_figure import GROUPS, properties_figure, properties_note
 from ssltransfer.report.scatter_figures import panel_scores, panels_note, scatter_figure, transfer_figure
 from ssltransfer.report.similarity_report import AGREEMENT, similarity_figures
 from ssltransfer.report.table_folder import read_results
@@ -114,8 +114,10 @@ def plot_figures(
     captions = _warnings(tables)
     for name in WITH_INTERVALS:
         captions[name] = joined(interval_note(interval_cells(results, name), "Thin lines:"), captions.get(name, ""))
-    if note := analysis_note(results):
-        captions |= {name: joined(captions.get(name, ""), note) for name in FIGURES}
+    captions["properties"] = joined(properties_note(context), captions["properties"])
+    captions |= {
+        name: joined(captions.get(name, ""), analysis_note(results, KINDS_SHOWN.get(name, KINDS))) for name in FIGURES
+    }
     captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
     if note := source_note(results):
         shown = [*AGAINST_SOURCE, *SCATTERS]

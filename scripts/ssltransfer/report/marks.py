@@ -1,5 +1,7 @@
 """Signs and captions for scores that are not full measurements."""
 
+from collections.abc import Collection
+
 import pandas as pd
 
 from ssltransfer.analysis.marks import left_out, mark_texts, marked
@@ -62,9 +64,9 @@ def _subject(task: Task, labels: Labels) -> str:
     return KINDS[task.kind].label if task.dataset == AVERAGE else joined(labels.dataset(task.dataset), task.setting)
 
 
-def analysis_note(results: SuiteResults) -> str:
-    """Sentences about marked scores for captions of everything that is derived from scores; empty without any."""
-    cells = results.cells
+def analysis_note(results: SuiteResults, kinds: Collection[str] = KINDS) -> str:
+    """Sentences about marked scores of some kinds for captions of what is derived from them; empty without any."""
+    cells = results.cells[results.cells["kind"].isin(kinds)]
     partial, shortened = marked(cells, ["partial"]), marked(cells, ["shortened"])
     kept = shortened & ~left_out(cells)
     notes = []

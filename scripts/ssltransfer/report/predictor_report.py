@@ -18,7 +18,7 @@ from ssltransfer.analysis.predictors import (
     predictor_table,
 )
 from ssltransfer.analysis.suite_results import SuiteResults
-from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid
+from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid, panel_title
 from ssltransfer.report.labels import Labels, joined
 from ssltransfer.report.marks import unsigned_note
 from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mean_scores, regression
@@ -297,7 +297,7 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
             row = judged.loc[predictor.name]
             tau = f"τ = {row['kendall']:.2f}".replace("-", "−") if pd.notna(row["kendall"]) else row["note"]
             better = " ↓" if predictor.better < 0 else ""
-            ax.set_title(f"{predictor_label(predictor.name, results, context.labels)}{better}\n{tau}")
+            ax.set_title(panel_title(f"{predictor_label(predictor.name, results, context.labels)}{better}", tau))
         figure.supylabel(context.labels.task(task), fontsize=8)
         context.legend(figure, shown)
     return figure

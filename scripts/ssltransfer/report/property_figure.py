@@ -7,6 +7,7 @@ from matplotlib.figure import Figure
 
 from ssltransfer.report.drawing import BLUE, FIXED_SHADES, GREEN, STYLE, VERMILLION, WHISKER, FigureContext
 from ssltransfer.results.metric_info import METRICS
+from ssltransfer.results.scores import Task
 
 #: Bars of the colour errors: label, colour, and a hatch that tells them apart in grey.
 CHANNELS = {
@@ -22,6 +23,13 @@ GROUPS = [
     ("Colour error (MSE, grey levels²)", list(CHANNELS), "MSE "),
     ("Attentive diffusion (%)", ["attentive-diffusion"], ""),
 ]
+FEWEST_BOXED = 3
+"""Self-supervised models from which on a box is drawn."""
+PARTS = (
+    "perceptual distance (LPIPS) of images reconstructed from the features",
+    "colour error of these images",
+    "attentive diffusion",
+)
 
 
 def properties_figure(context: FigureContext) -> Figure | None:
@@ -30,10 +38,9 @@ def properties_figure(context: FigureContext) -> Figure | None:
     None when no model has any of them.
     """
     tasks = context.results.tasks
-    tasks_drawn = [task for task in tasks.tasks if task.kind in ("inversion", "attention")]
     low, high = tasks.ends
-    ends = {task.metric: (low[task], high[task]) for task in tasks_drawn}
-    by_metric = {task.metric: tasks.matrix[task] for task in tasks_drawn if tasks.matrix[task].notna().any()}
+    ends = {task.metric: (low[task], high[task]) for task in _tasks(context)}
+    by_metric = _by_metric(context)
     drawn = [(title, [m for m in metrics if m in by_metric], cut) for title, metrics, cut in GROUPS]
     drawn = [group for group in drawn if group[1]]
     if not drawn:
@@ -61,6 +68,49 @@ def properties_figure(context: FigureContext) -> Figure | None:
     return figure
 
 
+def properties_note(context: FigureContext) -> str:
+    """Sentences for the caption that say what is drawn; empty without the figure."""
+    by_metric = _by_metric(context)
+    parts = [[by_metric[m] for m in metrics if m in by_metric] for _, metrics, _ in GROUPS]
+    named = [text for text, values in zip(PARTS, parts, strict=True) if values]
+    if not named:
+        return ""
+    distances, colours, diffusion = parts
+    sentences = [f"Drawn: {_list(named)}."]
+    marked = [*distances, *diffusion]
+    if marked:
+        sentences.append("Markers: models.")
+    if any(len(_self_supervised(values, context)) >= FEWEST_BOXED for values in marked):
+        sentences.append("Boxes: self-supervised models, quartiles and whiskers to 1.5 times their distance.")
+    if colours:
+        sentences.append("Bars: each colour channel of each model.")
+    if distances or colours:
+        sentences.append(
+            "Lower is better" + (", except attentive diffusion, which has no better direction." if diffusion else ".")
+        )
+    elif diffusion:
+        sentences.append("Attentive diffusion has no better direction.")
+    return " ".join(sentences)
+
+
+def _list(words: list[str]) -> str:
+    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
+
+
+def _tasks(context: FigureContext) -> list[Task]:
+    return [task for task in context.results.tasks.tasks if task.kind in ("inversion", "attention")]
+
+
+def _by_metric(context: FigureContext) -> dict[str, pd.Series]:
+    """Values of all models by metric, without metrics that no model has."""
+    matrix = context.results.tasks.matrix
+    return {task.metric: matrix[task] for task in _tasks(context) if matrix[task].notna().any()}
+
+
+def _self_supervised(values: pd.Series, context: FigureContext) -> list[str]:
+    return [m for m in values.index if pd.notna(values[m]) and context.families[m] not in FIXED_SHADES]
+
+
 def _colour_bars(
     ax, values: dict[str, pd.Series], ends: dict[str, tuple[pd.Series, pd.Series]], context: FigureContext
 ) -> None:
@@ -83,8 +133,8 @@ def _colour_bars(
 
 def _box(ax, position: int, values: pd.Series, ends: tuple[pd.Series, pd.Series], context: FigureContext) -> None:
     """Draw a box of the self-supervised models, from three on, and a marker with its interval for every model."""
-    learnt = [m for m in values.index if pd.notna(values[m]) and context.families[m] not in FIXED_SHADES]
-    if len(learnt) > 2:
+    learnt = _self_supervised(values, context)
+    if len(learnt) >= FEWEST_BOXED:
         ax.boxplot(
             [values[learnt]], positions=[position], widths=0.7, showfliers=False, medianprops={"color": "#444444"},
             boxprops={"color": "#999999"}, whiskerprops={"color": "#999999"}, capprops={"color": "#999999"},

@@ -11,7 +11,7 @@ from scipy import stats
 from ssltransfer.analysis.correlation import average_row, correlate, task_row
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import Panel
-from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid
+from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid, panel_title
 from ssltransfer.report.labels import joined, setting_label, suite_labels
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
@@ -61,8 +61,8 @@ def draw_panels(
             if metric:
                 context.score_axis(ax.xaxis, x[y.notna()], metric)
             ranks = context.ranks(x, y, METRICS[panel.tasks[0].metric].better)
-            part = f" ({len(tasks)} of {len(panel.tasks)} tasks)" if len(tasks) < len(panel.tasks) else ""
-            ax.set_title(f"{context.labels.panel(panel)}{part}\n{text}{ranks}")
+            part = f"({len(tasks)} of {len(panel.tasks)} tasks)" if len(tasks) < len(panel.tasks) else ""
+            ax.set_title(panel_title(context.labels.panel(panel), part, text, ranks))
             ax.set_ylabel(panel_axis(panel))
         figure.supxlabel(label, fontsize=8)
         context.legend(figure, shown)
@@ -156,7 +156,7 @@ def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | N
             title = joined(_title(context, task, kinds), results.suffixes[task.protocol])
             ranks = context.ranks(x, y, METRICS[task.metric].better)
             row = task_row(results.correlations, task)
-            ax.set_title(f"{title}\n{coefficients(row, context.drawable)}{ranks}")
+            ax.set_title(panel_title(title, coefficients(row, context.drawable), ranks))
         figure.supxlabel(results.source_label, fontsize=8)
         figure.supylabel("Score" if raw else "Score (logit scale where bounded)", fontsize=8)
         context.legend(figure, shown)
