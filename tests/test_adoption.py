@@ -1,6 +1,7 @@
 """Scores travel: a suite is published into a folder, and another one adopts what was measured as it says."""
 
 import contextlib
+import html
 import json
 import shutil
 import sys
@@ -21,6 +22,7 @@ from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.report import bundle as bundle_module
 from ssltransfer.report.adoption import Adoption, adopt_scores, adopted_models
 from ssltransfer.report.bundle import CHECKSUMS, MANIFEST, read_bundle, write_checksums
+from ssltransfer.report.public_names import public_name
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.results.score_schema import SCHEMA_VERSION
 from ssltransfer.versions import version
@@ -109,6 +111,56 @@ def test_a_bundle_has_what_others_need(published):
     assert yaml.safe_load(card.split("---")[1])["license"] == "cc-by-4.0"
     assert "| SimCLR | MIT | pretrain:toy-simclr |" in card
     assert json.loads((published / ".zenodo.json").read_text())["creators"] == [{"name": "A. Author"}]
+
+
+@pytest.mark.parametrize(
+    ("text", "name"),
+    [
+        ("file:/home/me/net.pth", "file:net.pth"),
+        ("file:~/nets/net.pth", "file:net.pth"),
+        ("file:/home/me/a.pth file:b.pth", "file:a.pth file:b.pth"),
+        ("features:/home/me/arrays", "features:arrays"),
+        ("folder:my/birds", "folder:birds"),
+        ("python:/home/me/net.py:build", "python:net.py:build"),
+        ("https://example.org/a/b.pth", "https://example.org/a/b.pth"),
+        ("hf:owner/name@main/net.pth", "hf:owner/name@main/net.pth"),
+        ("timm:vit_small_patch16_224.dino", "timm:vit_small_patch16_224.dino"),
+    ],
+)
+def test_local_files_are_called_by_their_names(text, name):
+    assert public_name(text) == name and public_name(name) == name
+
+
+def test_nothing_in_a_bundle_tells_where_local_files_are(published, tmp_path):
+    """And a score of one's own copy of the file is adopted by its checksum, wherever that lies."""
+    first, digest = tmp_path / "first", "ab" * 32
+    chosen = read_suite(["config/config.yaml"])
+    rows = chosen.suite.models["toy-simclr"]
+    rows |= {"source": f"file:{first}/weights&more/net.pth", "sha256": digest}
+    for cell in chosen.suite.cells():
+        write_score(chosen.suite, cell)
+    path = Path("results/scores/toy-linear/toy-simclr/digits.json")
+    score = read_json(path)
+    score["checkpoint"] |= {"source": rows["source"], "files": str({"net.pth": digest})}
+    score["warnings"] = [f"{first}/weights&more/net.pth was read", f"{Path.cwd()}/config/models.tsv says so"]
+    write_json(path, score)
+    tables = Path("results/toy/tables/model-details.csv")
+    tables.parent.mkdir(parents=True)
+    tables.write_text(f"model,source\ntoy-simclr,{rows['source']}\n")
+    tables.parents[1].joinpath("report.html").write_text(f"<p>{html.escape(rows['source'])}</p>")
+    publish(chosen, tmp_path / "told")
+    bundle = read_bundle(str(tmp_path / "told"))
+    text = "".join(path.read_text() for path in (tmp_path / "told").rglob("*") if path.is_file())
+    assert str(tmp_path) not in text and text.count("file:net.pth") >= 4
+    read = bundle.read_score(LINEAR)
+    assert read["checkpoint"]["source"] == "file:net.pth" and read["values"] == score["values"]
+    assert read["warnings"] == ["net.pth was read", "config/models.tsv says so"]
+    own = suite()
+    own.config["adopt"] = [str(tmp_path / "told")]
+    own.models["toy-simclr"].update(source="file:/elsewhere/net.pth", sha256=digest)
+    assert LINEAR in adopt_scores(own, lambda cell: False).scores
+    own.models["toy-simclr"].update(sha256="cd" * 32)
+    assert LINEAR not in adopt_scores(own, lambda cell: False).scores
 
 
 def test_a_bundle_is_not_written_over(published):

@@ -66,6 +66,26 @@ def own_columns(gallery):
     return [column for column in gallery.columns if "published" not in column.block]
 
 
+def test_models_of_one_label_are_told_apart_by_their_bundle(tmp_path):
+    bundles = [write_bundle(tmp_path / name, name, {("m", "digits"): 50.0}) for name in ("one", "two")]
+    bundles[0].manifest["models"]["m"]["label"] = "Supervised"
+    models = collect_gallery(bundles).models
+    assert models["one-m"].label == "Supervised (one)" and models["paper-supervised"].label == "Supervised (paper)"
+    assert models["two-m"].label == "<m>"
+    bundles[1].manifest["models"] = {name: {**bundles[1].manifest["models"]["m"], "label": "Twin"} for name in "mn"}
+    models = collect_gallery(bundles).models
+    assert len({model.label for model in models.values()}) == len(models)
+
+
+def test_a_site_shows_no_path_of_the_one_who_writes_it(tmp_path):
+    bundle = write_bundle(tmp_path / "one", "one", {("m", "digits"): 50.0})
+    bundle.manifest["models"]["m"] |= {"source": "file:/home/me/secret/net.pth", "arch": "python:/home/me/net.py:build"}
+    write_gallery(collect_gallery([bundle]), tmp_path / "site")
+    text = "".join(path.read_text() for path in (tmp_path / "site").rglob("*.html"))
+    assert str(tmp_path) not in text and "/home/me" not in text
+    assert "file:net.pth" in text and "python:net.py:build" in text
+
+
 def test_the_paper_is_the_first_entry_and_comes_with_intervals():
     gallery = collect_gallery([])
     assert [title for title, _ in gallery.entries] == ["How Well Do Self-Supervised Models Transfer? (published)"]

@@ -17,6 +17,7 @@ from ssltransfer.files import read_json
 from ssltransfer.jobs import package_versions
 from ssltransfer.report.bundle import CHECKSUMS, new_folder, write_checksums, write_manifest
 from ssltransfer.report.provenance import PACKAGES
+from ssltransfer.report.public_names import public_names, rename_in_files, renamed
 from ssltransfer.report.score_check import check_scores
 from ssltransfer.versions import COMPONENTS
 
@@ -88,6 +89,9 @@ def publish(
         for name in ("report.html", "provenance.json"):
             if (path := Path("results", suite.name, name)).is_file():
                 _copy(path, temporary / name)
+        names = public_names(suite)
+        manifest = renamed(manifest, names)
+        rename_in_files(temporary, names)
         write_manifest(temporary, manifest)
         (temporary / "README.md").write_text(_readme(manifest, temporary), encoding="utf-8")
         metadata = json.dumps(_zenodo(manifest, authors), indent=2) + "\n"

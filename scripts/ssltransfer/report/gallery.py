@@ -10,7 +10,7 @@ import re
 import shutil
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from functools import cached_property
 from pathlib import Path
 from typing import Any
@@ -24,8 +24,10 @@ from ssltransfer.analysis.published import LABELS, published_models, published_s
 from ssltransfer.config.suite import Cell
 from ssltransfer.errors import InputError
 from ssltransfer.files import json_checksum, package_data
+from ssltransfer.hub import PREFIX
 from ssltransfer.report.bundle import Bundle, new_folder
 from ssltransfer.report.labels import joined, setting_label
+from ssltransfer.report.public_names import public_name
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.outcome_file import Outcome, load_outcomes
 from ssltransfer.results.outcome_header import outcome_path
@@ -48,8 +50,9 @@ class GalleryModel:
     ----------
     id : str
         Unique in the gallery: name of the entry and of the model.
-    label, family, arch, data, source, licence, entry : str
-        ``data`` is what it was pretrained on, where its source tells; ``entry`` the title of the bundle.
+    label, family, arch, data, source, licence, entry, bundle : str
+        ``data`` is what it was pretrained on, where its source tells; ``entry`` the title of the bundle, and ``bundle``
+        its name, with a number if it is not the first of that name.
     """
 
     id: str
@@ -60,6 +63,7 @@ class GalleryModel:
     source: str
     licence: str
     entry: str
+    bundle: str
 
 
 @dataclass
@@ -148,9 +152,11 @@ def collect_gallery(bundles: Sequence[Bundle]) -> Gallery:
     variants: dict[str, list[str]] = {}  # protocol or dataset -> its settings, or indexes, in the order found
     for prefix, bundle in zip(_prefixes(bundles), bundles, strict=True):
         title = bundle.manifest["title"]
-        gallery.entries.append((title, f"{bundle.source}, {bundle.manifest.get('date', '')}"))
+        # A folder on the machine of the one who writes the site says nothing to those who read it.
+        place = bundle.source if bundle.source.startswith(PREFIX) else Path(bundle.source).name
+        gallery.entries.append((title, f"{place}, {bundle.manifest.get('date', '')}"))
         for model, row in bundle.manifest["models"].items():
-            own = _model(f"{prefix}-{model}", row, bundle, title)
+            own = _model(prefix, model, row, bundle)
             gallery.models[own.id] = own
         for name, row in bundle.manifest["datasets"].items():
             gallery.datasets.setdefault(name, row["label"])
@@ -178,8 +184,19 @@ def collect_gallery(bundles: Sequence[Bundle]) -> Gallery:
     for key, column in columns.items():
         _mark_ties(column, outcomes[key])
     gallery.columns += columns.values()
+    _tell_apart(gallery)
     gallery.columns.sort(key=lambda column: list(KINDS).index(column.kind))
     return gallery
+
+
+def _tell_apart(gallery: Gallery) -> None:
+    """Add to labels that several models have the name of their bundle, and the id where that is the same, too."""
+    for name in ("bundle", "id"):
+        labels = Counter(model.label for model in gallery.models.values())
+        gallery.models = {
+            key: replace(model, label=f"{model.label} ({getattr(model, name)})") if labels[model.label] > 1 else model
+            for key, model in gallery.models.items()
+        }
 
 
 def _prefixes(bundles: Iterable[Bundle]) -> Iterator[str]:
@@ -198,7 +215,7 @@ def _add_paper(gallery: Gallery) -> None:
     for row in published_models():
         name = f"{PAPER_ENTRY}-{row['model']}"
         gallery.models[name] = GalleryModel(
-            name, row["label"], row["family"], PAPER_ARCH, PAPER_DATA, "published scores", "", title
+            name, row["label"], row["family"], PAPER_ARCH, PAPER_DATA, "published scores", "", title, PAPER_ENTRY
         )
     gallery.datasets |= LABELS | {AVERAGE: "Average over datasets"}
     columns: dict[tuple, Column] = {}
@@ -218,7 +235,8 @@ def _value(row: Any) -> tuple[float, float | None, float | None]:
     return float(row.value), low, high
 
 
-def _model(name: str, row: Mapping[str, str], bundle: Bundle, title: str) -> GalleryModel:
+def _model(prefix: str, model: str, row: Mapping[str, str], bundle: Bundle) -> GalleryModel:
+    name, title = f"{prefix}-{model}", bundle.manifest["title"]
     kind, _, rest = row["source"].partition(":")
     data = UNKNOWN
     if kind == "pretrain":
@@ -227,7 +245,15 @@ def _model(name: str, row: Mapping[str, str], bundle: Bundle, title: str) -> Gal
         data = rest.partition(".")[2] or UNKNOWN
     family = row.get("family", "") or UNKNOWN
     return GalleryModel(
-        name, row.get("label") or name, family, row["arch"], data, row["source"], row.get("licence", ""), title
+        name,
+        row.get("label") or name,
+        family,
+        public_name(row["arch"]),
+        data,
+        public_name(row["source"]),
+        row.get("licence", ""),
+        title,
+        prefix,
     )
 
 

@@ -25,11 +25,6 @@ GROUPS = [
 ]
 FEWEST_BOXED = 3
 """Self-supervised models from which on a box is drawn."""
-PARTS = (
-    "perceptual distance (LPIPS) of images reconstructed from the features",
-    "colour error of these images",
-    "attentive diffusion",
-)
 
 
 def properties_figure(context: FigureContext) -> Figure | None:
@@ -71,12 +66,13 @@ def properties_figure(context: FigureContext) -> Figure | None:
 def properties_note(context: FigureContext) -> str:
     """Sentences for the caption that say what is drawn; empty without the figure."""
     by_metric = _by_metric(context)
-    parts = [[by_metric[m] for m in metrics if m in by_metric] for _, metrics, _ in GROUPS]
-    named = [text for text, values in zip(PARTS, parts, strict=True) if values]
-    if not named:
+    distances, colours, diffusion = ([by_metric[m] for m in metrics if m in by_metric] for _, metrics, _ in GROUPS)
+    errors = " and ".join(["perceptual distance (LPIPS)"] * bool(distances) + ["colour error"] * bool(colours))
+    drawn = [f"{errors} of images reconstructed from the features"] * bool(errors)
+    drawn += ["attentive diffusion"] * bool(diffusion)
+    if not drawn:
         return ""
-    distances, colours, diffusion = parts
-    sentences = [f"Drawn: {_list(named)}."]
+    sentences = [f"Drawn: {'; '.join(drawn)}."]
     marked = [*distances, *diffusion]
     if marked:
         sentences.append("Markers: models.")
@@ -91,10 +87,6 @@ def properties_note(context: FigureContext) -> str:
     elif diffusion:
         sentences.append("Attentive diffusion has no better direction.")
     return " ".join(sentences)
-
-
-def _list(words: list[str]) -> str:
-    return " and ".join(filter(None, [", ".join(words[:-1]), words[-1]]))
 
 
 def _tasks(context: FigureContext) -> list[Task]:

@@ -1,0 +1,82 @@
+"""Names of a publisher's local files and folders, by which published files call them instead of by their paths."""
+
+import html
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from ssltransfer.config.suite import Suite
+from ssltransfer.files import CHECKSUM, expand_path, read_json, write_json
+
+LOCAL = ("file", "features", "folder", "csv", "masks", "python")
+"""Beginnings of sources and architectures that a path follows."""
+
+
+def public_name(text: str) -> str:
+    """Return a source or architecture with the names of local files and folders in place of their paths.
+
+    ``file:/home/me/net.pth`` becomes ``file:net.pth``, and ``python:/home/me/net.py:build`` ``python:net.py:build``;
+    others stay as they are.
+    """
+    return " ".join(_named(part) for part in text.split(" "))
+
+
+def _named(part: str) -> str:
+    kind, colon, rest = part.partition(":")
+    if not colon or kind not in LOCAL:
+        return part
+    path, *function = rest.rsplit(":", 1) if kind == "python" else [rest]
+    return ":".join([kind, Path(path).name or path, *function])
+
+
+def public_names(suite: Suite) -> dict[str, str]:
+    """Return what stands in place of the local sources of a suite, of the paths in them, and of its own folders.
+
+    The longest come first, because others are parts of them.
+    """
+    names = {}
+    rows = [*suite.models.values(), *suite.datasets.values()]
+    parts = [part for row in rows for key in ("source", "arch") for part in str(row.get(key, "")).split(" ")]
+    for part, named in ((part, _named(part)) for part in parts if _named(part) != part):
+        kind, _, rest = part.partition(":")
+        path = expand_path(rest.rsplit(":", 1)[0] if kind == "python" else rest)
+        names |= {part: named, part.replace(rest, expand_path(rest)): named}
+        if Path(path).is_absolute():
+            names[path] = Path(path).name
+    for folder in (Path(expand_path(suite.config["data_root"])), Path.cwd()):
+        if folder.is_absolute() and folder.name:
+            names[f"{folder}/"] = ""
+    return dict(sorted(names.items(), key=lambda pair: -len(pair[0])))
+
+
+def rename_in_files(folder: Path, names: Mapping[str, str]) -> None:
+    """Replace names in all text files below a folder; JSON files with a checksum get that of their new content."""
+    for path in (path for path in folder.rglob("*") if path.suffix in (".json", ".csv", ".html", ".md")):
+        text = path.read_text(encoding="utf-8")
+        spelt = {old for name in names for old in (name, html.escape(name), json.dumps(name)[1:-1])}
+        if not any(old in text for old in spelt):
+            continue
+        if path.suffix != ".json":
+            for old, new in names.items():
+                text = text.replace(html.escape(old), html.escape(new)).replace(old, new)
+            path.write_text(text, encoding="utf-8")
+            continue
+        content, checked = read_json(path), CHECKSUM in json.loads(text)
+        content = renamed(content, names)
+        if checked:
+            write_json(path, content)
+        else:
+            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+
+
+def renamed(content: Any, names: Mapping[str, str]) -> Any:
+    """Return content that JSON can hold with names replaced in all its text."""
+    if isinstance(content, dict):
+        return {renamed(key, names): renamed(value, names) for key, value in content.items()}
+    if isinstance(content, list):
+        return [renamed(value, names) for value in content]
+    if isinstance(content, str):
+        for old, new in names.items():
+            content = content.replace(old, new)
+    return content
