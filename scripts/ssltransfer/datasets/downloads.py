@@ -187,7 +187,8 @@ DOWNLOADS: dict[str, Download] = {
         reason="Kaggle asks for an account",
         login="Kaggle",
         copies="PlantVillage on the hub (A2H0H0R1/plant-disease, GVJahnavi/PlantVillage_dataset) or at Mendeley "
-        "(0.9 GB): the part that the paper used is proven in none; full commits and counts are to be filled in",
+        "(0.9 GB): none was shown to be the part that the paper used; choose a commit yourself, "
+        "its counts are not stated by us",
     ),
     "dtd": Download(
         f"{VGG}/dtd/",
@@ -280,8 +281,8 @@ DOWNLOADS: dict[str, Download] = {
         reason="its host answers 404",
         login="none for the official page, Kaggle for copies with file names",
         amount="39 GB",
-        copies="tanganke/sun397 on the hub (19,850 + 19,850 images, which partition is not stated; full commit to be "
-        "filled in), 1aurent/SUN397, dpdl-benchmark/sun397, mteb/sun397 (other splits); none has file names",
+        copies="tanganke/sun397 on the hub (19,850 + 19,850 images, which partition is not stated; choose a "
+        "commit yourself), 1aurent/SUN397, dpdl-benchmark/sun397, mteb/sun397 (other splits); none has file names",
     ),
     "voc2007": Download(
         "http://host.robots.ox.ac.uk/pascal/VOC/voc2007/",
