@@ -73,7 +73,7 @@ def page() -> str:
             "",
             "## Modules",
             "",
-            "Files and folders of `scripts/ssltransfer/`; an arrow points to the one that imports the other. Left out: "
+            "Files and folders of `scripts/ssltransfer/`; an arrow points to the one that imports the other. Left out:",
             f"{', '.join(sorted(EVERYWHERE))}, which nearly all import.",
             "",
             *import_graph(),

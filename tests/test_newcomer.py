@@ -265,6 +265,15 @@ def test_links_lead_somewhere(page):
         assert not anchor or anchor in anchors(target.read_text()), link
 
 
+@pytest.mark.parametrize("page", [page for page in PAGES if not page.startswith("benchmarks/")])
+def test_lines_of_prose_are_short(page):
+    """Tables, code, headings and words without a blank may be longer."""
+    text = re.sub(r"^```.*?^```$", "", (REPOSITORY / page).read_text(), flags=re.MULTILINE | re.DOTALL)
+    for line in text.splitlines():
+        prose = not re.match(r"\||    \S|#", line) and " " in line.strip(" -*")
+        assert len(line) <= 122 or not prose, line
+
+
 def test_every_page_is_in_the_index():
     index = (REPOSITORY / "docs/README.md").read_text()
     pages = {path.name for pattern in ("[a-z]*.md", "*.ipynb") for path in (REPOSITORY / "docs").glob(pattern)}

@@ -1,6 +1,7 @@
 """Write docs/configuration.md from the schemas: `uv run python workflow/schemas/document.py`."""
 
 from pathlib import Path
+from textwrap import wrap
 
 import yaml
 
@@ -32,6 +33,11 @@ def describe(spec: dict, definitions: dict) -> str:
     return text.strip()
 
 
+def paragraph(text: str) -> list[str]:
+    """Lines of a paragraph."""
+    return wrap(" ".join(text.split()), 120, break_long_words=False, break_on_hyphens=False)
+
+
 def table(schema: dict, definitions: dict) -> list[str]:
     """Markdown table of the properties of a schema."""
     required = schema.get("required", [])
@@ -60,12 +66,12 @@ def page() -> str:
         schema = yaml.safe_load((SCHEMAS / f"{name}.schema.yaml").read_text())
         definitions = schema.get("$defs", {})
         row = schema if "properties" in schema else schema["additionalProperties"]
-        lines += [f"## {heading}", "", " ".join(schema["description"].split()), ""]
+        lines += [f"## {heading}", "", *paragraph(schema["description"]), ""]
         lines += [*table(row, definitions), "", *parts(row, "", definitions, level=3)]
         for kind, block in definitions.items():
             if block.get("properties"):
                 title = "`head` of method" if name == "pretraining" else "Settings block of kind"
-                lines += [f"### {title} `{kind}`", "", " ".join(block["description"].split()), ""]
+                lines += [f"### {title} `{kind}`", "", *paragraph(block["description"]), ""]
                 lines += [*table(block, definitions), "", *parts(block, f"{kind}.", definitions)]
     return "\n".join(lines).rstrip() + "\n"
 
