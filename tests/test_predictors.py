@@ -239,9 +239,9 @@ def test_too_few_models_have_no_table_and_figures_need_estimators():
     assert {task.dataset for task in shown["predictors-transfer-estimators-log-me"]} == {"dtd"}
     assert set(drawn) == {"predictors-transfer-other-tasks", "predictors-transfer-estimators-log-me"}
     axes = [ax for ax in drawn["predictors-transfer-estimators-log-me"].axes if ax.get_visible()]
-    titles = [ax.get_title().splitlines()[0] for ax in axes]
-    assert titles[:2] == ["Many-shot linear (1 of 11 tasks)", "Many-shot finetune (1 of 11 tasks)"]
+    titles = [ax.get_title().splitlines()[:2] for ax in axes]
+    assert titles[:2] == [["Many-shot linear", "(1 of 11 tasks)"], ["Many-shot finetuning", "(1 of 11 tasks)"]]
     linear = next(task for task in context.results.tasks.counted if (task.kind, task.dataset) == ("linear", "dtd"))
     y = context.results.tasks.values[linear]
     points = {round(line.get_ydata()[0], 6) for line in axes[0].lines if line.get_linestyle() == "None"}
-    assert points == set(y.round(6)) and axes[0].get_title().splitlines()[1] == "τ = 1.00"
+    assert points == set(y.round(6)) and axes[0].get_title().splitlines()[2] == "τ = 1.00"

@@ -132,7 +132,7 @@ ONE_TRAINING = "test images, for one training run"
 KINDS = {
     "linear": Kind("Many-shot linear", "Linear"),
     "knn": Kind("k-nearest neighbours", "k-NN"),
-    "finetune": Kind("Many-shot finetune", "Finetune", units=ONE_TRAINING),
+    "finetune": Kind("Many-shot finetuning", "Finetune", units=ONE_TRAINING),
     "fewshot": Kind("Few-shot", "Few-shot", units="episodes"),
     "detection-frozen": Kind("Detection (frozen)", "Det. frozen", "ap50", units=ONE_TRAINING),
     "detection-finetune": Kind("Detection (finetune)", "Det. finetune", "ap50", units=ONE_TRAINING),
