@@ -22,7 +22,7 @@ from ssltransfer.files import file_hash, read_json, write_json
 from ssltransfer.report import bundle as bundle_module
 from ssltransfer.report.adoption import Adoption, adopt_scores, adopted_models
 from ssltransfer.report.bundle import CHECKSUMS, MANIFEST, read_bundle, write_checksums
-from ssltransfer.report.public_names import public_name
+from ssltransfer.report.public_names import public_name, renamed
 from ssltransfer.report.table_folder import make_tables
 from ssltransfer.results.score_schema import SCHEMA_VERSION
 from ssltransfer.versions import version
@@ -129,6 +129,19 @@ def test_a_bundle_has_what_others_need(published):
 )
 def test_local_files_are_called_by_their_names(text, name):
     assert public_name(text) == name and public_name(name) == name
+
+
+def test_parts_of_other_words_are_no_paths():
+    names = {"features:/data": "features:data", "/data/": "", "/data": "data"}
+    text = (
+        "features:/data, /data/birds/1.jpg, /data: /database https://x.org/data/a <img src='data:png;base64,+/data='>"
+    )
+    assert renamed({"a": [text, 3]}, names) == {
+        "a": [
+            "features:data, birds/1.jpg, data: /database https://x.org/data/a <img src='data:png;base64,+/data='>",
+            3,
+        ]
+    }
 
 
 def test_nothing_in_a_bundle_tells_where_local_files_are(published, tmp_path):

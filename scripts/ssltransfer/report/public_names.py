@@ -2,6 +2,7 @@
 
 import html
 import json
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -52,22 +53,18 @@ def public_names(suite: Suite) -> dict[str, str]:
 
 def rename_in_files(folder: Path, names: Mapping[str, str]) -> None:
     """Replace names in all text files below a folder; JSON files with a checksum get that of their new content."""
+    escaped = {html.escape(old): html.escape(new) for old, new in names.items()}
     for path in (path for path in folder.rglob("*") if path.suffix in (".json", ".csv", ".html", ".md")):
         text = path.read_text(encoding="utf-8")
-        spelt = {old for name in names for old in (name, html.escape(name), json.dumps(name)[1:-1])}
-        if not any(old in text for old in spelt):
-            continue
         if path.suffix != ".json":
-            for old, new in names.items():
-                text = text.replace(html.escape(old), html.escape(new)).replace(old, new)
-            path.write_text(text, encoding="utf-8")
-            continue
-        content, checked = read_json(path), CHECKSUM in json.loads(text)
-        content = renamed(content, names)
-        if checked:
-            write_json(path, content)
-        else:
-            path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
+            renamed_text = _replace(_replace(text, escaped), names)
+            if renamed_text != text:
+                path.write_text(renamed_text, encoding="utf-8")
+        elif (content := renamed(old := read_json(path), names)) != old:
+            if CHECKSUM in json.loads(text):
+                write_json(path, content)
+            else:
+                path.write_text(json.dumps(content, indent=1) + "\n", encoding="utf-8")
 
 
 def renamed(content: Any, names: Mapping[str, str]) -> Any:
@@ -76,7 +73,13 @@ def renamed(content: Any, names: Mapping[str, str]) -> Any:
         return {renamed(key, names): renamed(value, names) for key, value in content.items()}
     if isinstance(content, list):
         return [renamed(value, names) for value in content]
-    if isinstance(content, str):
-        for old, new in names.items():
-            content = content.replace(old, new)
-    return content
+    return _replace(content, names) if isinstance(content, str) else content
+
+
+def _replace(text: str, names: Mapping[str, str]) -> str:
+    """Replace whole names, and not the parts of others: /data in neither /database nor https://host/data."""
+    for old, new in names.items():
+        if old in text:
+            end = "" if old.endswith("/") else r"(?![\w+=-])"
+            text = re.sub(rf"(?<![\w+/=]){re.escape(old)}{end}", lambda _, new=new: new, text)
+    return text
