@@ -3,15 +3,19 @@
 import hashlib
 import json
 import os
+import re
 import secrets
 import zlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from ssltransfer.errors import damaged
+from ssltransfer.errors import InputError, damaged
 
+MAX_DEPTH = 50
+"""Levels of a JSON file from elsewhere; readers of nested values go down one call per level."""
+_SURROGATE = re.compile(r"\\u[dD][89a-fA-F]").search
 CHECKSUM = "crc32"
 """Key of the checksum of a JSON file, and of the header of a safetensors or parquet file."""
 
@@ -81,15 +85,34 @@ def read_json(path: str | Path) -> dict:
     Raises
     ------
     InputError
-        If the file is not valid JSON, or has a checksum that is not that of its content.
+        If the file is not valid JSON, holds text that is not UTF-8 (half of a pair of surrogates), or has a checksum
+        that is not that of its content.
     """
     try:
-        content = json.loads(Path(path).read_text(encoding="utf-8"), parse_constant=_refuse_constant)
+        text = Path(path).read_text(encoding="utf-8")
+        content = json.loads(text, parse_constant=_refuse_constant)
+        if _SURROGATE(text):
+            json.dumps(content, ensure_ascii=False).encode()
+        checksum = content.pop(CHECKSUM, None) if isinstance(content, dict) else None
+        same = checksum is None or checksum == _canonical_checksum(content)
     except (ValueError, RecursionError) as error:
         raise damaged(path, f"not valid JSON: {error}") from None
-    if isinstance(content, dict) and CHECKSUM in content and content.pop(CHECKSUM) != _canonical_checksum(content):
+    if not same:
         raise damaged(path, "its content does not match its checksum")
     return content
+
+
+def check_depth(path: str | Path, content: Any) -> None:
+    """Require that the content of a JSON file has at most `MAX_DEPTH` levels; InputError otherwise."""
+    level, depth = [content], 0
+    while level := [each for value in level if isinstance(value, dict | list) for each in _values(value)]:
+        depth += 1
+        if depth > MAX_DEPTH:
+            raise InputError(f"{path}: found over {MAX_DEPTH} levels of values within values; ask its publisher")
+
+
+def _values(collection: dict | list) -> Iterable[Any]:
+    return collection.values() if isinstance(collection, dict) else collection
 
 
 def file_state(path: str | Path) -> list[int]:

@@ -5,7 +5,8 @@ protocol describes the keys it reads as a frozen dataclass without defaults, nes
 """
 
 import json
-from collections.abc import Mapping
+import re
+from collections.abc import Iterator, Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
@@ -29,6 +30,25 @@ def read_schema(name: str) -> dict:
     return parse_yaml(package_data(f"workflow/schemas/{name}.schema.yaml").read_text(encoding="utf-8"))
 
 
+def schema_validator(schema: Mapping) -> Any:
+    """Compile a JSON schema; ``$`` in its patterns is the end of a text, where Python's is before a last line end too.
+
+    Jobs that check nothing do not need jsonschema.
+    """
+    return _validator_class()(schema)
+
+
+@cache
+def _validator_class() -> Any:
+    from jsonschema import Draft202012Validator, ValidationError, validators
+
+    def pattern(validator: Any, expected: str, text: Any, schema: Any) -> Iterator[ValidationError]:
+        if validator.is_type(text, "string") and not re.search(expected, text + "\n"):
+            yield ValidationError(f"{text!r} does not match {expected!r}")
+
+    return validators.extend(Draft202012Validator, {"pattern": pattern})
+
+
 def config_schema() -> dict:
     """Return the schema of a suite; `$defs` holds one schema for each kind of settings block."""
     return read_schema("config")
@@ -40,7 +60,15 @@ def pretraining_schema() -> dict:
 
 
 def fill_defaults(block: Mapping, schema: Mapping) -> dict:
-    """Return a valid block with the defaults of its schema filled in, its keys in the schema's order."""
+    """Return a valid block with the defaults of its schema filled in, its keys in the schema's order.
+
+    Raises
+    ------
+    InputError
+        If a block within it is none.
+    """
+    if not isinstance(block, Mapping):
+        raise InputError(f"settings block: found {block!r}, expected the keys {', '.join(schema['properties'])}")
     filled = {}
     for key, spec in schema["properties"].items():
         if "properties" in spec:
@@ -64,9 +92,10 @@ def complete(block: Mapping) -> dict:
         If the kind is unknown, the kind has no such key, or a number is not finite.
     """
     kinds = config_schema()["$defs"]
-    if block.get("kind") not in kinds:
-        raise InputError(f"settings block: kind {block.get('kind')!r} is unknown")
-    schema = kinds[block["kind"]]
+    kind = block.get("kind")
+    if not isinstance(kind, str) or kind not in kinds:
+        raise InputError(f"settings block: kind {kind!r} is unknown")
+    schema = kinds[kind]
     if unknown := [key for key in block if key not in schema["properties"]]:
         raise InputError(f"settings block of kind {block['kind']}: unknown key {unknown[0]!r}")
     try:

@@ -130,7 +130,7 @@ def _manifest(chosen: ChosenSuite, cells: list[Cell], hashes: Mapping[str, str])
     recipes = {row["source"].partition(":")[2]: suite.recipe(m) for m, row in models.items() if suite.recipe(m)}
     return {
         "name": suite.name,
-        "title": suite.config.get("title", suite.name),
+        "title": " ".join(suite.config.get("title", suite.name).split()),
         "date": datetime.now(UTC).date().isoformat(),
         "models": {m: {key: str(value) for key, value in row.items() if key != "suites"} for m, row in models.items()},
         "datasets": {

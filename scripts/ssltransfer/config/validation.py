@@ -5,11 +5,10 @@ from pathlib import Path
 from typing import Any
 
 import yaml
-from jsonschema import Draft202012Validator
 from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer.errors import InputError, known_names
-from ssltransfer.settings import parse_yaml
+from ssltransfer.settings import parse_yaml, schema_validator
 
 TYPES = {
     "array": "a list",
@@ -22,6 +21,8 @@ TYPES = {
 
 
 FEW = 5000
+MAX_SHOWN = 300
+"""Characters of a value in a message."""
 MAX_DEPTH, MAX_VALUES = 50, 500_000
 """Of a YAML file. Each level of aliases can multiply what is below, and its reader crashes at some 10,000 levels."""
 
@@ -66,7 +67,7 @@ def _check_nesting(text: str, path: Path) -> None:
 
 def check_schema(instance: object, schema: dict, where: str) -> None:
     """Check an instance against a JSON schema; InputError with the place and what to write instead."""
-    errors = list(Draft202012Validator(schema).iter_errors(instance))
+    errors = list(schema_validator(schema).iter_errors(instance))
     if errors:
         raise InputError(f"{where}: {_explain(best_match(errors))}")
 
@@ -108,14 +109,19 @@ def _explain(error: ValidationError) -> str:
         "exclusiveMaximum": lambda: f"less than {value}",
         "minItems": lambda: f"at least {value} item{'s' * (value > 1)}",
         "minLength": lambda: "some text",
+        "maxLength": lambda: f"at most {value} characters",
     }.get(rule, lambda: f"{rule} {value}")()
-    return f"{key}: found {found!r}, expected {expected}" + (f" ({hint})" if hint else "")
+    return f"{key}: found {_short(repr(found))}, expected {expected}" + (f" ({hint})" if hint else "")
+
+
+def _short(text: str) -> str:
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _nearest_form(found: object, pattern: str) -> str:
     """Hint for text that lower case and hyphens bring into the form of a pattern, as for ids."""
     near = re.sub(r"[^a-z0-9]+", "-", str(found).lower()).strip("-")
-    return f", such as {near}" if near and re.fullmatch(pattern, near) else ""
+    return f", such as {_short(near)}" if near and re.fullmatch(pattern, near) else ""
 
 
 def _reason(found: object, kind: str) -> str:

@@ -1,12 +1,13 @@
 """Scores that were measured elsewhere: which cells of published bundles a suite may show as if measured here."""
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import NamedTuple
 
 from ssltransfer.checkpoints.sources import parse_alternatives, parse_checkpoint_source
 from ssltransfer.config.suite import Cell, Suite
+from ssltransfer.config.validation import check_schema
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.errors import InputError
 from ssltransfer.models.architecture import parse_architecture
@@ -17,10 +18,13 @@ from ssltransfer.report.bundle import Bundle, read_bundle
 from ssltransfer.report.public_names import public_name
 from ssltransfer.report.score_check import score_differences
 from ssltransfer.results.metric_info import measured_cell
+from ssltransfer.settings import read_schema
 from ssltransfer.versions import COMPONENTS
 
 LOCAL_SOURCES = ("file:", "features:", "module:")
 """Beginnings of sources of models that are on the publisher's machine, so that their text does not identify them."""
+PARSED = ("size", "source_accuracy", "run", "epoch")
+"""Columns that tables and figures read as more than text."""
 DIGITS = 12
 """Digits of a hash in messages."""
 
@@ -127,12 +131,12 @@ class _IndexHashes(dict):
 
 def _model_row(model: str, row: dict[str, str]) -> dict:
     """Return the row of a model that only a bundle has, with empty cells for the columns that it lacks."""
-    texts = ("family", "format", "alternatives", "sha256", "source_accuracy", "licence", "reference")
-    texts += ("size", "run", "epoch")
-    return {"suites": [], **dict.fromkeys(texts, ""), "label": model, **row, "model": model}
+    columns = read_schema("models")["properties"]
+    known = {column: cell for column, cell in row.items() if column in columns}
+    return {**dict.fromkeys(columns, ""), **known, "label": row.get("label") or model, "model": model, "suites": []}
 
 
-def _problem(row: dict) -> str:
+def _problem(row: dict, recipes: Mapping[str, dict]) -> str:
     """Say what is wrong with the row of a model that only a bundle has; empty where tables can describe it.
 
     Networks and weights of a later timm than the tables here are shown by their names, because nothing is computed.
@@ -146,6 +150,11 @@ def _problem(row: dict) -> str:
             parse_pool(row["pool"])
             int(row["size"] or 1)
         parse_alternatives(row["alternatives"])
+        cells = {column: row[column] for column in PARSED if row[column]}
+        check_schema(cells, {"properties": read_schema("models")["properties"]}, "cell")
+        kind, _, recipe = row["source"].partition(":")
+        if kind == "pretrain" and recipe not in recipes:
+            return f"source {row['source']!r}, whose recipe the bundle does not have"
         if not row["source"].startswith(("pretrain:", *LOCAL_SOURCES)):
             parse_checkpoint_source(known["source"])
     except (InputError, ValueError) as error:
@@ -162,10 +171,13 @@ def _differences(bundle: Bundle, cell: Cell, suite: Suite, is_foreign: bool, has
     """Yield what speaks against adopting a score."""
     path, manifest = bundle.score_file(cell), bundle.manifest
     file = str(path)
-    if is_foreign and (problem := _problem(suite.models[cell.model])):
+    if is_foreign and (problem := _problem(suite.models[cell.model], suite.recipes)):
         yield Refusal(file, f"model {cell.model}", problem, "a row that a table of models could have")
         return
     score = bundle.read_score(cell)
+    kind = suite.kind(cell.protocol)
+    if score["kind"] != kind and not (kind == "detection" and score["kind"].startswith("detection-")):
+        yield Refusal(file, "kind", score["kind"], kind)
     if absent := [key for key in ("settings", "preprocessing", "checkpoint", "versions") if key not in score]:
         yield Refusal(file, absent[0], "nothing", "what it was measured with")
         return

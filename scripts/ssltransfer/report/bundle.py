@@ -11,7 +11,7 @@ from pathlib import Path
 from ssltransfer.config.suite import Cell
 from ssltransfer.config.validation import check_schema
 from ssltransfer.errors import InputError
-from ssltransfer.files import expand_path, file_hash, read_json, write_json
+from ssltransfer.files import check_depth, expand_path, file_hash, read_json, write_json
 from ssltransfer.hub import PREFIX, parse_hub_dataset
 from ssltransfer.hub_download import fetch_hub_dataset
 from ssltransfer.results.outcome_header import outcome_path
@@ -70,6 +70,7 @@ class Bundle:
         name = f"outcomes/{'/'.join(outcomes.parts[-3:])}"
         if name in self.checksums or outcomes.is_file():
             self._verify_file(name)
+        check_depth(path, read_json(path))
         score = read_score(path)
         if (found := Cell(score["protocol"], score["model"], score["dataset"])) != cell:
             raise InputError(f"{path}: holds the score of {'/'.join(astuple(found))}; its publisher has to correct it")
@@ -104,6 +105,7 @@ def read_bundle(source: str) -> Bundle:
             raise InputError(f"adopt: {source}: {name} is missing; name a folder that ssltransfer publish has written")
     checksums = read_checksums(folder / CHECKSUMS)
     bundle = Bundle(source, folder, read_json(folder / MANIFEST), checksums)
+    check_depth(folder / MANIFEST, bundle.manifest)
     if isinstance(bundle.manifest, dict) and (version := bundle.manifest.get("schema")) != SCHEMA_VERSION:
         raise InputError(
             f"{folder / MANIFEST}: schema: {version!r} found, this version of ssltransfer reads {SCHEMA_VERSION}; "
@@ -155,8 +157,10 @@ def read_checksums(path: Path) -> dict[str, str]:
 
 
 def write_manifest(folder: Path, manifest: dict) -> None:
-    """Write the manifest of a bundle; ValueError if it does not fit its schema."""
-    write_json(folder / MANIFEST, json.loads(json.dumps({"schema": SCHEMA_VERSION, **manifest})))
+    """Write the manifest of a bundle; InputError if it does not fit its schema, by which others read it."""
+    content = json.loads(json.dumps({"schema": SCHEMA_VERSION, **manifest}))
+    check_schema(content, read_schema("bundle"), MANIFEST)
+    write_json(folder / MANIFEST, content)
 
 
 def write_checksums(folder: Path) -> None:

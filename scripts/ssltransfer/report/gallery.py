@@ -9,9 +9,10 @@ import json
 import re
 import shutil
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from functools import cached_property
+from itertools import count
 from pathlib import Path
 from typing import Any
 
@@ -155,9 +156,10 @@ def collect_gallery(bundles: Sequence[Bundle]) -> Gallery:
         # A folder on the machine of the one who writes the site says nothing to those who read it.
         place = bundle.source if bundle.source.startswith(PREFIX) else Path(bundle.source).name
         gallery.entries.append((title, f"{place}, {bundle.manifest.get('date', '')}"))
+        ids: dict[str, str] = {}  # of the models of this bundle
         for model, row in bundle.manifest["models"].items():
-            own = _model(prefix, model, row, bundle)
-            gallery.models[own.id] = own
+            own = _model(prefix, _free_id(f"{prefix}-{model}", gallery.models), row, bundle)
+            gallery.models[own.id], ids[model] = own, own.id
         for name, row in bundle.manifest["datasets"].items():
             gallery.datasets.setdefault(name, row["label"])
         settings = {cell: _settings_checksum(bundle.read_score(cell)) for cell in bundle.cells()}
@@ -175,7 +177,7 @@ def collect_gallery(bundles: Sequence[Bundle]) -> Gallery:
                     label = f"{KINDS[row.kind].label} ({block})"
                     columns[key] = Column(label, dataset, row.kind, row.setting, row.metric)
                     columns[key].images = images if images != "images" else ""
-                name = f"{prefix}-{model}"
+                name = ids[model]
                 columns[key].values[name] = _value(row)
                 if remark := joined(row.partial, row.shortened, by="; "):
                     columns[key].remarks[name] = remark
@@ -208,6 +210,12 @@ def _prefixes(bundles: Iterable[Bundle]) -> Iterator[str]:
         yield f"{name}-{seen[name]}" if seen[name] > 1 else name
 
 
+def _free_id(name: str, taken: Container[str]) -> str:
+    """Return an id that no model has: suite ``a`` with ``b-c`` and suite ``a-b`` with ``c`` would share one."""
+    numbers = (f"{name}-{number}" for number in count(2))
+    return name if name not in taken else next(other for other in numbers if other not in taken)
+
+
 def _add_paper(gallery: Gallery) -> None:
     """Add the paper's published scores; they are comparable among themselves."""
     title = "How Well Do Self-Supervised Models Transfer? (published)"
@@ -235,8 +243,8 @@ def _value(row: Any) -> tuple[float, float | None, float | None]:
     return float(row.value), low, high
 
 
-def _model(prefix: str, model: str, row: Mapping[str, str], bundle: Bundle) -> GalleryModel:
-    name, title = f"{prefix}-{model}", bundle.manifest["title"]
+def _model(prefix: str, name: str, row: Mapping[str, str], bundle: Bundle) -> GalleryModel:
+    title = bundle.manifest["title"]
     kind, _, rest = row["source"].partition(":")
     data = UNKNOWN
     if kind == "pretrain":

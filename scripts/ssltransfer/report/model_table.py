@@ -1,5 +1,6 @@
 """Table of the models of a suite: architecture, width of the feature, source, checksum and licence."""
 
+import contextlib
 import json
 from collections.abc import Mapping
 
@@ -87,5 +88,6 @@ def _short(checksums: str) -> str:
 def _checksum(known: str, checkpoint: Mapping) -> str:
     """SHA-256 of the files of a checkpoint, else what the model table says of it."""
     files = checkpoint.get("files", {})
-    files = json.loads(files) if isinstance(files, str) else files
-    return " ".join(files.values()) or known
+    with contextlib.suppress(ValueError):  # text of another kind names no files
+        files = json.loads(files) if isinstance(files, str) else files
+    return " ".join(map(str, files.values())) if isinstance(files, dict) and files else known

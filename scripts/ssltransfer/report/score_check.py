@@ -18,7 +18,7 @@ from ssltransfer.datasets.mask_classes import segmentation_classes
 from ssltransfer.datasets.sources import parse_dataset_source
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json, write_json
-from ssltransfer.results.marks import PARTS, TRAINING_IMAGES, total_images
+from ssltransfer.results.marks import PARTS, TRAINING_IMAGES, counted_parts, total_images
 from ssltransfer.settings import defaults
 from ssltransfer.versions import network_version
 
@@ -47,6 +47,9 @@ TRAINED = {
 """Kind of a settings block -> the file that the job before the evaluation leaves, where one trains or searches."""
 REQUIRED = ("settings", "preprocessing", "checkpoint", "versions")
 """Entries of a score file without which it cannot be compared; files written by hand may lack them."""
+
+MAX_SHOWN = 300
+"""Characters of an entry in a message."""
 
 LEFT_OUT = "left out, not measured as this suite says (see the table of scores that were left out)"
 
@@ -220,9 +223,8 @@ def _images(found: Any) -> dict[str, int]:
     """Numbers of images from the details of a score: of each part, or of all (few-shot); others name theirs."""
     if isinstance(found, int):
         return {"test": found}
-    if not isinstance(found, Mapping) or not {"train", "test"} <= set(found):
-        return {}
-    return {"train": found["train"] + found.get("val", 0), "test": found["test"]}
+    parts = counted_parts(found)
+    return {"train": parts["train"] + parts["val"], "test": parts["test"]} if parts else {}
 
 
 def _agrees(key: str, found: Any, expected: Any) -> bool:
@@ -249,7 +251,8 @@ def _flat(block: Mapping) -> dict[str, Any]:
 
 
 def _text(value: Any) -> str:
-    return str(value) if isinstance(value, str) else "nothing" if value is None else json.dumps(value)
+    text = str(value) if isinstance(value, str) else "nothing" if value is None else json.dumps(value)
+    return text if len(text) <= MAX_SHOWN else f"{text[:MAX_SHOWN]}..."
 
 
 def _to_remake(path: Path, key: str, suite: Suite, cell: Cell) -> str:

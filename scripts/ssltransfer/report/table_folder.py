@@ -118,7 +118,9 @@ def make_tables(
         scores = pd.concat([scores, printed], ignore_index=True)
     rows = {} if suite is None else suite.models | adoption.models
     shown = [*check.shown, *map(str, adoption.scores.values())]
-    own = {model for model, row in rows.items() if row["source"].startswith(LOCAL_SOURCES)}
+    own = {
+        model for model, row in rows.items() if model not in adoption.models and row["source"].startswith(LOCAL_SOURCES)
+    }
     results = suite_results(scores, models, datasets, pretrained_on, conventions, relabelled, measured, own)
     highlighted = list(results.models.loc[results.models["highlight"], "model"])
     compared = compare_cells(cell_outcomes(results.analysed, shown), highlighted)

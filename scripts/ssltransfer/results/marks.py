@@ -1,6 +1,7 @@
 """Marks of a score: measured on part of the data, after a shortened training, or elsewhere."""
 
 from collections.abc import Iterable, Mapping
+from typing import Any
 
 MARKS = ("partial", "shortened")
 """Columns of the tidy table that say in words what is missing; empty for a full measurement."""
@@ -58,12 +59,20 @@ def _images(score: Mapping, covered: Mapping, promised: Mapping[str, int | None]
     used = {}
     if isinstance(counted, int):
         used[own] = counted
-    elif isinstance(counted, Mapping) and isinstance(counted.get("test"), int):
-        used = {own: counted["test"], "training images": counted["train"] + counted.get("val", 0)}
+    elif parts := counted_parts(counted):
+        used = {own: parts["test"], "training images": parts["train"] + parts["val"]}
     totals = {name: total_images(promised, PARTS[name]) for name in used}
     if covered.get("promised") is not None:
         used[own], totals[own] = covered["used"], covered["promised"]
     return {name: (count, totals[name]) for name, count in used.items()}
+
+
+def counted_parts(counted: Any) -> dict[str, int]:
+    """Return the numbers of images of each part that the details of a score count; empty where they do not."""
+    if not isinstance(counted, Mapping) or not {"train", "test"} <= set(counted):
+        return {}
+    parts = {part: counted.get(part, 0) for part in ("train", "val", "test")}
+    return parts if all(isinstance(count, int) for count in parts.values()) else {}
 
 
 def total_images(counts: Mapping[str, int | None], parts: Iterable[str]) -> int | None:

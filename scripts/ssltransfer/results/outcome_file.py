@@ -13,7 +13,7 @@ from typing import Any
 
 import numpy as np
 
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, damaged
 from ssltransfer.files import atomic_write
 from ssltransfer.results.outcome_header import HEADER, SCHEMA_VERSION, parse_header
 from ssltransfer.row_file import load_arrays
@@ -153,9 +153,21 @@ def load_outcomes(path: str | Path) -> dict[tuple[str, str], Outcome]:
     for number, entry in enumerate(parse_header(path, arrays.get(HEADER, np.empty(0, np.uint8)).tobytes())):
         prefix = f"{number}."
         own = {name.removeprefix(prefix): array for name, array in arrays.items() if name.startswith(prefix)}
+        _check_arrays(path, number, own)
         parts = {name: array for name, array in own.items() if name not in ARRAYS}
         known = {name: array for name, array in own.items() if name in ARRAYS}
         interval = Interval(**entry["interval"]) if entry["interval"] else None
         outcome = Outcome(**entry | known | {"interval": interval, "parts": parts})
         found[outcome.name] = outcome
     return found
+
+
+def _check_arrays(path: str | Path, number: int, own: Mapping[str, np.ndarray]) -> None:
+    """Require the arrays of an outcome to be of numbers and of its units; InputError otherwise."""
+    units = own["values"].size if "values" in own else 0
+    for name, array in own.items():
+        kinds = "iu" if name == "strata" else "biuf"
+        if array.dtype.kind not in kinds or (name in ARRAYS and array.ndim != 1):
+            raise damaged(path, f"{name} of outcome {number} is {array.dtype} {array.shape}, no list of numbers")
+        if name == "strata" and len(array) != units:
+            raise damaged(path, f"outcome {number} has {units} values and {len(array)} strata")

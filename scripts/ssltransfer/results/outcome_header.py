@@ -1,9 +1,11 @@
 """Headers of outcome files, and which scores lack their outcomes; reads no arrays, because planning has no numpy."""
 
 import json
+import sys
 import zipfile
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 from ssltransfer.errors import InputError, first_line
 from ssltransfer.files import read_json, write_json
@@ -14,6 +16,11 @@ HEADER = "header"
 
 MAX_HEADER = 2**24
 """Bytes of the header of a file from elsewhere; those of a cell take some kilobytes."""
+
+
+TEXTS, NUMBERS = ("metric", "setting", "units", "identity", "note"), ("value", "scale")
+INTERVAL_TEXTS, INTERVAL_NUMBERS = ("method",), ("low", "high", "level")
+"""Keys of an entry of the header, and of its interval."""
 
 
 def outcome_path(score_file: str | Path) -> Path:
@@ -53,11 +60,38 @@ def parse_header(path: str | Path, content: bytes) -> list[dict]:
     """Return the entries of a header, one per outcome; InputError if it is not one of this version."""
     try:
         header = json.loads(content)
-        if header["schema"] == SCHEMA_VERSION:
-            return header["outcomes"]
-    except (KeyError, TypeError, ValueError):
-        pass
-    raise _not_outcomes(path, "its header is not of this version")
+        entries = header["outcomes"] if header["schema"] == SCHEMA_VERSION else None
+    except (KeyError, TypeError, ValueError, RecursionError):
+        entries = None
+    if not isinstance(entries, list):
+        raise _not_outcomes(path, "its header is not of this version")
+    if wrong := [number for number, entry in enumerate(entries) if not _is_entry(entry)]:
+        raise _not_outcomes(path, f"entry {wrong[0]} of its header has other keys, types or numbers than an outcome")
+    return entries
+
+
+def _is_entry(entry: Any) -> bool:
+    """Whether an entry of a header has the keys of an outcome, each of its type, and an interval around its value."""
+    if not isinstance(entry, dict) or not _has_keys({**entry, "interval": None}, TEXTS, NUMBERS, ("interval",)):
+        return False
+    interval = entry.get("interval", "missing")
+    if not isinstance(interval, dict):
+        return interval is None
+    return (
+        _has_keys(interval, INTERVAL_TEXTS, INTERVAL_NUMBERS)
+        and interval["low"] <= entry["value"] <= interval["high"]
+        and 0 < interval["level"] < 1
+        and ";" not in interval["method"]  # which `scores.describe_interval` puts before the level
+    )
+
+
+def _has_keys(found: dict, texts: Iterable[str], numbers: Iterable[str], more: Iterable[str] = ()) -> bool:
+    """Whether a mapping has exactly these keys, with texts and finite numbers."""
+    return (
+        found.keys() == {*texts, *numbers, *more}
+        and all(isinstance(found[key], str) for key in texts)
+        and all(type(found[key]) in (int, float) and abs(found[key]) <= sys.float_info.max for key in numbers)
+    )
 
 
 def _not_outcomes(path: str | Path, reason: str) -> InputError:

@@ -22,10 +22,9 @@ NUMBERS = ("value", "low", "high")
 @cache
 def _validator() -> Any:
     """Compile the schema once; jobs that read no score need neither jsonschema nor yaml."""
-    import jsonschema
-    import yaml
+    from ssltransfer.settings import parse_yaml, schema_validator
 
-    return jsonschema.Draft202012Validator(yaml.safe_load(SCHEMA.read_text(encoding="utf-8")))
+    return schema_validator(parse_yaml(SCHEMA.read_text(encoding="utf-8")))
 
 
 def _fits(score: Any) -> bool:
@@ -122,5 +121,7 @@ def _check_value(where: str, value: dict) -> None:
     low, high = value.get("low"), value.get("high")
     if (low is None) != (high is None):
         raise InputError(f"{where}: low and high come together, found low {low} and high {high}")
-    if low is not None and not low <= value["value"] <= high:
-        raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}")
+    if low is None or high is None:
+        return
+    if not -sys.float_info.max <= low <= value["value"] <= high <= sys.float_info.max:
+        raise InputError(f"{where}: {low} to {high} does not contain the value {value['value']}, or is not finite")
