@@ -8,7 +8,7 @@ import pytest
 from browser import CHROMIUM, browser
 
 from ssltransfer.errors import InputError
-from ssltransfer.files import write_json
+from ssltransfer.files import read_json, write_json
 from ssltransfer.report.bundle import read_bundle, write_checksums, write_manifest
 from ssltransfer.report.gallery import collect_gallery, write_gallery
 from ssltransfer.results.outcome_file import Outcome, save_outcomes
@@ -60,6 +60,52 @@ def test_names_that_the_manifest_lacks_are_one_line_or_stand_for_themselves(tmp_
     )
     with pytest.raises(InputError, match="bundle.json: models: m is missing"):
         collect_gallery([replace(bundle, manifest=bundle.manifest | {"models": {}})])
+
+
+def test_no_bundle_takes_the_page_of_another_model(tmp_path):
+    paper = collect_gallery([]).models["paper-simclr-v1"]
+    first = write_bundle(tmp_path / "a", "paper-simclr", {("v1", "digits"): 99.0})
+    second = write_bundle(tmp_path / "b", "a-b", {("c", "digits"): 1.0})
+    third = write_bundle(tmp_path / "c", "a", {("b-c", "digits"): 2.0})
+    gallery = collect_gallery([first, second, third])
+    assert gallery.models["paper-simclr-v1"] == paper and len(gallery.models) == 14 + 3
+    (column,) = own_columns(gallery)
+    entries = {gallery.models[model].entry: value[0] for model, value in column.values.items()}
+    assert entries == {"Suite paper-simclr": 99.0, "Suite a-b": 1.0, "Suite a": 2.0}
+
+
+def test_a_site_does_not_tell_where_bundles_are_on_this_machine(tmp_path):
+    bundle = write_bundle(tmp_path / "their-bundle", "one", {("m", "digits"): 50.0})
+    write_gallery(collect_gallery([bundle]), tmp_path / "site")
+    assert "their-bundle, 2026-01-02" in (tmp_path / "site/index.html").read_text()
+    for path in (tmp_path / "site").rglob("*.html"):
+        assert str(tmp_path) not in path.read_text(), path
+
+
+@pytest.mark.parametrize("settings", [LINEAR | {"kind": ["linear"]}, {"kind": "normals", "sides": 5}, {"kind": 1}])
+def test_settings_that_are_none_are_compared_as_they_are(tmp_path, settings):
+    bundle = write_bundle(tmp_path / "a", "one", {("m", "digits"): 50.0}, settings=settings)
+    assert len(own_columns(collect_gallery([bundle]))) == 1
+
+
+@pytest.mark.parametrize(
+    ("change", "found"),
+    [
+        ({"name": "one\n"}, r"name: found 'one\\n'"),
+        ({"name": "a" * 101}, "name: .* at most 100 characters"),
+        ({"title": "a\nb"}, "title: found"),
+        ({"datasets": {"digits\n": {"label": "a", "source": "a", "index": HASH}}}, "digits"),
+        ({"recipes": {"a": {"dataset": ["a"]}}}, "recipes.a.dataset"),
+    ],
+)
+def test_a_manifest_names_what_files_and_pages_can_be_called(tmp_path, change, found):
+    write_bundle(tmp_path / "a", "one", {("m", "digits"): 50.0})
+    path = tmp_path / "a/bundle.json"
+    write_json(path, read_json(path) | change)
+    write_checksums(tmp_path / "a")
+    with pytest.raises(InputError, match=found) as error:
+        read_bundle(str(tmp_path / "a"))
+    assert "bundle.json" in str(error.value) and "\n" not in str(error.value)
 
 
 def own_columns(gallery):
