@@ -625,6 +625,56 @@ def _(path: Path) -> None:
     pq.write_table(table, path, compression="zstd", use_dictionary=False)
 
 
+def _dictionary(path: Path, rows: int, label: object, name: str = "label", info: dict | None = None) -> None:
+    """A parquet file of one image and one label, again and again."""
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    image = io.BytesIO()
+    Image.new("L", (1, 1)).save(image, "PNG")
+    table = pa.table({"image": pa.array([image.getvalue()] * rows), name: pa.array([label] * rows)})
+    table = table.replace_schema_metadata({"huggingface": json.dumps({"info": {"features": info or {}}})})
+    pq.write_table(table, path, compression="zstd", use_dictionary=info is None)
+
+
+@attack("parquet of one image in two million rows.parquet", shards)
+def _(path: Path) -> None:
+    _dictionary(path, 2_000_000, 0)
+
+
+@attack("parquet of one long label in a million rows.parquet", shards)
+def _(path: Path) -> None:
+    _dictionary(path, 1_000_000, "a" * 1000)
+
+
+@attack("parquet with a dot in the name of its labels.parquet", shards)
+def _(path: Path) -> None:
+    _dictionary(path, 1500, "a" * 2**20, "x.y", {"x.y": {"_type": "ClassLabel", "names": ["a"]}})
+
+
+@attack("parquet with a class of the number 2^40.parquet", shards)
+def _(path: Path) -> None:
+    _dictionary(path, 1, 2**40)
+
+
+@attack("tar.gz with labels of 200 MB.tar", shards)
+def _(path: Path) -> None:
+    with tarfile.open(path, "w:gz") as tar:
+        for number in range(6):
+            for suffix, content in (("png", b"\x89PNG"), ("cls", b"a" * (200 * 2**20))):
+                member = tarfile.TarInfo(f"{number}.{suffix}")
+                member.size = len(content)
+                tar.addfile(member, io.BytesIO(content))
+
+
+@attack("tar.gz of a million empty members.tar", shards)
+def _(path: Path) -> None:
+    block = tarfile.TarInfo("a.json").tobuf(tarfile.USTAR_FORMAT) * 1000
+    with gzip.open(path, "wb", 9) as file:
+        for _ in range(900):
+            file.write(block)
+
+
 # --- Other files of datasets and of the configuration ---
 
 

@@ -101,6 +101,57 @@ def test_several_labels_and_names_as_labels(tmp_path, rows):
     assert list(index(tmp_path / "names").label) == [2 - n for _, n in rows]
 
 
+def bare_parquet(path, labels, info=None, name="label"):
+    """A parquet file of one image again and again, with labels and features that `datasets` would not write."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    table = pa.table({"image": [picture(0)] * len(labels), name: labels})
+    about = {"huggingface": json.dumps({"info": {"features": info}})} if info is not None else None
+    pq.write_table(table.replace_schema_metadata(about), path)
+
+
+@pytest.mark.parametrize(
+    ("labels", "names", "found"),
+    [
+        ([0, 2**40], None, "found label 1099511627776, expected 0 to 99999"),
+        ([0, 10**6], None, "found label 1000000, expected 0 to 99999"),
+        ([0, 2**40], ["a", "b"], "found label 1099511627776, expected 0 to 1"),
+        ([0, -1], None, "found label -1, expected 0 to"),
+        ([0.5, 1.0], None, "found label '0.5', a float"),
+        ([0.0, float("nan")], None, "found label 'nan', a float"),
+        ([b"a", b"b"], None, "a bytes"),
+        ([{"a": 1}, {"a": 2}], None, "a dict"),
+        ([[[1]], [[2]]], None, "a list"),
+        ([[0], [None]], None, "found label 'None', a NoneType"),
+        (["a" * 1001, "b"], None, "a str"),
+        ([0, 1], "ab", "its class names are ab, expected a list"),
+        ([0, 1], {"0": "a", "1": "b"}, "expected a list"),
+        ([0, 1], 5, "expected a list"),
+        ([0, 1], [1, 2], "name of class 0 is '1', expected text"),
+        ([0, 1], ["a", None], "name of class 1 is 'None', expected text"),
+        ([0, 1], [["a"], ["b"]], "name of class 0"),
+    ],
+)
+def test_labels_that_name_no_class_are_one_line_and_leave_nothing(tmp_path, labels, names, found):
+    info = None if names is None else {"label": {"_type": "ClassLabel", "names": names}}
+    bare_parquet(tmp_path / "hub/train.parquet", labels, info)
+    with pytest.raises(InputError, match=found) as error:
+        unpack_shards(tmp_path / "hub", tmp_path / "data")
+    assert "train.parquet" in str(error.value) and len(str(error.value)) < 400
+    assert [path.name for path in tmp_path.iterdir()] == ["hub"]
+
+
+def test_true_and_false_are_labels(tmp_path):
+    bare_parquet(tmp_path / "hub/train.parquet", [True, False])
+    unpack_shards(tmp_path / "hub", tmp_path / "data")
+    assert list(index(tmp_path / "data").label) == [1, 0] and list(index(tmp_path / "data").classes) == ["0", "1"]
+
+
+def test_a_number_without_bounds_beside_an_image_in_a_tar_file_is_one_line(tmp_path):
+    write_tar(tmp_path / "hub/train.tar", [(picture(0), 99999999999)])
+    with pytest.raises(InputError, match="train.tar: found label 99999999999, expected 0 to 99999"):
+        unpack_shards(tmp_path / "hub", tmp_path / "data")
+
+
 def offline_hub(monkeypatch, cache, files):
     """Put files into the cache of the hub, as a download leaves them, and forbid the network."""
     folder = cache / "datasets--owner--name"

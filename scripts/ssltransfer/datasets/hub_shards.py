@@ -36,7 +36,12 @@ LABEL_SUFFIX = "cls"
 MAX_BYTES = 2**28
 """Largest image file; a small compressed file can hold a member that would fill the memory."""
 MAX_UNPACKED, MAX_UNPACKING = 2**27, 10
-"""Bytes that the images of a file may have, and the ratio that counts where it allows more; they hardly compress."""
+"""Bytes that a file may unpack to, images, labels and names together, and the ratio that counts where it allows more;
+images hardly compress."""
+MIN_ROW = 2048
+"""Bytes that an image takes at least, as a file on the disk and in the index."""
+MAX_CLASSES, MAX_NAME = 100_000, 1000
+"""Number of classes, and characters of the name of one."""
 AS_IT_IS = HubOptions()
 LABELS = ("label", "labels", "cls")
 """Names of the column of labels, where the file does not say which holds classes."""
@@ -50,6 +55,13 @@ class Row(NamedTuple):
     content: bytes
     label: Any
     name: str = ""
+
+    @property
+    def size(self) -> int:
+        """Bytes, about: dictionaries of parquet files repeat images and long texts at no cost."""
+        labels = self.label if isinstance(self.label, list) else [self.label]
+        texts = [self.name, *(each for each in labels if isinstance(each, str))]
+        return max(MIN_ROW, len(self.content) + 8 * len(labels) + sum(map(len, texts)))
 
 
 def obtain_hub_dataset(source: Source, data_root: str | Path) -> dict:
@@ -118,13 +130,17 @@ def _unpack(shards: Path, files: list[Path], temporary: Path, options: HubOption
         (temporary / part).mkdir(parents=True, exist_ok=True)
         with _reading(file):
             names = _class_names(shards, file, options)
+            _check_names(file, names)
             if classes and names and names != classes:
                 raise InputError(f"{file}: found the classes {names[:3]}..., other files have {classes[:3]}...")
             classes = classes or names
             left = most = max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)
             for row in _rows(file, options):
-                if (left := left - len(row.content)) < 0:
-                    raise InputError(f"{file}: its images have over {most} bytes, {MAX_UNPACKING} times its own")
+                if (left := left - row.size) < 0:
+                    raise InputError(
+                        f"{file}: its images and labels have over {most} bytes, {MAX_UNPACKING} times its own"
+                    )
+                _check_label(file, row.label, len(classes) or MAX_CLASSES)
                 if row.name in known:
                     if known[row.name] != row.label:
                         raise InputError(f"{file}: image {row.name} has the labels {known[row.name]} and {row.label}")
@@ -197,6 +213,18 @@ def _class_names(shards: Path, file: Path, options: HubOptions) -> list[str]:
     return found.read_text(encoding="utf-8").splitlines() if found else []
 
 
+def _check_names(file: Path, names: Any) -> None:
+    """Require a list of names that an index can hold; InputError otherwise."""
+    if not isinstance(names, list) or len(names) > MAX_CLASSES:
+        raise InputError(f"{file}: its class names are {str(names)[:60]}, expected a list of at most {MAX_CLASSES}")
+    for number, name in enumerate(names):
+        if not isinstance(name, str) or len(name) > MAX_NAME:
+            raise InputError(
+                f"{file}: the name of class {number} is {str(name)[:60]!r}, expected text of at most {MAX_NAME} "
+                "characters"
+            )
+
+
 def _rows(file: Path, options: HubOptions) -> Iterator[Row]:
     """Yield the images of a file; InputError if the options name columns, which tar files do not have."""
     if file.suffix != ".tar":
@@ -226,23 +254,52 @@ def _parquet_rows(file: Path, options: HubOptions) -> Iterator[Row]:
                 f"{file}: row {number} has nothing in column {options.unique!r}, expected the name of its image; "
                 "choose another column for unique"
             )
-        yield Row(content, label, str(name))
+        yield Row(content, int(label) if isinstance(label, bool) else label, str(name))
+
+
+def _check_label(file: Path, label: Any, classes: int) -> None:
+    """Require labels that name a class, and numbers below the number of classes; InputError otherwise."""
+    for value in label if isinstance(label, list) else [label]:
+        if not _is_label(value):
+            raise InputError(
+                f"{file}: found label {str(value)[:60]!r}, a {type(value).__name__}; expected the number of a class or "
+                f"its name of at most {MAX_NAME} characters; choose another column for label"
+            )
+        if isinstance(value, int) and not 0 <= value < classes:
+            raise InputError(
+                f"{file}: found label {value}, expected 0 to {classes - 1}; choose another column for label"
+            )
+
+
+def _is_label(value: Any) -> bool:
+    """Whether a label can name a class: a whole number, or text that an index can hold."""
+    if isinstance(value, float):  # as whole numbers are where some are missing
+        return value.is_integer()
+    return isinstance(value, int) or (isinstance(value, str) and len(value) <= MAX_NAME)
 
 
 def _check_unpacked(file: Path, table: pq.ParquetFile, columns: list[str]) -> None:
     """Refuse a file whose columns that are read unpack to far more than its size."""
     groups = [table.metadata.row_group(number) for number in range(table.num_row_groups)]
     parts = [group.column(number) for group in groups for number in range(group.num_columns)]
-    unpacked = sum(part.total_uncompressed_size for part in parts if part.path_in_schema.partition(".")[0] in columns)
+    unpacked = sum(part.total_uncompressed_size for part in parts if _is_of(part.path_in_schema, columns))
     if unpacked > (most := max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)):
         raise InputError(f"{file} would unpack to {unpacked} bytes, expected at most {most}")
 
 
+def _is_of(path: str, columns: list[str]) -> bool:
+    """Whether a path of a parquet file is one of some columns, or a part of one; their names may have dots."""
+    return any(path == column or path.startswith(f"{column}.") for column in columns)
+
+
 def _tar_rows(file: Path) -> Iterator[Row]:
     """Yield the samples of a tar file: neighbouring members that differ in their suffixes alone."""
+    most = max(MAX_UNPACKED, MAX_UNPACKING * file.stat().st_size)
     with tarfile.open(file, tarinfo=TarMember) as tar:
         key, sample = "", dict[str, bytes]()
         for member in tar:
+            if member.offset_data + member.size > most:  # of a packed one
+                raise InputError(f"{file} would unpack to over {most} bytes, {MAX_UNPACKING} times its own")
             if not member.isfile():
                 continue
             name = PurePosixPath(member.name)
