@@ -1,6 +1,8 @@
 """Semantic segmentation: counts against an independent evaluator, bands, labels, resuming, and masks that are wrong."""
 
 import re
+import struct
+import zlib
 from dataclasses import replace
 
 import numpy as np
@@ -10,6 +12,7 @@ from PIL import Image
 
 from ssltransfer.config.validation import read_yaml
 from ssltransfer.datasets import image_masks, shapes
+from ssltransfer.datasets.masks import read_mask
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone import ANY_SIZE
 from ssltransfer.models.backbone_file import build_backbone
@@ -341,6 +344,39 @@ def test_wrong_masks_are_one_line(mask, message, tmp_path):
     with pytest.raises(InputError, match=re.escape(message)) as caught:
         image_masks.index(tmp_path)
     assert "\n" not in str(caught.value)
+
+
+def small_png(path, bits, rows):
+    """Write a grey PNG file of less than 8 bit, as programs that shrink files do; PIL writes none."""
+
+    def chunk(kind, content):
+        return struct.pack(">I", len(content)) + kind + content + struct.pack(">I", zlib.crc32(kind + content))
+
+    lines = ["".join(format(value, f"0{bits}b") for value in row) for row in rows]
+    packed = [np.packbits(np.array(list(line), np.uint8)).tobytes() for line in lines]
+    content = b"".join(b"\0" + line for line in packed)
+    header = struct.pack(">2I5B", len(rows[0]), len(rows), bits, 0, 0, 0, 0)
+    chunks = chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(content)) + chunk(b"IEND", b"")
+    path.write_bytes(b"\x89PNG\r\n\x1a\n" + chunks)
+
+
+@pytest.mark.parametrize("bits", [2, 4, 8])
+def test_grey_values_of_few_bits_are_the_numbers_that_were_stored(tmp_path, bits):
+    rows = np.arange(2 ** min(bits, 4), dtype=np.uint8).reshape(2, -1)
+    small_png(tmp_path / "a.png", bits, rows.tolist())
+    assert np.array_equal(read_mask(tmp_path, "a.png", 150, 255), rows)
+
+
+@pytest.mark.parametrize("largest", [3, 20, 254, 255])
+def test_a_pgm_of_another_largest_value_holds_the_numbers_that_were_stored(tmp_path, largest):
+    (tmp_path / "a.pgm").write_bytes(b"P5 4 1 %d\n" % largest + bytes([0, 1, largest - 1, min(largest, 254)]))
+    assert read_mask(tmp_path, "a.pgm", 255, 255).tolist() == [[0, 1, largest - 1, min(largest, 254)]]
+
+
+def test_masks_that_lost_their_values_are_one_line(tmp_path):
+    GOOD.save(tmp_path / "a.jpg")
+    with pytest.raises(InputError, match=r"a.jpg cannot be read: a JPEG, which changes values .* as PNG"):
+        read_mask(tmp_path, "a.jpg", 2, 255)
 
 
 def test_masks_with_a_palette_are_read_by_their_numbers(tmp_path):

@@ -4,6 +4,7 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from PIL import Image
 
 from ssltransfer.datasets.containers import open_rows
 from ssltransfer.datasets.images import image_size, open_image
@@ -15,17 +16,34 @@ IGNORE = 255
 """Label of a pixel that neither trains nor counts; the value of unlabelled pixels in masks whose 0 is a class."""
 
 
+LARGEST_GREY = {"L;2": 3, "L;4": 15}
+"""Storage of grey values of less than 8 bit -> the largest value, which becomes 255 when the image is decoded."""
+
+
 def read_labels(path: Path) -> np.ndarray:
-    """Read an image of labels, 8 bit and of one channel; InputError if it is something else."""
+    """Read an image of labels, of up to 8 bit and of one channel; InputError if it is something else."""
     try:
         with open_image(path) as image:
             if image.mode not in ("L", "P"):
                 raise ValueError(f"mode {image.mode}, expected one channel of 8 bit")
-            return np.array(image)
+            if image.format in ("JPEG", "MPO"):
+                raise ValueError("a JPEG, which changes values near edges; save it in a format without loss, as PNG")
+            largest = _largest_grey(image)
+            labels = np.array(image)
+            return labels if largest == 255 else np.rint(labels * (largest / 255)).astype(np.uint8)
     except FileNotFoundError:
         raise InputError(f"labels {path} are missing") from None
     except Exception as error:  # a damaged file can raise nearly anything
         raise InputError(f"labels {path} cannot be read: {error}") from None
+
+
+def _largest_grey(image: Image.Image) -> int:
+    """Return the stored value that decoding makes 255: programs that shrink PNG files store few labels in 4 bit."""
+    storage = image.tile[0].args if image.mode == "L" and image.tile else None
+    form, *more = storage if isinstance(storage, tuple) and storage else (storage,)
+    if image.format == "PPM" and more:
+        return int(more[0])
+    return LARGEST_GREY.get(str(form), 255)
 
 
 def read_mask(root: Path, reference: str, classes: int, unlabelled: int) -> np.ndarray:
