@@ -369,8 +369,13 @@ def test_arguments_of_an_architecture():
         "timm:resnet18(num_classes=3)",
         "timm:resnet18(global_pool=max)",
         "timm:vit_tiny_patch16_224(img_size=8)",
+        "timm:resnet18(checkpoint_path=other.safetensors)",
+        "timm:resnet18(pretrained=True)",
+        "timm:resnet18(pretrained_strict=False)",
+        "timm:resnet18(pretrained_cfg=other)",
+        "timm:resnet18(cache_dir=other)",
     ):
-        with pytest.raises(InputError, match="which the columns pool and size decide"):
+        with pytest.raises(InputError, match="which the columns pool, size and source decide"):
             parse_architecture(arch)
     for arch in (
         "timm:resnet18.tv_in1k",
@@ -382,6 +387,15 @@ def test_arguments_of_an_architecture():
     ):
         with pytest.raises(InputError, match="arch: found"):
             parse_architecture(arch)
+
+
+@pytest.mark.parametrize(
+    "argument",
+    ["depth=abc", "embed_dim=0", "patch_size=0", "num_heads=1.5", "depth=1e9", "depth=99999999999", "depth=True"],
+)
+def test_sizes_of_a_network_are_whole_numbers(argument):
+    with pytest.raises(InputError, match=f"arch: found '{argument}' in .*, expected a whole number from 1 to"):
+        parse_architecture(f"timm:vit_tiny_patch16_224({argument})")
 
 
 def test_the_tables_list_what_timm_has():

@@ -479,6 +479,8 @@ def test_alternatives_are_kept_apart():
         ("moco", [("https://x.org/a.pth?dl=1", "moco/a.pth")]),
         ("torchvision", [("https://huggingface.co/o/n/resolve/v1/a.pth", "torchvision/a.pth")]),
     ]
-    for text in ("https://x.org/a.pth?dl=1", "moco=", "moco=file:a.pth", "moco=https://x.org/a moco=https://y.org/a"):
+    wrong = ("https://x.org/a.pth?dl=1", "moco=", "moco=file:a.pth", "moco=https://x.org/a moco=https://y.org/a")
+    outside = ("=https://x.org/a.pth", "..=https://x.org/a.pth", ".=https://x.org/a.pth")  # of the folder of the model
+    for text in (*wrong, *outside):
         with pytest.raises(InputError, match="alternatives: "):
             parse_alternatives(text)

@@ -62,6 +62,8 @@ def test_the_folder_is_a_path_of_the_user(tmp_path, monkeypatch):
         ({"features": VALUES[:, :0]}, r"features is float32 \(3, 0\)"),
         ({"features": np.where(VALUES == 2, np.nan, VALUES)}, "features of 1 images are not finite .* 'a/2.png'"),
         ({"features": np.full((3, 2), 1e300)}, "features of 3 images are not finite in float32"),
+        ({"names": np.frombuffer(b"\xff" * 12, "<U1")}, "names holds numbers that no character has"),
+        ({"names": np.array(["a" * 5000] * 3)}, "names is <U5000 .* of at most 4096 characters"),
     ],
 )
 def test_unfit_features_are_refused(tmp_path, arrays, message):

@@ -187,6 +187,8 @@ def test_other_outputs_are_refused(network, pool, message):
         ("def make(size): pass", "TypeError: make.* missing 1 required positional argument"),
         ("import nothing_of_this_name", "ModuleNotFoundError: No module named"),
         ("def make(:", "SyntaxError: "),
+        ("raise SystemExit(0)", "SystemExit: 0"),
+        ("import argparse; argparse.ArgumentParser().parse_args(['--epochs', '3'])", "SystemExit: 2"),
     ],
 )
 def test_code_that_makes_no_module_is_refused(code, caplog, text, message):

@@ -73,7 +73,7 @@ def parse_alternatives(text: str) -> list[Alternative]:
     found: list[Alternative] = []
     for word in text.split():
         format_, _, source = word.partition("=")
-        if not source or "/" in format_:
+        if not source or format_ in ("", ".", "..") or "/" in format_:
             raise InputError(f"alternatives: found {word!r}, expected FORMAT=SOURCE, such as torchvision=https://...")
         if source.startswith(("file:", "torchvision:")):  # which planning could not look up
             raise InputError(f"alternatives: found {word!r}, expected an address (https://, hf: or timm:)")

@@ -13,10 +13,16 @@ _LIBRARY_PATTERN = re.compile(r"(timm|torchvision):([a-z0-9_]+)(?:\(([^()]*)\))?
 _PYTHON_PATTERN = re.compile(r"python:([^:]+\.py):([A-Za-z_]\w*)")
 _ARGUMENT_PATTERN = re.compile(r"([a-z_]+)=([A-Za-z0-9_.]+)")
 _RESERVED = (
-    *("num_classes", "global_pool", "pretrained", "in_chans", "img_size", "features_only", "fc_norm"),
+    *("num_classes", "global_pool", "in_chans", "img_size", "features_only", "fc_norm"),
     *("dynamic_img_size", "dynamic_img_pad", "strict_img_size"),
+    *("checkpoint_path", "cache_dir", "scriptable", "exportable", "no_jit", "pruned", "device", "dtype"),
+    *("kwargs_filter", "feature_cls", "feature_cfg", "model_cfg", "out_indices"),
 )
-"""Arguments of timm's constructors that decide what this project decides: readout, channels and size."""
+"""Arguments of timm's constructors, besides those that begin with ``pretrained``, that decide what this project
+decides: readout, channels and size, and which weights are loaded and how."""
+_COUNTS = ("embed_dim", "patch_size", "depth", "num_heads")
+MAX_COUNT = 10_000
+"""Largest of the numbers `_COUNTS`."""
 
 
 class Architecture(NamedTuple):
@@ -67,12 +73,14 @@ def _arguments(text: str | None, arch: str) -> dict[str, bool | int | float | st
         match = _ARGUMENT_PATTERN.fullmatch(part.strip())
         if match is None:
             raise InputError(f"arch: found {part.strip()!r} in {arch!r}, expected KEY=VALUE")
-        if match[1] in _RESERVED:
+        if match[1] in _RESERVED or match[1].startswith("pretrained"):
             raise InputError(
-                f"arch: found the argument {match[1]!r} in {arch!r}, which the columns pool and size decide; leave it "
-                "out"
+                f"arch: found the argument {match[1]!r} in {arch!r}, which the columns pool, size and source decide; "
+                "leave it out"
             )
-        arguments[match[1]] = _value(match[2])
+        value = arguments[match[1]] = _value(match[2])
+        if match[1] in _COUNTS and not (type(value) is int and 0 < value <= MAX_COUNT):
+            raise InputError(f"arch: found {match[0]!r} in {arch!r}, expected a whole number from 1 to {MAX_COUNT}")
     return arguments
 
 

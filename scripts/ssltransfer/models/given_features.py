@@ -14,6 +14,9 @@ from ssltransfer.row_file import open_arrays
 
 log = logging.getLogger(__name__)
 
+MAX_NAME = 4096
+"""Characters of the name of an image, as of a path."""
+
 
 def read_given_features(path: Path, images: Sequence[str]) -> np.ndarray:
     """Read given features in the order of an index.
@@ -73,15 +76,20 @@ def _read_arrays(path: Path) -> tuple[list[str], np.ndarray]:
     if len(arrays) < 2:
         raise InputError(f"{path}: found the arrays {found}; expected names and features")
     names, features = arrays["names"], arrays["features"]
-    if names.ndim != 1 or names.dtype.kind != "U":
-        raise InputError(f"{path}: names is {names.dtype} {names.shape}, expected text (images,)")
+    if names.ndim != 1 or names.dtype.kind != "U" or names.dtype.itemsize > 4 * MAX_NAME:
+        raise InputError(
+            f"{path}: names is {names.dtype} {names.shape}, expected text (images,) of at most {MAX_NAME} characters"
+        )
     if features.ndim != 2 or features.dtype.kind != "f" or not features.size:
         raise InputError(
             f"{path}: features is {features.dtype} {features.shape}, expected floating-point numbers (images, features)"
         )
     if len(names) != len(features):
         raise InputError(f"{path}: found {len(names)} names and {len(features)} rows of features; write one of each")
-    return names.tolist(), features
+    try:
+        return names.tolist(), features
+    except (ValueError, SystemError):
+        raise InputError(f"{path}: names holds numbers that no character has; write them as text of Python") from None
 
 
 def describe_given_features(

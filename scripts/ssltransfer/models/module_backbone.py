@@ -81,7 +81,7 @@ def make_network(name: str) -> nn.Module:
         exec(compile(path.read_bytes(), str(path), "exec"), code.__dict__)
         make = getattr(code, function, None)
         network = make() if callable(make) else None
-    except Exception as error:
+    except (Exception, SystemExit) as error:  # a script reads its arguments, and ends, where it is not imported
         raise _failed(where, error) from error
     if make is None:
         raise InputError(f"{where}: {path} has no {function}; write the name of a function without arguments")
@@ -100,7 +100,7 @@ def require_same_code(checkpoint: str | Path, name: str) -> None:
         )
 
 
-def _failed(where: str, error: Exception) -> InputError:
+def _failed(where: str, error: Exception | SystemExit) -> InputError:
     """Return the one line for an error in a user's code, and log where in the code it is."""
     log.error("%s", textwrap.indent("".join(traceback.format_exception(error)), " "))
     return InputError(f"{where}: {type(error).__name__}: {first_line(error)}")

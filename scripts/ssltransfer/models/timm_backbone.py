@@ -63,7 +63,7 @@ def create_network(architecture: Architecture, size: int | None = None, **more: 
         with warnings.catch_warnings(), contextlib.redirect_stdout(io.StringIO()):
             warnings.simplefilter("ignore")
             return timm.create_model(name, **({"pretrained": False, "num_classes": 0} | fixed | own | more)).eval()
-    except (TypeError, AssertionError, RuntimeError, ValueError) as error:
+    except (TypeError, AssertionError, RuntimeError, ValueError, ArithmeticError, AttributeError) as error:
         arguments = ", ".join(f"{key}={value}" for key, value in (fixed | own).items()) or "its own size"
         raise InputError(f"{where}: timm cannot build it with {arguments}: {first_line(error)}") from None
 
