@@ -1,6 +1,7 @@
 """Publishing of a suite: its scores in one folder, with what others need to read, check, cite and adopt them."""
 
 import json
+import re
 import shutil
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
@@ -23,6 +24,15 @@ from ssltransfer.versions import COMPONENTS
 
 NOT_MEASURING = ("summary", "figures", "report")
 """Components that compute no score."""
+SECRETS = re.compile(
+    r"https?://[^/\s\"'<>@]*:[^/\s\"'<>@]+@"
+    r"|[?&](?:X-Amz-Signature|X-Goog-Signature|signature|sig|token|access_token|api_?key|password|secret)=[^&\s\"'<>]{4,}"
+    r"|\bhf_[A-Za-z0-9]{30,}",
+    re.IGNORECASE,
+)
+"""Passwords and tokens in addresses, and tokens of the hub."""
+TEXTS = (".json", ".csv", ".html", ".md")
+"""Suffixes of files that are searched for `SECRETS`."""
 README_TABLES = 30
 """Largest number of columns of a table in the README; wider ones are in the folder ``tables`` alone."""
 
@@ -58,7 +68,8 @@ def publish(
     Raises
     ------
     InputError
-        The folder is there, or no score was measured as the suite says.
+        The folder is there, no score was measured as the suite says, a file is a link to another folder than those of
+        this clone, or an address has a password or token.
     """
     folder, suite = Path(folder), chosen.suite
     with new_folder(folder) as temporary:
@@ -96,6 +107,7 @@ def publish(
         (temporary / "README.md").write_text(_readme(manifest, temporary), encoding="utf-8")
         metadata = json.dumps(_zenodo(manifest, authors), indent=2) + "\n"
         (temporary / ".zenodo.json").write_text(metadata, encoding="utf-8")
+        _refuse_secrets(temporary)
         write_checksums(temporary)
     return Published(folder, len(shown), left_out)
 
@@ -105,8 +117,24 @@ def _index(dataset: str) -> Path:
 
 
 def _copy(source: Path, target: Path) -> None:
+    """Copy a file; InputError if it is a link to another place than this clone, its results and its resources."""
+    roots = [folder.resolve() for folder in (Path(), Path("results"), Path("resources"))]
+    found = source.resolve()
+    if source.is_symlink() and not any(found.is_relative_to(root) for root in roots):
+        raise InputError(f"{source} is a link to {found}, which is not of this clone; put the file itself there")
     target.parent.mkdir(parents=True, exist_ok=True)
     shutil.copy2(source, target)
+
+
+def _refuse_secrets(folder: Path) -> None:
+    """Refuse (InputError) to publish addresses with a password or token; the message does not repeat it."""
+    for path in sorted(path for path in folder.rglob("*") if path.suffix in TEXTS):
+        if found := SECRETS.search(path.read_text(encoding="utf-8", errors="replace")):
+            start = re.match(r"https?://|[?&][\w-]+=|hf_", found[0], re.IGNORECASE)
+            raise InputError(
+                f"{path.relative_to(folder)}: found a password or token ({start and start[0]}...); take it out of "
+                "the tables or the configuration, measure or summarise again, and publish then"
+            )
 
 
 def _files(chosen: ChosenSuite, scores: list[Path], cells: list[Cell], predictions: bool, features: bool) -> list[Path]:
@@ -160,7 +188,7 @@ def _readme(manifest: dict, folder: Path) -> str:
     return "\n".join(
         [
             *("---", "license: cc-by-4.0", "tags: [transfer-learning, benchmark, ssltransfer]", *configs, "---", ""),
-            f"# {manifest['title']}",
+            f"# {_plain(manifest['title'])}",
             "",
             f"Scores of {len(manifest['models'])} models on {len(manifest['datasets'])} datasets, measured with "
             f"ssltransfer {manifest['versions'].get('ssltransfer', '')} and published on {manifest['date']}.",
@@ -202,7 +230,7 @@ def _table_lines(folder: Path, name: str, title: str) -> list[str]:
     if frame.columns[0] != "row" or not 1 < len(numbers) <= README_TABLES:
         return []
     return [
-        f"## {title}",
+        f"## {_plain(title)}",
         "",
         *_markdown([["Model", *numbers[1:]], *frame[numbers].map(_rounded).to_numpy().tolist()]),
         "",
@@ -217,8 +245,13 @@ def _rounded(text: str) -> str:
         return text
 
 
+def _plain(text: object) -> str:
+    """Return text as Markdown that shows it as it is: labels, also those of others, make no cell, link or element."""
+    return re.sub(r"([\\|<`\[])", r"\\\1", " ".join(str(text).split()))
+
+
 def _markdown(rows: list[list[str]]) -> list[str]:
-    lines = ["| " + " | ".join(str(cell).replace("|", "\\|").replace("\n", " ") for cell in row) + " |" for row in rows]
+    lines = ["| " + " | ".join(map(_plain, row)) + " |" for row in rows]
     return [lines[0], "|" + " --- |" * len(rows[0]), *lines[1:]]
 
 

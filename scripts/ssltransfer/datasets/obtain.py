@@ -20,6 +20,8 @@ DAMAGED = (tarfile.TarError, zipfile.BadZipFile, zlib.error, lzma.LZMAError, EOF
 
 MAX_BYTES, MAX_UNPACKING = 2**30, 100
 """Bytes that an archive may unpack to, and the ratio that counts where it allows more; images hardly compress."""
+MIN_MEMBER = 2**12
+"""Bytes that a member takes at least, as a file on the disk."""
 
 
 def find_or_obtain(name: str, data_root: str | Path) -> dict:
@@ -121,7 +123,7 @@ def unpack(archive: Path, folder: Path) -> None:
                 for member in tar:
                     if member.issym() or member.islnk():
                         _check_inside(member.linkname, archive)
-                    left -= member.size
+                    left -= max(member.size, MIN_MEMBER)
                     _check_room(left, most, archive)
                 tar.extractall(folder, filter="data")
         elif zipfile.is_zipfile(archive):
