@@ -667,12 +667,15 @@ def _(path: Path) -> None:
                 tar.addfile(member, io.BytesIO(content))
 
 
-@attack("tar.gz of a million empty members.tar", shards)
-def _(path: Path) -> None:
+def _empty_members(path: Path) -> None:
     block = tarfile.TarInfo("a.json").tobuf(tarfile.USTAR_FORMAT) * 1000
     with gzip.open(path, "wb", 9) as file:
         for _ in range(900):
             file.write(block)
+
+
+attack("tar.gz of 900,000 empty members.tar", shards)(_empty_members)
+attack("tar.gz of 900,000 empty members.tgz", archive)(_empty_members)
 
 
 # --- Other files of datasets and of the configuration ---

@@ -33,6 +33,7 @@ QUICK = (
     *(".mat whose sizes are not there.mat", ".mat of 2^30 structures without fields.mat"),
     *("YAML of merged mappings.yaml", "YAML that contains itself.yaml", "YAML of 100,000 brackets.yaml"),
     *("outcomes whose array claims 3 GB.npz", "score of 100,000 levels.json"),
+    *("parquet with a dot in the name of its labels.parquet", "parquet with a class of the number 2^40.parquet"),
 )
 """At least one file for each limit, in under a minute of processor time."""
 

@@ -10,7 +10,7 @@ import pytest
 
 from ssltransfer.datasets import caltech101, flowers
 from ssltransfer.datasets.downloads import DOWNLOADS
-from ssltransfer.datasets.obtain import find_or_obtain, obtain, unpack
+from ssltransfer.datasets.obtain import MIN_MEMBER, find_or_obtain, obtain, unpack
 from ssltransfer.errors import InputError
 
 
@@ -92,12 +92,21 @@ def test_a_failed_unpacking_leaves_no_folder(tmp_path):
 def test_an_archive_that_would_fill_the_disk_is_refused(tmp_path, monkeypatch, name, make):
     monkeypatch.setattr("ssltransfer.datasets.obtain.MAX_BYTES", 50_000)
     monkeypatch.setattr("ssltransfer.datasets.obtain.MAX_UNPACKING", 0)
+    monkeypatch.setattr("ssltransfer.datasets.obtain.MIN_MEMBER", 0)
     write = {"tar": tar, "zipped": zipped}[make]
     unpack(write(tmp_path / name, {f"{number}": bytes(1000) for number in range(50)}), tmp_path / "whole")
     assert len(list((tmp_path / "whole").iterdir())) == 50
     with pytest.raises(InputError, match=r"its members have over 50000 bytes; .* unpack it by hand"):
         unpack(write(tmp_path / name, {f"{number}": bytes(1000) for number in range(51)}), tmp_path / "folder")
     assert not list((tmp_path / "folder").iterdir())
+
+
+def test_members_without_content_take_room(tmp_path, monkeypatch):
+    monkeypatch.setattr("ssltransfer.datasets.obtain.MAX_BYTES", 12 * MIN_MEMBER)
+    monkeypatch.setattr("ssltransfer.datasets.obtain.MAX_UNPACKING", 0)
+    unpack(tar(tmp_path / "a.tar.gz", {f"{number}": b"" for number in range(12)}), tmp_path / "whole")
+    with pytest.raises(InputError, match="its members have over 49152 bytes"):
+        unpack(tar(tmp_path / "a.tar.gz", {f"{number}": b"" for number in range(13)}), tmp_path / "folder")
 
 
 @pytest.mark.parametrize("name", [name for name, download in DOWNLOADS.items() if not download.files])
