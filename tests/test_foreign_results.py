@@ -217,6 +217,12 @@ def test_a_row_that_figures_cannot_read_is_refused_and_stops_nothing(published):
     assert len(tables()) == 4
 
 
+def test_what_a_bundle_says_cannot_control_the_terminal(published):  # noqa: F811
+    edit(published, MANIFEST, lambda content: content["norms"].update(none="\x1b]0;title\x07"))
+    adoption = adopt()
+    assert adoption.refused and all(str(refusal).isprintable() for refusal in adoption.refused)
+
+
 def test_a_score_of_another_kind_is_not_adopted(published):  # noqa: F811
     edit(published, SCORE, lambda content: content.update(kind="calibration"))
     adoption = adopt()

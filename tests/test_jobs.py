@@ -22,6 +22,13 @@ def test_a_file_name_cannot_write_lines_of_its_own(error, tmp_path, caplog):
         assert caplog.messages == [str(ended.value).removeprefix("Error: ")]
 
 
+def test_a_file_name_cannot_control_the_terminal(tmp_path, caplog):
+    with pytest.raises(SystemExit) as ended, job(str(tmp_path / "job.log")):
+        raise InputError("\x1b]0;title\x07\u202egpj.a é\u4e2d is missing")
+    assert ended.value.code == "Error: \\x1b]0;title\\x07\\u202egpj.a é\u4e2d is missing"
+    assert "\x1b" not in caplog.text
+
+
 def test_a_full_gpu_is_one_line(tmp_path, caplog):
     with (
         caplog.at_level(logging.INFO),

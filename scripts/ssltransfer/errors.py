@@ -17,8 +17,13 @@ def first_line(error: BaseException) -> str:
 
 
 def one_line(error: Exception) -> str:
-    """Return an error's message without line ends, which names of files may hold."""
-    return " ".join(str(error).split())
+    """Return an error's message without line ends and control characters, which names of files may hold."""
+    return printable(" ".join(str(error).split()))
+
+
+def printable(text: str) -> str:
+    """Return text with escapes in place of characters that control a terminal or the direction of writing."""
+    return "".join(c if c.isprintable() else ascii(c)[1:-1] for c in text)
 
 
 def known_names(name: str, known: Iterable[str], word: str = "known") -> str:

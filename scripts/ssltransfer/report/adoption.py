@@ -9,7 +9,7 @@ from ssltransfer.checkpoints.sources import parse_alternatives, parse_checkpoint
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.config.validation import check_schema
 from ssltransfer.datasets import parse_dataset_source
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, printable
 from ssltransfer.models.architecture import parse_architecture
 from ssltransfer.models.model_row import check_network
 from ssltransfer.models.readout import parse_pool
@@ -38,7 +38,7 @@ class Refusal(NamedTuple):
     expected: str
 
     def __str__(self) -> str:
-        return f"{self.file}: {self.key}: found {self.found}, expected {self.expected}; not adopted"
+        return printable(f"{self.file}: {self.key}: found {self.found}, expected {self.expected}; not adopted")
 
 
 @dataclass(frozen=True)
