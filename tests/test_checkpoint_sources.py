@@ -70,7 +70,8 @@ def test_sources_that_name_no_file_of_their_own_are_refused(source):
 
 @pytest.mark.parametrize(
     "source",
-    ["hf:owner/repo", "hf:owner/repo@main", "hf:owner/@v1/w", "ftp://h/x", "w.pth", "https://host/"]
+    ["hf:owner/repo@v1/../../../other/repo/resolve/main/w.pth", "hf:owner/repo/../../w.pth", "hf:../../w.pth"]
+    + ["hf:owner/repo", "hf:owner/repo@main", "hf:owner/@v1/w", "ftp://h/x", "w.pth", "https://host/"]
     + ["torchvision:ResNet51.V1"],
 )
 def test_unknown_sources_are_refused(source):
@@ -480,6 +481,7 @@ def test_alternatives_are_kept_apart():
         ("torchvision", [("https://huggingface.co/o/n/resolve/v1/a.pth", "torchvision/a.pth")]),
     ]
     wrong = ("https://x.org/a.pth?dl=1", "moco=", "moco=file:a.pth", "moco=https://x.org/a moco=https://y.org/a")
+    wrong += ("moco=module:own",)  # which would be the weights that a new network begins with
     outside = ("=https://x.org/a.pth", "..=https://x.org/a.pth", ".=https://x.org/a.pth")  # of the folder of the model
     for text in (*wrong, *outside):
         with pytest.raises(InputError, match="alternatives: "):

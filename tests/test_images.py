@@ -1,3 +1,4 @@
+import os
 import re
 
 import numpy as np
@@ -7,7 +8,14 @@ from hypothesis import strategies as st
 from PIL import Image
 
 from ssltransfer.datasets import images
-from ssltransfer.datasets.images import DecodedImages, find_unreadable, parse_transform, prepare_images, read_image
+from ssltransfer.datasets.images import (
+    DecodedImages,
+    find_unreadable,
+    image_size,
+    parse_transform,
+    prepare_images,
+    read_image,
+)
 from ssltransfer.datasets.index import Index, read_index, write_index
 from ssltransfer.datasets.masks import read_labels
 from ssltransfer.errors import InputError
@@ -196,6 +204,16 @@ def test_what_the_decoder_cannot_afford_is_refused(tmp_path, monkeypatch):
     for read in (lambda: read_image(tmp_path, "a.jpg"), lambda: read_labels(tmp_path / "a.jpg")):
         with pytest.raises(InputError, match="cannot be read: 60 x 50 pixels, expected at most 2,999"):
             read()
+
+
+def test_a_pipe_is_not_waited_for(tmp_path, monkeypatch):
+    os.mkfifo(tmp_path / "a.png")
+    monkeypatch.setattr("PIL.Image.open", lambda *_, **__: pytest.fail("a pipe was opened"))
+    for read in (lambda: read_image(tmp_path, "a.png"), lambda: read_labels(tmp_path / "a.png")):
+        with pytest.raises(InputError, match="a.png cannot be read: it is not a file"):
+            read()
+    with pytest.raises(InputError, match="a.png cannot be read: it is not a file"):
+        image_size(tmp_path, "a.png")
 
 
 def test_no_other_program_reads_an_image(tmp_path, monkeypatch):

@@ -75,7 +75,7 @@ def parse_alternatives(text: str) -> list[Alternative]:
         format_, _, source = word.partition("=")
         if not source or format_ in ("", ".", "..") or "/" in format_:
             raise InputError(f"alternatives: found {word!r}, expected FORMAT=SOURCE, such as torchvision=https://...")
-        if source.startswith(("file:", "torchvision:")):  # which planning could not look up
+        if source.startswith(("file:", "torchvision:", "module:")):  # which planning could not look up, or no file
             raise InputError(f"alternatives: found {word!r}, expected an address (https://, hf: or timm:)")
         files = [Location(address, f"{format_}/{name}") for address, name in parse_checkpoint_source(source)[0]]
         if same := {file.name for file in files} & {file.name for other in found for file in other.files}:
@@ -133,7 +133,7 @@ def _locate(text: str) -> Location:
     kind, _, rest = text.partition(":")
     if kind == "hf":
         match = _HUB_FILE.fullmatch(rest)
-        if match is None:
+        if match is None or ".." in rest.split("/"):
             raise InputError(f"source {text!r}: write hf:OWNER/REPOSITORY/FILE, or hf:OWNER/REPOSITORY@REVISION/FILE")
         text = _hub_url(match[1], match[3], match[2] or "main")
     elif kind == "timm":

@@ -11,6 +11,7 @@ import hashlib
 import json
 import logging
 import re
+import stat
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
@@ -82,7 +83,7 @@ def open_image(path: Path, most: int | None = None, formats: Sequence[str] = FOR
     OSError
         If it is missing, damaged or of another format.
     """
-    most = most or max(MAX_PIXELS, PIXELS_PER_BYTE * path.stat().st_size)
+    most = most or max(MAX_PIXELS, PIXELS_PER_BYTE * _file_size(path))
     with Image.open(path, formats=formats) as image:
         if image.width * image.height > most:
             raise ValueError(f"{image.width} x {image.height} pixels, expected at most {most:,}; make it smaller")
@@ -93,12 +94,21 @@ def open_image(path: Path, most: int | None = None, formats: Sequence[str] = FOR
         yield image
 
 
+def _file_size(path: Path) -> int:
+    """Bytes of a file; OSError if it is missing or something else, such as a pipe, which would be waited for."""
+    status = path.stat()
+    if not stat.S_ISREG(status.st_mode):
+        raise OSError("it is not a file")
+    return status.st_size
+
+
 def image_size(root: Path, reference: str) -> tuple[int, int]:
     """Read the width and height of an image of an index from its header; InputError if it cannot be read."""
     container, row = split_reference(reference)
     if row is not None and not (root / reference).is_file():
         return open_rows(root / container)[row].shape[1::-1]
     try:
+        _file_size(root / reference)
         with Image.open(root / reference, formats=FORMATS) as image:
             return image.size
     except FileNotFoundError:
