@@ -73,7 +73,7 @@ def test_requests_are_read():
 def test_memory_of_linear_jobs_follows_features_and_logits(solver, classes, train, megabytes, least, most):
     suite = SimpleNamespace(
         settings=lambda protocol: {"solver": solver, "validation_fraction": 0.2},
-        datasets={"d": {"classes": classes, "train": train, "val": 0, "test": 10}},
+        datasets={"d": {"classes": classes, "train": train, "val": 0, "test": 10, "task": "single-label"}},
         norms=lambda protocol, model: ["imagenet", "none"] if megabytes in (1654, 21_000) else ["imagenet"],
     )
     limits = function_of("inputs.smk", "linear_memory", SUITE=suite)
@@ -83,6 +83,23 @@ def test_memory_of_linear_jobs_follows_features_and_logits(solver, classes, trai
     assert amount(wildcards, SimpleNamespace(size_mb=megabytes), 2) == 2 * amount(
         wildcards, SimpleNamespace(size_mb=megabytes), 1
     )
+
+
+@pytest.mark.parametrize(
+    ("task", "norms", "least"),
+    [("single-label", 1, 12 + 8 + 8), ("single-label", 3, 12 + 3 * 16), ("multi-label", 1, 16 + 8 + 8)],
+)
+def test_memory_of_linear_jobs_follows_labels_and_all_images_that_are_scored(task, norms, least):
+    """In GB: a thousand classes, and a million images each in the training, the validation and the test part."""
+    row = {"classes": 1000, "train": 10**6, "val": 10**6, "test": 10**6, "task": task}
+    suite = SimpleNamespace(
+        settings=lambda protocol: {"solver": "converged", "validation_fraction": 0.2},
+        datasets={"d": row},
+        norms=lambda protocol, model: [str(number) for number in range(norms)],
+    )
+    limits = function_of("inputs.smk", "linear_memory", SUITE=suite)
+    trained = 16 if task == "multi-label" else 12  # the final fit is of the validation part, too
+    assert limits(SimpleNamespace(protocol="linear", dataset="d", model="m"))[0] == 4000 + 1000 * (least + trained)
 
 
 def test_rules_that_use_a_gpu_ask_for_one_on_a_cluster():

@@ -195,17 +195,19 @@ def validation_draws(wildcards):
 def linear_memory(wildcards):
     """Megabytes that a linear job needs at least and at most.
 
-    At least 12 bytes for each training image and class (one array of logits in float64, one of probabilities in float32), and
-    8 for each image of the validation part, under each input normalisation. At most 16 GB for features, which are streamed if
-    they are large, but by the official solver, which is scikit-learn's.
+    At least 12 bytes for each training image and class (one array of logits in float64, one of probabilities in float32), 4
+    more where an image may show several classes (three arrays of labels in int8 and their selection), and 8 for each image of
+    the validation and the test part, under each input normalisation. At most 16 GB for features, which are streamed if they
+    are large, but by the official solver, which is scikit-learn's.
     """
     settings, row = SUITE.settings(wildcards.protocol), SUITE.datasets[wildcards.dataset]
     if settings["solver"] != "converged":
         return 0, float("inf")
-    train, validation, classes = (row[count] or 0 for count in ("train", "val", "classes"))
-    selecting = validation or settings["validation_fraction"] * train
+    train, validation, test, classes = (row[count] or 0 for count in ("train", "val", "test", "classes"))
+    scored = test + (validation or settings["validation_fraction"] * train)
+    each = 16 if row["task"] == "multi-label" else 12
     norms = len(SUITE.norms(wildcards.protocol, wildcards.model))
-    least = 4000 + int(classes * (12 * (train + validation) + 8 * norms * selecting) / 1e6)
+    least = 4000 + int(classes * (each * (train + validation) + 8 * norms * scored) / 1e6)
     return least, max(least, 16_000)
 
 
