@@ -133,6 +133,7 @@ def test_local_files_are_called_by_their_names(text, name):
 
 def test_parts_of_other_words_are_no_paths():
     names = {"features:/data": "features:data", "/data/": "", "/data": "data"}
+    assert renamed("<data>/data</data>", names) == "<data>data</data>"
     text = (
         "features:/data, /data/birds/1.jpg, /data: /database https://x.org/data/a <img src='data:png;base64,+/data='>"
     )
@@ -161,7 +162,26 @@ def test_nothing_in_a_bundle_tells_where_local_files_are(published, tmp_path):
     tables.parent.mkdir(parents=True)
     tables.write_text(f"model,source\ntoy-simclr,{rows['source']}\n")
     tables.parents[1].joinpath("report.html").write_text(f"<p>{html.escape(rows['source'])}</p>")
+    chosen.suite.config.update(
+        data_root=f"{first}/sets",
+        imagenet_val=f"{first}/val/",
+        lpips_trunks={"vgg": f"file:{first}/nets/vgg.pth"},
+        adopt=[f"{first}/theirs"],
+    )
+    chosen.suite.datasets["digits"] |= {"source": f"csv:{first}/lists/own.csv?label=x"}
+    configuration = {key: chosen.suite.config[key] for key in ("data_root", "imagenet_val", "lpips_trunks", "adopt")}
+    provenance = {"configuration": configuration, "read": [f"{first}/lists/own.csv", f"{first}/lists/birds/1.jpg"]}
+    Path("results/toy/provenance.json").write_text(json.dumps(provenance))
     publish(chosen, tmp_path / "told")
+    assert json.loads((tmp_path / "told/provenance.json").read_text()) == {
+        "configuration": {
+            "data_root": "sets",
+            "imagenet_val": "val",
+            "lpips_trunks": {"vgg": "file:vgg.pth"},
+            "adopt": ["theirs"],
+        },
+        "read": ["own.csv", "birds/1.jpg"],
+    }
     bundle = read_bundle(str(tmp_path / "told"))
     text = "".join(path.read_text() for path in (tmp_path / "told").rglob("*") if path.is_file())
     assert str(tmp_path) not in text and text.count("file:net.pth") >= 4

@@ -3,7 +3,7 @@
 import html
 import json
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -32,9 +32,10 @@ def _named(part: str) -> str:
 
 
 def public_names(suite: Suite) -> dict[str, str]:
-    """Return what stands in place of the local sources of a suite, of the paths in them, and of its own folders.
+    """Return what stands in place of the local sources and paths of a suite.
 
-    The longest come first, because others are parts of them.
+    Those are the sources and architectures of its tables with the paths in them, the paths of its configuration, and
+    its own folders. The longest come first, because others are parts of them.
     """
     names = {}
     rows = [*suite.models.values(), *suite.datasets.values()]
@@ -45,10 +46,37 @@ def public_names(suite: Suite) -> dict[str, str]:
         names |= {part: named, part.replace(rest, expand_path(rest)): named}
         if Path(path).is_absolute():
             names[path] = Path(path).name
+            # Images may be named by their paths below it, and a table by its own without what says how it is read.
+            table, query, _ = path.partition("?")
+            names |= {table: Path(table).name} if query else {}
+            names |= _folder_name(Path(table).parent) if kind == "csv" else {}
+    for value in filter(None, _texts(suite.config)):
+        kind, colon, rest = value.partition(":")
+        path = rest if colon and kind in LOCAL else value
+        if Path(expand_path(path)).is_absolute() and Path(path).name:
+            names |= {path: Path(path).name, expand_path(path): Path(path).name}
     for folder in (Path(expand_path(suite.config["data_root"])), Path.cwd()):
+        names |= _folder_name(folder)
         if folder.is_absolute() and folder.name:
-            names[f"{folder}/"] = ""
+            names[str(folder)] = folder.name
     return dict(sorted(names.items(), key=lambda pair: -len(pair[0])))
+
+
+def _folder_name(folder: Path) -> dict[str, str]:
+    """What stands in place of a folder in paths below it: nothing."""
+    return {f"{folder}/": ""} if folder.is_absolute() and folder.name else {}
+
+
+def _texts(content: Any) -> Iterator[str]:
+    """All text values of the configuration."""
+    if isinstance(content, str):
+        yield content
+    elif isinstance(content, Mapping):
+        for value in content.values():
+            yield from _texts(value)
+    elif isinstance(content, list):
+        for value in content:
+            yield from _texts(value)
 
 
 def rename_in_files(folder: Path, names: Mapping[str, str]) -> None:
@@ -77,9 +105,9 @@ def renamed(content: Any, names: Mapping[str, str]) -> Any:
 
 
 def _replace(text: str, names: Mapping[str, str]) -> str:
-    """Replace whole names, and not the parts of others: /data in neither /database nor https://host/data."""
+    """Replace whole names, and not the parts of others: /data in none of /database, https://host/data and </data>."""
     for old, new in names.items():
         if old in text:
             end = "" if old.endswith("/") else r"(?![\w+=-])"
-            text = re.sub(rf"(?<![\w+/=]){re.escape(old)}{end}", lambda _, new=new: new, text)
+            text = re.sub(rf"(?<![\w+/=<]){re.escape(old)}{end}", lambda _, new=new: new, text)
     return text
