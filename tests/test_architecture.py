@@ -19,7 +19,17 @@ HASHES = REPOSITORY / "tests" / "source_hashes.json"
 # Packages and modules may import from their own floor and the floors below it (before it in this list).
 FLOORS = (
     {"errors", "files", "hub", "interrupts", "versions", "array_backend", "gpu_slots"},
-    {"jobs", "download", "hub_download", "row_file", "part_folder", "precision", "safe_pickle", "settings"}
+    {
+        "jobs",
+        "download",
+        "hub_download",
+        "row_file",
+        "part_folder",
+        "precision",
+        "safe_pickle",
+        "settings",
+        "json_schema",
+    }
     | {"training", "training_batches", "training_state", "torch_reader"},
     {"datasets", "device", "models", "results"},
     {"config", "checkpoints", "pretraining", "analysis"},

@@ -5,8 +5,7 @@ protocol describes the keys it reads as a frozen dataclass without defaults, nes
 """
 
 import json
-import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import asdict, fields, is_dataclass
 from functools import cache
 from typing import Any, TypeVar, get_type_hints
@@ -28,25 +27,6 @@ def parse_yaml(text: str) -> Any:
 def read_schema(name: str) -> dict:
     """Return a schema of `workflow/schemas` by the first part of its file name."""
     return parse_yaml(package_data(f"workflow/schemas/{name}.schema.yaml").read_text(encoding="utf-8"))
-
-
-def schema_validator(schema: Mapping) -> Any:
-    """Compile a JSON schema; ``$`` in its patterns is the end of a text, where Python's is before a last line end too.
-
-    Jobs that check nothing do not need jsonschema.
-    """
-    return _validator_class()(schema)
-
-
-@cache
-def _validator_class() -> Any:
-    from jsonschema import Draft202012Validator, ValidationError, validators
-
-    def pattern(validator: Any, expected: str, text: Any, schema: Any) -> Iterator[ValidationError]:
-        if validator.is_type(text, "string") and not re.search(expected, text + "\n"):
-            yield ValidationError(f"{text!r} does not match {expected!r}")
-
-    return validators.extend(Draft202012Validator, {"pattern": pattern})
 
 
 def config_schema() -> dict:

@@ -8,7 +8,8 @@ import yaml
 from jsonschema.exceptions import ValidationError, best_match
 
 from ssltransfer.errors import InputError, known_names
-from ssltransfer.settings import parse_yaml, schema_validator
+from ssltransfer.json_schema import schema_validator
+from ssltransfer.settings import parse_yaml
 
 TYPES = {
     "array": "a list",

@@ -22,7 +22,8 @@ NUMBERS = ("value", "low", "high")
 @cache
 def _validator() -> Any:
     """Compile the schema once; jobs that read no score need neither jsonschema nor yaml."""
-    from ssltransfer.settings import parse_yaml, schema_validator
+    from ssltransfer.json_schema import schema_validator
+    from ssltransfer.settings import parse_yaml
 
     return schema_validator(parse_yaml(SCHEMA.read_text(encoding="utf-8")))
 
