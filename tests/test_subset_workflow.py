@@ -19,6 +19,9 @@ CLASSES = [b"airplane", b"automobile", b"bird", b"cat", b"deer", b"dog", b"frog"
 TEST_PART = f"{TEST} of 10000 test images, {5 * TRAIN} of 50000 training images"
 ALL = f"{5 * TRAIN + TEST} of 60000 images"
 
+PUBLISHED_ALONE = {"properties", *(f"scatter-{kind}" for kind in ("detection", "finetune", "normals", "segmentation"))}
+"""Figures of kinds that the suite does not measure, whose scores are the published ones."""
+
 
 def write_part_of_cifar10(folder):
     """A hundredth of the images, in the original layout; their labels fit their brightness a little."""
@@ -102,7 +105,7 @@ def test_nothing_that_is_derived_from_scores_knows_them(finished):
 def test_the_report_and_its_figures_say_so(finished):
     drawn = json.loads((finished / "figures/captions.json").read_text())
     for path in (finished / "figures").glob("*.svg"):
-        assert "measured on part of the data" in drawn[path.stem], path.stem
+        assert ("measured on part of the data" in drawn[path.stem]) == (path.stem not in PUBLISHED_ALONE), path.stem
     data = json.loads((finished / "figures/explorer.json").read_text())
     labels = [model["label"] for model in data["models"]]
     views = [view for view in data["views"] if view["label"].endswith(("linear · CIFAR-10", "CIFAR-10 · 5-shot"))]
