@@ -293,9 +293,10 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
 
 def _correlation_row(tasks: list[Task], columns: pd.Index, results: SuiteResults) -> pd.DataFrame:
     """Last row of v2 Table 9: Pearson correlation with source accuracy."""
-    by_task = results.correlations.set_index(TASK)
-    row = [by_task["pearson"].get(task, math.nan) for task in tasks]
-    counts = sorted({by_task["n"][task] for task in tasks if task in by_task.index})
+    own = results.correlations[pd.MultiIndex.from_frame(results.correlations[TASK]).isin(tasks)]
+    by_task = own.set_index(TASK).to_dict("index")
+    row = [by_task[task]["pearson"] if task in by_task else math.nan for task in tasks]
+    counts = sorted({by_task[task]["n"] for task in tasks if task in by_task})
     models = f" ({' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))} models)" if counts else ""
     return pd.DataFrame([row], index=[f"Correlation with source accuracy{models}"], columns=columns)
 
