@@ -111,61 +111,68 @@ def test_the_benchmark_runs_to_its_end(tmp_path):
     assert not re.search("nan|inf", page.partition("Linear")[2])
 
 
-# A job of every kind on one model, at the smallest sizes.
+# Every kind that computes with a network, at the smallest sizes; each runs in float32 and in bfloat16.
+NETWORKS = {
+    "linear": {"transform": "resize16"},
+    "knn": {"transform": "resize16", "neighbours": [5]},
+    "estimators": {"transform": "resize16", "neighbour_images": 300, "geometry_images": 200, "geometry_draws": 2},
+    "finetune": {
+        "transform": "resize16", "schedule": {"steps": 4, "batch_size": 32},
+        "grid": {"augmentations": ["crop-flip"], "learning_rates": [0.1, 0.01], "weight_decays": [0]},
+    },
+    "normals": {
+        "targets": "kmeans", "sides": {"train": [48], "test": 64}, "network": {"channels": 8},
+        "schedule": {"batch_size": 4, "epochs": 1, "epoch_steps": 4},
+    },
+    "segmentation": {
+        "sides": {"train": [64], "test": [64]}, "network": {"channels": 8}, "schedule": {"batch_size": 4, "steps": 4},
+    },
+    "detection": {
+        "backend": "torchvision", "frozen": "none", "sides": {"train": [64], "test": 64, "longest": 64},
+        "schedule": {"batch_size": 4, "steps": 4, "milestones": [3], "warmup": 1},
+        "network": {"channels": 8, "hidden": 8, "anchors": [12, 20, 32, 44, 60], "proposals": [20, 20, 10]},
+    },
+}  # fmt: skip
+DENSE = ("normals", "segmentation", "detection")
+PROTOCOLS = {
+    f"gpu-{kind}-{precision}": {"kind": kind, "precision": precision, **settings}
+    for kind, settings in NETWORKS.items()
+    for precision in ("float32", "bfloat16")
+} | {
+    "gpu-linear-tf32": {"kind": "linear", "precision": "tf32", **NETWORKS["linear"]},
+    "gpu-finetune-tf32": {"kind": "finetune", "precision": "tf32", **NETWORKS["finetune"]},
+    "gpu-inversion": {
+        "kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 4, "lpips": [],
+        "network": {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4},
+    },
+    "gpu-attention": {"kind": "attention", "size": 32, "mask": 8, "stride": 8},
+}  # fmt: skip
+# A job of every kind on one model.
 SUITE = {
     "suite": "device",
     "models": "config/models.tsv",
     "datasets": "config/datasets.tsv",
     "pretraining": "config/pretraining.yaml",
-    "tasks": {
-        task: [dataset]
-        for dataset, tasks in {
-            "digits": (
-                "toy-linear", "gpu-linear-bf16", "gpu-linear-tf32", "toy-knn", "toy-labels", "toy-fewshot",
-                "toy-estimators", "toy-calibration", "toy-finetune", "toy-finetune-calibration",
-            ),
-            "photographs": ("gpu-inversion", "gpu-attention"),
-            "shapes": ("gpu-normals", "gpu-segmentation", "gpu-detection"),
-        }.items()
-        for task in tasks
+    "tasks": dict.fromkeys(("toy-labels", "toy-fewshot", "toy-calibration", "toy-finetune-calibration"), ["digits"])
+    | {
+        name: ["shapes" if protocol["kind"] in DENSE else "digits" if "precision" in protocol else "photographs"]
+        for name, protocol in PROTOCOLS.items()
     },
-    "protocols": {
-        "gpu-linear-bf16": {"kind": "linear", "transform": "resize16", "precision": "bfloat16"},
-        "gpu-linear-tf32": {"kind": "linear", "transform": "resize16", "precision": "tf32"},
-        "gpu-inversion": {
-            "kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 4, "lpips": [],
-            "network": {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4},
-        },
-        "gpu-attention": {"kind": "attention", "size": 32, "mask": 8, "stride": 8},
-        "gpu-normals": {
-            "kind": "normals", "targets": "kmeans", "sides": {"train": [48], "test": 64}, "network": {"channels": 8},
-            "schedule": {"batch_size": 4, "epochs": 1, "epoch_steps": 4}, "precision": "tf32",
-        },
-        "gpu-segmentation": {
-            "kind": "segmentation", "sides": {"train": [64], "test": [64]}, "network": {"channels": 8},
-            "schedule": {"batch_size": 4, "steps": 4}, "precision": "bfloat16",
-        },
-        "gpu-detection": {
-            "kind": "detection", "backend": "torchvision", "frozen": "none",
-            "sides": {"train": [64], "test": 64, "longest": 64},
-            "schedule": {"batch_size": 4, "steps": 4, "milestones": [3], "warmup": 1},
-            "network": {"channels": 8, "hidden": 8, "anchors": [12, 20, 32, 44, 60], "proposals": [20, 20, 10]},
-            "precision": "bfloat16",
-        },
-    },
-}  # fmt: skip
+    "protocols": PROTOCOLS,
+}
 
 
 def prepare(folder):
-    """A working directory with this suite, for one model."""
+    """A working directory with this suite, for a model and one to compare it with, of random weights."""
     workspace(folder)
     toy = yaml.safe_load((folder / "config/config.yaml").read_text())
     (folder / "config/config.yaml").write_text(
         yaml.safe_dump(SUITE | {"protocols": {**toy["protocols"], **SUITE["protocols"]}}, sort_keys=False)
     )
     head, *rows = (folder / "config/models.tsv").read_text().splitlines()
-    table = "\n".join([head, *rows]).replace("toy,toy-v1", "device").replace("measured:", "measured:toy-linear/")
-    (folder / "config/models.tsv").write_text(table + "\n")
+    models = "\n".join([head, *(row for row in rows if not row.startswith("toy-supervised"))])
+    models = models.replace("toy,toy-v1", "device").replace("measured:", "measured:gpu-linear-float32/")
+    (folder / "config/models.tsv").write_text(models + "\n")
     with (folder / "config/datasets.tsv").open("a") as table:
         table.write("photographs\tPhotographs\timages\t\tgenerated:photographs\t6\t0\t0\t6\t\t\n")
     return folder
@@ -184,7 +191,12 @@ def test_every_protocol_runs_on_a_gpu(tmp_path, monkeypatch):
         monkeypatch.setenv("PATH", str(program.parent), prepend=":")
         monkeypatch.setenv("PYTHONPATH", str(FOLDER))
     scores = [f"results/scores/{task}/toy-simclr/{sets[0]}.json" for task, sets in SUITE["tasks"].items()]
-    succeed(folder, *scores, "results/similarity/digits/toy-estimators.device.json", "--keep-going")
+    succeed(
+        folder,
+        *scores,
+        *(f"results/similarity/digits/gpu-estimators-{name}.device.json" for name in ("float32", "bfloat16")),
+        "--keep-going",
+    )
     used = {}
     for path in sorted((folder / "logs").rglob("*.log")):
         if devices := re.findall(r"on the (CPU|GPU)", path.read_text()):
