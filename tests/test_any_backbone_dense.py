@@ -14,7 +14,7 @@ import torch
 from torch import nn
 from torch.nn.modules.batchnorm import _BatchNorm
 
-from ssltransfer.commands.costs import _relative_dense, read_unit_costs
+from ssltransfer.config.costs import _relative_dense, read_unit_costs
 from ssltransfer.config.suite import Suite
 from ssltransfer.config.task_checks import check_networks
 from ssltransfer.datasets.index import Index, write_index

@@ -6,18 +6,20 @@ import shutil
 import subprocess
 import sys
 import time
+from dataclasses import replace
 from importlib.metadata import entry_points
 
 import pytest
 import torch
 from layouts import picture
 
-from ssltransfer.commands import costs
-from ssltransfer.commands.costs import estimate_costs, read_unit_costs
 from ssltransfer.commands.main import main
 from ssltransfer.commands.plan import plan_suite
 from ssltransfer.commands.rows import model_row
 from ssltransfer.commands.suite import read_suite
+from ssltransfer.config import costs
+from ssltransfer.config.costs import estimate_costs, job_hours, read_unit_costs
+from ssltransfer.config.suite import Cell
 from ssltransfer.config.table_file import read_table
 from ssltransfer.config.validation import read_yaml
 from ssltransfer.datasets.downloads import DOWNLOADS
@@ -394,6 +396,30 @@ def test_hours_are_those_of_the_page(folder):
     assert costs["segmentation-training"].core_hours / models == pytest.approx(1400, rel=0.02)
     assert costs["detection-frozen"].gpu_hours / models == pytest.approx(hours["detection-frozen"], rel=0.05)
     assert costs["detection-finetune"].gpu_hours / models == pytest.approx(hours["detection-finetune"], rel=0.05)
+
+
+def test_a_linear_path_costs_what_was_measured_for_other_classes():
+    line = re.search(r"^\| classes \| (.*?) \| (.*?) \|", page("linear_scaling"), re.M)
+    classes, seconds = ([float(value) for value in part.split(", ")] for part in line.groups())
+    linear = {"lambdas": {"count": 45}}
+    relative = [costs._relative_path(number, linear) for number in classes]
+    ratios = [second / each for second, each in zip(seconds, relative, strict=True)]
+    assert ratios == pytest.approx([sum(ratios) / len(ratios)] * len(ratios), rel=0.05)
+    assert costs._relative_path(None, linear) == costs._relative_path(100, linear) == 1
+
+
+def test_the_path_of_imagenet_costs_what_is_extrapolated():
+    hours = float(re.search(r"^\| 45 penalties on .* \| (\d+) \|", page("linear_imagenet"), re.M)[1])
+    suite = read_suite(["config/paper-v2.yaml"]).suite
+    rows = suite.datasets | {"imagenet": suite.datasets["food101"] | {"classes": 1000, "train": 1_281_167, "val": 0}}
+    model = next(model for model, row in suite.models.items() if row["arch"] == "resnet50")
+    cell = Cell("linear", model, "imagenet")
+    one = job_hours(replace(suite, datasets=rows), cell, "score", gpu=False) / len(suite.norms("linear", model))
+    assert one == pytest.approx(hours, rel=0.02)
+
+
+def page(benchmark):
+    return (REPOSITORY / f"benchmarks/{benchmark}.md").read_text()
 
 
 def test_every_kind_of_protocol_has_costs(folder):

@@ -4,7 +4,7 @@ import re
 
 import pytest
 
-from ssltransfer.commands.costs import FREE, read_unit_costs
+from ssltransfer.config.costs import FREE, read_unit_costs
 from ssltransfer.config.task_checks import REQUIREMENTS
 from ssltransfer.protocols.stored_outcomes import READERS
 from ssltransfer.report.score_check import COMPONENTS as COMPONENTS_OF_KIND

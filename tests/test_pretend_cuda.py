@@ -153,7 +153,7 @@ SUITE = {
     "models": "config/models.tsv",
     "datasets": "config/datasets.tsv",
     "pretraining": "config/pretraining.yaml",
-    "tasks": dict.fromkeys(("toy-labels", "toy-fewshot", "toy-calibration", "toy-finetune-calibration"), ["digits"])
+    "tasks": {task: ["digits"] for task in ("toy-labels", "toy-fewshot", "toy-calibration", "toy-finetune-calibration")}
     | {
         name: ["shapes" if protocol["kind"] in DENSE else "digits" if "precision" in protocol else "photographs"]
         for name, protocol in PROTOCOLS.items()

@@ -1,11 +1,15 @@
 """What rules ask for is a number for inputs of any size, and the profiles add what belongs to a cluster."""
 
+import math
 import re
+from pathlib import Path
 from types import SimpleNamespace
 
 import pytest
 import yaml
 
+from ssltransfer.commands.suite import read_suite
+from ssltransfer.config.costs import job_hours
 from ssltransfer.config.task_checks import FROZEN_KINDS
 from workflow import REPOSITORY
 
@@ -42,20 +46,29 @@ def function_of(file, name, **names):
     return names[name]
 
 
-def request(rule, key, linear_memory=lambda wildcards: (0, 16_000)):
-    """The function that gives a resource of a rule; a derived rule may have its own."""
+ONE_DAY = 1440
+
+
+def request(rule, key, linear_memory=lambda wildcards: (0, 16_000), hours=0.0, most=ONE_DAY):
+    """The function that gives a resource of a rule, with this estimate of hours; a derived rule may have its own."""
+    kind = {"mem_mb": "megabytes", "runtime": "minutes"}[key]
+    suite = SimpleNamespace(config={"max_runtime": most})
     names = {
-        "attempt_times": function_of("common.smk", "attempt_times"),
+        kind: function_of("common.smk", kind, math=math, SUITE=suite, asks_gpu=lambda rule: False),
         "validation_draws": lambda wildcards: 1,
         "linear_memory": linear_memory,
+        "hours_of": lambda part: lambda wildcards, gpu: hours,
+        "hours_of_features": lambda wildcards, gpu: hours,
+        "hours_to_pretrain": lambda wildcards, gpu: hours,
     }
-    return eval(re.search(rf"\b{key}=(attempt_times\(.*?\)),", RULES[rule])[1], names)
+    asked = eval(re.search(rf"\b{key}=({kind}\(.*)\)?,\n", RULES[rule])[1], names)
+    name = {} if key == "mem_mb" else {"rulename": rule}
+    return lambda wildcards, size, attempt: asked(wildcards, SimpleNamespace(size_mb=size), attempt, **name)
 
 
 def test_requests_are_read():
     assert {"extract_features", "generate_shapes"} <= JOBS and "fetch_head" not in JOBS
-    assert request("evaluate_linear", "mem_mb")(None, SimpleNamespace(size_mb=10), 2) == 2 * (4000 + 60)
-    assert request("pretrain_model", "runtime")(None, SimpleNamespace(size_mb=10_000), 1) == 1440
+    assert request("evaluate_linear", "mem_mb")(None, 10, 2) == 2 * (4000 + 60)
 
 
 @pytest.mark.parametrize(
@@ -79,10 +92,8 @@ def test_memory_of_linear_jobs_follows_features_and_logits(solver, classes, trai
     limits = function_of("inputs.smk", "linear_memory", SUITE=suite)
     wildcards = SimpleNamespace(protocol="linear", dataset="d", model="m")
     amount = request("evaluate_linear", "mem_mb", limits)
-    assert least <= amount(wildcards, SimpleNamespace(size_mb=megabytes), 1) <= most
-    assert amount(wildcards, SimpleNamespace(size_mb=megabytes), 2) == 2 * amount(
-        wildcards, SimpleNamespace(size_mb=megabytes), 1
-    )
+    assert least <= amount(wildcards, megabytes, 1) <= most
+    assert amount(wildcards, megabytes, 2) == 2 * amount(wildcards, megabytes, 1)
 
 
 @pytest.mark.parametrize(
@@ -111,14 +122,64 @@ def test_rules_that_use_a_gpu_ask_for_one_on_a_cluster():
 @pytest.mark.parametrize("rule", sorted(JOBS))
 def test_requests_grow_with_data_and_attempt(rule):
     """From a toy run to 100,000 images of 224 x 224 pixels, or their features under two normalisations."""
-    for key, lowest, highest in (("mem_mb", 1000, 100_000), ("runtime", 10, 3 * 24 * 60)):
+    for key, lowest, highest in (("mem_mb", 1000, 100_000), ("runtime", 10, ONE_DAY)):
         amount = request(rule, key)
-        values = [
-            [amount(None, SimpleNamespace(size_mb=s), a) for a in (1, 2, 3)] for s in (0.01, LARGEST.get(rule, 1600))
-        ]
+        values = [[amount(None, size, attempt) for attempt in (1, 2, 3)] for size in (0.01, LARGEST.get(rule, 1600))]
         assert all(isinstance(value, int) and lowest <= value <= highest for row in values for value in row), values
-        assert all(row[0] < row[1] <= row[2] for row in values), values
         assert values[0] <= values[1]
+        if key == "mem_mb":
+            assert all(row[0] < row[1] <= row[2] == amount(None, 0.01, 9) or row is values[1] for row in values), values
+        elif rule not in RESUMING:
+            assert values[0][0] < values[0][1] <= values[0][2], values
+
+
+RESUMING = {
+    "prepare_images", "pretrain_model", "evaluate_finetune", "train_detector", "train_detectron2", "train_normals",
+    "train_segmentation", "invert_features", "evaluate_attention",
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("rule", sorted(RESUMING))
+def test_a_job_that_goes_on_with_its_work_asks_for_the_same_time_again(rule):
+    """Otherwise it would wait longer in the queue each time, and outgrow its partition."""
+    times = {request(rule, "runtime")(None, 0.01, attempt) for attempt in (1, 2, 3, 20)}
+    assert len(times) == 1 and times <= set(range(10, 61))
+
+
+def test_these_are_the_jobs_that_go_on_with_their_work():
+    assert {rule for rule in JOBS if "resumable(" in script_of(rule)} | {"prepare_images"} == RESUMING
+
+
+def script_of(rule):
+    """Text of the script of a rule."""
+    return (REPOSITORY / "scripts" / Path(re.findall(r'script:\n\s+"(\S+)"', RULES[rule])[-1]).name).read_text()
+
+
+@pytest.mark.parametrize("rule", sorted(name for name in JOBS if "hours=" in RULES[name]))
+def test_time_is_three_times_the_estimate_up_to_the_limit_of_the_partition(rule):
+    assert request(rule, "runtime", hours=5.01)(None, 0.01, 1) == math.ceil(3 * 5.01 * 60)
+    for hours, most in ((50, ONE_DAY), (50, 300), (0, 12)):
+        assert {request(rule, "runtime", hours=hours, most=most)(None, 0.01, n) for n in (1, 2)} == {most}
+
+
+def test_every_job_that_computes_with_a_network_has_an_estimate_of_its_time():
+    networks = {name for name in JOBS if "gpu=GPU_HERE" in RULES[name]}
+    fixed = {"verify_checkpoint", "evaluate_inversion", "find_neighbours", "compare_representations"}
+    assert networks - fixed == {name for name in JOBS if "hours=" in RULES[name]}
+
+
+def test_times_of_the_paper_suite_are_those_of_its_networks():
+    """Hours of one job with a ResNet-50: on a GPU as counted in benchmarks/operations.md, on a core as extrapolated."""
+    suite = read_suite(["config/paper-v2.yaml"]).suite
+    model = next(model for model, row in suite.models.items() if row["arch"] == "resnet50")
+    cells = {cell.protocol: cell for cell in suite.cells() if cell.model == model}
+    found = {
+        (name, part): [job_hours(suite, cells[name], part, gpu) for gpu in (True, False)]
+        for name, part in (("finetune", "score"), ("segmentation", "training"), ("segmentation", "test"))
+    }
+    assert found["finetune", "score"] == pytest.approx([8.9, 1280], rel=0.05)
+    assert found["segmentation", "training"] == pytest.approx([13.5, 1400], rel=0.05)
+    assert found["segmentation", "test"][0] == pytest.approx(0.15, rel=0.1)
 
 
 def test_both_profiles_rerun_for_the_same_reasons():

@@ -22,8 +22,8 @@ rule evaluate_attention:
     # Keeps every image that is done; the next attempt goes on from there.
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(8000),
-        runtime=attempt_times(240),
+        mem_mb=megabytes(8000),
+        runtime=minutes(60, hours=hours_of("score"), resumes=True),
     params:
         settings=protocol_settings,
         arch=network_with_readout,

@@ -18,8 +18,8 @@ rule evaluate_calibration:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(2000),
-        runtime=attempt_times(15),
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         settings=protocol_settings,
         version=version("calibration"),

@@ -61,8 +61,8 @@ rule convert_checkpoint:
     conda:
         "../../envs/torch.yaml"
     resources:
-        mem_mb=attempt_times(6000),
-        runtime=attempt_times(15),
+        mem_mb=megabytes(6000),
+        runtime=minutes(15),
     params:
         checkpoint=conversion_params,
         folder="resources/checkpoints/{model}",
@@ -86,8 +86,8 @@ rule verify_checkpoint:
     threads: 4
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(8000),
-        runtime=attempt_times(60),
+        mem_mb=megabytes(8000),
+        runtime=minutes(60),
         imagenet_val=SUITE.config["imagenet_val"],
     params:
         inside=has_embedded_head,

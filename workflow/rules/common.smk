@@ -2,6 +2,7 @@
 # Makes: SUITE (the validated suite), wildcard constraints, lists of ids, the last lines of a run, and the input and
 # parameter functions of several rule files.
 import atexit
+import math
 import os
 import re
 import shlex
@@ -15,6 +16,7 @@ from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config.config_files import naming_config_files
+from ssltransfer.config.costs import feature_hours, job_hours, pretraining_hours
 from ssltransfer.config.load import load_suite
 from ssltransfer.config.suite import Cell
 from ssltransfer.config.table_file import read_table
@@ -198,19 +200,47 @@ def without_failed():
 # Resources
 
 
-def attempt_times(base, per_mb=0, most=None, repeats=lambda wildcards: 1, limits=None):
-    """A resource that grows with each attempt, and by `per_mb` with each megabyte of a job's input, up to `most`.
+def megabytes(base, per_mb=0, limits=None):
+    """The memory of a job: `base`, and `per_mb` for each megabyte of its input; up to three times as much after failures.
 
-    `repeats` is a function of wildcards that says how often the job does the same work; `limits`, in place of `most`, one
-    that returns what it needs at least and at most.
+    `limits` is a function of wildcards that returns what it needs at least and at most.
     """
 
     def amount(wildcards, input, attempt):
         needed = base + int(per_mb * input.size_mb) if per_mb else base
-        lowest, highest = limits(wildcards) if limits else (0, needed if most is None else most)
-        return attempt * repeats(wildcards) * max(lowest, min(needed, highest))
+        lowest, highest = limits(wildcards) if limits else (0, needed)
+        # A long training is submitted more often than that, because its time was over and not its memory.
+        return min(attempt, 3) * max(lowest, min(needed, highest))
 
     return amount
+
+
+def minutes(base, per_mb=0, repeats=lambda wildcards: 1, hours=None, resumes=False):
+    """The time of a job: `base`, and `per_mb` for each megabyte of its input, but at most `max_runtime`.
+
+    `repeats` is a function of wildcards that says how often the job does the same work; `hours`, one of wildcards and
+    whether there is a GPU that estimates its work, of which it gets three times as much. A job that `resumes` its work
+    asks for the same time at each attempt, others for more.
+    """
+
+    def amount(wildcards, input, attempt, rulename):
+        needed = repeats(wildcards) * (base + int(per_mb * input.size_mb) if per_mb else base)
+        if hours:
+            needed = max(needed, math.ceil(3 * 60 * hours(wildcards, asks_gpu(rulename))))
+        return min(needed if resumes else attempt * needed, SUITE.config["max_runtime"])
+
+    return amount
+
+
+def asks_gpu(rulename):
+    """Whether jobs get a GPU of this machine, or one that the profile asks a cluster for."""
+    asked = workflow.get_rule(rulename).resources
+    return "gres" in asked or bool(asked["gpu"].value)
+
+
+def hours_of(part):
+    """A function for `minutes`: hours of the job that makes, trains or tests the network of a score (`job_hours`)."""
+    return lambda w, gpu: job_hours(SUITE, Cell(w.protocol, w.model, w.dataset), part, gpu)
 
 
 def training_threads(wildcards):

@@ -59,8 +59,8 @@ rule index_dataset:
         # A resource and not a parameter: moving the data reruns nothing.
         data_root=SUITE.config["data_root"],
         # A pass over the original images.
-        mem_mb=attempt_times(4000),
-        runtime=attempt_times(60),
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
     params:
         index=index_params,
     script:
@@ -79,8 +79,8 @@ rule generate_dataset:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(2000),
-        runtime=attempt_times(15),
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         index=index_params,
     script:
@@ -111,8 +111,8 @@ rule relabel_dataset:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(2000),
-        runtime=attempt_times(15),
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         index=index_params,
     script:
@@ -136,8 +136,8 @@ rule sample_images:
         "../../envs/analysis.yaml"
     resources:
         data_root=SUITE.config["data_root"],
-        mem_mb=attempt_times(2000),
-        runtime=attempt_times(15),
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         index=sample_params,
     script:
@@ -160,9 +160,9 @@ rule prepare_images:
     threads: 4
     resources:
         data_root=SUITE.config["data_root"],
-        mem_mb=attempt_times(4000),
+        mem_mb=megabytes(4000),
         # The input is only an index, of some 20 bytes per image.
-        runtime=attempt_times(30, per_mb=30),
+        runtime=minutes(30, per_mb=30, resumes=True),
     params:
         images=image_params,
     script:

@@ -24,8 +24,8 @@ rule train_detector:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
         # A ResNet-50 detector trains for hours; stopped by the limit, the next attempt goes on.
-        mem_mb=attempt_times(16000),
-        runtime=attempt_times(1440),
+        mem_mb=megabytes(16000),
+        runtime=minutes(60, hours=hours_of("training"), resumes=True),
     params:
         settings=protocol_settings,
         arch=of_model("arch"),
@@ -68,8 +68,8 @@ rule evaluate_detection:
         "../../envs/analysis.yaml"
     resources:
         data_root=SUITE.config["data_root"],
-        mem_mb=attempt_times(3000),
-        runtime=attempt_times(15),
+        mem_mb=megabytes(3000),
+        runtime=minutes(15),
     params:
         settings=protocol_settings,
         source=source_list,

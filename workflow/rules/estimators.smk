@@ -20,8 +20,8 @@ rule evaluate_estimators:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(4000, per_mb=3),
-        runtime=attempt_times(30, per_mb=1 / 20),
+        mem_mb=megabytes(4000, per_mb=3),
+        runtime=minutes(30, per_mb=1 / 20, hours=hours_of("score")),
     params:
         settings=protocol_settings,
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],

@@ -26,8 +26,8 @@ rule extract_features:
     resources:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
-        mem_mb=attempt_times(8000),
-        runtime=attempt_times(30, per_mb=1 / 500),
+        mem_mb=megabytes(8000),
+        runtime=minutes(30, per_mb=1 / 500, hours=hours_of_features),
     params:
         features=feature_params,
     script:
@@ -51,8 +51,8 @@ rule import_features:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(2000, per_mb=4),
-        runtime=attempt_times(10),
+        mem_mb=megabytes(2000, per_mb=4),
+        runtime=minutes(10),
     params:
         features=given_params,
     script:

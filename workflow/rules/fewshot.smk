@@ -19,8 +19,8 @@ rule evaluate_fewshot:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(2000, per_mb=3),
-        runtime=attempt_times(30, per_mb=1 / 4),
+        mem_mb=megabytes(2000, per_mb=3),
+        runtime=minutes(30, per_mb=1 / 4),
     params:
         settings=protocol_settings,
         version=version("fewshot"),

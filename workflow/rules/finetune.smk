@@ -23,8 +23,8 @@ rule evaluate_finetune:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
         # 41 runs of a ResNet-50 take hours; stopped by the limit, the next attempt goes on.
-        mem_mb=attempt_times(24000),
-        runtime=attempt_times(1440),
+        mem_mb=megabytes(24000),
+        runtime=minutes(60, hours=hours_of("score"), resumes=True),
     params:
         settings=protocol_settings,
         arch=network_with_readout,

@@ -137,6 +137,10 @@ def recipe_files(wildcards):
     }
 
 
+def hours_to_pretrain(wildcards, gpu):
+    return pretraining_hours(SUITE, wildcards.model, gpu)
+
+
 # features.smk
 
 
@@ -169,6 +173,10 @@ def feature_params(wildcards):
         params["source"] = source_list(wildcards)
         params["versions"].append(version("images"))
     return params
+
+
+def hours_of_features(wildcards, gpu):
+    return feature_hours(SUITE, wildcards.model, wildcards.dataset, wildcards.transform, gpu)
 
 
 def given_features(wildcards):

@@ -21,8 +21,8 @@ rule invert_features:
     resources:
         gpu=GPU_HERE,
         # Stops with its state saved shortly before the time is over; the next attempt goes on from there.
-        mem_mb=attempt_times(8000),
-        runtime=attempt_times(240),
+        mem_mb=megabytes(8000),
+        runtime=minutes(60, hours=hours_of("score"), resumes=True),
     params:
         settings=inversion_settings,
         arch=of_model("arch"),
@@ -74,8 +74,8 @@ rule evaluate_inversion:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(8000),
-        runtime=attempt_times(30),
+        mem_mb=megabytes(8000),
+        runtime=minutes(30),
     params:
         settings=protocol_settings,
         version=version("inversion"),

@@ -23,8 +23,8 @@ rule find_neighbours:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(4000),
-        runtime=attempt_times(30, per_mb=1 / 40),
+        mem_mb=megabytes(4000),
+        runtime=minutes(30, per_mb=1 / 40),
     params:
         version=version("neighbours"),
     script:
@@ -48,8 +48,8 @@ rule evaluate_knn:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(4000, per_mb=12),
-        runtime=attempt_times(30),
+        mem_mb=megabytes(4000, per_mb=12),
+        runtime=minutes(30),
     params:
         settings=protocol_settings,
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],

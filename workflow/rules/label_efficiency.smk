@@ -41,8 +41,8 @@ rule evaluate_label_efficiency:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(4000, per_mb=6),
-        runtime=attempt_times(60, per_mb=1 / 2),
+        mem_mb=megabytes(4000, per_mb=6),
+        runtime=minutes(60, per_mb=1 / 2, hours=hours_of("score")),
     params:
         settings=protocol_settings,
         linear=lambda w: SUITE.job_settings(SUITE.settings(w.protocol)["of"], w.model),

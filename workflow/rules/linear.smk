@@ -21,8 +21,8 @@ rule evaluate_linear:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(4000, per_mb=6, limits=linear_memory),
-        runtime=attempt_times(30, per_mb=1 / 2, repeats=validation_draws),
+        mem_mb=megabytes(4000, per_mb=6, limits=linear_memory),
+        runtime=minutes(30, per_mb=1 / 2, repeats=validation_draws, hours=hours_of("score")),
     params:
         settings=protocol_settings,
         metric=lambda w: SUITE.datasets[w.dataset]["metric"],

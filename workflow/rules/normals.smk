@@ -19,8 +19,8 @@ rule prepare_normals:
     resources:
         data_root=SUITE.config["data_root"],
         # The official file is one pickle of 7 GB, unpacked in memory.
-        mem_mb=attempt_times(24000),
-        runtime=attempt_times(60),
+        mem_mb=megabytes(24000),
+        runtime=minutes(60),
     params:
         normals=normals_params,
     script:
@@ -48,8 +48,8 @@ rule train_normals:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
         # Stopped by the limit, the next attempt goes on from the saved state.
-        mem_mb=attempt_times(16000),
-        runtime=attempt_times(720),
+        mem_mb=megabytes(16000),
+        runtime=minutes(60, hours=hours_of("training"), resumes=True),
     params:
         settings=protocol_settings,
         arch=of_model("arch"),
@@ -82,8 +82,8 @@ rule evaluate_normals:
     resources:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
-        mem_mb=attempt_times(8000),
-        runtime=attempt_times(120),
+        mem_mb=megabytes(8000),
+        runtime=minutes(30, hours=hours_of("test")),
     params:
         settings=protocol_settings,
         arch=of_model("arch"),

@@ -19,8 +19,8 @@ rule pretrain_model:
     resources:
         gpu=GPU_HERE,
         # Stops with its state saved shortly before the time is over; the next attempt goes on from there.
-        mem_mb=attempt_times(6000, per_mb=1 / 4),
-        runtime=attempt_times(60, per_mb=1, most=1440),
+        mem_mb=megabytes(6000, per_mb=1 / 4),
+        runtime=minutes(60, hours=hours_to_pretrain, resumes=True),
     params:
         recipe_name=lambda w: SUITE.models[w.model]["source"].removeprefix("pretrain:"),
         recipe=lambda w: job_recipe(SUITE.recipe(w.model)),

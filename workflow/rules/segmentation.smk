@@ -15,8 +15,8 @@ rule draw_masks:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(2000),
-        runtime=attempt_times(15),
+        mem_mb=megabytes(2000),
+        runtime=minutes(15),
     params:
         source=source_list,
         version=version("masks"),
@@ -45,8 +45,8 @@ rule train_segmentation:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
         # Stopped by the limit, the next attempt goes on from the saved state.
-        mem_mb=attempt_times(24000),
-        runtime=attempt_times(1440),
+        mem_mb=megabytes(24000),
+        runtime=minutes(60, hours=hours_of("training"), resumes=True),
     params:
         settings=protocol_settings,
         arch=of_model("arch"),
@@ -80,8 +80,8 @@ rule evaluate_segmentation:
     resources:
         gpu=GPU_HERE,
         data_root=SUITE.config["data_root"],
-        mem_mb=attempt_times(8000),
-        runtime=attempt_times(240),
+        mem_mb=megabytes(8000),
+        runtime=minutes(30, hours=hours_of("test")),
     params:
         settings=protocol_settings,
         arch=of_model("arch"),

@@ -21,8 +21,8 @@ rule compare_representations:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=attempt_times(6000, per_mb=1),
-        runtime=attempt_times(60, per_mb=1 / 20),
+        mem_mb=megabytes(6000, per_mb=1),
+        runtime=minutes(60, per_mb=1 / 20),
     params:
         features=lambda w: compared_features(w.protocol, w.dataset),
         scores=lambda w: compared_scores(w.protocol, w.dataset),

@@ -23,8 +23,8 @@ rule derive_outcomes:
     conda:
         "../../envs/analysis.yaml"
     resources:
-        mem_mb=attempt_times(4000),
-        runtime=attempt_times(60),
+        mem_mb=megabytes(4000),
+        runtime=minutes(60),
     script:
         "../../scripts/derive_outcomes.py"
 

@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from ssltransfer.commands.costs import GPU_RATE, MACHINE, Cost, estimate_costs
 from ssltransfer.commands.suite import ChosenSuite
+from ssltransfer.config.costs import GPU_RATE, MACHINE, Cost, estimate_costs
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.report.adoption import adopt_scores
 from ssltransfer.report.manual_steps import ManualStep, manual_step_lines, manual_steps

@@ -1,14 +1,16 @@
-"""Costs of the missing scores of a suite: hours and bytes, from one table of measured unit costs.
+"""Costs of scores: hours and bytes, from one table of measured unit costs.
 
 An estimate of what is to come, to tell minutes from weeks; Snakemake alone decides which jobs run. It is proportional
 to images, pixels, masks or steps, and to the operations of the backbone; for the paper's ResNet-50 it is what
-``docs/performance.md`` extrapolates, for the small networks of the demo suite it was within a factor of two.
+``docs/performance.md`` extrapolates. For the small networks of the demo suite the sum was within a factor of two,
+single stages within a factor of six.
 """
 
 import csv
 import math
 from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, replace
+from functools import cache
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +29,11 @@ GPU_RATE = 10e12
 """Operations per second of the GPU, an assumption (benchmarks/operations.md): none was timed."""
 WIDTH, CLASSES, SAMPLES, PENALTIES = 2048, 100, 2668, 45
 """Features, classes, samples and penalties of the path of linear fits in the table."""
+FIXED_CLASSES = 22
+"""Classes that take as long as the part of a path that does not depend on their number."""
+LARGE_PRODUCT, IN_BLOCKS = 70_000_000, 2.5
+"""Decision values of the training images above which a job of 16 GB computes them in blocks, and how many times as long
+a path then takes, at the size of ImageNet (benchmarks/linear_imagenet.md)."""
 FREE = ("calibration",)
 """Kinds whose scores follow from the predictions of others within the start of a job."""
 FOLDS = 5
@@ -35,8 +42,10 @@ GRID = 16
 """Side in pixels of the part of an image that a position of the last map stands for in dense protocols."""
 ASPECT = 4 / 3
 """Longer side of photographs, as a multiple of the shorter one."""
-NORMALS_CHANNELS, PYRAMID_CHANNELS, UPERNET_CHANNELS = 512, 256, 512
+HEAD_CHANNELS = {"normals": 512, "detection": 256, "segmentation": 512}
 """Channels of the heads in the table, to which the time of a smaller head is proportional."""
+TRAINED_KINDS = tuple(HEAD_CHANNELS)
+"""Kinds of scores with a job that trains and one that tests."""
 
 
 class UnitCost(NamedTuple):
@@ -99,6 +108,7 @@ class Work(NamedTuple):
     kept: float = 0.0
 
 
+@cache
 def read_unit_costs() -> dict[str, UnitCost]:
     """Read the table of unit costs, by stage."""
     with package_data(TABLE).open(encoding="utf-8", newline="") as file:
@@ -147,6 +157,47 @@ def estimate_costs(suite: Suite, missing: Iterable[Cell]) -> list[Cost]:
     return [cost for cost in costs.values() if cost.jobs]
 
 
+def job_hours(suite: Suite, cell: Cell, part: str, gpu: bool) -> float:
+    """Hours that the work of a job is estimated to take, from the unit costs.
+
+    Parameters
+    ----------
+    suite : Suite
+    cell : Cell
+        The score that the job is made for.
+    part : str
+        ``score`` for a kind with one job; ``training`` or ``test`` for one that trains in a job and tests in another.
+    gpu : bool
+        Whether the job has a GPU; what only a CPU does takes as long there.
+    """
+    units = read_unit_costs()
+    settings, kind = suite.settings(cell.protocol, cell.model), suite.kind(cell.protocol)
+    work = {"score": _score, "training": _training, "test": _test}[part]
+    return _hours(work(suite, cell, settings, kind, suite.models[cell.model]["arch"], units), units, gpu)
+
+
+def feature_hours(suite: Suite, model: str, dataset: str, transform: str, gpu: bool) -> float:
+    """Hours that extracting the features of a model on a dataset is estimated to take."""
+    units = read_unit_costs()
+    relative = _relative(units["features"], suite.models[model]["arch"], side_of(transform))
+    return _hours([Work("features", _count(suite, dataset) * relative)], units, gpu)
+
+
+def pretraining_hours(suite: Suite, model: str, gpu: bool) -> float:
+    """Hours that pretraining a model is estimated to take."""
+    units = read_unit_costs()
+    recipe = suite.recipe(model)
+    works = [_pretraining(suite, recipe, suite.models[model]["arch"], units)] if recipe and "epochs" in recipe else []
+    return _hours(works, units, gpu)
+
+
+def _hours(works: Iterable[Work], units: dict[str, UnitCost], gpu: bool) -> float:
+    return sum(
+        amount * (units[stage].gpu_operations / GPU_RATE * gpu or units[stage].cpu_seconds) / 3600
+        for stage, amount, _ in works
+    )
+
+
 def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tuple[tuple, list[Work]]]:
     """Yield the jobs that a score needs and that have not run, each with a key that tells it from others."""
     settings, kind = suite.settings(cell.protocol, cell.model), suite.kind(cell.protocol)
@@ -190,10 +241,10 @@ def _score(
     norms = len(suite.norms(cell.protocol, cell.model))
     width = _relative_width(suite, cell)
     if kind == "linear":
-        # Exponents of benchmarks/linear_scaling.md.
-        path = train / SAMPLES * width * math.sqrt((row["classes"] or CLASSES) / CLASSES)
-        path *= settings["validation_draws"] * (settings["lambdas"]["count"] / PENALTIES) ** 0.32
-        yield Work("linear", norms * path)
+        path = train / SAMPLES * width * _relative_path(row["classes"], settings)
+        if train * (row["classes"] or CLASSES) > LARGE_PRODUCT:
+            path *= IN_BLOCKS
+        yield Work("linear", norms * settings["validation_draws"] * path)
     elif kind == "knn":
         validation = _count(suite, cell.dataset, ("val",)) or train / 5
         pairs = train * test + validation * (train - validation) if test else train**2
@@ -217,43 +268,56 @@ def _score(
         # Only residual networks recompute the windows that a mask changes.
         stage = "attention" if is_resnet(arch) else "attention-plain"
         yield Work(stage, _count(suite, cell.dataset) * masks * _relative(units[stage], arch, settings["size"]))
-    elif kind == "normals":
-        schedule, head = settings["schedule"], settings["network"]["channels"] / NORMALS_CHANNELS
-        images = schedule["epochs"] * (schedule["epoch_steps"] * schedule["batch_size"] or train)
-        dense = head * _relative_dense(units, arch, kind)
-        yield Work("normals-training", dense * images * _megapixels(settings["sides"]["train"]))
-        yield Work("normals-test", dense * test * _megapixels([settings["sides"]["test"]]))
-        yield Work("normals-network", 0, head)
-    elif kind == "segmentation":
-        yield from _segmentation(settings, test, arch, units)
-    elif kind == "detection":
-        schedule, head = settings["schedule"], settings["network"]["channels"] / PYRAMID_CHANNELS
-        images = schedule["steps"] * schedule["batch_size"] * settings["length"]
-        stage = "detection-frozen" if settings["frozen"] == "first-four" else "detection-finetune"
-        trained = images * _megapixels(settings["sides"]["train"])
-        # A test image is one pass of the three that training takes.
-        dense = head * _relative_dense(units, arch, kind)
-        yield Work(stage, dense * (trained + test * _megapixels([settings["sides"]["test"]]) / 3))
-        yield Work("detection-network", 0, head)
+    elif kind in TRAINED_KINDS:
+        yield from _training(suite, cell, settings, kind, arch, units)
+        yield from _test(suite, cell, settings, kind, arch, units)
     elif kind not in FREE:
         raise ValueError(f"kind {kind!r} has no costs")
 
 
-def _segmentation(settings: dict, test: int, arch: str, units: dict[str, UnitCost]) -> Iterator[Work]:
+def _training(
+    suite: Suite, cell: Cell, settings: dict, kind: str, arch: str, units: dict[str, UnitCost]
+) -> Iterator[Work]:
+    """Yield the work of the job that trains the network of a score; that of a detector detects as well."""
     schedule, sides = settings["schedule"], settings["sides"]
-    images = schedule["steps"] * schedule["batch_size"]
-    seen = sides["crop"] ** 2 / 1e6 if sides["crop"] else _megapixels(sides["train"])
-    tested = test * len(sides["test"]) * _megapixels(sides["test"])
-    if settings["head"] == "linear":
-        stage = "segmentation-linear"
-        yield Work(stage, _relative_dense(units, arch, stage) * (images * seen + tested))
+    if kind == "segmentation":
+        seen = sides["crop"] ** 2 / 1e6 if sides["crop"] else _megapixels(sides["train"])
+        images = schedule["steps"] * schedule["batch_size"]
+        # Without gradients in the backbone, training is mostly a pass.
+        stage = _segmentation_stage(settings, "test" if settings["frozen"] == "all" else "training")
+        yield Work(stage, _relative_head(units, arch, settings, stage) * images * seen)
+        if settings["head"] != "linear":
+            yield Work("segmentation-network", 0, 1)
         return
-    dense = _relative_dense(units, arch, "segmentation") * settings["network"]["channels"] / UPERNET_CHANNELS
-    frozen = settings["frozen"] == "all"
-    # Without gradients in the backbone, training is mostly a pass.
-    yield Work("segmentation-test" if frozen else "segmentation-training", dense * images * seen)
-    yield Work("segmentation-test", dense * tested)
-    yield Work("segmentation-network", 0, 1)
+    dense = _relative_head(units, arch, settings, kind)
+    test = _count(suite, cell.dataset, ("test",))
+    if kind == "normals":
+        train = _count(suite, cell.dataset, ("train", "val"))
+        images = schedule["epochs"] * (schedule["epoch_steps"] * schedule["batch_size"] or train)
+        yield Work("normals-training", dense * images * _megapixels(sides["train"]))
+        yield Work("normals-network", 0, settings["network"]["channels"] / HEAD_CHANNELS[kind])
+    else:
+        images = schedule["steps"] * schedule["batch_size"] * settings["length"]
+        stage = "detection-frozen" if settings["frozen"] == "first-four" else "detection-finetune"
+        # A test image is one pass of the three that training takes.
+        yield Work(stage, dense * (images * _megapixels(sides["train"]) + test * _megapixels([sides["test"]]) / 3))
+        yield Work("detection-network", 0, settings["network"]["channels"] / HEAD_CHANNELS[kind])
+
+
+def _test(suite: Suite, cell: Cell, settings: dict, kind: str, arch: str, units: dict[str, UnitCost]) -> Iterator[Work]:
+    """Yield the work of the job that tests such a network."""
+    test, sides = _count(suite, cell.dataset, ("test",)), settings["sides"]
+    if kind == "normals":
+        pixels = test * _megapixels([sides["test"]])
+        yield Work("normals-test", _relative_head(units, arch, settings, kind) * pixels)
+    elif kind == "segmentation":
+        stage = _segmentation_stage(settings, "test")
+        pixels = test * len(sides["test"]) * _megapixels(sides["test"])
+        yield Work(stage, _relative_head(units, arch, settings, stage) * pixels)
+
+
+def _segmentation_stage(settings: dict, part: str) -> str:
+    return "segmentation-linear" if settings["head"] == "linear" else f"segmentation-{part}"
 
 
 def _curve_paths(settings: dict, linear: dict, row: dict, train: int, width: float) -> float:
@@ -268,9 +332,18 @@ def _curve_paths(settings: dict, linear: dict, row: dict, train: int, width: flo
         else []
     )
     sizes += [share / 100 * train for share in settings["percent"]]
-    one = math.sqrt(classes / CLASSES) * (linear["lambdas"]["count"] / PENALTIES) ** 0.32
-    paths = (FOLDS * size / SAMPLES * min(width, size / WIDTH) * one for size in sizes)
-    return settings["draws"] * sum(paths)
+    one = FOLDS * _relative_path(classes, linear)
+    return settings["draws"] * sum(size / SAMPLES * min(width, size / WIDTH) * one for size in sizes)
+
+
+def _relative_path(classes: int | None, linear: dict) -> float:
+    """Time of a path of linear fits by its classes and penalties, relative to the one that was measured.
+
+    What grows with the classes is proportional to them, beside what `FIXED_CLASSES` would take
+    (benchmarks/linear_scaling.md, which has the exponent of the penalties, too).
+    """
+    penalties = linear["lambdas"]["count"]
+    return (FIXED_CLASSES + (classes or CLASSES)) / (FIXED_CLASSES + CLASSES) * (penalties / PENALTIES) ** 0.32
 
 
 def _features(suite: Suite, cell: Cell, arch: str, units: dict[str, UnitCost]) -> Iterator[tuple[tuple, list[Work]]]:
@@ -339,6 +412,14 @@ def _relative_dense(units: dict[str, UnitCost], arch: str, kind: str) -> float:
     network, unit = find_network(arch), units["features"]
     resized = kind in ("normals", "segmentation-linear") or len(network.strides) == 1
     return _relative(unit, arch, round(unit.side * (network.strides[-1] / GRID if resized else 1)))
+
+
+def _relative_head(units: dict[str, UnitCost], arch: str, settings: dict, kind: str) -> float:
+    """Operations of a network with its head on a photograph, relative to those that were measured."""
+    dense = _relative_dense(units, arch, kind)
+    if kind == "segmentation-linear":
+        return dense
+    return dense * settings["network"]["channels"] / HEAD_CHANNELS[kind.partition("-")[0]]
 
 
 def _megapixels(sides: Iterable[int]) -> float:
