@@ -1,6 +1,7 @@
 """Label-efficiency curves: nested subsets, penalties chosen among the labelled images alone, and label equivalence."""
 
 import json
+import tracemalloc
 
 import numpy as np
 import pandas as pd
@@ -11,6 +12,7 @@ from test_knn import dataset
 
 from ssltransfer.analysis.label_curves import collect_curves, label_equivalence, labels_needed
 from ssltransfer.analysis.pairs import compare_models
+from ssltransfer.array_backend import Arrays
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
@@ -27,6 +29,7 @@ from ssltransfer.protocols.label_efficiency.subsets import (
     find_listed,
     rank_in_class,
 )
+from ssltransfer.protocols.linear import design_matrix
 from ssltransfer.protocols.linear.evaluation import measure_linear
 from ssltransfer.protocols.linear.settings import LinearSettings
 from ssltransfer.protocols.stored_outcomes import derive_outcomes
@@ -111,6 +114,31 @@ def test_the_strongest_penalty_within_a_standard_error_of_the_best_held_out_loss
     expected = next(p for p, (mean, _) in zip(grid[::-1], losses, strict=True) if mean <= sum(best))
     assert chosen.folds == folds and chosen.fit.penalty == expected and chosen.converged
     assert chosen.edge == (expected in (grid[0], grid[-1]))
+
+
+def test_the_folds_share_the_memory(monkeypatch):
+    """All paths are held at once: one of them would fit as a whole, but not five."""
+
+    class Small(Arrays):
+        def _memory(self):
+            return 100 * 2**20
+
+    classes, per_class, d = 200, 10, 16
+    labels = np.repeat(np.arange(classes), per_class)
+    features = np.random.default_rng(0).normal(size=(len(labels), d)) + 3 * np.eye(classes, d)[labels]
+    position = draw_order(labels, "x", 0)
+    grid = np.array([1e3, 3e2, 1e2])
+    expected = choose_and_fit(features, labels, position, classes, grid)
+    monkeypatch.setattr(design_matrix, "BLOCK", 50 * classes)
+    tracemalloc.start()
+    found = choose_and_fit(features, labels, position, classes, grid, Small())
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    one = 0.8 * len(labels) * classes
+    assert design_matrix.PRODUCT_BYTES * one < 0.25 * Small()._memory()
+    assert peak < 5 * 12 * one + 8 * 2**20 < design_matrix.PRODUCT_BYTES * 2 * one
+    assert found.fit.penalty == expected.fit.penalty and found.converged
+    assert np.allclose(found.fit.scores(features), expected.fit.scores(features), atol=1e-2)
 
 
 def test_one_image_per_class_has_a_fixed_penalty_for_features_of_norm_one():

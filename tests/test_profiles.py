@@ -57,6 +57,7 @@ def request(rule, key, linear_memory=lambda wildcards: (0, 16_000), hours=0.0, m
         kind: function_of("common.smk", kind, math=math, SUITE=suite, asks_gpu=lambda rule: False),
         "validation_draws": lambda wildcards: 1,
         "linear_memory": linear_memory,
+        "label_efficiency_memory": linear_memory,
         "hours_of": lambda part: lambda wildcards, gpu: hours,
         "hours_of_features": lambda wildcards, gpu: hours,
         "hours_to_pretrain": lambda wildcards, gpu: hours,
@@ -111,6 +112,27 @@ def test_memory_of_linear_jobs_follows_labels_and_all_images_that_are_scored(tas
     limits = function_of("inputs.smk", "linear_memory", SUITE=suite)
     trained = 16 if task == "multi-label" else 12  # the final fit is of the validation part, too
     assert limits(SimpleNamespace(protocol="linear", dataset="d", model="m"))[0] == 4000 + 1000 * (least + trained)
+
+
+@pytest.mark.parametrize(
+    ("percent", "per_class", "lists", "least", "most"),
+    [
+        ([1, 10], [1, 2], [], 10_000, 16_000),  # ImageNet: 128,000 images, each in four of five folds
+        ([], [1], ["simclr-10-percent"], 10_000, 16_000),
+        ([], [1, 100], [], 9_000, 16_000),
+        ([50], [1], [], 30_000, 40_000),
+        ([], [10**9], [], 60_000, 75_000),  # never more than all images
+    ],
+)
+def test_memory_of_label_efficiency_jobs_follows_the_largest_subset(percent, per_class, lists, least, most):
+    row = {"classes": 1000, "train": 1_281_167, "val": 0, "test": 50_000, "task": "single-label"}
+    settings = {"percent": percent, "images_per_class": per_class, "lists": lists}
+    suite = SimpleNamespace(settings=lambda protocol: settings, datasets={"d": row})
+    limits = function_of("inputs.smk", "label_efficiency_memory", SUITE=suite)
+    amount = request("evaluate_label_efficiency", "mem_mb", limits)
+    wildcards = SimpleNamespace(protocol="labels", dataset="d", model="m")
+    assert least <= amount(wildcards, 10_500, 1) <= most
+    assert amount(wildcards, 0.01, 1) == limits(wildcards)[0]
 
 
 def test_rules_that_use_a_gpu_ask_for_one_on_a_cluster():

@@ -25,10 +25,13 @@ class Arrays:
     xp : module
         numpy or torch.
     device : torch.device, optional
+    part : float
+        Part of the memory that this computation may use, beside others that are held at the same time.
     """
 
     xp: ModuleType = np
     device: object = None
+    part: float = 1.0
 
     def place(self, values: np.ndarray, dtype: str = "float64") -> Array:
         """Bring a numpy array to the device."""
@@ -60,7 +63,10 @@ class Arrays:
         return array if self.xp is np else array.cpu().numpy()
 
     def memory(self) -> int:
-        """Bytes that this process may use: free ones of the GPU, else the machine's or its control group's."""
+        """Bytes that this computation may use: of the GPU's free ones, else of the machine's or its control group's."""
+        return int(self.part * self._memory())
+
+    def _memory(self) -> int:
         if getattr(self.device, "type", "cpu") == "cuda":
             cuda = self.xp.cuda
             cached = cuda.memory_reserved(self.device) - cuda.memory_allocated(self.device)

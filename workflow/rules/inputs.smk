@@ -259,6 +259,22 @@ def many_shot_features(wildcards):
     return SUITE.feature_files(Cell(SUITE.settings(wildcards.protocol)["of"], wildcards.model, wildcards.dataset))
 
 
+def label_efficiency_memory(wildcards):
+    """Megabytes that a label-efficiency job needs at least and at most.
+
+    At least 12 bytes for each image of the folds of the largest subset and each class, as a linear job for its training
+    images, and 16 for each test image and class. At most 4 GB more, or 16 GB: features of the folds are streamed if they are
+    large.
+    """
+    settings, row = SUITE.settings(wildcards.protocol), SUITE.datasets[wildcards.dataset]
+    train, validation, test, classes = (row[count] or 0 for count in ("train", "val", "test", "classes"))
+    percent = [*settings["percent"], *(int(name.split("-")[1]) for name in settings["lists"]), 0]
+    images = max(max(percent) / 100 * (train + validation), *(n * classes for n in settings["images_per_class"]))
+    in_folds = 4 * min(images, train + validation)  # five folds of four fifths
+    least = 4000 + int(classes * (12 * in_folds + 16 * test) / 1e6)
+    return least, max(least + 4000, 16_000)
+
+
 def subset_lists(wildcards):
     """The published lists of labelled images that a label-efficiency protocol names."""
     return [f"results/subset-lists/{name}.txt" for name in SUITE.settings(wildcards.protocol)["lists"]]

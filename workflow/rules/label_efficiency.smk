@@ -41,7 +41,7 @@ rule evaluate_label_efficiency:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
-        mem_mb=megabytes(4000, per_mb=6),
+        mem_mb=megabytes(4000, per_mb=6, limits=label_efficiency_memory),
         runtime=minutes(60, per_mb=1 / 2, hours=hours_of("score")),
     params:
         settings=protocol_settings,

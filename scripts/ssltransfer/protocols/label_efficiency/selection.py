@@ -1,11 +1,12 @@
 """Penalty of a linear classifier of few labelled images, chosen by cross-validation among these images alone."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import numpy as np
 from scipy.special import log_softmax
 
 from ssltransfer.array_backend import NUMPY, Arrays
+from ssltransfer.protocols.linear.design_matrix import Rows
 from ssltransfer.protocols.linear.logistic import Fit, fit_path
 
 FOLDS = 5
@@ -69,9 +70,29 @@ def choose_and_fit(
         penalty = FIXED * float(((features - features.mean(axis=0)) ** 2).sum(axis=1).mean())
         fit = next(fit_path(features, labels, np.array([max(penalty, np.finfo(float).tiny)]), classes, arrays))
         return Selection(fit, 0, False, fit.converged)
-    fold = position % folds
-    paths = [fit_path(features[fold != k], labels[fold != k], lambdas, classes, arrays) for k in range(folds)]
-    descending, losses, converged = np.sort(lambdas)[::-1], [], True
+    descending = np.sort(lambdas)[::-1]
+    chosen, converged = _cross_validate(features, labels, position % folds, classes, descending, arrays)
+    fit = next(fit_path(features, labels, descending[chosen : chosen + 1], classes, arrays))
+    return Selection(fit, folds, chosen in (0, len(descending) - 1), bool(converged and fit.converged))
+
+
+def _cross_validate(
+    features: np.ndarray,
+    labels: np.ndarray,
+    fold: np.ndarray,
+    classes: int,
+    descending: np.ndarray,
+    arrays: Arrays,
+) -> tuple[int, bool]:
+    """Return which of the penalties, from strong to weak, is chosen, and whether all fits met their certificate.
+
+    The paths of all folds advance together and are held at the same time, each with its part of the memory.
+    """
+    folds = int(fold.max()) + 1
+    share = replace(arrays, part=arrays.part / folds)
+    others = [np.flatnonzero(fold != k) for k in range(folds)]
+    paths = [fit_path(Rows(features, rows), labels[rows], descending, classes, share) for rows in others]
+    losses, converged = [], True
     best, best_error, worse = np.inf, 0.0, 0
     for _ in descending:
         found = np.empty(len(features))
@@ -85,9 +106,7 @@ def choose_and_fit(
         worse = worse + 1 if losses[-1][0] > best + best_error else 0
         if worse == WORSE:
             break
-    chosen = next(number for number, (mean, _) in enumerate(losses) if mean <= best + best_error)
-    fit = next(fit_path(features, labels, descending[chosen : chosen + 1], classes, arrays))
-    return Selection(fit, folds, chosen in (0, len(descending) - 1), bool(converged and fit.converged))
+    return next(number for number, (mean, _) in enumerate(losses) if mean <= best + best_error), converged
 
 
 def log_losses(scores: np.ndarray, labels: np.ndarray) -> np.ndarray:
