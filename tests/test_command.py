@@ -193,6 +193,8 @@ def test_rows_fit_the_table_that_is_there(call, folder, weights):
     assert table.read_bytes().endswith(f"resnet50\r\n{out[0]}\r\n".encode())
     code, _, err = call("add", "model", "other", weights, "--label", "Other")
     assert code == 1 and "'label'" in err[0]
+    code, _, err = call("add", "model", "my-net", weights)
+    assert code == 1 and "model 'my-net' exists already; choose another id" in err[0]
     table.write_bytes("model\tarch\tsource\n".encode("utf-16"))
     code, _, err = call("add", "model", "other", weights)
     assert code == 1 and "UTF-8" in err[0]

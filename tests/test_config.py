@@ -307,6 +307,20 @@ def test_rows_may_end_early(tmp_path):
     with pytest.raises(InputError, match="1 cells, the header has 2 columns"):
         (tmp_path / "other.tsv").write_text("x\ty\n1\n")
         read_table(tmp_path / "other.tsv")
+    table.write_text(table.read_text() + "e   E   x   resnet50   file:c.pth\n")
+    with pytest.raises(InputError, match=r"line 6: found one cell, 'e   E   x .*'; separate cells by one tab each$"):
+        load(tmp_path, lambda parts: parts.update(models=None))
+
+
+def test_a_row_in_no_known_suite_is_named(tmp_path):
+    """A tab too many moves the suite into the next column, and the model would be missing without a word."""
+    load(tmp_path)
+    table = tmp_path / "models.tsv"
+    rows = ["p\tP\tx\tresnet50\tfile:p.pth\t\t\t\t\t74\ts", "q\tQ\tx\tresnet50\tfile:p.pth\t\t\t\t\t\tpaper-v2"]
+    table.write_text("\n".join([table.read_text().rstrip("\n"), *rows]) + "\n")
+    found = load(tmp_path, lambda parts: parts.update(models=None))
+    assert "p" not in found.models and list(found.invalid) == ["p"]
+    assert re.search(r"row 'p': no file in config/ has suite: 74; known are .*paper-v2", found.invalid["p"])
 
 
 def test_a_run_and_its_epochs(tmp_path):

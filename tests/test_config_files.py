@@ -68,7 +68,7 @@ def test_all_files_are_named_where_none_has_the_key(folder):
 def test_an_option_is_named_as_such(folder):
     found = problem(["config/mine.yaml"], ["on_error=never"])
     assert found.startswith("--config on_error: found 'never'")
-    assert problem(["config/mine.yaml"], ["only=lin"]).startswith("--config only: found 'lin'")
+    assert problem(["config/mine.yaml"], ["only=lin"]).startswith("--config only: found 'lin'; is it")
     assert problem(["config/mine.yaml"], ["data_root=/none", "tasks={linear: [dtd]}"], check_data_root=True).startswith(
         "--config data_root: /none is not a folder"
     )

@@ -1,6 +1,7 @@
 """Modules and arrays evaluated in memory: the numbers of the jobs, and one clear error for what cannot be evaluated."""
 
 import json
+from collections import OrderedDict
 from dataclasses import replace
 
 import numpy as np
@@ -204,6 +205,29 @@ def test_outputs_that_are_not_features_are_refused(birds, case):
         ssltransfer.evaluate(Output(function).eval(), birds, BLOCKS)
 
 
+def test_a_module_that_does_not_take_this_size_is_one_line(birds):
+    def only_32(images):
+        if images.shape[-1] != 32:  # as networks of timm
+            raise AssertionError(f"Input height ({images.shape[2]}) doesn't match model (32).")
+        return tiles(images)
+
+    with pytest.raises(InputError) as caught:
+        ssltransfer.evaluate(Output(only_32).eval(), birds, BLOCKS, size=24)
+    assert str(caught.value) == (
+        "Output does not take images of 24 x 24 pixels (AssertionError: Input height (24) doesn't match model (32).); "
+        "set the size that it was made for"
+    )
+
+
+def test_a_classifier_that_kept_its_head_is_noticed(birds):
+    body = {"maps": nn.Conv2d(3, 4, 4, stride=4), "mean": nn.AdaptiveAvgPool2d(1), "flat": nn.Flatten()}
+    found = {}
+    for name, last in {"fc": nn.Linear(4, 7), "embedding": nn.Linear(4, 7), "drop": nn.Identity()}.items():
+        module = nn.Sequential(OrderedDict(body | {name: last})).eval()
+        found[name] = [text for text in ssltransfer.evaluate(module, birds, LINEAR).warnings if "outputs of" in text]
+    assert len(found.pop("fc")) == 1 and not any(found.values())
+
+
 def test_states_that_are_not_frozen_features_are_refused(birds, backbone):
     with pytest.raises(InputError, match=r"training mode, first 'bn1'.*\.eval\(\)"):
         backbone.bn1.train()
@@ -396,5 +420,5 @@ def test_a_module_is_finetuned_in_a_copy(birds, backbone):
     assert list(own.table["protocol"]) == ["finetune-small", "linear-small"]
     curve = own.measurements["finetune-small"].more["curve"]
     assert [point["learning_rate"] for point in curve] == [0.1, 0.01]
-    with pytest.raises(InputError, match="protocols: found 'finetune-small', expected some of "):
+    with pytest.raises(InputError, match="protocols: found 'finetune-small'; possible are "):
         ssltransfer.evaluate_features(np.ones((4, 2)), [0, 1, 0, 1], protocols={"finetune-small": FINETUNE})

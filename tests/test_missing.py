@@ -33,7 +33,7 @@ from ssltransfer.report.tables import missing_table
 from workflow import REPOSITORY, environment, planned, snakemake, succeed, workspace
 
 FINISHED = '2026-11-28 20:00:00,000 on the CPU\n2026-11-28 20:00:01,000 cost {"seconds": 1.0}\n'
-FAILED = "2026-11-28 20:00:00,000 starts\n2026-11-28 20:00:01,000 {}\n"
+FAILED = "2026-11-28 20:00:00,000 starts\n2026-11-28 20:00:01,000 Error: {}\n"
 NOW = time.time() + 3600
 """Time of the logs, which is behind every change of the configuration."""
 CELLS = [Cell("toy-linear", "toy-random", name) for name in ("digits", "textures")]
@@ -63,11 +63,16 @@ def write_log(name, text, age=0):
     [
         (FINISHED, None),
         (FAILED.format("no.pth is missing"), "no.pth is missing"),
+        (FAILED.format("Error: in the text"), "Error: in the text"),
         ("2026-11-28 20:00:01,000  Traceback\n   line\n ValueError: wrong\n \n", "ValueError: wrong"),
+        (
+            "2026-11-28 20:00:01,000 images: 20 of 180\n",
+            "ended without an error, so something stopped it; run again (its last line: images: 20 of 180)",
+        ),
         ("", "ended without a message"),
     ],
 )
-def test_the_reason_of_a_failure_is_the_last_line_of_its_log(folder, text, reason):
+def test_the_reason_of_a_failure_is_the_error_at_the_end_of_its_log(folder, text, reason):
     assert failure(write_log("evaluate_linear/a/b/c", text)) == reason
 
 

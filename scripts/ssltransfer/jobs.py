@@ -16,6 +16,7 @@ from collections.abc import Iterable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from operator import length_hint
 from pathlib import Path
+from typing import NoReturn
 
 from ssltransfer.errors import InputError, first_line, one_line
 
@@ -57,19 +58,24 @@ def job(log_file: str) -> Iterator[None]:
         log.error("interrupted")
         raise
     except InputError as error:
-        log.error("%s", one_line(error))
-        sys.exit(f"Error: {one_line(error)}")
+        _end(one_line(error))
     except Exception as error:
         if _machine(error):
-            text = f"{first_line(error)}; check free space and write permission"
-            log.error("%s", text)
-            sys.exit(f"Error: {text}")
+            _end(f"{first_line(error)}; check free space and write permission")
         if type(error).__name__ == "OutOfMemoryError":  # torch's, which most jobs do not import
-            text = f"{first_line(error)}; GPU memory is exhausted: stop other jobs on it or use a larger GPU"
-            log.error("%s", text)
-            sys.exit(f"Error: {text}")
+            _end(f"{first_line(error)}; GPU memory is exhausted: stop other jobs on it or use a larger GPU")
         log.error("%s", textwrap.indent(traceback.format_exc(), " "))
-        sys.exit(f"Error: {type(error).__name__}: {one_line(error)} (traceback in {log_file})")
+        _end(f"{type(error).__name__}: {one_line(error)}", f" (traceback in {log_file})")
+
+
+ERROR = "Error: "
+"""Beginning of the last line of the log of a job that failed."""
+
+
+def _end(text: str, where: str = "") -> NoReturn:
+    """End the job with an error, in the log and on stderr."""
+    log.error("%s", ERROR + text)
+    sys.exit(f"{ERROR}{text}{where}")
 
 
 def _machine(error: Exception) -> bool:

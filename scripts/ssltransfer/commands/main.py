@@ -92,7 +92,8 @@ def add() -> None:
 def add_model(model: str, source: str, table: str, format_: str, **cells: str) -> None:
     """Add MODEL, whose weights are at SOURCE: a file, or a source such as https://..., timm:NAME.TAG."""
     from ssltransfer.commands.rows import append_model, model_row
-    from ssltransfer.commands.suite import DEFAULT, suite_files
+    from ssltransfer.commands.suite import DEFAULT
+    from ssltransfer.config.config_files import suite_files
 
     row = model_row(model, source, {**cells, "format": format_})
     click.echo(append_model(Path(table), row))

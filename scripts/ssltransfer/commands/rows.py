@@ -140,6 +140,9 @@ def _append(table: Path, row: Mapping[str, str], key: str, short: bool) -> str:
     for name, cell in row.items():
         if not cell.isprintable() or cell != cell.strip():
             raise InputError(f"{key} {row[key]!r}: {name} is {cell!r}; take out tabs, line ends and blanks around it")
+    at = columns.index(key)
+    if any(line.split("\t")[at : at + 1] == [row[key]] for line in text.splitlines()):
+        raise InputError(f"{table}: {key} {row[key]!r} exists already; choose another id, or edit its row")
     line = "\t".join(row.get(name, "") for name in columns)
     line = line.rstrip("\t") if short else line
     with atomic_write(table) as temporary:

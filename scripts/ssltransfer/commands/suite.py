@@ -20,16 +20,6 @@ DEFAULT = "config/config.yaml"
 """Suite that is read if no other is named, as by the workflow."""
 
 
-def suite_files() -> dict[str, str]:
-    """Return the suites of the folder `config`: name -> file."""
-    found = {}
-    for path in sorted(Path("config").glob("*.yaml")):
-        content = read_yaml(path)
-        if isinstance(content, dict) and isinstance(content.get("suite"), str):
-            found[content["suite"]] = str(path)
-    return found
-
-
 @dataclass(frozen=True)
 class ChosenSuite:
     """A suite, and the words of a command line that choose it.

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from ssltransfer.config.validation import check_schema, read_yaml
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, known_names
 from ssltransfer.files import package_data
 from ssltransfer.settings import complete, config_schema
 
@@ -59,7 +59,7 @@ def restricted(config: dict) -> dict:
         set(config_schema()["properties"]["protocols"]["additionalProperties"]["properties"]["kind"]["enum"])
     )
     if unknown := [kind for kind in kinds if kind not in known]:
-        raise InputError(f"config: only: found {unknown[0]!r}, expected kinds of protocols: {', '.join(known)}")
+        raise InputError(f"config: only: found {unknown[0]!r}; {known_names(unknown[0], known, 'kinds of protocols')}")
 
     def wanted(protocol: str) -> bool:
         block = blocks.get(protocol, {})

@@ -16,6 +16,16 @@ PREFIX = "config: "
 """Beginning of a message about the merged configuration; a key follows, its parts joined by dots."""
 
 
+def suite_files(folder: Path = Path("config")) -> dict[str, str]:
+    """Return the suites of a folder: name -> file."""
+    found = {}
+    for path in sorted(folder.glob("*.yaml")):
+        content = read_yaml(path)
+        if isinstance(content, dict) and isinstance(content.get("suite"), str):
+            found[content["suite"]] = str(path)
+    return found
+
+
 @contextmanager
 def naming_config_files(files: Sequence[str | Path], settings: Collection[str] = ()) -> Iterator[None]:
     """Name in messages about the configuration the file that holds the key.

@@ -1,15 +1,18 @@
 """Reading a suite with its tables, and cross-checking them."""
 
 import re
+from collections import Counter
 from collections.abc import Mapping
 from dataclasses import replace
 from pathlib import Path
 
 from ssltransfer.config.blocks import named_blocks, restricted, with_backend
+from ssltransfer.config.config_files import suite_files
 from ssltransfer.config.dataset_rows import read_datasets
 from ssltransfer.config.model_rows import check_model, read_models
 from ssltransfer.config.norms import read_norms
 from ssltransfer.config.suite import Suite
+from ssltransfer.config.table_file import Table
 from ssltransfer.config.task_checks import (
     check_given_features,
     check_models_of,
@@ -19,7 +22,7 @@ from ssltransfer.config.task_checks import (
     check_tasks,
 )
 from ssltransfer.config.validation import check_schema, read_yaml, with_booleans
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, known_names
 from ssltransfer.files import expand_path, package_data
 from ssltransfer.settings import fill_defaults
 
@@ -89,9 +92,8 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
             f"{models.path}: no model lists suite {name!r}; suites there are {', '.join(known)}; "
             "add it to the column suites of a row"
         )
-    suite = Suite(
-        config, own | {m: {} for m in wrong}, datasets.rows, recipes, norms, models.invalid | datasets.invalid
-    )
+    problems = _unknown_suites(models, name) | models.invalid | datasets.invalid
+    suite = Suite(config, own | {m: {} for m in wrong}, datasets.rows, recipes, norms, problems)
     check_models_of(suite)
     unusable |= wrong
     if unusable and not (config["available"] and own and tasks):
@@ -101,6 +103,21 @@ def load_suite(config: dict, schemas: Path, base: Path) -> Suite:
     suite = replace(suite, config=config, models=own, left_out=left_out)
     check_networks(suite)
     return suite
+
+
+def _unknown_suites(models: Table, suite: str) -> dict[str, str]:
+    """Return what is wrong with rows of models that are in no known suite: that a cell is in the wrong column, maybe.
+
+    Suites are known that have a file in the folder ``config``, here or of this project, or that several rows list.
+    """
+    listed = Counter(name for row in models.rows.values() for name in row["suites"])
+    known = {suite, *suite_files(), *suite_files(package_data("config")), *(s for s in listed if listed[s] > 1)}
+    return {
+        model: f"{models.path}, row {model!r}: no file in config/ has suite: {row['suites'][0]}; "
+        f"{known_names(row['suites'][0], sorted(known))}"
+        for model, row in models.rows.items()
+        if not known.intersection(row["suites"])
+    }
 
 
 def _usable(names: dict[str, list[str]], unusable: Mapping[str, str]) -> dict[str, list[str]]:

@@ -40,6 +40,8 @@ def read_table(path: Path, *, short_rows: bool = False, invalid: dict[str, str] 
     if twice := [name for name in header if header.count(name) > 1]:
         raise InputError(f"{path}: the header names column {twice[0]!r} twice; take one out")
     for (number, _), row in zip(lines, rows, strict=True):
+        if len(row) == 1 < len(header) and re.search(r"[\s,;]", _cell(row[0])):
+            raise InputError(f"{path}, line {number}: found one cell, {row[0][:40]!r}; separate cells by one tab each")
         if len(row) > len(header) or (len(row) < len(header) and not short_rows):
             problem = (
                 f"{path}, line {number} ({row[0]}): {len(row)} cells, the header has {len(header)} columns; separate "

@@ -379,7 +379,8 @@ def _decode_all(
         for text in texts:
             log.error("%s", text)
         first = "; ".join(texts[:5]) + ("; ..." if len(problems) > 5 else "")
-        raise InputError(f"{len(problems)} of {len(images)} images cannot be used: {first}")
+        what = f"{len(problems)} of {len(images)} images cannot be used: {first}"
+        raise InputError(f"{what}; replace or delete them, or set on_error: skip")
     array.finish()
     _check_own(array)
     array.path.replace(output)

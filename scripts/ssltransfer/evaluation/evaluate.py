@@ -134,7 +134,7 @@ def evaluate(
         If the module is not in evaluation mode, its features are not finite or not one vector per image, or the same in
         two passes; if the data cannot be read; or if no protocol can be measured.
     """
-    from ssltransfer.models.module_check import check_state, module_device
+    from ssltransfer.models.module_check import check_state, head_of_classes, module_device
 
     blocks = settings_blocks(protocols, MODULE_KINDS)
     transforms = {protocol: with_side(block["transform"], size) for protocol, block in blocks.items()}
@@ -169,6 +169,12 @@ def evaluate(
                 features[used] = computed[transform, used, precision]
             with computing_as_jobs(device) as arrays:
                 measurements[protocol] = measure(features, found.index, name, metric, settings, arrays)
+    width = max((features.values.shape[1] for features in computed.values()), default=0)
+    if head := head_of_classes(module, width):
+        warnings.append(
+            f"the features are the {width} outputs of {head!r}; if that is a classifier, replace it by "
+            "torch.nn.Identity() (timm: num_classes=0)"
+        )
     return _evaluation(measurements, name, warnings)
 
 

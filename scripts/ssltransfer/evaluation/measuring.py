@@ -15,7 +15,7 @@ from ssltransfer.datasets.dataset import Dataset
 from ssltransfer.datasets.images import DecodedImages, parse_transform
 from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.splits import make_split
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, known_names
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.estimators.evaluation import check_training_images, measure_estimators
 from ssltransfer.protocols.estimators.settings import EstimatorSettings
@@ -54,7 +54,7 @@ def settings_blocks(protocols: Protocols, kinds: Sequence[str]) -> dict[str, dic
         raise InputError(f"protocols: found none; name some of {', '.join(usable)}")
     for name in protocols:
         if name not in usable:
-            raise InputError(f"protocols: found {name!r}, expected some of {', '.join(usable)}")
+            raise InputError(f"protocols: found {name!r}; {known_names(name, usable, 'possible')}")
     return {name: known[name] for name in protocols}
 
 
@@ -103,7 +103,8 @@ def _check_block(block: dict, index: Index, name: str) -> None:
         settings = read_settings(FewShotSettings, block)
         shots, notes = possible_shots(index.label_array(), settings.shots, settings.queries, settings.ways)
         if not shots:
-            raise InputError(f"{name}: {notes[0]}")
+            fewer = "; give a block with fewer ways" if index.classes and len(index.classes) < settings.ways else ""
+            raise InputError(f"{name}: {notes[0]}{fewer}")
 
 
 def compute_features(

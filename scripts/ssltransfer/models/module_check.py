@@ -3,11 +3,13 @@
 import torch
 from torch import Tensor, nn
 
-from ssltransfer.errors import InputError
+from ssltransfer.errors import InputError, one_line
 from ssltransfer.models.features import check_weights
 
 CHECKED = 4
 """Number of images that are passed through the module before all others."""
+HEADS = ("fc", "head", "heads", "classifier", "last_linear")
+"""Names of the classifiers of networks of torchvision, timm and transformers."""
 TOLERANCE = 1e-3
 """Largest difference of two passes, as a share of the largest feature: above what kernels of a GPU differ by."""
 
@@ -51,7 +53,14 @@ def check_features(module: nn.Module, images: Tensor, name: str = "") -> int:
         depends on the other images.
     """
     name = name or type(module).__name__
-    first = module(images)
+    try:
+        first = module(images)
+    except Exception as error:  # whatever the code of a stranger raises
+        height, width = images.shape[2:]
+        raise InputError(
+            f"{name} does not take images of {height} x {width} pixels ({type(error).__name__}: {one_line(error)}); "
+            "set the size that it was made for"
+        ) from error
     _check_output(first, name, len(images))
     again, alone = module(images), module(images[:1])
     _check_output(alone, name, 1)
@@ -70,6 +79,16 @@ def check_features(module: nn.Module, images: Tensor, name: str = "") -> int:
             "its running statistics"
         )
     return first.shape[1]
+
+
+def head_of_classes(module: nn.Module, width: int) -> str:
+    """Return the name of the classifier whose output a module returns, by the usual names; empty if there is none."""
+    last = [(name, part) for name, part in module.named_modules() if not list(part.children())][-1:]
+    for name, part in last:
+        usual = name.rpartition(".")[2] in HEADS or name.split(".")[0] in HEADS
+        if isinstance(part, nn.Linear) and part.out_features == width and usual:
+            return name
+    return ""
 
 
 def _check_output(features: object, name: str, images: int) -> None:

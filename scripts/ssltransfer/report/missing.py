@@ -9,6 +9,7 @@ from typing import NamedTuple
 from ssltransfer.config.suite import Cell, Suite
 from ssltransfer.datasets import parse_dataset_source
 from ssltransfer.files import read_json, write_json
+from ssltransfer.jobs import ERROR
 from ssltransfer.report.old_failures import changed_since, superseded
 from ssltransfer.report.provenance import COST, named_datasets
 
@@ -51,7 +52,7 @@ class FailedJob(NamedTuple):
 
 
 def failure(log: str | Path) -> str | None:
-    """Return the last line of a job's log, which is the reason of its failure.
+    """Return the reason of a job's failure, the error at the end of its log, or that something stopped the job.
 
     Returns
     -------
@@ -65,7 +66,13 @@ def failure(log: str | Path) -> str | None:
     last = next((line for line in reversed(lines) if line.strip()), "")
     if COST.search(last):
         return None
-    return LOG_TIME.sub("", last).strip() or "ended without a message"
+    text = LOG_TIME.sub("", last).strip()
+    if not text:
+        return "ended without a message"
+    # A line without a time ends a traceback.
+    if text.startswith(ERROR) or not LOG_TIME.match(last):
+        return text.removeprefix(ERROR)
+    return f"ended without an error, so something stopped it; run again (its last line: {text})"
 
 
 def failed_logs(folder: str | Path = "logs") -> Iterator[tuple[str, tuple[str, ...], str, Path]]:
@@ -130,7 +137,7 @@ def _reason(
     single, several = _needed(suite, cell)
     for rule, values, reason, log in failed:
         if (single if len(values) == 1 else several).issuperset(values):
-            told = f"{', '.join((rule, *values))}: {reason}"
+            told = f"{', '.join(filter(None, (rule, *values)))}: {reason}"
             changed = changed_since(suite, values, log, files)
             return (f"{EARLIER} {changed}: {told}" if changed else told), str(log)
     return NOT_MEASURED, ""
@@ -201,7 +208,7 @@ def failed_job_lines(jobs: Sequence[FailedJob]) -> list[str]:
     for job in sorted(jobs)[:SHOWN_FAILURES]:
         reason = failure(job.log) if job.log else None
         reason = (reason or "no reason found").removeprefix(f"{job.wildcards[-1] if job.wildcards else ''}: ")
-        lines.append(f"  {', '.join((job.rule, *job.wildcards))}: {reason}{_in_log(job.log)}")
+        lines.append(f"  {', '.join(filter(None, (job.rule, *job.wildcards)))}: {reason}{_in_log(job.log)}")
     if len(jobs) > SHOWN_FAILURES:
         lines.append(f"  and {len(jobs) - SHOWN_FAILURES} more; their logs are in the folder logs")
     return lines
