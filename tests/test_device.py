@@ -4,6 +4,7 @@ import logging
 import os
 import platform
 import re
+import signal
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -11,9 +12,10 @@ from types import SimpleNamespace
 import pytest
 import torch
 
-from ssltransfer import device
+from ssltransfer import device, gpu_slots
 from ssltransfer.array_backend import NUMPY
 from ssltransfer.errors import InputError
+from workflow import put_driver
 
 
 @pytest.fixture(autouse=True)
@@ -112,12 +114,37 @@ def test_a_driver_without_a_program_has_one_gpu(driver):
     assert device.list_gpus() == ["0"]
 
 
+@pytest.mark.parametrize(
+    ("said", "name", "lock"),
+    [
+        (TWO_GPUS, "1", "GPU-2f"),
+        (TWO_GPUS, "GPU-2", "GPU-2f"),
+        (TWO_GPUS, "7", "815.7"),
+        (DIVIDED, "MIG-7b", "MIG-7b"),
+        (DIVIDED, "0", "MIG-7a"),
+        (DIVIDED, "GPU-1f", "MIG-7a"),
+        (DIVIDED, "1", "GPU-2f"),
+        ("exit 1", "0", "815.0"),
+    ],
+)
+def test_all_runs_have_the_same_name_for_a_gpu(monkeypatch, tmp_path, said, name, lock):
+    (tmp_path / "said").write_text(said)
+    put_program(monkeypatch, tmp_path, f"cat {tmp_path}/said")
+    monkeypatch.setenv("SLURM_JOB_ID", "815")
+    assert device.lock_name(name) == lock
+
+
 TAKE = """
-import sys
+import os, sys, time
 from ssltransfer import device
 device.take_gpu()
-import os
 print(os.environ.get("CUDA_VISIBLE_DEVICES"), flush=True)
+if "fork" in sys.argv:
+    child = os.fork()
+    if child:
+        print(child, flush=True)
+    else:
+        time.sleep(600)
 sys.stdin.read()
 """
 
@@ -125,16 +152,14 @@ sys.stdin.read()
 @pytest.fixture
 def start_job(tmp_path):
     """Start processes that take one of three GPUs each and end with the test."""
-    program = tmp_path / "nvidia-smi"
-    program.write_text('#!/bin/sh\nfor gpu in a b c; do echo "GPU 0: stand-in (UUID: GPU-$gpu)"; done\n')
-    program.chmod(0o755)
+    put_driver(tmp_path, 3)
     jobs = []
 
-    def start(**variables):
+    def start(*arguments, **variables):
         environment = {name: text for name, text in os.environ.items() if name not in device.GRANTS}
-        paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "XDG_RUNTIME_DIR": str(tmp_path)}
+        paths = {"PATH": f"{tmp_path}:{os.environ['PATH']}", "TMPDIR": str(tmp_path)}
         job = subprocess.Popen(
-            [sys.executable, "-c", TAKE],
+            [sys.executable, "-c", TAKE, *arguments],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             text=True,
@@ -172,12 +197,68 @@ def test_each_job_takes_a_gpu_of_its_own(start_job):
     assert taken(start_job()) == [gpus[1]]
 
 
+def test_the_gpu_of_a_killed_job_is_free_although_a_process_that_it_forked_lives_on(start_job):
+    job = start_job("fork")
+    (gpu,), child = taken(job), int(job.stdout.readline())
+    try:
+        job.kill()
+        job.wait()
+        os.kill(child, 0)
+        assert taken(start_job()) == [gpu]
+    finally:
+        os.kill(child, signal.SIGKILL)
+
+
+def test_a_forked_process_that_ends_frees_no_gpu(start_job):
+    job = start_job("fork")
+    (gpu,), child = taken(job), int(job.stdout.readline())
+    os.kill(child, signal.SIGKILL)
+    assert taken(start_job()) != [gpu]
+
+
 def test_what_was_assigned_is_kept(start_job):
-    slurm = start_job(SLURM_JOB_GPUS="1,2", CUDA_VISIBLE_DEVICES="0,1")
-    chosen = [start_job(CUDA_VISIBLE_DEVICES="GPU-c,GPU-b") for _ in range(2)]
+    one = start_job(SLURM_JOB_GPUS="1", CUDA_VISIBLE_DEVICES="0")
     hidden = start_job(CUDA_VISIBLE_DEVICES="")
-    assert taken(slurm, hidden) == ["0,1", ""]
-    assert sorted(taken(*chosen)) == ["GPU-b", "GPU-c"]
+    assert taken(one, hidden) == ["0", ""]
+
+
+@pytest.mark.parametrize("slurm", [{}, {"SLURM_JOB_GPUS": "1,2"}, {"SLURM_STEP_GPUS": "1,2"}])
+def test_each_job_takes_one_of_the_gpus_that_were_assigned(start_job, slurm):
+    chosen = [start_job(CUDA_VISIBLE_DEVICES="1,2", **slurm) for _ in range(2)]
+    assert sorted(taken(*chosen)) == ["1", "2"]
+
+
+def test_parts_of_a_divided_gpu_are_taken_one_by_one(start_job):
+    parts = "MIG-7a", "MIG-GPU-1f/3/0"
+    assert sorted(taken(*(start_job(CUDA_VISIBLE_DEVICES=",".join(parts)) for _ in range(2)))) == sorted(parts)
+
+
+def test_runs_that_name_gpus_differently_share_none(start_job):
+    assert taken(start_job(CUDA_VISIBLE_DEVICES="1,0")) == ["1"]
+    assert taken(start_job(CUDA_VISIBLE_DEVICES="GPU-b,GPU-c")) == ["GPU-c"]
+    assert taken(start_job()) == ["GPU-a"]
+
+
+def test_slots_outlive_a_logout_and_are_the_user_s_own(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_slots.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setenv("XDG_RUNTIME_DIR", str(tmp_path / "session"))
+    user = os.getuid()
+    folder = tmp_path / f"ssltransfer-gpus-{user}"
+    assert gpu_slots.slots_folder() == folder == gpu_slots.slots_folder()
+    assert folder.stat().st_mode & 0o777 == 0o700
+
+    # Open to others, a link to elsewhere, or another user's.
+    folder.chmod(0o755)
+    with pytest.raises(InputError, match=re.escape(str(folder))):
+        gpu_slots.slots_folder()
+    folder.rename(other := tmp_path / f"ssltransfer-gpus-{user + 1}")
+    other.chmod(0o700)
+    folder.symlink_to(other)
+    with pytest.raises(InputError, match=re.escape(str(folder))):
+        gpu_slots.slots_folder()
+    monkeypatch.setattr(gpu_slots.os, "getuid", lambda: user + 1)
+    with pytest.raises(InputError, match=re.escape(str(other))):
+        gpu_slots.slots_folder()
 
 
 @pytest.mark.parametrize("present", [True, False])

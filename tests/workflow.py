@@ -55,6 +55,16 @@ def planned(folder: Path, *arguments: str, **options) -> Counter:
     return jobs
 
 
+def put_driver(folder: Path, gpus: int) -> Path:
+    """Write a stand-in for nvidia-smi that lists GPUs (GPU-a, GPU-b, ...) and return the folder it is in."""
+    folder.mkdir(exist_ok=True)
+    lines = [f"GPU {number}: stand-in (UUID: GPU-{chr(ord('a') + number)})" for number in range(gpus)]
+    program = folder / "nvidia-smi"
+    program.write_text("\n".join(["#!/bin/sh", *(f"echo '{line}'" for line in lines), ""]))
+    program.chmod(0o755)
+    return folder
+
+
 def workspace(folder: Path) -> Path:
     """Make `folder` a working directory with a copy of the toy configuration."""
     shutil.copytree(REPOSITORY / "tests" / "config", folder / "config")

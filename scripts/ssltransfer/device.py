@@ -51,11 +51,32 @@ def list_gpus() -> list[str]:
         return []
     if visible := os.environ.get("CUDA_VISIBLE_DEVICES"):
         return [name.strip() for name in visible.split(",") if name.strip()]
-    lines = _ask_driver()[1]
-    parts = re.findall(r"UUID: (MIG-[^)\s]+)", lines)
-    divided = re.findall(r"UUID: (GPU-[^)\s]+)\)(?=\s+MIG )", lines)
-    whole = [name for name in re.findall(r"UUID: (GPU-[^)\s]+)", lines) if name not in divided]
-    return [*whole, *parts] or ["0"]
+    devices = dict.fromkeys(_identifiers().values())
+    return sorted(devices, key=lambda name: name.startswith("MIG-")) or ["0"]
+
+
+def _identifiers() -> dict[str, str]:
+    """Return each name that CUDA may be given for a device -> the driver's identifier.
+
+    CUDA computes on the first part of a divided GPU, where the index or identifier of the GPU is given.
+    """
+    names: dict[str, str] = {}
+    for gpu in re.split(r"\n(?=GPU )", _ask_driver()[1]):
+        if whole := re.match(r"GPU (\d+): .*UUID: (GPU-[^)\s]+)", gpu):
+            parts = re.findall(r"UUID: (MIG-[^)\s]+)", gpu)
+            names |= dict.fromkeys(whole.groups(), (parts or [whole[2]])[0]) | {part: part for part in parts}
+    return names
+
+
+def lock_name(gpu: str) -> str:
+    """Return a name of a GPU that all runs on this machine share, whichever name CUDA_VISIBLE_DEVICES has for it.
+
+    Identifiers may be abbreviated there. An index that the driver does not tell has a meaning within its SLURM job
+    only.
+    """
+    names = _identifiers()
+    known = gpu if gpu.isdigit() else next((name for name in names if name.startswith(gpu)), gpu)
+    return names.get(known) or ".".join(filter(None, (os.environ.get("SLURM_JOB_ID"), gpu)))
 
 
 def driver_problem() -> str:
@@ -139,13 +160,13 @@ def choose_device(threads: int = 1) -> "torch.device":
 def take_gpu() -> None:
     """Show this process one of several GPUs only, the one with the fewest of this user's jobs, until it ends.
 
-    What SLURM assigned stays as it is, and so does the GPU of a process that computes on one already.
+    A single GPU stays as it was assigned, and so does the GPU of a process that computes on one already.
     """
     torch = sys.modules.get("torch")
     computing = torch is not None and torch.cuda.is_initialized()
     gpus = list_gpus()
-    if len(gpus) > 1 and not any(map(os.environ.get, SLURM_GRANTS)) and not computing:
-        os.environ["CUDA_VISIBLE_DEVICES"] = taken = take_slot(gpus)
+    if len(gpus) > 1 and not computing:
+        os.environ["CUDA_VISIBLE_DEVICES"] = taken = take_slot({gpu: lock_name(gpu) for gpu in gpus})
         log.info("takes GPU %s, one of %d", taken, len(gpus))
 
 
