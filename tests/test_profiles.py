@@ -10,7 +10,6 @@ import yaml
 
 from ssltransfer.commands.suite import read_suite
 from ssltransfer.config.costs import job_hours
-from ssltransfer.config.task_checks import FROZEN_KINDS
 from workflow import REPOSITORY
 
 PROFILES = {path.parent.name: yaml.safe_load(path.read_text()) for path in REPOSITORY.glob("profiles/*/profile.yaml")}
@@ -218,10 +217,3 @@ def test_every_output_has_a_name():
 def test_rules_ask_named_functions():
     """A question that several rules ask has a name; at most a few are asked once and where they stand."""
     assert sum(body.count("lambda") for body in RULES.values()) <= 24
-
-
-def test_cheap_jobs_go_before_trainings():
-    first = {name for name in JOBS if "priority: FIRST" in RULES[name]}
-    on_features = {f"evaluate_{kind.replace('-', '_')}" for kind in FROZEN_KINDS}
-    assert on_features | {"extract_features", "find_neighbours", "compare_representations"} <= first
-    assert not first & {"evaluate_finetune", "train_detector", "train_normals", "invert_features", "evaluate_attention"}

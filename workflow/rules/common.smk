@@ -76,11 +76,15 @@ STOP = QuietStop(logger) if workflow.is_main_process else None
 # submitting machine often has none.
 GPUS = len(list_gpus())
 GPU_HERE = min(GPUS, 1)
-if GPUS and workflow.is_main_process and not workflow.non_local_exec and "gpu" not in workflow.global_resources:
+LOCAL = workflow.is_main_process and not workflow.non_local_exec
+if GPUS and LOCAL and "gpu" not in workflow.global_resources:
     workflow.register_resource("gpu", GPUS)
-# Features and what is cheap on them come before trainings of hours, so that the first tables do not wait for these.
+# How many jobs of this run have a GPU of this machine at a time.
+GPU_JOBS = workflow.global_resources["gpu"].value if GPUS and LOCAL else 0
+# Of the jobs that could start at a moment, features and what is cheap on them go before trainings of hours. A training whose
+# inputs are there earlier still starts earlier: an input that features are waited for would plan finished trainings anew.
 FIRST = 5
-if workflow.is_main_process and not workflow.non_local_exec and driver_problem():
+if LOCAL and driver_problem():
     logger.warning(f"The GPU is not used, jobs run on the processor: {driver_problem()}")
 
 # Whether jobs can have detectron2: from an environment of their own, or installed beside Snakemake.
@@ -243,9 +247,14 @@ def hours_of(part):
     return lambda w, gpu: job_hours(SUITE, Cell(w.protocol, w.model, w.dataset), part, gpu)
 
 
+def cores_per_gpu():
+    """The cores that each job with a GPU of this machine can have if all GPUs are to be busy; elsewhere without limit."""
+    return max(1, (workflow.resource_settings.cores or 1) // GPU_JOBS) if GPU_JOBS else float("inf")
+
+
 def training_threads(wildcards):
     """Threads beyond the first load images, which keeps a GPU busy; training on a CPU takes one."""
-    return 8 if GPU_HERE or workflow.non_local_exec else 1
+    return min(8, cores_per_gpu()) if GPU_HERE or workflow.non_local_exec else 1
 
 
 # Input and parameter functions of several rule files

@@ -153,9 +153,14 @@ def feature_input(wildcards):
 
 
 def feature_threads(wildcards):
-    """The cores that each model of the suite can have; several images are decoded at a time where none are kept."""
-    cores = workflow.resource_settings.cores or 1
-    return max(1 if SUITE.config["keep_images"] else 4, cores // len(SUITE.models))
+    """The cores that each model of the suite can have; on a GPU, at most its share of them.
+
+    Where no images are kept, several are decoded at a time, by all cores that a GPU can have.
+    """
+    each = max(1, (workflow.resource_settings.cores or 1) // len(SUITE.models))
+    if SUITE.config["keep_images"]:
+        return min(each, cores_per_gpu())
+    return cores_per_gpu() if GPU_JOBS else max(4, each)
 
 
 def feature_params(wildcards):
