@@ -1,6 +1,5 @@
 """Several GPUs on one machine: stand-ins that the driver lists, and on which torch cannot compute."""
 
-import os
 import re
 import shutil
 from datetime import datetime
@@ -35,7 +34,7 @@ def gpus(tmp_path, monkeypatch):
 
 @pytest.fixture(scope="module")
 def prepared(tmp_path_factory):
-    """A working directory in which features and finetunings can start; made without a GPU."""
+    """A working directory in which features and finetunings can start."""
     folder = workspace(tmp_path_factory.mktemp("prepared"))
     images = [f"results/datasets/{dataset}/resize16.npy" for dataset in ("digits", "textures")]
     succeed(folder, *(f"results/checkpoints/{model}.safetensors" for model in MODELS), *images)
@@ -51,13 +50,12 @@ def rules_started(output):
 def spans(folder):
     """GPU -> sorted times between which each job of a run had it, by the logs of the jobs."""
     found = {}
-    for log in (folder / "logs").rglob("*.log"):
-        lines = log.read_text().splitlines()
-        if taken := [re.match(r"(\S+ \S+),(\d+) takes GPU (\S+), one of 3$", line) for line in lines]:
-            begin = next(filter(None, taken))
-            end = re.match(r"(\S+ \S+),(\d+) cost ", lines[-1])
-            times = [datetime.fromisoformat(f"{match[1]}.{match[2]}") for match in (begin, end)]
-            found.setdefault(begin[3], []).append(times)
+    for path in (folder / "logs").rglob("*.log"):
+        log = path.read_text()
+        begin = re.search(r"^(\S+ \S+),(\d+) takes GPU (\S+), one of 3$", log, re.M)
+        end = re.search(r"^(\S+ \S+),(\d+) cost ", log, re.M)
+        times = [datetime.fromisoformat(f"{match[1]}.{match[2]}") for match in (begin, end)]
+        found.setdefault(begin[3], []).append(times)
     return {gpu: sorted(times) for gpu, times in found.items()}
 
 
@@ -107,8 +105,6 @@ def test_cheap_jobs_that_can_start_go_before_trainings(tmp_path, prepared, gpus)
 )
 def test_jobs_leave_cores_for_every_gpu(tmp_path, gpus, count, arguments, features, training):
     gpus(count)
-    if not count:
-        os.environ["CUDA_VISIBLE_DEVICES"] = ""  # removed by the fixture
     folder = workspace(tmp_path / "run")
     output = succeed(folder, "--dry-run", "--cores", "16", *arguments)
     for rule, threads in (("extract_features", features), ("evaluate_finetune", training)):
