@@ -72,6 +72,15 @@ def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, tmp_path, driver, 
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     device.choose_device(torch.get_num_threads())
     assert reason in caplog.text
+    caplog.clear()
+    assert device.choose_arrays() is NUMPY
+    assert reason in caplog.text
+
+    # One that was granted is not replaced by the processor.
+    monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    for choose in (device.choose_device, device.choose_arrays):
+        with pytest.raises(InputError, match="^SLURM_JOB_GPUS=0 "):
+            choose()
 
 
 @pytest.mark.parametrize(

@@ -186,6 +186,8 @@ def choose_arrays() -> "Arrays":
     from ssltransfer.array_backend import NUMPY, Arrays
 
     if not has_gpu() and not granted_gpu():  # spares the import of torch
+        if problem := driver_problem():
+            log.warning("%s%s", GPU_UNUSED, problem)
         return NUMPY
     device = choose_device()
     if device.type == "cpu":
