@@ -4,7 +4,8 @@ It takes the images and networks of the demo suite, which is run before. Speed: 
 ViT-S/16 at 224 pixels, the fastest float32 form of each against bfloat16, in turn, in processor time of one thread (on
 a GPU in seconds). Cost: the features of digits and textures in both precisions, for the networks of the demo suite (32
 pixels) and for the random ResNet-50 (64 pixels); a linear classifier is selected and fitted on each, and the share of
-test images counts on which the two classifiers differ.
+test images counts on which the two classifiers differ. `--samples FOLDER` makes a table of photographs instead, with
+the random ResNet-50 at 160 pixels: the folder has the datasets, or subsets of them, in their original layouts.
 """
 
 import argparse
@@ -18,6 +19,7 @@ import numpy as np
 import torch
 
 from ssltransfer.config.table_file import read_table
+from ssltransfer.datasets import load, parse_dataset_source
 from ssltransfer.datasets.images import prepare_images
 from ssltransfer.datasets.index import read_index
 from ssltransfer.datasets.splits import make_split
@@ -33,6 +35,7 @@ parser = argparse.ArgumentParser()
 parser.add_argument("--results", type=Path, default=Path("results"), help="of a finished demo suite")
 parser.add_argument("--images", type=int, default=32, help="images of a round")
 parser.add_argument("--rounds", type=int, default=5)
+parser.add_argument("--samples", type=Path, help="folder with pets, dtd, food101 and flowers")
 options = parser.parse_args()
 PRECISIONS = ("float32", "tf32", "bfloat16")
 
@@ -85,13 +88,11 @@ def predictions(features, index):
     return result.test, result.test_scores.argmax(axis=1)
 
 
-def costs(name, backbone, dataset, transform):
-    """Print the rows of the second table for a network and a dataset."""
-    prepared = options.results / "datasets" / dataset
-    index = read_index(prepared / "index.parquet")
+def costs(name, backbone, dataset, transform, root, index):
+    """Print the rows of a table of classifiers for a network and a dataset."""
     images = folder / f"{dataset}.{transform}.npy"
     if not images.exists():
-        prepare_images(prepared, index.image, transform, images)
+        prepare_images(root, index.image, transform, images)
     found = {}
     for precision in used:
         file = folder / "features.npy"
@@ -106,23 +107,44 @@ def costs(name, backbone, dataset, transform):
         print(f"| {name} | {dataset} | {precision} | {numbers} |", flush=True)
 
 
-with tempfile.TemporaryDirectory() as temporary:
-    folder, device = Path(temporary), choose_device(1)
-    used = [precision for precision in PRECISIONS if precision != "tf32" or device.type == "cuda"]
-    print(f"{device_name()}, torch {torch.__version__}\n")
-    print("| network | precision | images a second | against float32 | relative difference of features |")
-    print("| --- | --- | --- | --- | --- |")
-    for name in ("resnet50", "timm:vit_small_patch16_224"):
-        speeds(name)
+def table_of_costs():
+    """Print the head of a table of classifiers."""
     print(
         "\n| network | dataset | precision | relative difference | float32, top-1 | top-1 | test images that differ |"
     )
     print("| --- | --- | --- | --- | --- | --- | --- |")
+
+
+def measure_demo():
+    """Print the first two tables."""
+    print("| network | precision | images a second | against float32 | relative difference of features |")
+    print("| --- | --- | --- | --- | --- |")
+    for name in ("resnet50", "timm:vit_small_patch16_224"):
+        speeds(name)
+    table_of_costs()
     rows = read_table(Path("config/models.tsv"), short_rows=True)
     architectures = {row["model"]: row["arch"] for row in rows if row["source"].startswith("pretrain:")}
     for dataset in ("digits", "textures"):
+        root = options.results / "datasets" / dataset
+        index = read_index(root / "index.parquet")
         for model, arch in architectures.items():
             checkpoint = options.results / "checkpoints" / f"{model}.safetensors"
             if checkpoint.exists():
-                costs(model, load_backbone(checkpoint, arch, size=32), dataset, "resize32")
-        costs("random ResNet-50", build_backbone("resnet50", seed=0), dataset, "resize64")
+                costs(model, load_backbone(checkpoint, arch, size=32), dataset, "resize32", root, index)
+        costs("random ResNet-50", build_backbone("resnet50", seed=0), dataset, "resize64", root, index)
+
+
+def measure_samples():
+    """Print the table of photographs."""
+    table_of_costs()
+    for dataset in ("pets", "dtd", "food101", "flowers"):
+        root = options.samples / dataset
+        index = load(parse_dataset_source(f"original:{dataset}")).index(root)
+        costs("random ResNet-50", build_backbone("resnet50", seed=0), dataset, "resize160", root, index)
+
+
+with tempfile.TemporaryDirectory() as temporary:
+    folder, device = Path(temporary), choose_device(1)
+    used = [precision for precision in PRECISIONS if precision != "tf32" or device.type == "cuda"]
+    print(f"{device_name()}, torch {torch.__version__}\n")
+    measure_samples() if options.samples else measure_demo()
