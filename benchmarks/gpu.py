@@ -1,13 +1,18 @@
-"""Speed, memory, precision and repeatability on this machine's GPU: `uv run python benchmarks/gpu.py`, eight minutes.
+"""Speed, memory, precision and repeatability on this machine's GPU: `uv run python benchmarks/gpu.py`.
 
-It prints one page of tables in Markdown, under the name of the device; with `--output FILE` it is written there too.
-Everything runs on random images and labels, with the networks, sizes and code of the paper's protocols; nothing is
-downloaded. `--small` runs every part at the smallest size, in a minute on a CPU, to show that all of it works.
+It prints one page of tables in Markdown, under the name of the device; with `--output FILE` each line is written there
+too, as soon as it is known. Everything runs on random images and labels, with the networks, sizes and code of the
+paper's protocols; nothing is downloaded. It ends after eight minutes at most (`--seconds`): a part that would take
+longer than its share of them is cut off with the line "left out: time". `--small` runs every part at the smallest
+size, to show on a CPU that all of it works.
 """
 
 import argparse
+import importlib.util
 import itertools
+import os
 import re
+import signal
 import statistics
 import subprocess
 import sys
@@ -15,8 +20,8 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
@@ -51,7 +56,7 @@ from ssltransfer.protocols.finetune.network import Classifier  # noqa: E402
 from ssltransfer.protocols.inversion.settings import InversionSettings  # noqa: E402
 from ssltransfer.row_file import ArrayFile, save_array  # noqa: E402
 from ssltransfer.settings import read_settings  # noqa: E402
-from ssltransfer.training import train  # noqa: E402
+from ssltransfer.training import seed_step, train  # noqa: E402
 from ssltransfer.training_state import Run  # noqa: E402
 
 
@@ -65,6 +70,7 @@ class Sizes:
     batch: int = BATCH
     detector: tuple[int, int] = (800, 1088)
     detector_network: dict = field(default_factory=dict)
+    dense_network: dict = field(default_factory=dict)
     normals: tuple[int, int] = (600, 800)
     segmentation: tuple[int, int] = (448, 608)
     finetune: int = 64
@@ -72,12 +78,13 @@ class Sizes:
     groups: int = 4
     steps: int = 10
     linear: tuple[int, int, int] = (3334, 2048, 100)
-    cap: float = 20.0
+    cap: float = 8.0
 
 
 SMALL = Sizes(
     networks=("resnet-1x1x1x1-w8",), side=64, images=32, batch=16, detector=(64, 96), detector_network=SMALL_DETECTOR,
-    normals=(64, 64), segmentation=(64, 64), finetune=4, canvas=128, groups=1, steps=2, linear=(200, 32, 5), cap=1.0,
+    dense_network={"channels": 8}, normals=(64, 64), segmentation=(64, 64), finetune=4, canvas=128, groups=1, steps=2,
+    linear=(200, 32, 5), cap=1.0,
 )  # fmt: skip
 
 
@@ -111,9 +118,11 @@ def row(*cells: object) -> None:
 
 
 def say(line: str) -> None:
-    """Print a line, and keep it for the file."""
+    """Print a line, and write it to the file."""
     print(line, flush=True)
-    LINES.append(line)
+    if arguments.output:
+        with arguments.output.open("a") as file:
+            print(line, file=file)
 
 
 @torch.inference_mode()
@@ -125,7 +134,7 @@ def feature_speeds(name: str, sizes: Sizes, folder: Path) -> None:
     save_array(folder / "few.npy", images[: len(images) // 8])
     batch = torch.rand(sizes.batch, 3, sizes.side, sizes.side, device=DEVICE)
     batch = batch.to(memory_format=torch.channels_last)
-    exact = None
+    exact, slow = None, 0.0
     for precision in PRECISIONS:
         network = inference_form(backbone, DEVICE, precision)
         with computing_in(precision, DEVICE):
@@ -138,78 +147,145 @@ def feature_speeds(name: str, sizes: Sizes, folder: Path) -> None:
         begun, whole = (seconds_of(lambda given=given: extract_features(*given)) for given in (few, arguments))
         elapsed = (whole - begun) / (sizes.images - len(images) // 8)
         found = np.array(np.load(file), np.float64)
-        exact = found if exact is None else exact
+        exact, slow = (found, elapsed) if exact is None else (exact, slow)
         error = np.linalg.norm(found - exact) / np.linalg.norm(exact)
-        row(name, precision, f"{1 / elapsed:.0f}", f"{1 / alone:.0f}", f"{alone / elapsed:.0%}", f"{error:.1e}")
+        times, share = f"{slow / elapsed:.2f}", f"{alone / elapsed:.0%}"
+        row(name, precision, f"{1 / elapsed:.0f}", times, f"{1 / alone:.0f}", share, f"{error:.1e}")
 
 
-def training_steps(sizes: Sizes) -> Iterator[tuple[str, Callable[[str], Callable[[], Tensor]]]]:
-    """Name of a protocol's training step at the paper's size, and the function that makes it for a precision."""
-    arch = sizes.networks[0]
+class Work(NamedTuple):
+    """A training at the paper's size: how its module is made, a batch of a step, and the loss of a batch."""
 
-    def detection(precision: str) -> Callable[[], Tensor]:
-        block = {"kind": "detection", "frozen": "none", "backend": "torchvision", "network": sizes.detector_network}
-        detector = build_detector(
-            build_backbone(arch, seed=0), arch, 20, "imagenet", read_settings(DetectionSettings, block)
-        )
-        batch = make_batch(2, sizes.detector, np.random.default_rng(0))
-        batch = {name: [value.to(DEVICE) for value in values] for name, values in batch.items()}
-        return optimise(detector, lambda: sum(detector.losses(batch).values()), precision)
-
-    def normals(precision: str) -> Callable[[], Tensor]:
-        settings = read_settings(NormalsSettings, {"kind": "normals"})
-        network = NormalsNetwork(build_backbone(arch, seed=0), 40, settings.network, settings.frozen, 0)
-        images = torch.rand(2, 3, *sizes.normals, device=DEVICE)
-        labels = torch.randint(0, 40, (2, sizes.normals[0] // 8, sizes.normals[1] // 8), device=DEVICE)
-        return optimise(network, lambda: cell_loss(network(images), labels), precision)
-
-    def segmentation(precision: str) -> Callable[[], Tensor]:
-        settings = read_settings(SegmentationSettings, {"kind": "segmentation"})
-        network = SegmentationNetwork(build_backbone(arch, seed=0), 150, settings)
-        height, width = sizes.segmentation
-        images = torch.rand(2, 3, height, width, device=DEVICE)
-        labels = torch.randint(0, 150, (2, height // network.stride, width // network.stride), device=DEVICE)
-        return optimise(network, lambda: cell_loss(network(images), labels), precision)
-
-    def finetune(precision: str, members: int = 1) -> Callable[[], Tensor]:
-        images = torch.rand(sizes.finetune, 3, sizes.side, sizes.side, device=DEVICE)
-        labels = torch.randint(0, 100, (sizes.finetune,), device=DEVICE)
-
-        def member() -> Callable[[], Tensor]:
-            network = Classifier(build_backbone(arch, seed=0), 100, 0)
-            return optimise(network, lambda: functional.cross_entropy(network(images), labels), precision)
-
-        steps = [member() for _ in range(members)]
-        return lambda: sum(step() for step in steps)
-
-    def pretraining(precision: str) -> Callable[[], Tensor]:
-        method = SimCLR(build_backbone(arch, seed=0), hidden=2048, output=128, temperature=0.1)
-        views = torch.rand(2 * sizes.finetune, 3, sizes.side, sizes.side, device=DEVICE)
-        return optimise(method, lambda: method(views, views), precision)
-
-    yield f"finetuning, {sizes.finetune} images of {sizes.side} x {sizes.side}", finetune
-    yield "finetuning, the 20 members of a grid on these", partial(finetune, members=20)
-    yield f"segmentation, 2 images of {sizes.segmentation[0]} x {sizes.segmentation[1]}", segmentation
-    yield f"detection, 2 images of {sizes.detector[0]} x {sizes.detector[1]}", detection
-    yield f"pretraining with SimCLR, two views of {sizes.finetune} images", pretraining
-    yield f"normals, 2 images of {sizes.normals[0]} x {sizes.normals[1]}", normals
+    name: str
+    build: Callable[[], nn.Module]
+    draw: Callable[[int], Any]
+    loss: Callable[[nn.Module, Any], Tensor]
+    members: int = 1
+    repeated: bool = True
 
 
-def optimise(module: nn.Module, loss: Callable[[], Tensor], precision: str) -> Callable[[], Tensor]:
-    """Return a training step of a module, which returns its loss."""
-    module.to(DEVICE).train()
-    optimiser = torch.optim.SGD(parameter_groups(module, 1e-4, 1e-4), momentum=0.9)
+def trainings(sizes: Sizes) -> Iterator[Work]:
+    """The trainings of all protocols; detectron2's where it is installed."""
+    arch, count = sizes.networks[0], sizes.finetune
+    normals_settings = read_settings(NormalsSettings, {"kind": "normals", "network": sizes.dense_network})
+    segmentation_settings = read_settings(
+        SegmentationSettings, {"kind": "segmentation", "network": sizes.dense_network}
+    )
+    segmentation_stride = SegmentationNetwork(build_backbone(arch, seed=0), 150, segmentation_settings).stride
+
+    def labelled(classes: int, size: tuple[int, int], stride: int) -> Callable[[int], tuple[Tensor, Tensor]]:
+        def draw(step: int) -> tuple[Tensor, Tensor]:
+            random = seed_step(0, step)
+            cells = (2, size[0] // stride, size[1] // stride)
+            return torch.rand(2, 3, *size, generator=random), torch.randint(classes, cells, generator=random)
+
+        return draw
+
+    def labelled_images(step: int) -> tuple[Tensor, Tensor]:
+        random = seed_step(0, step)
+        images = torch.rand(count, 3, sizes.side, sizes.side, generator=random)
+        return images, torch.randint(100, (count,), generator=random)
+
+    def cells_loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return cell_loss(network(batch[0]), batch[1])
+
+    def classifier() -> nn.Module:
+        return Classifier(build_backbone(arch, seed=0), 100, 0)
+
+    def classes_loss(network: nn.Module, batch: tuple[Tensor, Tensor]) -> Tensor:
+        return functional.cross_entropy(network(batch[0]), batch[1])
+
+    images = f"{count} images of {sizes.side} x {sizes.side}"
+    yield Work(f"finetuning, {images}", classifier, labelled_images, classes_loss)
+    yield Work(
+        f"segmentation, 2 images of {sizes.segmentation[0]} x {sizes.segmentation[1]}",
+        lambda: SegmentationNetwork(build_backbone(arch, seed=0), 150, segmentation_settings),
+        labelled(150, sizes.segmentation, segmentation_stride),
+        cells_loss,
+    )
+    for backend in ("torchvision", "detectron2"):
+        if backend == "torchvision" or importlib.util.find_spec(backend):
+            yield detection(backend, sizes)
+    yield Work(
+        f"normals, 2 images of {sizes.normals[0]} x {sizes.normals[1]}",
+        lambda: NormalsNetwork(
+            build_backbone(arch, seed=0), 40, normals_settings.network, normals_settings.frozen, seed=0
+        ),
+        labelled(40, sizes.normals, 8),
+        cells_loss,
+    )
+    yield Work(
+        f"pretraining with SimCLR, two views of {images}",
+        lambda: SimCLR(build_backbone(arch, seed=0), hidden=2048, output=128, temperature=0.1),
+        lambda step: torch.rand(2 * count, 3, sizes.side, sizes.side, generator=seed_step(0, step)),
+        lambda method, views: method(views, views),
+        repeated=False,
+    )
+    # Last, because it takes longest.
+    yield Work(
+        f"finetuning, 40 members of a grid on {images}", classifier, labelled_images, classes_loss, 40, repeated=False
+    )
+
+
+def detection(backend: str, sizes: Sizes) -> Work:
+    """Training of a detector."""
+    block = {"kind": "detection", "frozen": "none", "backend": backend, "network": sizes.detector_network}
+    arch, settings = sizes.networks[0], read_settings(DetectionSettings, block)
+    return Work(
+        f"detection ({backend}), 2 images of {sizes.detector[0]} x {sizes.detector[1]}",
+        lambda: build_detector(build_backbone(arch, seed=0), arch, 20, "imagenet", settings),
+        lambda step: make_batch(2, sizes.detector, np.random.default_rng(step)),
+        lambda detector, batch: sum(detector.losses(batch).values()),
+    )
+
+
+def moved(batch: Any) -> Any:
+    """Return a batch on the device."""
+    if isinstance(batch, dict):
+        return {name: moved(value) for name, value in batch.items()}
+    return batch.to(DEVICE) if isinstance(batch, Tensor) else type(batch)(moved(value) for value in batch)
+
+
+def make_step(work: Work, precision: str) -> Callable[[], Tensor]:
+    """Return a training step of all members, which returns the sum of their losses."""
+    batch = moved(work.draw(0))
+    modules = [work.build().to(DEVICE).train() for _ in range(work.members)]
+    optimisers = [torch.optim.SGD(parameter_groups(module, 1e-4, 1e-4), momentum=0.9) for module in modules]
 
     def step() -> Tensor:
-        with computing_in(precision, DEVICE):
-            value = loss()
-        with computing_in("float32" if precision == "bfloat16" else precision, DEVICE):
-            value.backward()
-        optimiser.step()
-        optimiser.zero_grad()
-        return value.detach()
+        total = torch.zeros((), device=DEVICE)
+        for module, optimiser in zip(modules, optimisers, strict=True):
+            with computing_in(precision, DEVICE):
+                value = work.loss(module, batch)
+            with computing_in("float32" if precision == "bfloat16" else precision, DEVICE):
+                value.backward()
+            optimiser.step()
+            optimiser.zero_grad()  # here, so that only one member holds gradients
+            total += value.detach()
+        return total
 
     return step
+
+
+def training_speeds(sizes: Sizes) -> None:
+    """Print time, memory and loss of the training steps."""
+    for work in trainings(sizes):
+        exact, slow = None, 0.0
+        steps = sizes.steps if work.members == 1 else 1
+        for precision in PRECISIONS:
+            seed_step(0, 0)
+            try:
+                step = make_step(work, precision)
+                seconds, memory = step_cost(step, steps)
+                loss = float(step())
+            except torch.OutOfMemoryError:
+                row(work.name, precision, "", "", "does not fit into the memory", "", "")
+                continue
+            finally:
+                step = None
+            exact, slow = (loss, seconds) if exact is None else (exact, slow)
+            times = f"{slow / seconds:.2f}"
+            row(work.name, precision, f"{1e3 * seconds:.1f}", times, memory, f"{loss:.5g}", f"{loss / exact:.4f}")
 
 
 def small_parts(sizes: Sizes) -> None:
@@ -262,86 +338,121 @@ def linear_speed(sizes: Sizes) -> None:
 
 def repeatability(sizes: Sizes, folder: Path) -> None:
     """Print the largest difference of weights between two runs, and between a whole and an interrupted one."""
-    steps = 3 * sizes.steps
+    steps = sizes.steps
 
-    def weights(name: str, end: int | None = None) -> Tensor:
-        network = build_backbone(sizes.networks[0], seed=0).to(DEVICE).train()
-        optimiser = torch.optim.SGD(network.parameters(), lr=1e-2, momentum=0.9)
+    def weights(work: Work, name: str, end: int | None = None) -> Tensor:
+        torch.manual_seed(0)
+        network = work.build().to(DEVICE).train()
+        optimiser = torch.optim.SGD(parameter_groups(network, 1e-3, 1e-4), momentum=0.9)
 
-        def batches(first: int) -> Iterator[Tensor]:
-            for step in range(first, steps):
-                random = torch.Generator().manual_seed(step)
-                yield torch.rand(16, 3, sizes.side, sizes.side, generator=random).to(DEVICE)
-
-        def loss(batch: Tensor, step: int) -> Tensor:
+        def loss(batch: Any, step: int) -> Tensor:
             if step == end:
                 raise InterruptedError
-            return functional.mse_loss(network(batch), torch.ones((), device=DEVICE).expand(16, network.width))
+            seed_step(0, step)
+            return work.loss(network, batch)
 
-        run = Run(folder / name, "key", "benchmark", save_seconds=0)
-        run.resume_dir.mkdir(exist_ok=True)
+        def batches(first: int) -> Iterator[Any]:
+            return (moved(work.draw(step)) for step in range(first, steps))
+
+        run = Run(folder / name, "key", "benchmark", save_seconds=np.inf if end is None else 0)
+        run.resume_dir.mkdir(exist_ok=True, parents=True)
         train(network, loss, batches, optimiser, lambda step: 1.0, steps, run, interval=steps, precision="float32")
         return torch.cat([parameter.detach().flatten() for parameter in network.parameters()])
 
-    whole, again = weights("one"), weights("two")
+    for number, work in enumerate(trainings(sizes)):
+        if not work.repeated:
+            continue
+        whole, again = weights(work, f"{number}/one"), weights(work, f"{number}/two")
+        try:
+            weights(work, f"{number}/three", end=steps // 2)
+        except InterruptedError:
+            resumed = weights(work, f"{number}/three")
+        differences = (float((whole - other).abs().max() / whole.abs().max()) for other in (again, resumed))
+        row(work.name, *(f"{difference:.1e}" for difference in differences))
+
+
+def test_device(slow: bool) -> None:
+    """Run the tests of this device, which compare it with the CPU, and print pytest's last line."""
+    marks = "gpu and slow" if slow else "gpu and not slow"
+    words = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider"]
+    pytest = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
-        weights("three", end=steps // 2)
-    except InterruptedError:
-        resumed = weights("three")
-    size = float(whole.abs().max())
-    row("two runs", f"{float((whole - again).abs().max()) / size:.1e}")
-    row(f"resumed after step {steps // 2}", f"{float((whole - resumed).abs().max()) / size:.1e}")
+        last = pytest.communicate()[0].strip().splitlines()[-1]
+    except TimeUpError:
+        os.killpg(pytest.pid, signal.SIGKILL)
+        raise
+    say(f'`pytest -m "{marks}"`: ' + re.sub(r" in [\d.]+s.*| \d+ deselected,?", "", last.strip("= ")).strip(", "))
 
 
-def main(sizes: Sizes) -> None:
+class TimeUpError(Exception):
+    """A part takes longer than its share of the time."""
+
+
+def part(title: str, heads: tuple[str, ...], end: float, measure: Callable[[], None]) -> None:
+    """Print a section, which is cut off at its end in seconds since the start.
+
+    The timer repeats, because an error that is raised while Python deletes an object is lost.
+    """
+    say(f"\n## {title}\n")
+    if heads:
+        table(*heads)
+    try:
+        signal.setitimer(signal.ITIMER_REAL, max(end - (time.monotonic() - START), 1e-3), 5.0)
+        measure()
+    except TimeUpError:
+        say("\nleft out: time")
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+    if DEVICE.type == "cuda":
+        torch.cuda.empty_cache()
+
+
+def main(sizes: Sizes, seconds: float) -> None:
     """Print all tables."""
     name = torch.cuda.get_device_name() if DEVICE.type == "cuda" else f"{linear_path.processor()}, one thread"
-    say(f"# {name}\n\ntorch {torch.__version__}\n")
+    say(f"# {name}\n\ntorch {torch.__version__}")
+    signal.signal(signal.SIGALRM, time_up)
     with tempfile.TemporaryDirectory() as temporary:
         folder = Path(temporary)
-        say("## Frozen features\n")
-        table("network", "precision", "images/s from the file", "images/s of the network alone", "share", "difference")
-        for network in sizes.networks:
-            feature_speeds(network, sizes, folder)
-        say("\n## Training steps\n")
-        table("step", "precision", "ms", "MiB", f"loss after {sizes.steps + 2} steps", "of float32's")
-        for name, make in training_steps(sizes):
-            exact = None
-            for precision in PRECISIONS:
-                torch.manual_seed(0)  # the same images and labels
-                step = make(precision)
-                seconds, memory = step_cost(step, sizes.steps)
-                loss = float(step())
-                exact = loss if exact is None else exact
-                row(name, precision, f"{1e3 * seconds:.1f}", memory, f"{loss:.5g}", f"{loss / exact:.4f}")
-        say("\n## Properties\n")
-        table("part", "ms", "MiB")
-        small_parts(sizes)
-        say("\n## Linear classifier, 45 penalties\n")
-        table("features", "this device, s", "scikit-learn's L-BFGS on this host, s", "ratio")
-        linear_speed(sizes)
-        say("\n## Repeatability, relative to the largest weight\n")
-        table("runs", "largest difference")
-        repeatability(sizes, folder)
-    say(f"\n## Tests\n\n{test_device()}")
+        speed = "against float32 (goal for bfloat16: 2)"
+        features = (
+            *("network", "precision", "images/s from the file", speed),
+            *("images/s of the network alone", "share (goal: 60 %)", "difference"),
+        )
+        steps = ("step", "precision", "ms", "against float32", "MiB", "last loss", "of float32's")
+        linear = ("features", "this device, s", "scikit-learn's L-BFGS on this host, s", "ratio (goal: 100)")
+        part("Frozen features", features, 0.22 * seconds, lambda: feature_table(sizes, folder))
+        part("Training steps", steps, 0.52 * seconds, lambda: training_speeds(sizes))
+        part("Properties", ("part", "ms", "MiB"), 0.58 * seconds, lambda: small_parts(sizes))
+        part("Linear classifier, 45 penalties", linear, 0.7 * seconds, lambda: linear_speed(sizes))
+        say("\n(Below: largest difference of a weight, relative to the largest weight.)")
+        repeats = ("training", "two runs", f"resumed after step {sizes.steps // 2}")
+        part("Repeatability", repeats, 0.8 * seconds, lambda: repeatability(sizes, folder))
+    part("Tests", (), 0.87 * seconds, lambda: test_device(slow=False))
+    if DEVICE.type == "cuda":
+        part("Test of all protocols", (), seconds, lambda: test_device(slow=True))
 
 
-def test_device() -> str:
-    """Run the tests that compare this device with the CPU, and return pytest's last line."""
-    words = [sys.executable, "-m", "pytest", "-q", "-m", "gpu", "-p", "no:cacheprovider", "--durations=0"]
-    done = subprocess.run(words, cwd=REPOSITORY, capture_output=True, text=True)
-    last = done.stdout.strip().splitlines()[-1]
-    return re.sub(r" in [\d.]+s.*| \d+ deselected,?", "", last.strip("= ")).strip(", ")
+def time_up(*_: object) -> None:
+    """End the part at work."""
+    raise TimeUpError
+
+
+def feature_table(sizes: Sizes, folder: Path) -> None:
+    """Print the rows of frozen features."""
+    for network in sizes.networks:
+        feature_speeds(network, sizes, folder)
 
 
 if __name__ == "__main__":
+    START = time.monotonic()
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--small", action="store_true", help="every part at the smallest size")
     parser.add_argument("--output", type=Path, help="file for the tables")
+    parser.add_argument("--seconds", type=float, default=480, help="time after which it ends")
     arguments = parser.parse_args()
-    LINES: list[str] = []
+    if arguments.output:
+        arguments.output.write_text("")
     DEVICE = choose_device(1)
     PRECISIONS = ("float32", "tf32", "bfloat16") if DEVICE.type == "cuda" else ("float32", "bfloat16")
-    main(SMALL if arguments.small else Sizes())
-    if arguments.output:
-        arguments.output.write_text("\n".join(LINES) + "\n")
+    main(SMALL if arguments.small else Sizes(), arguments.seconds)
