@@ -374,7 +374,10 @@ def repeatability(sizes: Sizes, folder: Path) -> None:
 def test_device(slow: bool) -> None:
     """Run the tests of this device, which compare it with the CPU, and print pytest's last line."""
     marks = "gpu and slow" if slow else "gpu and not slow"
-    words = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider"]
+    files = [
+        file for file in (REPOSITORY / "tests").glob("test_*.py") if re.search("any_gpu|mark.gpu", file.read_text())
+    ]
+    words = [sys.executable, "-m", "pytest", "-q", "-m", marks, "-p", "no:cacheprovider", *map(str, files)]
     pytest = subprocess.Popen(words, cwd=REPOSITORY, stdout=subprocess.PIPE, text=True, start_new_session=True)
     try:
         last = pytest.communicate()[0].strip().splitlines()[-1]
@@ -425,9 +428,9 @@ def main(sizes: Sizes, seconds: float) -> None:
         part("Training steps", steps, 0.52 * seconds, lambda: training_speeds(sizes))
         part("Properties", ("part", "ms", "MiB"), 0.58 * seconds, lambda: small_parts(sizes))
         part("Linear classifier, 45 penalties", linear, 0.7 * seconds, lambda: linear_speed(sizes))
-        say("\n(Below: largest difference of a weight, relative to the largest weight.)")
+        largest = "largest difference of a weight, relative to the largest weight"
         repeats = ("training", "two runs", f"resumed after step {sizes.steps // 2}")
-        part("Repeatability", repeats, 0.8 * seconds, lambda: repeatability(sizes, folder))
+        part(f"Repeatability: {largest}", repeats, 0.8 * seconds, lambda: repeatability(sizes, folder))
     part("Tests", (), 0.87 * seconds, lambda: test_device(slow=False))
     if DEVICE.type == "cuda":
         part("Test of all protocols", (), seconds, lambda: test_device(slow=True))

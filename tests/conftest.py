@@ -31,10 +31,14 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test that waits for the finished toy run as slow."""
+    """Mark every test that waits for the finished toy run as slow, and every one that computes on a GPU as `gpu`."""
     for item in items:
         if "finished" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
+        if "any_gpu" in item.fixturenames:
+            item.add_marker(pytest.mark.gpu)
+            # Where the GPU is a pretended one.
+            item.add_marker(pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"))
 
 
 class SharedRunScheduling(LoadFileScheduling):
@@ -56,6 +60,23 @@ def samples() -> Path:
     if not SAMPLES.is_dir():
         pytest.skip(f"no samples of the real datasets in {SAMPLES} (SSLTRANSFER_SAMPLES names another folder)")
     return SAMPLES
+
+
+@pytest.fixture
+def any_gpu(monkeypatch):
+    """The GPU of this machine, as jobs use it, or else a pretended one (tests/pretend_gpu)."""
+    import torch
+
+    from ssltransfer.device import choose_device
+
+    if torch.cuda.is_available():
+        yield choose_device()
+        return
+    monkeypatch.syspath_prepend(Path(__file__).parent / "pretend_gpu")
+    from pretend_cuda import pretend_cuda
+
+    with pretend_cuda():
+        yield torch.device("cuda")
 
 
 @pytest.fixture(scope="session")

@@ -221,6 +221,19 @@ def test_overlay_is_dark_where_attention_is_low():
     assert overlay(image, np.zeros((4, 4))).shape == (4, 4, 3)
 
 
+@pytest.mark.parametrize("arch", ["resnet-1x1x1x1-w4", "resnet-1x1x1x1-w4-same"])
+def test_a_gpu_draws_the_same_maps(arch, tmp_path, any_gpu):
+    chosen = read_settings(AttentionSettings, {"kind": "attention", "size": 32, "mask": 8, "stride": 4})
+    images = np.stack([picture(MaskGrid(32, 8, 4), seed) for seed in range(2)])
+    here, there = (
+        attention_maps(
+            fuse_conv_bn(network(arch), device), images, "imagenet", chosen, device, Run(folder, "key", "here")
+        )
+        for device, folder in ((torch.device("cpu"), tmp_path / "cpu"), (any_gpu, tmp_path / "gpu"))
+    )
+    np.testing.assert_allclose(there, here, rtol=1e-3, atol=1e-4)
+
+
 def test_maps_score_and_pictures_of_a_settings_block(tmp_path):
     block = {"kind": "attention", "size": 32, "mask": 8, "stride": 4}
     chosen = read_settings(AttentionSettings, block)

@@ -18,6 +18,7 @@ from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
 from ssltransfer.models.resnet import build_resnet
 from ssltransfer.protocols.detection import torchvision_backend
+from ssltransfer.protocols.detection import training as detection_training
 from ssltransfer.protocols.detection.average_precision import evaluate, round_like_detectron2
 from ssltransfer.protocols.detection.boxes import Detections
 from ssltransfer.protocols.detection.detection_file import load_detections, save_detections
@@ -302,6 +303,16 @@ def test_mixed_precision_is_close(images, tmp_path):
     # Rounding decides which boxes are sampled, so single steps differ.
     assert mixed[0] == pytest.approx(losses[0], rel=0.01)
     assert np.mean(mixed) == pytest.approx(np.mean(losses), rel=0.1)
+
+
+def test_a_gpu_learns_and_detects_alike(images, tmp_path, any_gpu, monkeypatch):
+    means = []
+    for device in (torch.device("cpu"), any_gpu):
+        monkeypatch.setattr(detection_training, "choose_device", lambda device=device: device)
+        _, _, losses = trained(images, tmp_path / device.type)
+        means.append(np.mean(losses))
+    # Other proposals are sampled on each.
+    assert means[1] == pytest.approx(means[0], rel=0.1)
 
 
 CHILD = """

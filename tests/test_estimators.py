@@ -376,7 +376,16 @@ def test_block_size_and_device_do_not_matter(monkeypatch):
     expected = supervised(features, labels)
     monkeypatch.setattr(moments_module, "BLOCK", 7)
     assert supervised(features, labels) == pytest.approx(expected, rel=1e-9)
-    moments = feature_moments(features, labels, 9, features.shape[1], Arrays(torch, torch.device("cpu")))
+    the_device_does_not_matter(torch.device("cpu"))
+
+
+def test_a_gpu_measures_the_same(any_gpu):
+    the_device_does_not_matter(any_gpu)
+
+
+def the_device_does_not_matter(device):
+    features, labels = case(3)
+    moments = feature_moments(features, labels, 9, features.shape[1], Arrays(torch, device))
     plain = feature_moments(features, labels, 9, features.shape[1])
     assert h_score(moments) == pytest.approx(h_score(plain), rel=1e-9)
     assert log_me(moments)[0] == pytest.approx(log_me(plain)[0], rel=1e-9)

@@ -45,11 +45,11 @@ def pictures(count=3, size=32):
     return np.random.default_rng(0).integers(0, 256, (count, size, size, 3), dtype=np.uint8)
 
 
-def run(tmp_path, names=NAMES, images=None, settings=TINY, backbone=None, batch_size=3, **more):
-    backbone = backbone or fuse_conv_bn(build_resnet("resnet-1x1x1x1-w4", 0))
+def run(tmp_path, names=NAMES, images=None, settings=TINY, backbone=None, batch_size=3, device=CPU, **more):
+    backbone = backbone or fuse_conv_bn(build_resnet("resnet-1x1x1x1-w4", 0), device)
     images = pictures(len(names)) if images is None else images
     run = Run(tmp_path, "key", "protocol p", **more)
-    found, curve = invert(backbone, images, names, "imagenet", settings, CPU, run, batch_size)
+    found, curve = invert(backbone, images, names, "imagenet", settings, device, run, batch_size)
     return found, *curve
 
 
@@ -195,6 +195,11 @@ def test_the_loss_falls(tmp_path):
     assert losses[-1] < 0.2 * losses[0]
     assert images.shape == (3, 32, 32, 3) and images.dtype == np.float32
     assert images.min() >= 0 and images.max() <= 1
+
+
+def test_the_loss_falls_alike_on_a_gpu(tmp_path, any_gpu):
+    here, there = (run(tmp_path / device.type, device=device)[2] for device in (CPU, any_gpu))
+    assert there == pytest.approx(here, rel=0.05)
 
 
 class Linear(nn.Module):

@@ -74,6 +74,16 @@ def test_neighbours_are_those_of_a_full_sort_for_all_blocks_and_devices(similari
             assert np.array_equal(similarities, np.float32(expected)), number
 
 
+@pytest.mark.parametrize("similarity", ["cosine", "euclidean"])
+def test_a_gpu_finds_the_same_neighbours(similarity, any_gpu):
+    for number in range(12):
+        features, pool, queries, count = random_case(number)
+        here = nearest_neighbours(features, pool, queries, count, similarity)
+        there = nearest_neighbours(features, pool, queries, count, similarity, Arrays(torch, any_gpu))
+        assert np.array_equal(here.rows, there.rows)
+        assert np.array_equal(here.similarities, there.similarities, equal_nan=True)
+
+
 @pytest.mark.parametrize("error", [1e-12, 1e-4, 0.1])
 def test_sums_in_another_order_change_no_bit(monkeypatch, error):
     rng = np.random.default_rng(0)

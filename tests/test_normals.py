@@ -104,11 +104,11 @@ def scenes(tmp_path):
     return NormalsDataset(tmp_path, [f"{number}.png" for number in range(12)], normals, words, 1000)
 
 
-def train(scenes, part, changes=None, key="backbone", **options):
+def train(scenes, part, changes=None, key="backbone", device=CPU, **options):
     chosen = changed(**(changes or {}))
     trained = network(chosen)
     run = Run(part, key, "protocols.test", **options)
-    return trained, train_network(trained, scenes, np.arange(10), chosen, "none", run, CPU).losses
+    return trained, train_network(trained, scenes, np.arange(10), chosen, "none", run, device).losses
 
 
 def same(found, expected):
@@ -593,6 +593,16 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes, ca
             caplog.clear()
             assert same(train(scenes, tmp_path / "part", key=key), whole)
             assert said in caplog.text
+
+
+def test_a_gpu_learns_and_predicts_alike(tmp_path, scenes, any_gpu):
+    (here, losses), (there, others) = (train(scenes, tmp_path / d.type, device=d) for d in (CPU, any_gpu))
+    assert others == pytest.approx(losses, rel=0.02)
+    found, expected = (
+        angular_errors(Predictor(trained, scenes, 32, "none", device), np.arange(10)).mean()
+        for trained, device in ((there, any_gpu), (here, CPU))
+    )
+    assert found == pytest.approx(expected, rel=0.02)
 
 
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads

@@ -178,6 +178,7 @@ def prepare(folder):
     return folder
 
 
+@pytest.mark.gpu
 @pytest.mark.slow
 def test_every_protocol_runs_on_a_gpu(tmp_path, monkeypatch):
     folder = prepare(tmp_path)

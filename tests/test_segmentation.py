@@ -195,6 +195,18 @@ def test_a_resumed_training_is_that_of_an_uninterrupted_one(head, scenes, tmp_pa
     assert all(torch.equal(whole[key], resumed[key]) for key in whole)
 
 
+@pytest.mark.parametrize("head", HEADS)
+def test_a_gpu_learns_and_predicts_alike(head, scenes, tmp_path, any_gpu):
+    settings, losses = block(head), []
+    for device in (CPU, any_gpu):
+        trained = network(settings).to(device)
+        run = Run(tmp_path / device.type, "key", "p")
+        losses.append(train_network(trained, scenes, np.arange(8), settings, "none", run, device).losses)
+        assert len(Predictor(trained, scenes, settings, "none", device).predict([Image.new("RGB", (40, 30))])) == 1
+    # Dropout draws other numbers on each.
+    assert np.mean(losses[1]) == pytest.approx(np.mean(losses[0]), rel=0.1)
+
+
 def test_a_frozen_backbone_stays_and_a_trained_one_moves(scenes, tmp_path):
     for frozen in ("all", "none"):
         settings = block("upernet", frozen=frozen)
