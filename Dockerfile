@@ -24,4 +24,7 @@ RUN uv sync --locked --no-install-project --no-cache
 COPY . .
 RUN uv sync --locked --no-cache
 
+# So that this is also an image for jobs elsewhere (docs/clusters.md): these call python, snakemake and pip.
+ENV PATH=/ssltransfer/.venv/bin:$PATH
+
 CMD ["uv", "run", "snakemake", "--cores", "all"]
