@@ -163,7 +163,6 @@ class Work(NamedTuple):
     loss: Callable[[nn.Module, Any], Tensor]
     members: int = 1
     repeated: bool = True
-    precisions: tuple[str, ...] = ("float32", "tf32", "bfloat16")
 
 
 def trainings(sizes: Sizes) -> Iterator[Work]:
@@ -222,7 +221,6 @@ def trainings(sizes: Sizes) -> Iterator[Work]:
         lambda step: torch.rand(2 * count, 3, sizes.side, sizes.side, generator=seed_step(0, step)),
         lambda method, views: method(views, views),
         repeated=False,
-        precisions=("float32",),  # recipes name no other
     )
     # Last, because it takes longest.
     yield Work(
@@ -275,7 +273,7 @@ def training_speeds(sizes: Sizes) -> None:
     for work in trainings(sizes):
         exact = slow = 0.0
         steps = sizes.steps if work.members == 1 else 1
-        for precision in (precision for precision in PRECISIONS if precision in work.precisions):
+        for precision in PRECISIONS:
             seed_step(0, 0)
             try:
                 step = make_step(work, precision)
@@ -300,8 +298,12 @@ def small_parts(sizes: Sizes) -> None:
     names = ["a"] * (16 if DEVICE.type == "cuda" else 1)
     spot = backbone.feature_map(torch.zeros(1, 3, sizes.side, sizes.side, device=DEVICE)).shape[1:]
     target = torch.randn(len(names), *spot, device=DEVICE)
-    seconds, memory = step_cost(stepper(backbone, names, settings, DEVICE, target, sizes.side), sizes.steps)
-    row(f"inversion, {len(names)} images at once, a step an image", f"{1e3 * seconds / len(names):.2f}", memory)
+    for precision in PRECISIONS:
+        step = stepper(backbone, names, settings, DEVICE, target, sizes.side)
+        with computing_in(precision, DEVICE):
+            seconds, memory = step_cost(step, sizes.steps)
+        name = f"inversion, {len(names)} images at once, a step an image"
+        row(name, precision, f"{1e3 * seconds / len(names):.2f}", memory)
 
     grid = MaskGrid(sizes.side, mask=10, stride=1)
     image = np.random.default_rng(0).integers(0, 256, (grid.bordered_size, grid.bordered_size, 3), np.uint8)
@@ -317,7 +319,7 @@ def small_parts(sizes: Sizes) -> None:
                 occluder.group_errors(rows, columns).cpu()
 
         seconds, memory = step_cost(occlude, 2)
-    row("attention, a mask", f"{1e3 * seconds / masks:.3f}", memory)
+    row("attention, a mask", "float32", f"{1e3 * seconds / masks:.3f}", memory)
 
 
 def linear_speed(sizes: Sizes) -> None:
@@ -430,7 +432,7 @@ def main(sizes: Sizes, seconds: float) -> None:
         linear = ("features", "this device, s", "scikit-learn's L-BFGS on this host, s", "ratio (goal: 100)")
         part("Frozen features", features, 0.2 * seconds, lambda: feature_table(sizes, folder))
         part("Training steps", steps, 0.45 * seconds, lambda: training_speeds(sizes))
-        part("Properties", ("part", "ms", "MiB"), 0.5 * seconds, lambda: small_parts(sizes))
+        part("Properties", ("part", "precision", "ms", "MiB"), 0.5 * seconds, lambda: small_parts(sizes))
         part("Linear classifier, 45 penalties", linear, 0.6 * seconds, lambda: linear_speed(sizes))
         largest = "largest difference of a weight, relative to the largest weight"
         repeats = ("training", "two runs", f"resumed after step {sizes.steps // 2}")
