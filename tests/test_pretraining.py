@@ -285,16 +285,6 @@ def test_every_method_trains_and_repeats(method, images, labels, tmp_path):
     assert not torch.equal(state["conv1.weight"], initial["conv1.weight"])
 
 
-@pytest.mark.parametrize(("method", "arch"), [*((method, ARCH) for method in HEADS), ("dino", VIT)])
-def test_a_gpu_learns_alike(method, arch, images, labels, tmp_path, any_gpu, monkeypatch):
-    means = []
-    for device in (torch.device("cpu"), any_gpu):
-        monkeypatch.setattr(recipes, "choose_device", lambda device=device: device)
-        means.append(np.mean(train(images, labels, tmp_path / device.type, recipe(method), arch=arch)[1]))
-    # Views are drawn on the device.
-    assert means[1] == pytest.approx(means[0], rel=0.2)
-
-
 def test_no_method_is_the_seeded_initialisation(tmp_path):
     state, losses = train(None, None, tmp_path, recipe("none"))
     expected = build_resnet(ARCH, 1).state_dict()
@@ -394,6 +384,16 @@ def test_short_training_leaves_usable_batch_norm_statistics(images, labels, tmp_
 
 
 # The product
+
+
+@pytest.mark.parametrize(("method", "arch"), [*((method, ARCH) for method in HEADS), ("dino", VIT)])
+def test_a_gpu_learns_alike(method, arch, images, labels, tmp_path, any_gpu, monkeypatch):
+    means = []
+    for device in (torch.device("cpu"), any_gpu):
+        monkeypatch.setattr(recipes, "choose_device", lambda device=device: device)
+        means.append(np.mean(train(images, labels, tmp_path / device.type, recipe(method), arch=arch)[1]))
+    # Views are drawn on the device.
+    assert means[1] == pytest.approx(means[0], rel=0.2)
 
 
 def test_recipes_name_their_settings_and_agree_with_the_methods():
