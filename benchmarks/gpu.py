@@ -2,9 +2,9 @@
 
 It prints one page of tables in Markdown, under the name of the device; with `--output FILE` each line is written there
 too, as soon as it is known. Everything runs on random images and labels, with the networks, sizes and code of the
-paper's protocols; nothing is downloaded. It ends after eight minutes at most (`--seconds`): a part that would take
-longer than its share of them is cut off with the line "left out: time". `--small` runs every part at the smallest
-size, to show on a CPU that all of it works.
+paper's protocols; nothing is downloaded. It is meant to end within eight minutes (`--seconds`), which was not timed on
+a GPU yet: a part that would take longer than its share of them is cut off with the line "left out: time".
+`--small` runs every part at the smallest size, to show on a CPU that all of it works.
 """
 
 import argparse
