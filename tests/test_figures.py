@@ -15,7 +15,7 @@ from ssltransfer.report.figures import WITH_INTERVALS, interval_cells, suite_fig
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
 from ssltransfer.report.model_figures import model_pairs_figure, rank_figure
-from ssltransfer.report.scatter_figures import panel_scores, panels_note
+from ssltransfer.report.scatter_figures import leverage_note, panel_scores, panels_note
 from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
 from ssltransfer.results.scores import tidy
@@ -346,3 +346,21 @@ def test_models_without_a_common_task_are_left_out_of_figure_1_and_named():
     assert not other.tasks.shared(panel)
     assert np.isnan(panel_scores(other, panel).mean[["byol", "my-net"]]).all()
     assert "My net" in panels_note(other) and "BYOL" in panels_note(other)
+
+
+def test_a_model_that_makes_the_correlation_is_named_in_the_caption():
+    """Of two clusters that do not correlate within, one far model decides the coefficient."""
+    models = [
+        {"model": f"m{i}", "label": f"M{i}", "family": "", "source_accuracy": str(x)}
+        for i, x in enumerate((70, 71, 72, 73, 74, 10))
+    ]
+    head = {"protocol": "linear", "kind": "linear", "setting": "", "metric": "top1", "source": "measured"}
+    for last, said in ((5.0, True), (71.0, True), (None, False)):
+        line = [60 + i for i in range(6)]
+        values = line if last is None else [70.0, 69.0, 72.0, 69.0, 70.0, last]
+        sources = [str(50 + 2 * i) for i in range(6)] if last is None else [row["source_accuracy"] for row in models]
+        rows = [row | {"source_accuracy": x} for row, x in zip(models, sources, strict=True)]
+        cells = [head | {"model": f"m{i}", "dataset": "d", "value": value} for i, value in enumerate(values)]
+        note = leverage_note(suite_results(tidy(cells), rows, {}, {}, "v2"))
+        assert ("(without M5)" in note) == said, (last, note)
+        assert bool(note) == said

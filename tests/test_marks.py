@@ -208,7 +208,7 @@ def test_shortened_scores_stay_among_others_that_were_measured_here():
     tables = made(results)
     assert "<sup>§</sup>" in to_html(tables["linear-r32"]) and "‡" not in to_html(tables["linear-r32"])
     assert set(best(tables["linear-r32"])[LINEAR]) == {"best", "second", ""}
-    assert "With shortened trainings, alike for all models: Many-shot linear" in tables["correlations"].caption
+    assert "shortened alike for all models: Many-shot linear" in tables["correlations"].caption
 
 
 def test_an_average_with_a_partial_score_is_partial():

@@ -11,7 +11,7 @@ from scipy import optimize, stats
 from ssltransfer.analysis import paired_tests
 from ssltransfer.analysis.cell_outcomes import NO_OUTCOMES, STALE, cell_outcomes
 from ssltransfer.analysis.paired_tests import holm, max_t, tango_lower
-from ssltransfer.analysis.pairs import COLUMNS, compare_cells, compare_models, count_wins, read_better
+from ssltransfer.analysis.pairs import COLUMNS, compare_cells, compare_models, count_wins, read_better, same_images
 from ssltransfer.errors import InputError
 from ssltransfer.results.outcome_file import Outcome, save_outcomes
 from ssltransfer.results.outcome_header import outcome_path
@@ -53,6 +53,16 @@ def test_top1_is_compared_by_the_exact_test_of_mcnemar():
         assert row.difference == pytest.approx(100 * (a.mean() - b.mean()))
         assert row.low < row.difference < row.high
     assert found["p_adjusted"].to_numpy() == pytest.approx(holm(found["p"]))
+
+
+def test_test_images_that_have_two_names_are_found():
+    """And other ones of the same labels are not, nor those on which models make too few errors to tell."""
+    right, other, easy = answers(3, 60), answers(3, 60, seed=1), np.ones((3, 60), bool)
+    easy[:, 0] = False
+    cells = {"a": right, "b": other, "copy-of-a": right[:2], "easy": easy, "easy-too": easy}
+    twins = compare_cells((TASK._replace(dataset=name), named(rows)) for name, rows in cells.items()).twins
+    assert twins == [("a", "copy-of-a")]
+    assert same_images({TASK: {"m": 1}, TASK._replace(dataset="e", protocol="q"): {"m": 1}}) == []
 
 
 def score_of_tango(delta, b, c, n):

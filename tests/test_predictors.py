@@ -9,6 +9,7 @@ from ssltransfer.analysis.predictors import (
     OTHERS,
     SOURCE,
     _standardised_mean,
+    best_predictor,
     dependent_difference,
     half_width,
     judge,
@@ -22,6 +23,7 @@ from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.predictor_report import (
     estimator_tables,
     predictor_figure,
+    predictor_finding,
     predictor_scatters,
     predictor_tables,
     transfer_figures,
@@ -186,17 +188,59 @@ def test_estimates_stand_in_tables_of_their_own_alone():
     pd.testing.assert_frame_equal(plain.shown, both.shown)
     pd.testing.assert_frame_equal(plain.correlations, both.correlations)
     labels = suite_labels(both)
-    tables = {table.name: table for table in [*predictor_tables(both, labels), *estimator_tables(both, labels)]}
+    tables = {table.name: table for table in [*predictor_tables(both, labels), *estimator_tables(both, labels, True)]}
     assert {"predictors", "predictors-by-dataset", "estimators-estimators-dtd"} <= set(tables)
     assert "on one dataset is ± 0.41 with 14 models, so" in tables["predictors"].caption
     assert "LogME has no maximum where features fit a class" in tables["predictors"].caption
     assert not any("LogME" in table.caption for table in predictor_tables(plain, labels))
     assert "another sample of models would move all datasets together" in tables["predictors"].caption
     assert not any("Estimators are those" in table.caption for table in predictor_tables(plain, labels))
-    assert len(estimator_tables(plain, labels)) == 0
+    assert len(estimator_tables(plain, labels, True)) == 0
     shown = PUBLISHED[PUBLISHED["kind"].eq("linear") & PUBLISHED["dataset"].isin(["dtd", "pets"])]
     few = predictor_tables(results_of(shown), labels)[0].caption
     assert "Means over fewer than 3 datasets have no interval" in few and "Student's t" not in few
+
+
+def test_the_report_names_the_best_predictor_and_how_surely():
+    both, labels = results_of(with_estimates(datasets=("dtd",))), suite_labels(results_of(PUBLISHED))
+    table = predictor_table(both)
+    best = best_predictor(both, table)
+    assert (best.task.dataset, best.name, best.models, best.kendall) == ("dtd", "estimators:log-me", 14, 1)
+    assert best.judged == 3 and 1 <= best.separable <= 3
+    source = table[table["predictor"].eq(SOURCE) & table["dataset"].eq("dtd") & table["kind"].eq("linear")].iloc[0]
+    assert best.source[0] == source["kendall"] and best.low < 1
+    said = predictor_finding(both, labels, table)
+    assert "Many-shot linear · DTD, over 14 models, the best of 3 predictors is LogME" in said
+    assert "not adjusted for the choice" in said and "No transferability estimator" not in said
+
+
+def test_the_report_says_which_predictors_are_missing():
+    few = [row["model"] for row in published_models()][:4]
+    measured = with_estimates().assign(source="measured")
+    some = results_of(measured[measured["model"].isin(few)])
+    labels = suite_labels(some)
+    assert "at least 5 models" in predictor_finding(some, labels, predictor_table(some))
+    plain = measured[measured["kind"].ne("estimators")]
+    assert "`estimators` under `tasks`" in predictor_finding(results_of(plain), labels, None)
+    assert "`estimators`" not in predictor_finding(results_of(PUBLISHED), labels, None)
+    shown = estimator_tables(some, labels, judged=False)[0].caption
+    assert "The table of predictors" not in shown and "too few models" in shown
+
+
+@pytest.mark.slow
+def test_noise_is_separable_from_chance_in_few_cases():
+    """Holm's adjustment over the predictors of the target; without it, one of ten would be in 40 % of suites."""
+    rng, hits = np.random.default_rng(0), 0
+    base = PUBLISHED[PUBLISHED["kind"].eq("linear") & PUBLISHED["dataset"].eq("dtd")]
+    for _ in range(60):
+        noise = [
+            base.assign(protocol="estimators", kind="estimators", metric=m, value=rng.normal(size=len(base)))
+            for m in ("h-score", "h-score-shrunk", "log-me", "gbc", "trans-rate", "rank-me", "stable-rank", "two-nn")
+        ]
+        scores = pd.concat([base.assign(value=rng.uniform(20, 80, len(base))), *noise], ignore_index=True)
+        results = results_of(scores)
+        hits += best_predictor(results, predictor_table(results)).separable > 0
+    assert hits <= 8  # 5 % of 60 are 3
 
 
 def test_the_mean_of_cdnv_which_the_worst_models_lack_is_no_predictor():

@@ -11,6 +11,7 @@ from browser import CHROMIUM, browser
 from scipy import stats
 from synthetic_suite import DATASETS, MODELS, PRETRAINED_ON, scores, suite
 
+from ssltransfer.analysis.pairs import SuitePairs
 from ssltransfer.analysis.suite_results import suite_results
 from ssltransfer.files import write_json
 from ssltransfer.report.drawing import MARKERS, FigureContext, save_figure
@@ -19,10 +20,11 @@ from ssltransfer.report.figures import suite_figures
 from ssltransfer.report.html import SECTIONS, caption, render_report, without_legend
 from ssltransfer.report.interactive_scatter import marker_path, regression_ends, scatter_data
 from ssltransfer.report.labels import suite_labels
-from ssltransfer.report.overview import findings, overview_table
+from ssltransfer.report.overview import findings, overview_table, remarks
+from ssltransfer.report.statistics_tables import rank_tables
 from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
-from ssltransfer.results.scores import tidy
+from ssltransfer.results.scores import TASK, Task, tidy
 
 DOCS = Path(__file__).parents[1] / "docs"
 
@@ -207,6 +209,65 @@ def test_findings_say_who_is_told_apart():
     assert rank.startswith("rank 2 of 3;")
     assert these == "rank 1 to 2 by mean log-odds; better than C; not separable from B."
     assert "fewer than 5" in others
+
+
+def few_shot_and_linear(wins):
+    """Finding on a model that is better by the mean of two datasets, and has `wins` and losses in the paired tests."""
+    rows = [{"model": m, "label": m.upper(), "family": "", "source_accuracy": ""} for m in "ab"]
+    linear = {"protocol": "linear", "kind": "linear", "setting": "", "metric": "top1", "dataset": "d"}
+    few = {"protocol": "few", "kind": "fewshot", "setting": "5-shot", "metric": "accuracy", "dataset": "d"}
+    values = [("a", linear, 80.0), ("b", linear, 60.0), ("a", few, 50.0), ("b", few, 52.0)]
+    cells = tidy(
+        {"model": m, "source": "measured", "value": v, "low": v - 3, "high": v + 3} | head for m, head, v in values
+    )
+    told = {"linear": [[False, wins], [False, False]], "few": [[False, False], [True, False]]}
+    better = {
+        Task(*(head[name] for name in TASK)): pd.DataFrame(told[head["protocol"]], [*"ab"], [*"ab"])
+        for head in (linear, few)
+    }
+    results = suite_results(cells, rows, {}, {}, "v2", own={"a"})
+    results = replace(results, compared=SuitePairs(better=better, twins=[("d", "e")]))
+    (found,) = findings(results, suite_labels(results))
+    return results, {each["about"]: each["text"] for each in found["statements"]}
+
+
+@pytest.mark.parametrize(("wins", "said"), [(False, True), (True, False)])
+def test_findings_say_why_the_mean_and_the_paired_tests_disagree(wins, said):
+    _, found = few_shot_and_linear(wins)
+    assert any("better than B" in text for text in found.values())
+    assert ("Against B these tests and the order by mean log-odds disagree" in " ".join(found.values())) == said
+
+
+def test_findings_say_what_few_shot_intervals_are_over():
+    _, found = few_shot_and_linear(True)
+    assert "On these datasets, with other test images (few-shot: other episodes of the same images)" in found
+
+
+def test_datasets_with_the_same_test_images_are_a_remark():
+    results, _ = few_shot_and_linear(True)
+    labels = suite_labels(results)
+    first, *_ = remarks(results, labels, None)
+    assert "d and e" in first["text"] and "count twice" in first["text"]
+    (ranks,) = rank_tables(results, labels)
+    assert "d and e" in ranks.caption
+
+
+@pytest.mark.parametrize(
+    ("change", "reason"),
+    [({"partial": "9 of 20 test images"}, "part of the data"), ({"model": "other"}, "it has no score")],
+)
+def test_a_model_without_a_rank_has_the_reason(change, reason):
+    cells = scores().assign(**{"partial": "", "shortened": ""}).assign(**change)
+    results = suite_results(cells, MODELS, DATASETS, PRETRAINED_ON, "v2", own={"swav"})
+    (found,) = findings(results, suite_labels(results))
+    assert found["rank"].startswith("no rank") and reason in found["rank"]
+
+
+def test_possible_ranks_say_what_they_are_ranks_by():
+    results, _ = few_shot_and_linear(True)
+    (table,) = rank_tables(results, suite_labels(results))
+    assert list(table.cells["Rank by log-odds, these datasets"]) == ["1", "2"]
+    assert "not of the mean ranks" in table.caption
 
 
 def test_findings_on_datasets_like_these():

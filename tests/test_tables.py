@@ -293,7 +293,7 @@ def test_pairs_say_what_they_were_compared_on_and_which_settings_have_none():
     more = [scores().iloc[:5].assign(**task._asdict()) for task in (labelled, whole, errors)]
     caption = made(replace(suite(), scores=pd.concat([scores(), *more]), compared=found))["pairs"].caption
     units = "of the test images, of the episodes (Few-shot), of the draws of the labelled images (Label efficiency)"
-    assert f"hold the noise {units}, but not that of training again." in caption
+    assert f"account for the noise {units}, but not for that of training again." in caption
     assert "Label efficiency on Digits, all, Top-1 accuracy (compared there)" in caption
     assert "Calibration on Digits (biased)" in caption  # all of it
     alone = made(replace(suite(), compared=compared((LINEAR,))))["pairs"].caption

@@ -4,9 +4,11 @@ All pairs of a cell are compared at once. Which test is made follows from the fo
 see `paired_tests`.
 """
 
+import zlib
 from collections import Counter
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
+from itertools import combinations
 
 import numpy as np
 import pandas as pd
@@ -22,6 +24,9 @@ MANY_MODELS, MOST_OWN = 60, 5
 #: Metrics whose bias does not cancel in the difference of two models. Of two calibrated models, one of them surer of
 #: itself, a paired bootstrap of their calibration errors calls one better on 23 to 30 % of test sets.
 BIASED = ("ece",)
+#: Fewest units that differ from the most frequent outcome where equal outcomes tell that test images are the same: by
+#: chance, two test sets of 60 images with five errors each have the same ones in 1 of 5 million cases.
+TELLING = 5
 COLUMNS = [*TASK, "model", "other", "difference", "low", "high", "p", "p_adjusted", "method", "better"]
 
 
@@ -64,12 +69,15 @@ class SuitePairs:
         `Task` -> covariance of the values of its models, as a frame models x models.
     missing : dict
         `Task` -> why it has no pairs, or which models are not in them.
+    twins : list of tuple of str
+        Pairs of datasets with the same test images (see `same_images`).
     """
 
     pairs: pd.DataFrame = field(default_factory=lambda: pd.DataFrame(columns=COLUMNS))
     better: dict[Task, pd.DataFrame] = field(default_factory=dict)
     covariances: dict[Task, pd.DataFrame] = field(default_factory=dict)
     missing: dict[Task, str] = field(default_factory=dict)
+    twins: list[tuple[str, str]] = field(default_factory=list)
 
     @property
     def compared(self) -> int:
@@ -94,8 +102,11 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]], own
         See `chosen_pairs`.
     """
     frames, better, covariances, missing = [], {}, {}, {}
+    marks: dict[Task, dict[str, int]] = {}
     for task, outcomes in cells:
         usable, without = {}, {}
+        known = {model: outcome for model, outcome in outcomes.items() if isinstance(outcome, Outcome)}
+        marks[task] = {model: _checksum(outcome) for model, outcome in known.items() if _is_telling(outcome)}
         for model, outcome in outcomes.items():
             if reason := outcome if isinstance(outcome, str) else _not_comparable(outcome):
                 without.setdefault(reason, []).append(model)
@@ -120,7 +131,46 @@ def compare_cells(cells: Iterable[tuple[Task, Mapping[str, Outcome | str]]], own
         if reasons:
             missing[task] = "; ".join(reasons)
     pairs = pd.concat(frames, ignore_index=True) if frames else pd.DataFrame(columns=COLUMNS)
-    return SuitePairs(pairs, better, covariances, missing)
+    return SuitePairs(pairs, better, covariances, missing, same_images(marks))
+
+
+def same_images(marks: Mapping[Task, Mapping[str, int]]) -> list[tuple[str, str]]:
+    """Find datasets whose test images are the same, such as one that has two names.
+
+    Parameters
+    ----------
+    marks : mapping
+        `Task` -> model -> checksum of the outcomes of all its test units.
+
+    Returns
+    -------
+    list of tuple of str
+        Pairs of datasets on which, by one protocol and metric, all models that both have got the same outcome for
+        every unit. The same images in another order are not found.
+    """
+    groups: dict[tuple, dict[str, Mapping[str, int]]] = {}
+    for task, own in marks.items():
+        groups.setdefault((task.protocol, task.setting, task.metric), {})[task.dataset] = own
+    found: dict[tuple[str, str], None] = {}
+    for datasets in groups.values():
+        for (first, own), (second, other) in combinations(datasets.items(), 2):
+            shared = own.keys() & other.keys()
+            if shared and all(own[model] == other[model] for model in shared):
+                found[first, second] = None
+    return list(found)
+
+
+def _is_telling(outcome: Outcome) -> bool:
+    """Whether it differs so much between units that another test set with the same outcomes can be ruled out."""
+    numbers = outcome.replicates if outcome.replicates.size else outcome.values
+    if not numbers.size:
+        return False
+    return len(numbers) - np.unique(numbers, return_counts=True)[1].max() >= TELLING
+
+
+def _checksum(outcome: Outcome) -> int:
+    arrays = (outcome.values, outcome.strata, outcome.replicates)
+    return zlib.crc32(b"".join(np.ascontiguousarray(array).tobytes() for array in arrays))
 
 
 def chosen_pairs(

@@ -10,10 +10,10 @@ from typing import NamedTuple
 import numpy as np
 import pandas as pd
 from scipy.special import stdtrit
-from scipy.stats import weightedtau
+from scipy.stats import kendalltau, weightedtau
 
 from ssltransfer.analysis.correlation import INTERVAL_MODELS, correlation_interval, kendall, pearson
-from ssltransfer.analysis.paired_tests import holm, t_test
+from ssltransfer.analysis.paired_tests import LEVEL, holm, t_test
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import FIGURE_SETTING, TaskScores
@@ -281,6 +281,72 @@ def dependent_difference(first: np.ndarray, second: np.ndarray, y: np.ndarray) -
     low = np.sqrt(max(0.0, (a - a_low) ** 2 + (b_high - b) ** 2 - 2 * c * (a - a_low) * (b_high - b)))
     high = np.sqrt(max(0.0, (a_high - a) ** 2 + (b - b_low) ** 2 - 2 * c * (a_high - a) * (b - b_low)))
     return float(a - b), float(a - b - low), float(a - b + high)
+
+
+class BestPredictor(NamedTuple):
+    """The predictor that ranks the models best on one target, among all that were judged there.
+
+    Attributes
+    ----------
+    task : Task
+        The target: a task, or the average over a panel.
+    name : str
+        See `Predictor`.
+    models : int
+        Number of models.
+    kendall, low, high : float
+        Kendall's coefficient with its 95 % interval over models, which does not allow for the choice of the best.
+    judged : int
+        Number of predictors with a direction, of which it is the best.
+    separable : int
+        Number of these whose coefficient differs from 0 at the 5 % level, adjusted for all by Holm.
+    source : tuple of float
+        Kendall's coefficient of source accuracy with its interval; empty where that is unknown or the best one.
+    """
+
+    task: Task
+    name: str
+    models: int
+    kendall: float
+    low: float
+    high: float
+    judged: int
+    separable: int
+    source: tuple[float, ...] = ()
+
+
+def best_predictor(results: SuiteResults, table: pd.DataFrame) -> BestPredictor | None:
+    """Choose the best predictor of the target that most predictors were judged on, of such targets the first.
+
+    Parameters
+    ----------
+    results : SuiteResults
+    table : pd.DataFrame
+        See `predictor_table`.
+
+    Returns
+    -------
+    BestPredictor or None
+        None where no target has a predictor with a direction and at least `INTERVAL_MODELS` models.
+    """
+    table = table[table["kendall_low"].notna() & table["regret"].notna()]
+    if table.empty:
+        return None
+    counts = table.groupby(["panel", *TASK], sort=False).size()
+    panel, *cell = counts.index[counts.eq(counts.max())][0]
+    task = Task(*cell)
+    own = table[(table[["panel", *TASK]] == [panel, *task]).all(axis=1)].set_index("predictor")
+    tasks = next(found.tasks for found in targets(results.tasks) if (found.panel, found.task) == (panel, task))
+    y = results.tasks.values[list(tasks)].mean(axis=1, skipna=False) * METRICS[tasks[0].metric].better
+    p = []
+    for predictor in predictors(results, tasks):
+        if predictor.name in own.index:
+            kept = y.index[predictor.values.notna() & y.notna()]
+            p.append(kendalltau(predictor.values[kept], y[kept]).pvalue)
+    best = own.loc[own["kendall"].idxmax()]
+    source = own.loc[SOURCE, ["kendall" + end for end in ENDS]] if SOURCE in own.index.drop(best.name) else ()
+    ends, separable = (float(best["kendall" + end]) for end in ENDS), int((holm(np.array(p)) < LEVEL).sum())
+    return BestPredictor(task, str(best.name), int(best["n"]), *ends, len(own), separable, tuple(source))
 
 
 def panel_predictors(table: pd.DataFrame) -> pd.DataFrame:

@@ -25,7 +25,7 @@ from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, 
 from ssltransfer.report.picture_figures import picture_grid
 from ssltransfer.report.predictor_report import predictor_figure, predictor_scatters, transfer_figures
 from ssltransfer.report.property_figure import GROUPS, properties_figure, properties_note
-from ssltransfer.report.scatter_figures import panel_scores, panels_note, scatter_figure, transfer_figure
+from ssltransfer.report.scatter_figures import leverage_note, panel_scores, panels_note, scatter_figure, transfer_figure
 from ssltransfer.report.similarity_report import AGREEMENT, similarity_figures
 from ssltransfer.report.table_folder import read_results
 from ssltransfer.results.metric_info import KINDS
@@ -118,7 +118,7 @@ def plot_figures(
     captions |= {
         name: joined(captions.get(name, ""), analysis_note(results, KINDS_SHOWN.get(name, KINDS))) for name in FIGURES
     }
-    captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results))
+    captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results), leverage_note(results))
     if note := source_note(results):
         shown = [*AGAINST_SOURCE, *SCATTERS]
         captions |= {name: joined(captions.get(name, ""), note) for name in shown}

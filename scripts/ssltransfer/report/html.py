@@ -280,7 +280,7 @@ def render_report(
     """
     tables, figures = Path(tables), Path(figures)
     results = read_results(tables)
-    matrix = results.shown
+    matrix, written = results.shown, read_json(tables / "suite.json")
     environment = Environment(autoescape=True, undefined=StrictUndefined, trim_blocks=True)
     template = environment.from_string((TEMPLATES / "report.html.jinja").read_text(encoding="utf-8"))
     counts = {
@@ -295,7 +295,8 @@ def render_report(
         title=title,
         counts=counts,
         paper=PAPER,
-        findings=read_json(tables / "suite.json")["findings"],
+        findings=written["findings"],
+        remarks=written["remarks"],
         sections=sections,
         note=note,
         glossary=GLOSSARY,

@@ -20,6 +20,10 @@ MEANINGS = {
 }
 
 
+BASIS = "Averages, ranks, correlations and figures"
+"""What is derived from scores, where a caption says which scores it includes."""
+
+
 def sign_scores(tables: list[Table], results: SuiteResults, labels: Labels) -> None:
     """Put signs at the marked scores in tables of models x tasks, and say in the captions what is missing."""
     texts = {mark: mark_texts(results.cells, mark) for mark in MARKS}
@@ -71,10 +75,10 @@ def analysis_note(results: SuiteResults, kinds: Collection[str] = KINDS) -> str:
     kept = shortened & ~left_out(cells)
     notes = []
     if partial.any():
-        notes.append(f"Without {partial.sum()} of {len(cells)} scores, which were measured on part of the data.")
+        notes.append(f"{BASIS} leave out {partial.sum()} of {len(cells)} scores, measured on part of the data.")
     if count := (shortened & ~kept & ~partial).sum():
-        notes.append(f"Without {count} scores of shortened trainings, whose tasks have published scores.")
+        notes.append(f"{BASIS} leave out {count} scores of shortened trainings whose tasks have published scores.")
     if kept.any():
         kinds = ", ".join(KINDS[kind].label for kind in dict.fromkeys(cells.loc[kept, "kind"]))
-        notes.append(f"With shortened trainings, alike for all models: {kinds}.")
+        notes.append(f"{BASIS} include scores of trainings that were shortened alike for all models: {kinds}.")
     return " ".join(notes)

@@ -2,9 +2,11 @@
 
 import pandas as pd
 
+from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.predictor_report import predictor_finding
 from ssltransfer.report.table import Table, records_table
 from ssltransfer.results.marks import ELSEWHERE
 from ssltransfer.results.metric_info import KINDS, METRICS
@@ -78,11 +80,53 @@ def findings(results: SuiteResults, labels: Labels) -> list[dict]:
     ]
 
 
+def remarks(results: SuiteResults, labels: Labels, predictors: pd.DataFrame | None) -> list[dict[str, str]]:
+    """State what concerns all models: datasets that are counted twice, and the best predictor of transfer.
+
+    Parameters
+    ----------
+    results : SuiteResults
+        With pairs (see `findings`).
+    labels : Labels
+    predictors : pd.DataFrame or None
+        See `predictor_finding`.
+
+    Returns
+    -------
+    list of dict
+        ``about`` and ``text``.
+    """
+    found = [("Counted twice", twins_note(results, labels))]
+    if results.tasks.counted:
+        found.append(("Could it be predicted?", predictor_finding(results, labels, predictors)))
+    return [{"about": about, "text": text} for about, text in found if text]
+
+
+def twins_note(results: SuiteResults, labels: Labels) -> str:
+    """Warn of datasets with the same test images; empty without any."""
+    pairs = [f"{labels.dataset(first)} and {labels.dataset(second)}" for first, second in results.compared.twins]
+    counted = "each counts as a dataset of its own, so its images count twice in averages, ranks and tests"
+    return f"Same test images under two names: {'; '.join(pairs)}; {counted}. Keep one of them." if pairs else ""
+
+
+def _no_rank(results: SuiteResults, model: str) -> str:
+    """Say why a model has no mean rank."""
+    cells = results.cells
+    own = cells[cells["model"].eq(model)]
+    if own.empty:
+        return "no rank, because it has no score"
+    if left_out(cells)[own.index].all():
+        return "no rank, because all its scores were measured on part of the data (‡) and are not ranked"
+    if len(results.mean_ranks) or results.tasks.matrix.loc[model, results.tasks.counted].isna().all():
+        return "no rank, because it has no score of a counted task on all of the data"
+    return "no rank, because no counted task was measured for all models"
+
+
 def _rank(results: SuiteResults, model: str) -> str:
     """Position of a model by its mean rank, or why it has none."""
     ranks = results.mean_ranks
     if model not in ranks.index:
-        return "no rank, because no counted task was measured for all models"
+        return _no_rank(results, model)
     mean = ranks["mean_rank"]
     place = int(mean.lt(mean[model]).sum()) + 1
     shared = int(mean.eq(mean[model]).sum()) - 1
@@ -98,7 +142,7 @@ def _statements(results: SuiteResults, labels: Labels, model: str) -> list[dict[
     found = []
     these, like = results.order_of_these, results.order_like_these
     if model in results.mean_ranks.index:
-        about, reason = "On these datasets, with other test images", "unknown, because no noise of scores is known"
+        about, reason = _these_datasets(results), "unknown, because no noise of scores is known"
         if these:
             ranked = dict.fromkeys(task.dataset for task in results.ranked_tasks)
             missing = [labels.dataset(name) for name in ranked if name not in these.datasets]
@@ -111,8 +155,37 @@ def _statements(results: SuiteResults, labels: Labels, model: str) -> list[dict[
     if model in wins.index:
         won, lost, total = int(wins.loc[model].sum()), int(wins[model].sum()), int(compared.loc[model].sum())
         text = f"better in {won} of {total}, worse in {lost}, not separable in {total - won - lost}."
+        text = joined(text, _disagreement(results, labels, model))
         found.append({"about": "Paired tests against one model on one task", "text": text})
     return found
+
+
+def _these_datasets(results: SuiteResults) -> str:
+    """Say of what the order on these datasets would be another draw: few-shot intervals are over episodes alone."""
+    kinds = {task.kind for task in results.known_noise}
+    if kinds == {"fewshot"}:
+        return "On these datasets, with other episodes of the same images"
+    more = " (few-shot: other episodes of the same images)" if "fewshot" in kinds else ""
+    return f"On these datasets, with other test images{more}"
+
+
+def _disagreement(results: SuiteResults, labels: Labels, model: str) -> str:
+    """Say of which models the order by the mean and the paired tests of single tasks differ in sign, and why."""
+    order, (wins, _) = results.order_of_these, results.wins
+    if order is None or model not in order.models:
+        return ""
+    number, names = order.models.index(model), []
+    for other in order.models:
+        if other in wins.index and other != model:
+            at = order.models.index(other)
+            by_mean = int(order.better[number, at]) - int(order.better[at, number])
+            names += [other] if by_mean * (wins.loc[model, other] - wins.loc[other, model]) < 0 else []
+    if not names:
+        return ""
+    return (
+        f"Against {_names(names, labels)} these tests and the order by mean log-odds disagree: the mean adds up the "
+        "differences of all tasks, also those that are not separable one by one, and large differences weigh more."
+    )
 
 
 def _told_apart(order: Order | None, labels: Labels, model: str) -> str:

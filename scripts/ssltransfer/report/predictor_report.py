@@ -12,6 +12,7 @@ from ssltransfer.analysis.predictors import (
     OTHERS,
     SOURCE,
     Predictor,
+    best_predictor,
     half_width,
     judge,
     panel_predictors,
@@ -24,7 +25,7 @@ from ssltransfer.report.marks import unsigned_note
 from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mean_scores, regression
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
-from ssltransfer.results.scores import AVERAGE, Task
+from ssltransfer.results.scores import AVERAGE, Task, is_published
 
 SECTION = "predictors"
 ROWS_PER_INCH = 5.5
@@ -45,6 +46,40 @@ def predictor_label(name: str, results: SuiteResults, labels: Labels) -> str:
         kind = next(task.kind for task in results.tasks.tasks if task.protocol == protocol)
         return joined(KINDS[kind].short, results.suffixes[protocol], f"on {labels.dataset(subject)}")
     return joined(METRICS[subject].label, results_suffix(results, protocol))
+
+
+def predictor_finding(results: SuiteResults, labels: Labels, table: pd.DataFrame | None) -> str:
+    """Name the predictor that ranks the models best, with its uncertainty; or say what is missing for that.
+
+    Parameters
+    ----------
+    results : SuiteResults
+    labels : Labels
+    table : pd.DataFrame or None
+        See `predictors.predictor_table`; None where no predictor could be judged.
+    """
+    best = None if table is None else best_predictor(results, table)
+    if best is None:
+        text = f"unknown, because no score has a predictor of at least {INTERVAL_MODELS} models."
+    else:
+        chosen = f"the best of {best.judged} predictors" if best.judged > 1 else "the only predictor"
+        unadjusted = "; not adjusted for the choice of the best" if best.judged > 1 else ""
+        chance = f"{best.separable} of {best.judged} are" if best.separable > 1 else "One is"
+        chance = chance if best.separable else "None is" if best.judged > 1 else "It is not"
+        text = (
+            f"on {labels.task(best.task)}, over {best.models} models, {chosen} is "
+            f"{predictor_label(best.name, results, labels)}: Kendall's τ {number(best.kendall, 2)} (95 % interval "
+            f"{number(best.low, 2)} to {number(best.high, 2)}{unadjusted}). {chance} separable from chance (5 %, Holm)."
+        )
+        if best.source:
+            tau, low, high = (number(value, 2) for value in best.source)
+            text += f" Source accuracy: {tau} ({low} to {high})."
+    if results.estimates.empty and not is_published(results.cells).all():
+        text += (
+            " No transferability estimator was measured: a settings block such as `estimators` under `tasks` of the "
+            "suite adds them."
+        )
+    return text[0].upper() + text[1:]
 
 
 def predictor_tables(results: SuiteResults, labels: Labels) -> list[Table]:
@@ -141,10 +176,15 @@ def _what_models_tell(models: pd.Series) -> str:
     return text
 
 
-def estimator_tables(results: SuiteResults, labels: Labels) -> list[Table]:
-    """Make a table of the transferability estimators of each dataset."""
+def estimator_tables(results: SuiteResults, labels: Labels, judged: bool) -> list[Table]:
+    """Make a table of the transferability estimators of each dataset; `judged` if `predictor_tables` has any."""
     tables = []
     order = list(results.models["model"])
+    whether = (
+        "The table of predictors shows whether they predict transfer."
+        if judged
+        else "Whether they predict transfer is not shown, because too few models have both."
+    )
     for (protocol, dataset), own in results.estimates.groupby(["protocol", "dataset"], sort=False):
         cells = own.pivot_table(index="model", columns="metric", values="value", sort=False)
         cells = cells.reindex([model for model in order if model in cells.index])
@@ -153,8 +193,8 @@ def estimator_tables(results: SuiteResults, labels: Labels) -> list[Table]:
         lower = "; ".join(metric.label for metric in metrics if metric.better < 0)
         caption = (
             "Computed from the features of the training and validation images; accuracies in percent, LogME, "
-            f"TransRate, GBC and uniformity in nats. Lower counts as better for {lower}. The table of predictors shows "
-            "whether they predict transfer. Best bold, second best underlined."
+            f"TransRate, GBC and uniformity in nats. Lower counts as better for {lower}. {whether} Best bold, second "
+            "best underlined."
         )
         caption = joined(caption, unsigned_note(own, labels))
         where = {"section": SECTION, "protocol": protocol}

@@ -1,5 +1,6 @@
 """Scatter plots of transfer scores against source accuracy."""
 
+import math
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -13,9 +14,12 @@ from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import Panel
 from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid, panel_title
 from ssltransfer.report.labels import joined, setting_label, suite_labels
+from ssltransfer.report.table import number
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
 
+CHANGED = 0.2
+"""Change of a correlation, when one model is left out, from which on a caption says so."""
 LONGEST = 1.5
 """Room above and below the points for their intervals, in ranges of the points."""
 
@@ -126,6 +130,21 @@ def panels_note(results: SuiteResults) -> str:
         elif lacking:
             notes.append(f"{labels.panel(panel)}: without {', '.join(lacking)}, which lack some of its tasks.")
     return " ".join(notes)
+
+
+def leverage_note(results: SuiteResults) -> str:
+    """Sentences for the caption of Fig. 1 about correlations that a single model changes much; empty without any."""
+    labels, models, found = suite_labels(results), results.tasks.x().index, []
+    for panel in results.tasks.figure_panels:
+        row = panel_scores(results, panel).row
+        ends = [] if row is None else [row.get(f"pearson_loo_{end}", math.nan) for end in ("low", "high")]
+        if not ends or not max(abs(end - row["pearson"]) for end in ends) >= CHANGED:
+            continue
+        without = [row[f"pearson_loo_{end}_without"] for end in ("low", "high")]
+        names = [labels.model(name if isinstance(name, str) else models[name]) for name in without]
+        ranges = " to ".join(f"{number(end, 2)} (without {name})" for end, name in zip(ends, names, strict=True))
+        found.append(f"{labels.panel(panel)}: {ranges}")
+    return f"A single model changes r by {CHANGED} or more; leaving one out gives {'; '.join(found)}." if found else ""
 
 
 def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | None:

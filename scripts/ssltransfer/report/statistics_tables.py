@@ -14,6 +14,7 @@ from ssltransfer.analysis.ranking import MIN_DATASETS, Order, shared_tasks
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
 from ssltransfer.report.labels import Labels, doubtful_note, joined, setting_label, source_note
+from ssltransfer.report.overview import twins_note
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import TASK, is_published
@@ -29,6 +30,8 @@ NOT_INDEPENDENT = (
 
 
 COUNTED = "counted tasks (those of the panels of transfer against source accuracy)"
+FILE_ONLY = "file"
+"""Section of a table that the report does not show, because it is empty."""
 WINS = "pairs-won"
 """Name of the file of the wins of all pairs of models, where the pairs themselves are not all listed."""
 
@@ -36,6 +39,11 @@ WINS = "pairs-won"
 def correlation_table(results: SuiteResults, labels: Labels) -> Table:
     """Make the readable form of correlations.csv: coefficients with intervals and p-values."""
     found = results.correlations
+    families = set(results.models["family"])
+
+    def family(name: str) -> str:
+        return f"family “{name}”" if name in families else labels.model(name)
+
     kinds = set(found["kind"])
     raw = [kind.label for name, kind in KINDS.items() if results.conventions.raw(name) and name in kinds]
     but = f" ({', '.join(raw)}: raw)" if raw else ""
@@ -44,10 +52,11 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
         entry = [row["n"]]
         for name in COEFFICIENTS:
             r, low, high, p = (row[name + end] for end in ("", "_low", "_high", "_p"))
-            entry += [number(r, 2), f"{low:.2f} to {high:.2f}" if pd.notna(low) else MISSING]
+            entry += [number(r, 2), f"{number(low, 2)} to {number(high, 2)}" if pd.notna(low) else MISSING]
             entry.append("< 0.001" if p < 0.001 else number(p, 3))
-        ranges = [_range_without(row, "loo", labels.model), _range_without(row, "lofo", labels.family)]
+        ranges = [_range_without(row, "loo", labels.model), _range_without(row, "lofo", family)]
         cells.append([*entry, *ranges, row["note"]])
+    defined = found["pearson"].notna().any()
     columns = [("", "n")]
     columns += [(group, head) for group in ("Pearson", "Spearman", "Kendall τ") for head in ("r", "95 % interval", "p")]
     columns += [("Pearson", "leaving one model out"), ("Pearson", "leaving one family out"), ("", "note")]
@@ -66,6 +75,7 @@ def correlation_table(results: SuiteResults, labels: Labels) -> Table:
         [Column(heading, group, decimals=None) for group, heading in columns],
         {i: labels.task(*row) for i, row in enumerate(zip(tasks, found["distant"], strict=True))},
         data=found,
+        section="" if defined else FILE_ONLY,
     )
 
 
@@ -98,7 +108,7 @@ def _range_without(row: dict, part: str, label: Callable[[str], str]) -> str:
         value, without = row[f"pearson_{part}_{end}"], row[f"pearson_{part}_{end}_without"]
         if pd.isna(value):
             return MISSING
-        ends.append(f"{value:.2f} (without {label(without)})")
+        ends.append(f"{number(value, 2)} (without {label(without)})")
     return " to ".join(ends)
 
 
@@ -111,15 +121,15 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
     columns = {
         "Mean rank": ranks["mean_rank"],
         "95 % interval": _ranges(ranks["low"], ranks["high"], 1),
-        "Ranks, datasets like these": _ranges(ranks["rank_low"], ranks["rank_high"], 0),
-        "Ranks, these datasets": _ranges(ranks["these_low"], ranks["these_high"], 0),
+        "Rank by log-odds, datasets like these": _ranges(ranks["rank_low"], ranks["rank_high"], 0),
+        "Rank by log-odds, these datasets": _ranges(ranks["these_low"], ranks["these_high"], 0),
         "Best on": ranks["best_on"],
         "Tasks": ranks["tasks"],
         "Datasets": ranks["datasets"],
     }
     caption = (
         f"Rank of each model on the {COUNTED}, averaged over datasets (the tasks of one dataset are "
-        f"averaged first); 1 is best. {_rank_statements(results, labels)}"
+        f"averaged first); 1 is best. {_rank_statements(results, labels)}{_twice(results, labels)}"
     )
     if ranks["datasets_needed"].notna().any():
         columns["Needed to tell from next"] = [number(needed, 0) for needed in ranks["datasets_needed"]]
@@ -141,7 +151,16 @@ def rank_tables(results: SuiteResults, labels: Labels) -> list[Table]:
 
 def _ranges(low: pd.Series, high: pd.Series, decimals: int) -> list[str]:
     ends = zip(low, high, strict=True)
-    return [MISSING if pd.isna(a) else f"{a:.{decimals}f} to {b:.{decimals}f}" for a, b in ends]
+    texts = []
+    for a, b in ends:
+        low, high = number(a, decimals), number(b, decimals)
+        texts.append(low if low == high and not decimals else f"{low} to {high}" if pd.notna(a) else MISSING)
+    return texts
+
+
+def _twice(results: SuiteResults, labels: Labels) -> str:
+    note = twins_note(results, labels)
+    return f" {note}" if note else ""
 
 
 def _rank_statements(results: SuiteResults, labels: Labels) -> str:
@@ -172,6 +191,11 @@ def _rank_statements(results: SuiteResults, labels: Labels) -> str:
         found.append(
             f"These datasets ({known}): ranks follow from the noise of their test images (few-shot: of the episodes) "
             f"alone. {_separated(these, models)} Ranks hold for all models together (95 %)."
+        )
+    if like is not None or these is not None:
+        found.append(
+            "Ranks by log-odds are those of the mean log-odds, not of the mean ranks: one large difference moves a "
+            "mean of log-odds more than a mean of ranks, so the two orders may differ."
         )
         if is_published(results.cells).any():
             found.append(
@@ -224,8 +248,13 @@ def model_pair_table(results: SuiteResults, labels: Labels) -> Table | None:
         f"Every model against every other one on the {COUNTED}; a model is better where the paired "
         f"test says so after adjustment for all pairs of the cell ({100 * LEVEL:.0f} %). The csv has the pairs of all "
         f"cells ({compared.decided} of {compared.compared} are decided) with difference, 95 % interval, p-values and "
-        f"method. Intervals and tests hold the noise {_units(pairs)}, but not that of training again."
+        f"method. Intervals and tests account for the noise {_units(pairs)}, but not for that of training again."
     )
+    if pairs["method"].str.startswith("McNemar").any():
+        caption += (
+            " McNemar's exact test is conservative where two models differ on few images, and the interval beside it "
+            "is not: it may exclude 0 where p is above 5 %. The verdict follows p."
+        )
     if len(pairs) < compared.compared:
         caption += (
             f" Of cells with more than {MANY_MODELS} models the csv has the pairs with the best model, those of "

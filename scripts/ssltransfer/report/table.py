@@ -111,7 +111,7 @@ def number(value, decimals: int | None) -> str:
         return MISSING
     if decimals is None or isinstance(value, str):
         return str(value)
-    return f"{value:.{decimals}f}"
+    return f"{round(value, decimals) + 0.0:.{decimals}f}"  # without the sign of a number that is rounded to 0
 
 
 def marks(table: Table) -> pd.DataFrame:

@@ -23,7 +23,7 @@ from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.marks import unsigned_note
 from ssltransfer.report.missing import read_missing
 from ssltransfer.report.model_table import model_table
-from ssltransfer.report.overview import findings
+from ssltransfer.report.overview import findings, remarks
 from ssltransfer.report.predictor_report import PREDICTORS
 from ssltransfer.report.score_check import ScoreCheck, check_scores
 from ssltransfer.report.similarity_report import similarity_tables
@@ -157,6 +157,7 @@ def write_results(results: SuiteResults, tables: list[Table], folder: str | Path
     if len(results.pairs) < results.compared.compared:
         _write_csv(_wins_table(*results.wins), folder / f"{WINS}.csv")
     highlighted = set(results.models.loc[results.models["highlight"], "model"])
+    judged = next((table.data for table in tables if table.name == PREDICTORS), None)
     for table in tables:
         write_table(folder, replace(table, highlighted=highlighted))
     write_json(
@@ -169,6 +170,7 @@ def write_results(results: SuiteResults, tables: list[Table], folder: str | Path
             "source_label": results.source_label,
             "training_runs": results.training_runs,
             "findings": findings(results, suite_labels(results)),
+            "remarks": remarks(results, suite_labels(results), judged),
             "tables": [{"name": t.name, "title": t.title, "caption": t.caption, "section": t.section} for t in tables],
         },
     )

@@ -57,7 +57,8 @@ def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
         tables += rank_tables(results, labels)
         tables += pair_tables(results, labels)
     tables += [table for table in (model_pair_table(results, labels), fewshot_pair_table(results, labels)) if table]
-    tables += [*predictor_tables(results, labels), *estimator_tables(results, labels)]
+    judged = predictor_tables(results, labels)
+    tables += [*judged, *estimator_tables(results, labels, bool(judged))]
     if with_paper:
         tables += paper_tables(results, labels)
     for table in tables:
