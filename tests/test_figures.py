@@ -14,8 +14,8 @@ from ssltransfer.report.drawing import FigureContext, model_styles, panel_title,
 from ssltransfer.report.figures import WITH_INTERVALS, interval_cells, suite_figures
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
-from ssltransfer.report.model_figures import model_pairs_figure, rank_figure
-from ssltransfer.report.scatter_figures import leverage_note, panel_scores, panels_note
+from ssltransfer.report.model_figures import model_pairs_figure, radar_heads, radar_values, rank_figure
+from ssltransfer.report.scatter_figures import CUT, cut_note, leverage_note, panel_scores, panels_note
 from ssltransfer.report.table_folder import read_results, write_results
 from ssltransfer.report.tables import all_tables
 from ssltransfer.results.scores import tidy
@@ -68,12 +68,15 @@ def test_a_wide_confidence_band_does_not_press_the_points_together():
         assert top - bottom < 2.3 * np.ptp(heights)
 
 
-@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("count", [1, 2, 4])
 def test_few_models_are_drawn_without_a_line(count):
     drawn = figures(suite(MODELS[:count]))
     assert "transfer" in drawn
     assert "correlations" not in drawn
-    assert not any(line.get_linestyle() == "-" for line in drawn["transfer"].axes[0].lines)
+    for name in ("transfer", "scatter-linear"):
+        for ax in filter(lambda ax: ax.get_visible(), drawn[name].axes):
+            assert not any(len(line.get_xdata()) > 2 for line in ax.lines) and not ax.collections
+            assert "r =" not in ax.get_title() and ("too few" in ax.get_title() or count < 3)
 
 
 def test_without_source_accuracy_there_is_nothing_to_scatter():
@@ -364,3 +367,23 @@ def test_a_model_that_makes_the_correlation_is_named_in_the_caption():
         note = leverage_note(suite_results(tidy(cells), rows, {}, {}, "v2"))
         assert ("(without M5)" in note) == said, (last, note)
         assert bool(note) == said
+
+
+def test_axes_of_the_radar_chart_name_the_setting_where_there_are_several():
+    few = scores()[lambda t: t["kind"].ne("fewshot") | t["setting"].eq("5-shot")]
+    both = scores().assign(setting=lambda t: t["setting"].replace("20-shot", "1-shot"))
+    for found, heads in ((few, ["Few-shot"]), (both, ["Few-shot 5-shot", "Few-shot 1-shot"])):
+        context = FigureContext(suite_results(found, MODELS, DATASETS, PRETRAINED_ON, "v2"))
+        shown = radar_heads(context, radar_values(context).columns)
+        assert sorted(head for head in shown if head.startswith("Few")) == sorted(heads)
+
+
+def test_intervals_that_leave_the_axes_have_arrowheads_and_a_sentence():
+    results = suite()
+    assert not any(cut_note(figure) for figure in figures(results).values())
+    wide = results.scores.assign(low=lambda t: t["low"].mask(t["low"].notna(), 0.0))
+    drawn = figures(replace(results, scores=wide))
+    assert "beyond the axis" in cut_note(drawn["scatter-fewshot"]) and not cut_note(drawn["scatter-linear"])
+    ax = drawn["scatter-fewshot"].axes[0]
+    (heads,) = (line for line in ax.lines if line.get_label() == CUT)
+    assert set(heads.get_ydata()) == {ax.get_ylim()[0]} and len(heads.get_xdata()) == 5

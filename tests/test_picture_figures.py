@@ -114,7 +114,7 @@ def test_losses_are_drawn_at_their_steps(tmp_path):
     save_figure(figure, tmp_path, "losses")
 
 
-def test_members_of_a_grid_are_drawn_and_the_selected_one_is_black(tmp_path):
+def test_members_of_a_grid_are_drawn_and_the_selected_one_stands_out_in_its_own_colour(tmp_path):
     def member(rate, validation, augmentation="crop-flip", losses=(2.0, 0.1)):
         return {
             "augmentation": augmentation,
@@ -131,11 +131,14 @@ def test_members_of_a_grid_are_drawn_and_the_selected_one_is_black(tmp_path):
     losses, metrics = figure.axes[0], figure.axes[2]
     assert [ax.get_title() for ax in figure.axes[:2]] == ["Random", "SimCLR"]
     assert [list(line.get_xdata()) for line in losses.lines] == [[], [3, 6], [3, 6], [3, 6]]
-    assert [float(point.get_ydata()[0]) for point in metrics.lines] == [40, 30, 20]  # none of the diverged member
-    assert [float(point.get_xdata()[0]) for point in metrics.lines] == [1, 1, 0]
+    *points, ring = sorted(metrics.lines, key=lambda line: line.get_markeredgecolor() == BLACK)
+    assert [float(point.get_ydata()[0]) for point in points] == [40, 30, 20]  # none of the diverged member
+    assert [float(point.get_xdata()[0]) for point in points] == [1, 1, 0]
     assert [text.get_text() for text in metrics.get_xticklabels()] == ["0.001", "0.01", "0.1"]
-    assert [line.get_color() == BLACK for line in losses.lines] == [False, True, False, False]
-    assert [point.get_color() == BLACK for point in metrics.lines] == [True, False, False]
+    assert [line.get_linewidth() > 1 for line in losses.lines] == [False, True, False, False]
+    assert (ring.get_xdata()[0], ring.get_ydata()[0]) == (1, 40) and points[0].get_color() == points[1].get_color()
+    legend_colours = {line.get_label(): line.get_color() for line in figure.legends[0].get_lines()}
+    assert losses.lines[1].get_color() == legend_colours["rate 0.01"]
     assert [line.get_linestyle() for line in losses.lines] == ["-", "-", ":", "-"] and losses.get_yscale() == "log"
     (legend,) = figure.legends
     assert [text.get_text() for text in legend.get_texts()] == ["rate 0.001", "rate 0.01", "rate 0.1", "selected"]

@@ -23,6 +23,7 @@ from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.predictor_report import (
     estimator_tables,
     predictor_figure,
+    predictor_figure_note,
     predictor_finding,
     predictor_scatters,
     predictor_tables,
@@ -264,7 +265,7 @@ def test_constant_predictors_are_no_part_of_means_and_said_in_scatters():
     assert _standardised_mean(values).to_numpy() == pytest.approx(expected.to_numpy())
     scores = with_estimates(datasets=("dtd",))
     scores.loc[scores["kind"].eq("estimators"), "value"] = 3.0
-    ((_, figure, _),) = predictor_scatters(FigureContext(results_of(scores)))
+    ((_, figure, _, _),) = predictor_scatters(FigureContext(results_of(scores)))
     titles = [ax.get_title() for ax in figure.axes]
     assert any("constant" in title for title in titles) and not any("nan" in title for title in titles)
 
@@ -275,11 +276,15 @@ def test_too_few_models_have_no_table_and_figures_need_estimators():
     assert predictor_figure(FigureContext(results_of(PUBLISHED))) is None
     context = FigureContext(results_of(with_estimates(datasets=("dtd",))))
     assert predictor_figure(context) is not None
-    ((name, _, (shown,)),) = predictor_scatters(context)
+    ((name, _, _, (shown,)),) = predictor_scatters(context)
     assert (name, shown.kind, shown.dataset) == ("predictors-scatter-dtd", "linear", "dtd")
     assert list(transfer_figures(FigureContext(results_of(PUBLISHED)))) == []
     found = list(transfer_figures(context))
-    drawn, shown = ({name: row[number] for name, *row in found} for number in (0, 1))
+    drawn, said, shown = ({name: row[number] for name, *row in found} for number in (0, 1, 2))
+    assert said["predictors-transfer-estimators-log-me"] == "Predictor: LogME." and len(set(said.values())) == len(said)
+    note = predictor_figure_note(context)
+    assert "Datasets with estimators: DTD" in note and "Grey" not in note and "Blue" in note
+    assert "Grey" in predictor_figure_note(FigureContext(results_of(with_estimates())))
     assert {task.dataset for task in shown["predictors-transfer-estimators-log-me"]} == {"dtd"}
     assert set(drawn) == {"predictors-transfer-other-tasks", "predictors-transfer-estimators-log-me"}
     axes = [ax for ax in drawn["predictors-transfer-estimators-log-me"].axes if ax.get_visible()]

@@ -17,7 +17,7 @@ from ssltransfer.files import write_json
 from ssltransfer.report.drawing import MARKERS, FigureContext, save_figure
 from ssltransfer.report.epoch_figure import epoch_figure, training_runs
 from ssltransfer.report.figures import suite_figures
-from ssltransfer.report.html import SECTIONS, caption, render_report, without_legend
+from ssltransfer.report.html import SECTIONS, _drop_repeats, caption, render_report, without_legend
 from ssltransfer.report.interactive_scatter import marker_path, regression_ends, scatter_data
 from ssltransfer.report.labels import suite_labels
 from ssltransfer.report.overview import findings, overview_table, remarks
@@ -283,6 +283,24 @@ def test_a_shared_rank_is_said_and_no_finding_without_scores():
     assert rank.startswith("rank 1 of 2, shared;")
 
 
+def test_a_section_says_a_sentence_once_but_each_caption_begins_with_its_own():
+    parts = [{"caption": "One thing here. All lines are the same. Short one."}, {"caption": "Two of it. Short one."}]
+    parts += [{"caption": "All lines are the same. All lines are the same. New it is (§). ≈ not separable at all."}]
+    _drop_repeats(parts)
+    assert [part["caption"] for part in parts] == [
+        "One thing here. All lines are the same. Short one.",
+        "Two of it. Short one.",
+        "All lines are the same. New it is (§). ≈ not separable at all.",
+    ]
+
+
+def test_overview_counts_estimators_too():
+    estimates = scores()[lambda t: t["kind"].eq("linear")]
+    estimates = estimates.assign(protocol="estimators", kind="estimators", metric="log-me")
+    results = suite_results(pd.concat([scores(), estimates]), MODELS, DATASETS, PRETRAINED_ON, "v2")
+    assert overview_table(results, suite_labels(results)).data["scores"].sum() == len(results.scores)
+
+
 def test_overview_counts_what_was_measured():
     results = suite()
     table = overview_table(results, suite_labels(results))
@@ -300,10 +318,10 @@ def test_own_weights_are_highlighted_where_nothing_is_published():
 
 
 def test_line_of_the_explorer_is_least_squares():
-    x, y = pd.Series([0.0, 1.0, 3.0]), pd.Series([1.0, 2.0, 2.0])
+    x, y = pd.Series([0.0, 1.0, 1.0, 2.0, 3.0]), pd.Series([1.0, 2.0, 3.0, 2.0, 2.0])
     fit = stats.linregress(x, y)
     assert regression_ends(x, y) == pytest.approx([0, fit.intercept, 3, fit.intercept + 3 * fit.slope], abs=1e-4)
-    assert regression_ends(x[:2], y[:2]) == []
+    assert regression_ends(x[:4], y[:4]) == []
     assert regression_ends(x * 0, y) == []
 
 
@@ -349,8 +367,11 @@ def test_explorer_shows_the_models_that_have_scores_against_the_predictors_that_
         assert [point[0] for point in view["points"]] == [0, 1, 2, 3]
         assert [point[0] for point in view["predictors"][0]["points"]] == [1, 2, 3]
     other = task["predictors"][1]
-    assert other["label"] == "Mean score on other datasets (↑ better)" and "Kendall" in other["note"]
-    assert {point[0] for point in other["points"]} <= {0, 1, 2, 3} and other["line"]
+    assert other["label"] == "Mean score on other datasets (↑ better)" and "too few" in other["note"]
+    assert {point[0] for point in other["points"]} <= {0, 1, 2, 3} and not other["line"]
+    whole = {view["label"]: view for view in scatter_data(FigureContext(suite()))["views"]}
+    other = whole["Many-shot linear · Digits"]["predictors"][1]
+    assert "Kendall" in other["note"] and other["line"]
 
 
 def test_explorer_is_empty_without_source_accuracy():

@@ -327,6 +327,41 @@ def test_tasks_without_log_odds_are_said_to_be_in_mean_ranks_alone():
         assert ("Rooms" in about["about"]) == said
 
 
+NUMBERED = [row | {"source_accuracy": str(60 + i)} for i, row in enumerate(MODELS)]
+
+
+def test_the_average_of_one_dataset_is_no_column():
+    one = scores()[lambda t: t["dataset"].eq("digits") | t["kind"].ne("linear")]
+    tables = made(suite_results(one, NUMBERED, DATASETS, PRETRAINED_ON, "v2"))
+    heads = {name: [column.heading for column in tables[name].columns] for name in ("linear-r32", "fewshot-r32-5-shot")}
+    assert "Avg." not in heads["linear-r32"] and "Avg." in heads["fewshot-r32-5-shot"]
+
+
+def test_correlations_quote_families_and_have_no_negative_zero():
+    results = suite_results(scores(), NUMBERED, DATASETS, {}, "v2")
+    found = results.correlations.assign(pearson=-0.001, pearson_low=-0.003, pearson_lofo_low_without="none")
+    table = made(replace(results, saved_correlations=found))["correlations"]
+    text = table.cells.to_string()
+    assert "without family “none”" in text and "-0.00" not in text and "0.00 to" in text
+
+
+def test_correlations_of_no_task_are_a_file_alone():
+    two = scores()[lambda t: t["model"].isin(["swav", "simclr"])]
+    assert made(suite_results(two, MODELS, DATASETS, {}, "v2"))["correlations"].section == "file"
+    assert made(suite())["correlations"].section == ""
+
+
+def test_units_are_words():
+    rows = [
+        {"protocol": "seg", "kind": "segmentation", "dataset": "d", "setting": "", "source": "measured"}
+        | {"model": row["model"], "metric": metric, "value": value}
+        for row in MODELS
+        for metric, value in (("mean-iou", 0.3), ("pixel-accuracy", 60.0))
+    ]
+    caption = made(suite_results(tidy(rows), NUMBERED, {}, {}, "v2"))["segmentation"].caption
+    assert caption.startswith("Mean IoU as a fraction. All other numbers in percent. ")
+
+
 def test_a_property_measured_on_several_data_sets_has_no_best():
     task = Task("inv", "inversion", "digits", "", "mse-red")
     frame = scores().iloc[:5].assign(value=range(1, 6), low=np.nan, high=np.nan, **task._asdict())

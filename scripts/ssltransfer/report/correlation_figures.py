@@ -7,10 +7,10 @@ from matplotlib.figure import Figure
 from scipy.cluster import hierarchy
 from scipy.spatial.distance import squareform
 
-from ssltransfer.analysis.correlation import task_row
+from ssltransfer.analysis.correlation import INTERVAL_MODELS, task_row
 from ssltransfer.analysis.tasks import tasks_of
 from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext
-from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.labels import Labels, joined, setting_label
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import Task
 
@@ -23,14 +23,14 @@ TITLE_BARS = 0.15
 def correlation_figure(context: FigureContext) -> Figure | None:
     """Fig. 2: bars of Pearson and Spearman for each task, whiskers = 95 % interval (see `correlation_interval`).
 
-    Mean and median angular error are negated, as in the paper, so that higher is always better. None when no task
-    has a correlation.
+    Mean and median angular error are negated, as in the paper, so that higher is always better. Tasks with fewer than
+    `INTERVAL_MODELS` models are left out. None when no task has a correlation.
     """
     results, labels = context.results, context.labels
     groups: dict[tuple, list[tuple[Task, pd.Series]]] = {}
     for task in results.tasks.figure_tasks([kind for kind in KINDS if KINDS[kind].performance]):
         row = task_row(results.correlations, task)
-        if row is not None and pd.notna(row["pearson"]):
+        if row is not None and pd.notna(row["pearson"]) and row["n"] >= INTERVAL_MODELS:
             groups.setdefault((task.protocol, task.kind, row["distant"]), []).append((task, row))
     if not groups:
         return None
@@ -65,7 +65,7 @@ def _title(protocol: str, kind: str, cd_fsl: bool, rows: list[tuple[Task, pd.Ser
 def _only_setting(rows: list[tuple[Task, pd.Series]]) -> str:
     """Return the setting that all tasks of a panel share, which its title names; empty if there are several."""
     settings = {task.setting for task, _ in rows}
-    return settings.pop() if len(settings) == 1 else ""
+    return setting_label(settings.pop()) if len(settings) == 1 else ""
 
 
 def _fill_lines(sizes: list[float], capacity: int) -> list[list[float]]:
@@ -88,7 +88,7 @@ def _bars(ax, rows: list[tuple[Task, pd.Series]], labels: Labels, width: float) 
             r, low, high = (row[name + end] * (-1 if negate else 1) for end in ("", "_low", "_high"))
             ax.bar(i + shift, r, 0.38, color=color, hatch=hatch, edgecolor="white", linewidth=0, zorder=2)
             ax.plot([i + shift] * 2, [low, high], color="#333333", linewidth=0.8, zorder=3)
-        shot = "" if one_shot else task.setting.removesuffix("-shot")
+        shot = "" if one_shot else setting_label(task.setting).removesuffix("-shot")
         names.append(f"{'−' if negate else ''}{labels.subject(task)} {shot}".strip())
     ax.axhline(0, color="#333333", linewidth=0.6)
     ax.set_ylim(-1.02, 1.02)

@@ -23,9 +23,21 @@ from ssltransfer.report.loss_figure import loss_figure
 from ssltransfer.report.marks import analysis_note, unsigned_note
 from ssltransfer.report.model_figures import domain_figure, model_pairs_figure, radar_figure, rank_figure
 from ssltransfer.report.picture_figures import picture_grid
-from ssltransfer.report.predictor_report import predictor_figure, predictor_scatters, transfer_figures
+from ssltransfer.report.predictor_report import (
+    predictor_figure,
+    predictor_figure_note,
+    predictor_scatters,
+    transfer_figures,
+)
 from ssltransfer.report.property_figure import GROUPS, properties_figure, properties_note
-from ssltransfer.report.scatter_figures import leverage_note, panel_scores, panels_note, scatter_figure, transfer_figure
+from ssltransfer.report.scatter_figures import (
+    cut_note,
+    leverage_note,
+    panel_scores,
+    panels_note,
+    scatter_figure,
+    transfer_figure,
+)
 from ssltransfer.report.similarity_report import AGREEMENT, similarity_figures
 from ssltransfer.report.table_folder import read_results
 from ssltransfer.results.metric_info import KINDS
@@ -109,16 +121,20 @@ def plot_figures(
     results = read_results(tables)
     left_out = _left_out(tables)
     context = FigureContext(results)
+    cut = {}
     for name, figure in suite_figures(context):
+        cut[name] = cut_note(figure)
         save_figure(figure, folder, name)
     captions = _warnings(tables)
     for name in WITH_INTERVALS:
-        captions[name] = joined(interval_note(interval_cells(results, name), "Thin lines:"), captions.get(name, ""))
+        note = joined(interval_note(interval_cells(results, name), "Thin lines:"), cut.get(name, ""))
+        captions[name] = joined(note, captions.get(name, ""))
     captions["properties"] = joined(properties_note(context), captions["properties"])
     captions |= {
         name: joined(captions.get(name, ""), analysis_note(results, KINDS_SHOWN.get(name, KINDS))) for name in FIGURES
     }
     captions["transfer"] = joined(captions.get("transfer", ""), panels_note(results), leverage_note(results))
+    captions["predictors"] = joined(predictor_figure_note(context), captions["predictors"])
     if note := source_note(results):
         shown = [*AGAINST_SOURCE, *SCATTERS]
         captions |= {name: joined(captions.get(name, ""), note) for name in shown}
@@ -151,10 +167,12 @@ def plot_figures(
         rows = results.scores[results.scores["kind"].eq("label-efficiency")]
         captions["label-efficiency"] = joined(captions["label-efficiency"], unsigned_note(rows, context.labels))
         save_figure(label_figure(context, pd.read_csv(points)), folder, "label-efficiency")
-    for name, figure, tasks in chain(transfer_figures(context), predictor_scatters(context)):
+    for name, figure, note, tasks in chain(transfer_figures(context), predictor_scatters(context)):
         cells = results.analysed[pd.MultiIndex.from_frame(results.analysed[TASK]).isin(tasks)]
         estimated = unsigned_note(results.estimates, context.labels)
-        captions[name] = joined(interval_note(cells, "Thin lines:"), analysis_note(results), estimated)
+        captions[name] = joined(
+            note, interval_note(cells, "Thin lines:"), cut_note(figure), analysis_note(results), estimated
+        )
         save_figure(figure, folder, name)
     similarities = read_similarities(tables)
     if len(similarities):

@@ -17,11 +17,15 @@ CHOSEN = ("augmentation", "learning_rate", "weight_decay", "layer_decay")
 COLUMNS = 4
 MOST_GRIDS = 8
 """Number of grids in suites of so many models that figures show some of them only."""
+THICK, RING = 1.8, 7
+"""Width of the line, and size of the ring, of the selected member."""
 PALEST = 0.85
 """Place of the palest colour in its map, whose end is hard to see."""
 GRID_CAPTION = (
     "training losses and validation metric of every member of the grid (colours: learning rates; dotted lines and open "
-    "circles: centre crop; black: the selected member). Diverged members have no circle."
+    "circles: centre crop; thick line and black ring: the selected member). Diverged members have no circle. The "
+    "selected member is the best of the grid, and where a dataset has no validation part, validation images are drawn "
+    "from its training images: both can make the validation metric higher than the test score."
 )
 
 
@@ -55,8 +59,9 @@ def grid_figure(context: FigureContext, scores: dict[str, dict]) -> Figure:
             first.set_ylabel("Training loss" if first in above else "Validation (%)")
         for unused in (*above[len(models) :], *below[len(models) :]):
             unused.set_visible(False)
-        lines = {f"rate {rate:g}": colour for rate, colour in colours.items()} | {"selected": BLACK}
-        handles = [Line2D([], [], color=colour, label=label) for label, colour in lines.items()]
+        handles = [Line2D([], [], color=colour, label=f"rate {rate:g}") for rate, colour in colours.items()]
+        ring = {"marker": "o", "markersize": RING, "markerfacecolor": "none", "markeredgecolor": BLACK}
+        handles.append(Line2D([], [], color=BLACK, linewidth=THICK, label="selected", **ring))
         figure.legend(handles=handles, loc="outside right center")
     return figure
 
@@ -64,14 +69,17 @@ def grid_figure(context: FigureContext, scores: dict[str, dict]) -> Figure:
 def _draw_grid(losses: Axes, metrics: Axes, score: dict, colours: dict[float, str]) -> None:
     for member in score["curve"]:
         chosen = all(member[name] == score["selected"][name] for name in CHOSEN)
-        colour = BLACK if chosen else colours[member["learning_rate"]]
+        colour = colours[member["learning_rate"]]
         style = {"color": colour, "zorder": 3 if chosen else 2}
         line, filled = ("-", colour) if member["augmentation"] == "crop-flip" else (":", "none")
         steps = (np.arange(len(member["losses"])) + 1) * score["details"]["refit"]["interval"]
-        losses.plot(steps, member["losses"], line, linewidth=1.4 if chosen else 0.7, **style)
+        losses.plot(steps, member["losses"], line, linewidth=THICK if chosen else 0.7, **style)
         if member["validation"] is not None:
             place = list(colours).index(member["learning_rate"])
             metrics.plot([place], [member["validation"]], "o", markersize=4, markerfacecolor=filled, **style)
+            if chosen:
+                ring = {"markersize": RING, "markerfacecolor": "none", "markeredgecolor": BLACK}
+                metrics.plot([place], [member["validation"]], "o", **ring, zorder=4)
     losses.set_xlabel("Step")
     metrics.set_xticks(range(len(colours)), [f"{rate:g}" for rate in colours], rotation=45)
     metrics.set_xlim(-0.5, len(colours) - 0.5)

@@ -24,6 +24,10 @@ SCALE = 1.75
 """Pixels of the report for a point of a figure."""
 WIDE = 900
 """Pixels above which a figure is scrolled on a phone, because its text would be too small on the screen."""
+#: Between two sentences of a caption.
+SENTENCE_END = re.compile(r"(?<=[.)]) (?=[A-ZÀ-Þ±≈§‡◇])")
+REPEATED = 4
+"""Fewest words of a sentence that a section says once."""
 SYMBOL = 8.0
 """Points from the middle of a legend's symbols to its left edge."""
 
@@ -226,6 +230,7 @@ def _sections(tables: Path, figures: Path, suite: str, note: str, many: bool) ->
             intervals = any("95 % interval" in part["caption"] for part in parts)
             shown["explained"] = [section.explained] * bool(section.explained) + ["intervals.md"] * intervals
             _say_once(parts, note, warnings)
+            _drop_repeats(parts)
             sections.append(shown)
     return sections
 
@@ -239,6 +244,18 @@ def _say_once(parts: list[dict], note: str, warnings: list[str]) -> None:
                 if text in said:
                     part["caption"] = " ".join(part["caption"].replace(text, "").split())
                 said.add(text)
+
+
+def _drop_repeats(parts: list[dict]) -> None:
+    """Take sentences that an earlier caption of the section has from the captions after it, but not their first one.
+
+    So the sentences that explain all figures or tables of a section do not hide those of a single one.
+    """
+    said: set[str] = set()
+    for part in parts:
+        first, *rest = SENTENCE_END.split(part["caption"])
+        part["caption"] = " ".join([first, *(text for text in rest if text not in said)])
+        said |= {text for text in (first, *rest) if len(text.split()) >= REPEATED}
 
 
 def _inline_json(path: Path) -> Markup:

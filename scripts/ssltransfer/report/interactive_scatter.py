@@ -7,7 +7,7 @@ import pandas as pd
 from matplotlib.markers import MarkerStyle
 from matplotlib.ticker import MaxNLocator
 
-from ssltransfer.analysis.correlation import task_row
+from ssltransfer.analysis.correlation import INTERVAL_MODELS, task_row
 from ssltransfer.analysis.predictors import SOURCE, judge
 from ssltransfer.analysis.scale import is_logit, to_analysis_scale
 from ssltransfer.analysis.tasks import Panel
@@ -128,6 +128,8 @@ def _judged(found: dict) -> str:
     """Text of `predictors.judge`: Kendall's coefficient, or why there is none."""
     if "kendall" not in found:
         return found["note"]
+    if found["n"] < INTERVAL_MODELS:
+        return f"{found['n']} models, too few for a coefficient"
     return "; ".join(text for text in (_coefficient(found, "kendall"), f"{found['n']} models", found["note"]) if text)
 
 
@@ -141,8 +143,8 @@ def _with_interval(values: pd.Series, low: pd.Series, high: pd.Series, decimals:
 
 
 def regression_ends(x: pd.Series, y: pd.Series) -> list[float]:
-    """Ends x, y, x, y of the least-squares line; empty below three points or where all have one x."""
-    if len(x) < 3 or np.ptp(x) == 0:
+    """Ends x, y, x, y of the least-squares line; empty below five points or where all have one x."""
+    if len(x) < INTERVAL_MODELS or np.ptp(x) == 0:
         return []
     slope, intercept = np.polyfit(x, y, 1)
     return [round(float(value), 4) for end in (x.min(), x.max()) for value in (end, intercept + slope * end)]
@@ -167,6 +169,8 @@ def _note(row: pd.Series | None) -> str:
         return ""
     if pd.isna(row["pearson"]):
         return row["note"]
+    if row["n"] < INTERVAL_MODELS:
+        return f"{row['n']} models, too few for a coefficient"
     coefficients = [_coefficient(row, name) for name in ("pearson", "spearman")]
     return "; ".join(text for text in (*coefficients, f"{row['n']} models", row["note"]) if text)
 

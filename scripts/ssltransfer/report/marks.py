@@ -7,7 +7,7 @@ import pandas as pd
 from ssltransfer.analysis.marks import left_out, mark_texts, marked
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import tasks_of
-from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.labels import Labels, joined, setting_label
 from ssltransfer.report.table import SIGNS, Table
 from ssltransfer.results.marks import MARKS
 from ssltransfer.results.metric_info import KINDS
@@ -65,7 +65,11 @@ def unsigned_note(scores: pd.DataFrame, labels: Labels) -> str:
 
 
 def _subject(task: Task, labels: Labels) -> str:
-    return KINDS[task.kind].label if task.dataset == AVERAGE else joined(labels.dataset(task.dataset), task.setting)
+    return (
+        KINDS[task.kind].label
+        if task.dataset == AVERAGE
+        else joined(labels.dataset(task.dataset), setting_label(task.setting))
+    )
 
 
 def analysis_note(results: SuiteResults, kinds: Collection[str] = KINDS) -> str:

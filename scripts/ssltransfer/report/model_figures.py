@@ -11,7 +11,7 @@ from matplotlib.lines import Line2D
 
 from ssltransfer.analysis.scale import higher_is_better
 from ssltransfer.report.drawing import STYLE, WHISKER, FigureContext
-from ssltransfer.report.labels import joined
+from ssltransfer.report.labels import joined, setting_label
 from ssltransfer.results.metric_info import KINDS
 
 SOURCE_AXIS = ""
@@ -118,7 +118,7 @@ def model_pairs_figure(context: FigureContext) -> Figure | None:
         ax.spines[:].set_visible(False)
         bar = figure.colorbar(image, ax=ax, shrink=min(1, 1.6 / size), aspect=16, pad=0.02)
         bar.outline.set_visible(False)
-        of = f"of {counts.pop()} cells" if len(counts) == 1 else "of the cells compared"
+        of = f"of {counts.pop()} counted tasks" if len(counts) == 1 else "of the counted tasks"
         bar.set_label(f"Share {of}")
     return figure
 
@@ -148,7 +148,8 @@ def radar_figure(context: FigureContext) -> Figure | None:
             radius = count + 1 - np.append(own, own.iloc[0])
             ax.plot(closed, radius, color=color, linewidth=1.2)
             ax.fill(closed, radius, color=color, alpha=0.2, linewidth=0)
-            ax.scatter(angles, radius[:-1], s=9, color=color, marker=context.styles[model]["marker"], zorder=3)
+            style = {"color": color, "marker": context.styles[model]["marker"]}
+            ax.scatter(angles, radius[:-1], s=9, **style, zorder=3, clip_on=False)
             ax.set_theta_offset(np.pi / 2)
             ax.set_theta_direction(-1)
             ax.set_ylim(0, count)
@@ -180,11 +181,15 @@ def radar_values(context: FigureContext) -> pd.DataFrame:
 
 
 def radar_heads(context: FigureContext, axes: Iterable[str]) -> list[str]:
-    """Abbreviated kinds at the axes of the chart."""
+    """Abbreviated kinds at the axes of the chart, with their settings where a protocol has several."""
     suffixes, tasks = context.results.suffixes, context.results.tasks
-    heads = {
-        panel.name: joined(KINDS[panel.kind].short, suffixes[panel.protocol], "CD" if panel.cd_fsl else "")
-        for panel in tasks.figure_panels
-    }
+    settings: dict[str, set[str]] = {}
+    for panel in tasks.figure_panels:
+        settings.setdefault(panel.protocol, set()).add(panel.setting)
+    heads = {}
+    for panel in tasks.figure_panels:
+        setting = setting_label(panel.setting) if len(settings[panel.protocol]) > 1 else ""
+        cd_fsl = "CD" if panel.cd_fsl else ""
+        heads[panel.name] = joined(KINDS[panel.kind].short, suffixes[panel.protocol], cd_fsl, setting)
     heads[SOURCE_AXIS] = "Source" if tasks.leave_out else "ImageNet"
     return [heads[axis] for axis in axes]

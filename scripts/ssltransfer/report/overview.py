@@ -5,7 +5,7 @@ import pandas as pd
 from ssltransfer.analysis.marks import left_out
 from ssltransfer.analysis.ranking import MIN_DATASETS, Order
 from ssltransfer.analysis.suite_results import SuiteResults
-from ssltransfer.report.labels import Labels, joined
+from ssltransfer.report.labels import Labels, joined, setting_label
 from ssltransfer.report.predictor_report import predictor_finding
 from ssltransfer.report.table import Table, records_table
 from ssltransfer.results.marks import ELSEWHERE
@@ -19,14 +19,15 @@ NAMED = 20
 def overview_table(results: SuiteResults, labels: Labels) -> Table:
     """Describe what was measured: one row per protocol and kind, with datasets, metrics, models and scores."""
     records = {}
-    published = is_published(results.cells)
-    elsewhere = results.cells["source"].str.startswith(ELSEWHERE)
-    for (protocol, kind), cells in results.cells.groupby(["protocol", "kind"], sort=False):
+    shown = pd.concat([results.cells, results.estimates], ignore_index=True)
+    published = is_published(shown)
+    elsewhere = shown["source"].str.startswith(ELSEWHERE)
+    for (protocol, kind), cells in shown.groupby(["protocol", "kind"], sort=False):
         settings = [setting for setting in dict.fromkeys(cells["setting"]) if setting]
         records[protocol, kind] = {
             "Settings block": protocol,
             "Datasets": ", ".join(labels.dataset(name) for name in dict.fromkeys(cells["dataset"]) if name != AVERAGE),
-            "Settings": ", ".join(settings),
+            "Settings": ", ".join(map(setting_label, settings)),
             "Metrics": ", ".join(METRICS[metric].label for metric in dict.fromkeys(cells["metric"])),
             "Models": cells["model"].nunique(),
             "Scores": len(cells),
@@ -37,9 +38,9 @@ def overview_table(results: SuiteResults, labels: Labels) -> Table:
     frame = pd.DataFrame.from_dict(records, orient="index")
     frame.index = pd.Index(list(records), tupleize_cols=False)
     optional = ("Of these published", "Measured elsewhere", "Settings")
-    shown = frame.drop(columns=[name for name in optional if not any(frame[name])])
+    printed = frame.drop(columns=[name for name in optional if not any(frame[name])])
     if published.all():
-        shown = shown.drop(columns="Of these published")
+        printed = printed.drop(columns="Of these published")
     written = frame if elsewhere.any() else frame.drop(columns="Measured elsewhere")
     data = written.rename(columns=lambda name: name.lower().replace(" ", "_")).reset_index(drop=True)
     data.insert(0, "kind", [kind for _, kind in records])
@@ -47,7 +48,7 @@ def overview_table(results: SuiteResults, labels: Labels) -> Table:
     if published.all():
         caption = "Scores that the paper published, one row per way to measure transfer."
     more = {"row_labels": names, "data": data, "section": "overview"}
-    return records_table("overview", "Measurements", caption, shown, **more)
+    return records_table("overview", "Measurements", caption, printed, **more)
 
 
 def findings(results: SuiteResults, labels: Labels) -> list[dict]:

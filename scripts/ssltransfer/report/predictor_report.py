@@ -10,6 +10,7 @@ from ssltransfer.analysis.correlation import INTERVAL_MODELS
 from ssltransfer.analysis.predictors import (
     FEWEST_DATASETS,
     OTHERS,
+    POOLED_KINDS,
     SOURCE,
     Predictor,
     best_predictor,
@@ -22,7 +23,7 @@ from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid, panel_title
 from ssltransfer.report.labels import Labels, joined
 from ssltransfer.report.marks import unsigned_note
-from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mean_scores, regression
+from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mark_cut, mean_scores, regression
 from ssltransfer.report.table import MISSING, Column, Table, number, records_table
 from ssltransfer.results.metric_info import KINDS, METRICS
 from ssltransfer.results.scores import AVERAGE, Task, is_published
@@ -223,7 +224,7 @@ def predictor_figure(context: FigureContext) -> Figure | None:
     if results.estimates.empty:
         return None
     found = context.predictor_table
-    found = found[found["kendall"].notna()]
+    found = found[found["kendall"].notna() & found["n"].ge(INTERVAL_MODELS)]
     estimated = set(results.estimates["dataset"])
     found = found[found["dataset"].isin(estimated)]
     if found.empty:
@@ -261,8 +262,31 @@ def predictor_figure(context: FigureContext) -> Figure | None:
     return figure
 
 
-def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure, list[Task]]]:
-    """Fig. 1 against other predictors than source accuracy: file name, figure, tasks shown; nothing without estimators.
+def predictor_figure_note(context: FigureContext) -> str:
+    """Sentences for the caption of `predictor_figure` that say what is drawn; empty without estimators."""
+    results = context.results
+    if results.estimates.empty:
+        return ""
+    found, estimated = context.predictor_table, set(results.estimates["dataset"])
+    found = found[found["kendall"].notna() & found["n"].ge(INTERVAL_MODELS) & found["dataset"].isin(estimated)]
+    counts = found.groupby(["panel", "predictor"])["dataset"].nunique()
+    names = ", ".join(map(context.labels.dataset, dict.fromkeys(results.estimates["dataset"])))
+    notes = [f"Datasets with estimators: {names}; the table of predictors averages over all datasets."]
+    if counts.gt(1).any():
+        notes.append("Grey: single datasets; large: their mean, with its interval (Student's t over datasets).")
+    if counts.eq(1).any():
+        notes.append("Of a single dataset, the interval is Fieller's over models.")
+    notes.append("Blue: estimators, from features of the dataset; orange: predictors that need none.")
+    if found["kind"].isin(POOLED_KINDS).any():
+        kinds = " and ".join(KINDS[kind].label for kind in POOLED_KINDS)
+        notes.append(f"{kinds}: without estimators, which have seen the labels of the images of its episodes.")
+    return " ".join(notes)
+
+
+def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure, str, list[Task]]]:
+    """Fig. 1 against other predictors than source accuracy; nothing without estimators.
+
+    Yields file name, figure, caption and the tasks shown.
 
     Panels average over those of their tasks whose dataset has the estimator.
     """
@@ -289,25 +313,28 @@ def transfer_figures(context: FigureContext) -> Iterator[tuple[str, Figure, list
             metric = metrics.pop() if len(metrics) == 1 else ""
             label = predictor_label(name, results, context.labels)
             shown = [task for scores, *_ in panels for task in scores.tasks]
-            yield f"predictors-transfer-{name.replace(':', '-')}", draw_panels(context, panels, label, metric), shown
+            figure = draw_panels(context, panels, label, metric)
+            yield f"predictors-transfer-{name.replace(':', '-')}", figure, f"Predictor: {label}.", shown
 
 
 def _tau(scores: PanelScores, predictor: Predictor) -> str:
     """Kendall's tau with the mean scores of a panel; empty where it is not defined."""
     better = METRICS[scores.tasks[0].metric].better
     found = judge(predictor.values * (predictor.better or 1), scores.mean * better, scores.mean, better, 0)
-    return f"τ = {found['kendall']:.2f}".replace("-", "−") if "kendall" in found else ""
+    if "kendall" in found and found["n"] < INTERVAL_MODELS:
+        return f"n = {found['n']}, too few models for τ"
+    return f"τ = {number(found['kendall'], 2)}".replace("-", "−") if "kendall" in found else ""
 
 
-def predictor_scatters(context: FigureContext) -> Iterator[tuple[str, Figure, list[Task]]]:
-    """Scatter plots of scores on each dataset with estimators against every predictor: file name, figure, its task."""
+def predictor_scatters(context: FigureContext) -> Iterator[tuple[str, Figure, str, list[Task]]]:
+    """Scatter plots of scores on each dataset with estimators against every predictor, as `transfer_figures` does."""
     results = context.results
     for dataset in dict.fromkeys(results.estimates["dataset"]):
         tasks = [task for task in results.tasks.counted if task.dataset == dataset]
         if tasks:
             task = next((task for task in tasks if task.kind == "linear"), tasks[0])
             if (figure := _scatter(context, task)) is not None:
-                yield f"predictors-scatter-{dataset}", figure, [task]
+                yield f"predictors-scatter-{dataset}", figure, f"Score: {context.labels.task(task)}.", [task]
 
 
 def _scatter(context: FigureContext, task: Task) -> Figure | None:
@@ -331,11 +358,13 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
             context.points(ax, x, y, 4.5)
             kept = x.notna()
             limit_y(ax, y[kept], lows.loc[kept, task], highs.loc[kept, task])
+            mark_cut(ax, x, lows[task], highs[task], context.shown)
             if predictor.metric:
                 context.score_axis(ax.xaxis, x[y.notna()], predictor.metric)
             context.score_axis(ax.yaxis, y, task.metric)
             row = judged.loc[predictor.name]
-            tau = f"τ = {row['kendall']:.2f}".replace("-", "−") if pd.notna(row["kendall"]) else row["note"]
+            tau = f"τ = {number(row['kendall'], 2)}".replace("-", "−") if pd.notna(row["kendall"]) else row["note"]
+            tau = tau if row["n"] >= INTERVAL_MODELS else f"n = {row['n']}, too few models for τ"
             better = " ↓" if predictor.better < 0 else ""
             ax.set_title(panel_title(f"{predictor_label(predictor.name, results, context.labels)}{better}", tau))
         figure.supylabel(context.labels.task(task), fontsize=8)

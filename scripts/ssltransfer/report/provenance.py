@@ -158,7 +158,7 @@ def report_lines(provenance: dict) -> dict[str, str]:
         "GPU not used": "; ".join(
             f"{reason} ({count} jobs computed on the CPU)" for reason, count in provenance.get("gpu_unused", {}).items()
         ),
-        "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} in {cost['jobs']}" for name, cost in rules),
+        "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} ({cost['jobs']} jobs)" for name, cost in rules),
         "measured elsewhere": "; ".join(
             f"{name} ({count} values)" for name, count in provenance.get("adopted", {}).items()
         ),

@@ -1,6 +1,7 @@
 """Scatter plots of transfer scores against source accuracy."""
 
 import math
+from collections.abc import Collection
 from typing import NamedTuple
 
 import matplotlib as mpl
@@ -9,7 +10,8 @@ import pandas as pd
 from matplotlib.figure import Figure
 from scipy import stats
 
-from ssltransfer.analysis.correlation import average_row, correlate, task_row
+from ssltransfer.analysis.correlation import INTERVAL_MODELS, average_row, correlate, task_row
+from ssltransfer.analysis.scale import is_logit
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import Panel
 from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid, panel_title
@@ -20,6 +22,8 @@ from ssltransfer.results.scores import Task
 
 CHANGED = 0.2
 """Change of a correlation, when one model is left out, from which on a caption says so."""
+CUT = "_cut"
+"""Label of the arrowheads of intervals, which no legend shows."""
 LONGEST = 1.5
 """Room above and below the points for their intervals, in ranges of the points."""
 
@@ -62,6 +66,7 @@ def draw_panels(
             context.whiskers(ax, x, low, high)
             context.points(ax, x, y)
             limit_y(ax, y[x.notna()], low[x.notna()], high[x.notna()])
+            mark_cut(ax, x, low, high, context.shown)
             if metric:
                 context.score_axis(ax.xaxis, x[y.notna()], metric)
             ranks = context.ranks(x, y, METRICS[panel.tasks[0].metric].better)
@@ -170,6 +175,7 @@ def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | N
             context.whiskers(ax, x, lows[task], highs[task])
             context.points(ax, x, y, 4.5)
             limit_y(ax, y[x.notna()], lows.loc[x.notna(), task], highs.loc[x.notna(), task])
+            mark_cut(ax, x, lows[task], highs[task], context.shown)
             context.score_axis(ax.xaxis, x[y.notna()], raw=raw)
             context.score_axis(ax.yaxis, y, task.metric, raw)
             title = joined(_title(context, task, kinds), results.suffixes[task.protocol])
@@ -177,7 +183,7 @@ def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | N
             row = task_row(results.correlations, task)
             ax.set_title(panel_title(title, coefficients(row, context.drawable), ranks))
         figure.supxlabel(results.source_label, fontsize=8)
-        figure.supylabel("Score" if raw else "Score (logit scale where bounded)", fontsize=8)
+        figure.supylabel(_score_axis_label(tasks, raw), fontsize=8)
         context.legend(figure, shown)
     return figure
 
@@ -186,6 +192,16 @@ def _title(context: FigureContext, task: Task, kinds: tuple[str, ...]) -> str:
     """Name of a task by what varies within the figure."""
     trained = KINDS[task.kind].label.split("(")[-1].strip(")") if len(kinds) > 1 else ""
     return joined(context.labels.subject(task), trained, setting_label(task.setting))
+
+
+def _score_axis_label(tasks: list[Task], raw: bool) -> str:
+    """Label the y axes of scatters: the metric and its unit where these are the same for all."""
+    metrics = {task.metric for task in tasks}
+    if len(metrics) > 1:
+        return "Score" if raw else "Score (logit scale where bounded)"
+    metric = METRICS[metrics.pop()]
+    scale = "logit scale" if is_logit(tasks[0].metric, raw) else ""
+    return f"{metric.label} ({joined(metric.unit, scale, by=', ')})"
 
 
 def panel_axis(panel: Panel) -> str:
@@ -210,15 +226,17 @@ def coefficients(row: pd.Series | None, models: int) -> str:
     """
     if row is None or pd.isna(row["pearson"]):
         return "no correlation" if row is None else row["note"].replace(", ", ",\n")  # as wide as a panel
-    text = f"r = {row['pearson']:.2f}   ρ = {row['spearman']:.2f}".replace("-", "−")
+    if row["n"] < INTERVAL_MODELS:
+        return f"n = {row['n']}, too few models for r"
+    text = f"r = {number(row['pearson'], 2)}   ρ = {number(row['spearman'], 2)}".replace("-", "−")
     return text if row["n"] >= models else f"{text}   n = {row['n']}"
 
 
 def regression(ax, x: pd.Series, y: pd.Series) -> None:
-    """Draw the least-squares line with the 95 % confidence band of the mean; needs 3 points that differ in x."""
+    """Draw the least-squares line with the 95 % confidence band of the mean; needs 5 points that differ in x."""
     kept = np.isfinite(x) & np.isfinite(y)
     x, y = np.asarray(x[kept]), np.asarray(y[kept])
-    if len(x) < 3 or np.ptp(x) == 0:
+    if len(x) < INTERVAL_MODELS or np.ptp(x) == 0:
         return
     fit = stats.linregress(x, y)
     grid = np.linspace(x.min(), x.max(), 60)
@@ -243,3 +261,20 @@ def limit_y(ax, y: pd.Series, low: pd.Series, high: pd.Series) -> None:
         first = max(np.nanmin([*(low - 0.05 * spread), finite.min() - 0.6 * spread]), finite.min() - LONGEST * spread)
         last = min(np.nanmax([*(high + 0.05 * spread), finite.max() + 0.6 * spread]), finite.max() + LONGEST * spread)
         ax.set_ylim(max(bottom, first), min(top, last))
+
+
+def mark_cut(ax, x: pd.Series, low: pd.Series, high: pd.Series, models: Collection[str]) -> None:
+    """Put an arrowhead at the edge where the interval of one of some models leaves the axes."""
+    bottom, top = ax.get_ylim()
+    drawn = [m for m in low.index if m in models and np.isfinite([x[m], low[m], high[m]]).all()]
+    ends = (([m for m in drawn if low[m] < bottom], bottom, "v"), ([m for m in drawn if high[m] > top], top, "^"))
+    for cut, edge, marker in ends:
+        if cut:
+            style = {"color": "#555555", "markersize": 3, "mew": 0, "clip_on": False, "zorder": 5, "label": CUT}
+            ax.plot(x[cut], [edge] * len(cut), marker, **style)
+
+
+def cut_note(figure: Figure) -> str:
+    """Sentence for the caption of a figure with arrowheads of `mark_cut`; empty without any."""
+    marked = any(line.get_label() == CUT for ax in figure.axes for line in ax.lines)
+    return "Arrowheads: the interval goes on beyond the axis." if marked else ""

@@ -5,6 +5,7 @@ from collections.abc import Iterable, Sequence
 
 import pandas as pd
 
+from ssltransfer.analysis.correlation import INTERVAL_MODELS
 from ssltransfer.analysis.noise import NORMAL, average_error
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import CONVENTIONS, SOURCE, Panel, panels, tasks_of, transfer_targets
@@ -41,7 +42,12 @@ MULTI_KIND_TABLES = {
 
 HALF_WIDTHS = "±: half the width of"
 #: Text for the units that have no name.
-UNITS = {"similarity": "at most 1", "distance": "from 0 on"}
+UNITS = {
+    "similarity": "up to 1",
+    "distance": "from 0 on",
+    "fraction": "as a fraction",
+    "levels^2": "in squared grey levels",
+}
 
 
 def all_tables(results: SuiteResults, with_paper: bool) -> list[Table]:
@@ -225,7 +231,7 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     tasks = sorted(panel.tasks, key=lambda task: ["Source", "Other split", ""].index(groups[task]))
     cells = matrix.loc[matrix[targets or tasks].notna().any(axis=1), tasks]
     columns = [Column(labels.dataset(task.dataset), groups[task], better=1) for task in tasks]
-    if targets:
+    if len(targets) > 1:
         cells[panel.average] = results.tasks.matrix.loc[cells.index, targets].mean(axis=1, skipna=False)
         columns.append(Column("Avg.", better=1))
     for task in beside:
@@ -235,7 +241,7 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
         cells.insert(0, SOURCE, source)
         columns.insert(0, Column("ImageNet", "Source", better=1))
     halves = _half_widths(results, cells)
-    error = average_error(results.noise, targets) if targets else None
+    error = average_error(results.noise, targets) if len(targets) > 1 else None
     if error is not None and error[cells.index].notna().any():
         halves = pd.DataFrame(math.nan, cells.index, cells.columns) if halves is None else halves
         halves[panel.average] = NORMAL * error[cells.index].where(cells[panel.average].notna())
@@ -245,9 +251,9 @@ def _accuracy_table(panel: Panel, results: SuiteResults, labels: Labels) -> Tabl
     if halves is not None and panel.average in halves and halves[panel.average].notna().any():
         units = KINDS[panel.kind].units
         caption += f" ± of the average: 95 % interval over {units}, for these datasets alone."
-    if leave_out:
+    if leave_out and panel.average in cells:
         caption += " Source datasets are not part of the average."
-    if "Other split" in groups.values():
+    if panel.average in cells and "Other split" in groups.values():
         caption += " Where the paper's split and another one are measured, only the paper's is part of the average."
     # The name is the protocol's, which users choose; the section follows from its kind.
     where = {"section": panel.kind, "protocol": panel.protocol}
@@ -279,9 +285,12 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
         metric = METRICS[task.metric]
         heading = joined(metric.label, setting_label(task.setting))
         columns.append(Column(heading, group, metric.decimals, metric.better))
-    metrics = [METRICS[task.metric] for task in tasks if METRICS[task.metric].unit != "percent"]
-    units = ", ".join(dict.fromkeys(f"{m.label} {UNITS.get(m.unit, f'in {m.unit}')}" for m in metrics))
-    caption = "Percent" + (f"; {units}" if units else "") + ". Best bold, second best underlined."
+    units: dict[str, dict[str, None]] = {}
+    for metric in (METRICS[task.metric] for task in tasks):
+        units.setdefault(metric.unit, {})[metric.label] = None
+    others = [f"{', '.join(own)} {UNITS.get(unit, f'in {unit}')}" for unit, own in units.items() if unit != "percent"]
+    rest = ["All other numbers in percent" if others else "In percent"] * ("percent" in units)
+    caption = f"{'. '.join([*others, *rest])}. Best bold, second best underlined."
     cells = matrix[matrix.notna().any(axis=1)]
     footer = _correlation_row(tasks, cells.columns, results) if name == "properties" else None
     kinds = {task.kind for task in tasks}
@@ -292,10 +301,12 @@ def _metric_table(name: str, title: str, tasks: list[Task], results: SuiteResult
     return Table(name, title, caption, cells, columns, labels.models, halves, footer=footer)
 
 
-def _correlation_row(tasks: list[Task], columns: pd.Index, results: SuiteResults) -> pd.DataFrame:
-    """Last row of v2 Table 9: Pearson correlation with source accuracy."""
+def _correlation_row(tasks: list[Task], columns: pd.Index, results: SuiteResults) -> pd.DataFrame | None:
+    """Last row of v2 Table 9: Pearson correlation with source accuracy; None with too few models."""
     own = results.correlations[pd.MultiIndex.from_frame(results.correlations[TASK]).isin(tasks)]
-    by_task = own.set_index(TASK).to_dict("index")
+    by_task = own[own["n"].ge(INTERVAL_MODELS)].set_index(TASK).to_dict("index")
+    if not by_task:
+        return None
     row = [by_task[task]["pearson"] if task in by_task else math.nan for task in tasks]
     counts = sorted({by_task[task]["n"] for task in tasks if task in by_task})
     models = f" ({' to '.join(str(n) for n in dict.fromkeys([counts[0], counts[-1]]))} models)" if counts else ""
