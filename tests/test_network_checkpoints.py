@@ -470,3 +470,10 @@ def test_given_features_have_no_file_of_weights(tmp_path):
     torch.save(random(SMALL), tmp_path / "f.pth")
     with pytest.raises(InputError, match="arch: found none"):
         read_published([tmp_path / "f.pth"], "auto", "none")
+
+
+def test_an_inspection_names_the_beginning_of_names_only_where_there_is_one(tmp_path):
+    for prefix, said in (("", False), ("backbone.", True)):
+        torch.save(P(random("timm:resnet18"), prefix), tmp_path / "f.pth")
+        found = inspect_checkpoint(tmp_path / "f.pth")
+        assert len(found.networks) == 1 and (", behind " in str(found)) == said

@@ -96,7 +96,8 @@ class Inspection:
         lines = [f"{self.path}: {self.kind or 'a file of unknown kind'}, {self.size:,} bytes"]
         if self.tensors:
             lines.append(f"  {self.tensors} tensors")
-        lines += [f"  {network.title}, behind {network.prefix!r}" for network in self.networks]
+        for network in self.networks:
+            lines.append(f"  {network.title}" + (f", behind {network.prefix!r}" if network.prefix else ""))
         if self.beside:
             lines.append(f"  beside the tensors: {shown(self.beside, 10)}")
         if self.loads:

@@ -121,11 +121,12 @@ GLOSSARY = {
     "Mean rank": "Ranks of a model within each counted task that all models have, averaged over datasets; 1 is best.",
     "Counted tasks": "Those of the panels of transfer against source accuracy: the tasks that the paper counts, and "
     "nearest neighbours (k = 20 where it is measured).",
-    "Rank 2 to 4": "Ranks that a model can have; with 95 % confidence, those of all models hold together.",
+    "Rank 2 to 4": "Ranks by mean log-odds that a model can have; with 95 % confidence, those of all models hold "
+    "together.",
     "Better, not separable": "A model is better than another one where a test finds a difference at the 5 % level, "
     "adjusted for all pairs compared. Other pairs are not separable, which does not mean that they are equal.",
     "These datasets, datasets like these": "Two questions: would the order hold with other test images of the same "
-    "datasets, or on other datasets? The second has the larger noise.",
+    "datasets (few-shot: other episodes of the same images), or on other datasets? The second has the larger noise.",
     "r, ρ": "Pearson's correlation of the values drawn, and Spearman's correlation of their ranks.",
     "±": "Half the width of an interval of 95 %, or of the lower level that the caption says; it also says what would "
     "be drawn anew.",
