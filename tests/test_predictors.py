@@ -205,6 +205,8 @@ def test_estimates_stand_in_tables_of_their_own_alone():
 def test_the_report_names_the_best_predictor_and_how_surely():
     both, labels = results_of(with_estimates(datasets=("dtd",))), suite_labels(results_of(PUBLISHED))
     table = predictor_table(both)
+    average = best_predictor(results_of(PUBLISHED), predictor_table(results_of(PUBLISHED)))
+    assert (average.task.dataset, average.name, average.judged) == (AVERAGE, OTHERS, 2)
     best = best_predictor(both, table)
     assert (best.task.dataset, best.name, best.models, best.kendall) == ("dtd", "estimators:log-me", 14, 1)
     assert best.judged == 3 and 1 <= best.separable <= 3

@@ -105,6 +105,7 @@ def test_a_gpu_that_was_not_used_is_said_once(tmp_path, monkeypatch, caplog):
     reason = "nvidia-smi says: version mismatch (2 jobs computed on the CPU)"
     assert shown("a", "b", "c")["GPU not used"] == reason
     assert "GPU not used" not in shown("c")
+    assert "version mismatch (1 job computed" in shown("a")["GPU not used"]
     older = collect("toy", [("p", "a", "digits")], config, {})
     del older["gpu_unused"]  # as 0.1.0 wrote it
     assert "GPU not used" not in report_lines(older)

@@ -316,7 +316,9 @@ class BestPredictor(NamedTuple):
 
 
 def best_predictor(results: SuiteResults, table: pd.DataFrame) -> BestPredictor | None:
-    """Choose the best predictor of the target that most predictors were judged on, of such targets the first.
+    """Choose the best predictor of the target that most predictors were judged on.
+
+    Of several such targets it is that of the first average over a panel, else the first task.
 
     Parameters
     ----------
@@ -333,8 +335,8 @@ def best_predictor(results: SuiteResults, table: pd.DataFrame) -> BestPredictor 
     if table.empty:
         return None
     counts = table.groupby(["panel", *TASK], sort=False).size()
-    panel, *cell = counts.index[counts.eq(counts.max())][0]
-    task = Task(*cell)
+    most = [(panel, Task(*cell)) for panel, *cell in counts.index[counts.eq(counts.max())]]
+    panel, task = min(most, key=lambda found: found[1].dataset != AVERAGE)
     own = table[(table[["panel", *TASK]] == [panel, *task]).all(axis=1)].set_index("predictor")
     tasks = next(found.tasks for found in targets(results.tasks) if (found.panel, found.task) == (panel, task))
     y = results.tasks.values[list(tasks)].mean(axis=1, skipna=False) * METRICS[tasks[0].metric].better

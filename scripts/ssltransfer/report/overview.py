@@ -143,11 +143,7 @@ def _statements(results: SuiteResults, labels: Labels, model: str) -> list[dict[
     found = []
     these, like = results.order_of_these, results.order_like_these
     if model in results.mean_ranks.index:
-        about, reason = _these_datasets(results), "unknown, because no noise of scores is known"
-        if these:
-            ranked = dict.fromkeys(task.dataset for task in results.ranked_tasks)
-            missing = [labels.dataset(name) for name in ranked if name not in these.datasets]
-            about += f" (without {', '.join(missing)})" if missing else ""
+        about, reason = _these_datasets(results, labels), "unknown, because no noise of scores is known"
         found.append({"about": about, "text": _told_apart(these, labels, model) or f"{reason}."})
         reason = f"unknown, because fewer than {MIN_DATASETS} were measured for all models"
         about = "On other datasets like these"
@@ -161,13 +157,17 @@ def _statements(results: SuiteResults, labels: Labels, model: str) -> list[dict[
     return found
 
 
-def _these_datasets(results: SuiteResults) -> str:
-    """Say of what the order on these datasets would be another draw: few-shot intervals are over episodes alone."""
+def _these_datasets(results: SuiteResults, labels: Labels) -> str:
+    """Say what another draw of the order on these datasets would be of: few-shot intervals are over episodes alone."""
     kinds = {task.kind for task in results.known_noise}
-    if kinds == {"fewshot"}:
-        return "On these datasets, with other episodes of the same images"
-    more = " (few-shot: other episodes of the same images)" if "fewshot" in kinds else ""
-    return f"On these datasets, with other test images{more}"
+    alone = kinds == {"fewshot"}
+    notes = ["few-shot: other episodes of the same images"] * ("fewshot" in kinds and not alone)
+    if results.order_of_these:
+        ranked = dict.fromkeys(task.dataset for task in results.ranked_tasks)
+        missing = [labels.dataset(name) for name in ranked if name not in results.order_of_these.datasets]
+        notes += [f"without {', '.join(missing)}"] * bool(missing)
+    drawn = "episodes of the same images" if alone else "test images"
+    return f"On these datasets, with other {drawn}" + (f" ({'; '.join(notes)})" if notes else "")
 
 
 def _disagreement(results: SuiteResults, labels: Labels, model: str) -> str:

@@ -154,11 +154,12 @@ def report_lines(provenance: dict) -> dict[str, str]:
         "made": provenance["date"],
         "code": "not a git checkout" if commit is None else commit["commit"] + (" (changed)" * commit["changed"]),
         **{name: ", ".join(found) for name, found in provenance["versions"].items()},
-        "machines": "; ".join(f"{name} ({count} jobs)" for name, count in provenance["machines"].items()),
+        "machines": "; ".join(f"{name} ({_jobs(count)})" for name, count in provenance["machines"].items()),
         "GPU not used": "; ".join(
-            f"{reason} ({count} jobs computed on the CPU)" for reason, count in provenance.get("gpu_unused", {}).items()
+            f"{reason} ({_jobs(count)} computed on the CPU)"
+            for reason, count in provenance.get("gpu_unused", {}).items()
         ),
-        "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} ({cost['jobs']} jobs)" for name, cost in rules),
+        "wall time": ", ".join(f"{name} {_seconds(cost['seconds'])} ({_jobs(cost['jobs'])})" for name, cost in rules),
         "measured elsewhere": "; ".join(
             f"{name} ({count} values)" for name, count in provenance.get("adopted", {}).items()
         ),
@@ -166,6 +167,10 @@ def report_lines(provenance: dict) -> dict[str, str]:
         "their checksums are in provenance.json",
     }
     return {key: text for key, text in lines.items() if text}
+
+
+def _jobs(count: int) -> str:
+    return f"{count} job{'s' * (count != 1)}"
 
 
 def _seconds(value: float) -> str:
