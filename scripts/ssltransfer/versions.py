@@ -76,9 +76,9 @@ COMPONENTS = {
     "segmentation": Component(1, "evaluate_segmentation.py"),
     "detection-network": Component(1, "train_detector.py"),
     "detection": Component(1, "evaluate_detection.py"),
-    "summary": Component(7, "make_tables.py"),
-    "figures": Component(11, "plot_figures.py"),
-    "report": Component(6, "write_report.py"),
+    "summary": Component(8, "make_tables.py"),
+    "figures": Component(12, "plot_figures.py"),
+    "report": Component(7, "write_report.py"),
 }
 
 
