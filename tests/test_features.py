@@ -110,6 +110,26 @@ for context, inside in ((lambda: computing_in("tf32", cuda), True), (lambda: com
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+def test_float32_is_float32_whatever_a_network_asks_for():
+    """Also where its code asks while it computes, for all that comes after."""
+    program = """
+import torch
+from ssltransfer.precision import computing_in
+cuda = torch.device("cuda")
+matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+torch.set_float32_matmul_precision("high")
+cudnn.allow_tf32 = True
+for precision in ("float32", "bfloat16"):
+    with computing_in(precision, cuda):
+        assert not matmul.allow_tf32 and not cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+        assert "tf32" not in (matmul.fp32_precision, cudnn.conv.fp32_precision)
+        torch.set_float32_matmul_precision("high")
+    assert matmul.allow_tf32 and cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "high"
+    assert matmul.fp32_precision == cudnn.conv.fp32_precision == "tf32"
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])
 @pytest.mark.parametrize("faster", [fuse_conv_bn, optimise_for_inference])
 def test_faster_forms_compute_the_same(faster, arch):
