@@ -35,7 +35,7 @@ LOG_INTERVAL = 30.0
 MEMORY_INTERVAL = 2.0
 """Seconds between two looks at the memory of a job that has several processes."""
 MEMORY_EFFORT = 0.005
-"""Largest part of the time that these looks may take: a process of many gigabytes takes a tenth of a second."""
+"""Largest part of a core that these looks may take: a process of many gigabytes takes a tenth of a second."""
 
 #: Errors of the machine, reported without traceback.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
@@ -149,10 +149,10 @@ def _watching_memory() -> Iterator[None]:
     def watch() -> None:
         pause = MEMORY_INTERVAL
         while not ended.wait(pause):
-            start = time.perf_counter()
+            start = time.thread_time()
             if memory := _tree_memory():
                 _SEEN[:] = [max([memory, *_SEEN])]
-            pause = max(MEMORY_INTERVAL, (time.perf_counter() - start) / MEMORY_EFFORT)
+            pause = max(MEMORY_INTERVAL, (time.thread_time() - start) / MEMORY_EFFORT)
 
     threading.Thread(target=watch, daemon=True).start()
     try:
