@@ -18,10 +18,11 @@ TORCH = [
     "google-crc32c", "h5py", "lpips", "numpy", "pillow", "pooch", "pyarrow", "pyyaml", "requests", "safetensors",
     "scikit-image", "scikit-learn", "scipy", "timm", "torch", "torchvision", "tqdm",
 ]  # fmt: skip
-# What detectron2 is built against comes with it from conda, so that both fit together.
+# What detectron2 is built against comes with it from conda, so that both fit together. The lower bound of torch is that
+# of pyproject.toml; builds of detectron2 since March 2026 (number 17) have it.
 DETECTRON2 = ["h5py", "pyarrow", "pyyaml", "safetensors", "scipy", "tqdm"]
 ENVIRONMENTS = {"analysis": ANALYSIS, "torch": TORCH, "detectron2": DETECTRON2}
-CONDA = {"detectron2": ["detectron2=0.6", "numpy", "pillow", "pytorch", "torchvision"]}
+CONDA = {"detectron2": ["detectron2=0.6", "numpy", "pillow", "pytorch>=2.10", "torchvision"]}
 
 
 def locked_versions() -> dict[str, str]:

@@ -35,7 +35,8 @@ with job(snakemake.log[0]):
     backbone = load_backbone(given.checkpoint, arch, pool, parse_transform(settings.transform)[0])
     checkpoint = read_provenance(given.checkpoint)
     key, place = run_key(params, checkpoint), config_path(wildcards)
-    with resumable(output.score, key, place, workers=snakemake.threads - 1) as run:
+    save_seconds = snakemake.resources.save_seconds
+    with resumable(output.score, key, place, workers=snakemake.threads - 1, save_seconds=save_seconds) as run:
         network = Classifier(backbone, data.classes, settings.seed)
         finetuning = Finetuning(network, data, settings, run, device, snakemake.resources.mem_mb)
         described = decode_metadata(checkpoint) | ({"pool": pool} if pool else {})

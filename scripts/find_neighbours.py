@@ -12,6 +12,5 @@ with job(snakemake.log[0]):
     count, similarity = int(snakemake.wildcards.number), snakemake.wildcards.similarity
     found = find_neighbours(features.values, index, dataset, count, similarity, choose_arrays())
     versions = package_versions("numpy", "torch") | {"protocol": str(snakemake.params.version)}
-    save_neighbours(
-        snakemake.output.neighbours, found, {"checkpoint": features.checkpoint, "norm": norm, "versions": versions}
-    )
+    about = {"checkpoint": features.checkpoint, "norm": norm, "precision": features.precision, "versions": versions}
+    save_neighbours(snakemake.output.neighbours, found, about)

@@ -11,7 +11,8 @@ with job(snakemake.log[0]):
     params, output = snakemake.params, snakemake.output.checkpoint
     recipe = read_recipe(params.recipe_name, params.recipe)
     data = read_training_data(snakemake.input.get("index"), snakemake.input.get("images"))
-    with resumable(output, run_key(params), recipe.config_path, label=recipe.name) as run:
+    key, save_seconds = run_key(params), snakemake.resources.save_seconds
+    with resumable(output, key, recipe.config_path, label=recipe.name, save_seconds=save_seconds) as run:
         state, losses = pretrain(data, recipe, params.arch, params.norm, run)
         provenance = describe_pretraining(recipe, params.arch, losses, params.version, usage.report())
         save_tensors(state, output, encode_metadata(provenance))

@@ -31,6 +31,7 @@ with job(snakemake.log[0]):
         config_path(wildcards),
         label="training",
         workers=snakemake.threads - 1,
+        save_seconds=snakemake.resources.save_seconds,
     ) as run:
         curve = train_detector(detector, index, annotations, dataset.root, settings, run)
         found = detect(

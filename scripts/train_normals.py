@@ -23,7 +23,13 @@ with job(snakemake.log[0]):
     dataset, rows = training_data(source, snakemake.input.normals, settings, place, stride)
     checkpoint = read_provenance(snakemake.input.checkpoint)
     network = build_network(snakemake.input.checkpoint, params.arch, len(dataset.codebook), settings)
-    with resumable(output.trained, run_key(params, checkpoint), place, workers=snakemake.threads - 1) as run:
+    with resumable(
+        output.trained,
+        run_key(params, checkpoint),
+        place,
+        workers=snakemake.threads - 1,
+        save_seconds=snakemake.resources.save_seconds,
+    ) as run:
         curve = train_network(network, dataset, rows, settings, params.norm, run, device)
         provenance = describe_training(checkpoint, params, ("torch",), usage) | {"settings": complete(params.settings)}
         save_tensors(network.trained_tensors(dataset.codebook), output.trained, encode_metadata(provenance))

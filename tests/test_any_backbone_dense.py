@@ -327,7 +327,7 @@ def run_script(name, folder, inputs, outputs, params):
         input=Named({key: str(folder / value) for key, value in inputs.items()}),
         output=Named({key: str(folder / value) for key, value in outputs.items()}),
         params=SimpleNamespace(**params),
-        resources=SimpleNamespace(data_root=str(folder)),
+        resources=SimpleNamespace(data_root=str(folder), save_seconds=60),
         wildcards=Named(protocol="p", model="m", dataset="d"),
         threads=1,
         log=[str(folder / f"{name}.log")],

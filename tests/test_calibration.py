@@ -180,6 +180,23 @@ def test_a_class_without_training_images_has_no_likelihood(unseen):
     assert len(score.warnings) == 1 + unseen and score.warnings[0] == "of the classifiers: biased"
 
 
+@pytest.mark.parametrize(
+    ("more", "expected"),
+    [
+        ({"settings": {"precision": "bfloat16"}, "precision": "bfloat16"}, "bfloat16"),
+        ({"settings": {"precision": "tf32"}, "precision": "float32"}, "float32"),
+        ({"settings": {"precision": "bfloat16"}}, "bfloat16"),  # of release 0.1.0
+        ({}, "float32"),
+    ],
+)
+def test_the_precision_is_that_of_the_classifiers(more, expected):
+    scores, labels = sample(n=60)
+    linear = {"kind": "linear", "checkpoint": {}, "preprocessing": {}, "warnings": []} | more
+    predictions = Predictions(scores, labels, scores, labels)
+    found = calibration.measure_calibration(predictions, linear, calibration.CalibrationSettings("linear", seed=0))
+    assert found.precision == expected
+
+
 def test_predictions_survive_the_file_and_another_file_is_refused(tmp_path):
     scores, labels = sample(n=6)
     save_predictions(tmp_path / "p.npz", Predictions(scores, labels, scores[:2], labels[:2]))

@@ -13,6 +13,7 @@ import yaml
 from PIL import Image
 from torch import nn
 
+from ssltransfer import jobs
 from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
 from ssltransfer.models.backbone_file import load_backbone
@@ -381,6 +382,15 @@ def test_the_state_of_another_run_is_left_alone(images, tmp_path, caplog):
         assert "belongs to other settings or images" in caplog.text and len(losses) == 12
         _, _, expected = trained(images, tmp_path / f"{name} anew", changes, arch, seed)
         assert losses == expected
+
+
+def test_reading_the_sizes_of_images_says_how_far_it_is(images, monkeypatch, caplog):
+    folder, index = images
+    caplog.set_level("INFO")
+    monkeypatch.setattr(jobs, "LOG_INTERVAL", -1.0)
+    assert len(image_sizes(folder, index.image)) == len(index.image)
+    count = len(index.image)
+    assert f"sizes of images: {count} of {count}" in caplog.text
 
 
 def test_detections_are_in_pixels_of_the_image_and_saved(images, tmp_path):

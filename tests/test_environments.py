@@ -35,7 +35,7 @@ def dependencies(path):
 def from_conda(path):
     """Packages, by their names on the index, that an environment takes from conda beside Python and pip."""
     entries = [
-        entry.partition("=")[0] for entry in yaml.safe_load(path.read_text())["dependencies"] if str(entry) == entry
+        re.split("[=>]", entry)[0] for entry in yaml.safe_load(path.read_text())["dependencies"] if str(entry) == entry
     ]
     return {"torch" if name == "pytorch" else name for name in entries} - {"python", "pip"}
 
@@ -53,6 +53,12 @@ def test_pins_are_those_of_the_lock_file(path):
     python, pins = dependencies(path)
     assert re.fullmatch(r"3\.\d+", python) and pins
     assert set(pins.items()) <= locked
+
+
+def test_torch_of_conda_is_as_recent_as_that_of_the_package():
+    needed = tomllib.loads((REPOSITORY / "pyproject.toml").read_text())["project"]["dependencies"]
+    bound = next(entry.removeprefix("torch") for entry in needed if entry.startswith("torch>"))
+    assert f"pytorch{bound}" in yaml.safe_load((REPOSITORY / "envs/detectron2.yaml").read_text())["dependencies"]
 
 
 def test_every_rule_names_an_environment_that_exists():

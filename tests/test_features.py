@@ -6,15 +6,20 @@ import pytest
 import torch
 from torch import nn
 
+from ssltransfer.array_backend import NUMPY
+from ssltransfer.datasets.index import Index
 from ssltransfer.errors import InputError
+from ssltransfer.evaluation.measuring import measure
+from ssltransfer.files import write_json
 from ssltransfer.jobs import JobUsage
 from ssltransfer.models.backbone_file import build_backbone
-from ssltransfer.models.feature_file import load_features
+from ssltransfer.models.feature_file import Features, load_features, read_features
 from ssltransfer.models.features import describe_features, extract_features
 from ssltransfer.models.fusion import fuse_conv_bn, optimise_for_inference
 from ssltransfer.models.input_norm import normalise
 from ssltransfer.models.resnet import ResNet, build_resnet
 from ssltransfer.results.tensor_file import save_tensors
+from ssltransfer.settings import complete
 
 ARCH = "resnet-1x1x1x1-w4"
 CPU = torch.device("cpu")
@@ -62,6 +67,27 @@ def test_reduced_precision_is_close_and_none_changes_the_global_state(tmp_path, 
     assert not torch.is_autocast_enabled("cpu") and not torch.backends.cuda.matmul.allow_tf32
 
 
+@pytest.mark.parametrize(
+    ("named", "device", "expected"),
+    [("bfloat16", "cpu", "bfloat16"), ("tf32", "cuda", "tf32"), ("tf32", "cpu", "float32"), (None, "cpu", "float32")],
+)
+def test_features_that_are_read_have_the_precision_they_were_computed_in(tmp_path, images, named, device, expected):
+    extract_features(backbone(), images, "imagenet", tmp_path / "f.npy", CPU)
+    about = {"norm": "imagenet", "checkpoint": {}, "device": device} | ({"precision": named} if named else {})
+    write_json(tmp_path / "f.json", about)
+    assert read_features([str(tmp_path / "f.npy")], 11)["imagenet"].precision == expected
+
+
+@pytest.mark.parametrize("kind", ["linear", "knn", "fewshot", "estimators"])
+def test_scores_have_the_precision_of_their_features(kind):
+    labels = [0, 1] * 40
+    index = Index([f"{row}" for row in range(80)], ["train"] * 60 + ["test"] * 20, labels, ["a", "b"])
+    values = np.random.default_rng(0).normal(size=(80, 4)).astype(np.float32)
+    block = complete({"kind": kind, "precision": "bfloat16"} | ({"shots": [1], "ways": 2} if kind == "fewshot" else {}))
+    features = {"imagenet": Features(values, {"source": "x"}, "bfloat16")}
+    assert measure(features, index, "x", "top1", block, NUMPY).precision == "bfloat16"
+
+
 def test_a_precision_that_the_caller_has_set_is_no_error_and_comes_back():
     """In a process of its own, because torch's two interfaces cannot be unmixed."""
     program = """
@@ -80,6 +106,26 @@ for context, inside in ((lambda: computing_in("tf32", cuda), True), (lambda: com
     with context():
         assert matmul.allow_tf32 == cudnn.allow_tf32 == inside
     assert (matmul.fp32_precision, cudnn.conv.fp32_precision) == ("tf32", "ieee")
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
+def test_float32_is_float32_whatever_a_network_asks_for():
+    """Also where its code asks while it computes, for all that comes after."""
+    program = """
+import torch
+from ssltransfer.precision import computing_in
+cuda = torch.device("cuda")
+matmul, cudnn = torch.backends.cuda.matmul, torch.backends.cudnn
+torch.set_float32_matmul_precision("high")
+cudnn.allow_tf32 = True
+for precision in ("float32", "bfloat16"):
+    with computing_in(precision, cuda):
+        assert not matmul.allow_tf32 and not cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "highest"
+        assert "tf32" not in (matmul.fp32_precision, cudnn.conv.fp32_precision)
+        torch.set_float32_matmul_precision("high")
+    assert matmul.allow_tf32 and cudnn.allow_tf32 and torch.get_float32_matmul_precision() == "high"
+    assert matmul.fp32_precision == cudnn.conv.fp32_precision == "tf32"
 """
     subprocess.run([sys.executable, "-c", program], check=True)
 

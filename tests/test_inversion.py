@@ -2,6 +2,7 @@
 
 import subprocess
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -18,10 +19,10 @@ from ssltransfer.protocols.inversion.deep_image_prior import (
     UpConv,
     side_by_side,
 )
-from ssltransfer.protocols.inversion.inversion import PixelRange, choose_batch_size, invert
+from ssltransfer.protocols.inversion.inversion import PixelRange, _describe, choose_batch_size, invert
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.results.tensor_file import save_tensors
-from ssltransfer.settings import read_settings
+from ssltransfer.settings import complete, job_settings, read_settings
 from ssltransfer.training_state import Run
 from workflow import REPOSITORY
 
@@ -268,6 +269,23 @@ def test_pixels_are_bounded_and_normalised_as_asked():
     )
 
 
+def test_an_inversion_in_bfloat16_is_as_good_as_that_in_float32(tmp_path):
+    """Its images are others, because many images have nearly these features."""
+    exact, _, losses = run(tmp_path / "float32")
+    found, _, rounded = run(tmp_path / "bfloat16", settings=replace(TINY, precision="bfloat16"))
+    assert found.dtype == np.float32 and not np.array_equal(found, exact)
+    error, best = (np.abs(images - pictures() / 255).mean() for images in (found, exact))
+    assert error == pytest.approx(best, rel=0.03)
+    assert rounded[0] == pytest.approx(losses[0], rel=0.03) and rounded[-1] < 0.1 * rounded[0]
+
+
+def test_the_precision_at_its_default_is_in_no_params_and_no_resume_key():
+    block = complete({"kind": "inversion", "transform": "resize32"})
+    assert block["precision"] == "float32" and "precision" not in job_settings(block)
+    assert "precision" not in _describe(NAMES, TINY)
+    assert "'bfloat16'" in _describe(NAMES, replace(TINY, precision="bfloat16"))
+
+
 def test_batches_are_small_on_a_cpu():
     assert choose_batch_size(settings_of(), CPU) == 4
     assert choose_batch_size(settings_of(), torch.device("cuda")) >= 15
@@ -294,6 +312,7 @@ snakemake = SimpleNamespace(
     log=[f"{folder}/log{stop}"],
     params=SimpleNamespace(settings=settings, arch="resnet-1x1x1x1-w4", norm="imagenet", version=version),
     wildcards={"protocol": "p", "dataset": "d"},
+    resources=SimpleNamespace(save_seconds=60),
 )
 runpy.run_path("invert_features.py", init_globals={"snakemake": snakemake})
 """

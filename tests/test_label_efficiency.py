@@ -158,7 +158,7 @@ def test_log_losses_of_one_and_of_several_labels():
 
 
 def curve(index, features, metric="top1", block=BLOCK, **more):
-    given, linear = Features(features, {"source": "x"}), read_settings(LinearSettings, LINEAR)
+    given, linear = Features(features, {"source": "x"}, "bfloat16"), read_settings(LinearSettings, LINEAR)
     many = measure_linear({"none": given}, index, "x", metric, linear)[0]
     whole = {"values": score_file.with_intervals(many)[0], "warnings": [], "preprocessing": many.preprocessing}
     settings = read_settings(LabelEfficiencySettings, block)
@@ -172,6 +172,7 @@ def test_a_curve_and_its_last_point_which_is_the_many_shot_score():
     points = ["1-per-class", "2-per-class", "5-per-class", "50-percent"]
     assert settings == [*points, *(f"knn-{point}" for point in points), "area", "all"]
     assert score.values[-1]["value"] == whole["values"][0]["value"]
+    assert score.precision == "bfloat16"
     assert score.outcomes[-1].interval.low == whole["values"][0]["low"]
     assert score.details["labelled"]["all"] == (np.array(index.split) == "train").sum()
     draws = score.details["draws"]

@@ -204,6 +204,19 @@ def test_a_missing_file_is_named(code):
         build_backbone("python:nets.py:make")
 
 
+@pytest.mark.parametrize("when", ["read", "called"])
+def test_code_does_not_choose_the_precision_of_float32(code, when):
+    ask = "torch.set_float32_matmul_precision('medium')"
+    arch = code(f"import torch\ndef make():\n    {ask}\n    return torch.nn.Conv2d(3, 6, 4, stride=4)\n")
+    if when == "read":
+        arch = code(f"import torch\n{ask}\ndef make(): return torch.nn.Conv2d(3, 6, 4, stride=4)\n")
+    parts = (torch.backends.cuda.matmul, torch.backends.mkldnn.matmul)
+    before = [part.fp32_precision for part in parts]
+    build_backbone(arch, size=SIDE)
+    assert [part.fp32_precision for part in parts] == before
+    assert torch.get_float32_matmul_precision() == "highest"
+
+
 def test_code_finds_what_lies_beside_it(code, tmp_path):
     (tmp_path / "layers_of_mine.py").write_text("from torch import nn\nWIDTH = 6\n")
     arch = code(

@@ -134,6 +134,7 @@ NETWORKS = {
     },
 }  # fmt: skip
 DENSE = ("normals", "segmentation", "detection")
+FEW_IMAGES = ("inversion", "attention")
 PROTOCOLS = {
     f"gpu-{kind}-{precision}": {"kind": kind, "precision": precision, **settings}
     for kind, settings in NETWORKS.items()
@@ -141,9 +142,12 @@ PROTOCOLS = {
 } | {
     "gpu-linear-tf32": {"kind": "linear", "precision": "tf32", **NETWORKS["linear"]},
     "gpu-finetune-tf32": {"kind": "finetune", "precision": "tf32", **NETWORKS["finetune"]},
-    "gpu-inversion": {
-        "kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 4, "lpips": [],
-        "network": {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4},
+    **{
+        f"gpu-inversion-{precision}": {
+            "kind": "inversion", "transform": "resize32", "canvas": 32, "steps": 4, "lpips": [], "precision": precision,
+            "network": {"channels": [4, 4], "kernels": [3, 3], "skip": 2, "inputs": 4},
+        }
+        for precision in ("float32", "bfloat16")
     },
     "gpu-attention": {"kind": "attention", "size": 32, "mask": 8, "stride": 8},
 }  # fmt: skip
@@ -155,7 +159,7 @@ SUITE = {
     "pretraining": "config/pretraining.yaml",
     "tasks": {task: ["digits"] for task in ("toy-labels", "toy-fewshot", "toy-calibration", "toy-finetune-calibration")}
     | {
-        name: ["shapes" if protocol["kind"] in DENSE else "digits" if "precision" in protocol else "photographs"]
+        name: ["shapes" if protocol["kind"] in DENSE else "photographs" if protocol["kind"] in FEW_IMAGES else "digits"]
         for name, protocol in PROTOCOLS.items()
     },
     "protocols": PROTOCOLS,
@@ -163,7 +167,7 @@ SUITE = {
 
 
 def prepare(folder):
-    """A working directory with this suite, for a model and one to compare it with, of random weights."""
+    """A working directory with this suite, for a model and one to compare it with, which is pretrained in bfloat16."""
     workspace(folder)
     toy = yaml.safe_load((folder / "config/config.yaml").read_text())
     (folder / "config/config.yaml").write_text(
@@ -172,7 +176,11 @@ def prepare(folder):
     head, *rows = (folder / "config/models.tsv").read_text().splitlines()
     models = "\n".join([head, *(row for row in rows if not row.startswith("toy-supervised"))])
     models = models.replace("toy,toy-v1", "device").replace("measured:", "measured:gpu-linear-float32/")
+    models = models.replace("pretrain:toy-random", "pretrain:toy-bfloat16")
     (folder / "config/models.tsv").write_text(models + "\n")
+    with (folder / "config/pretraining.yaml").open("a") as recipes:
+        recipes.write("\ntoy-bfloat16:\n  <<: *toy\n  method: byol\n  precision: bfloat16\n")
+        recipes.write("  head: {hidden: 32, output: 16, momentum: 0.9}\n")
     with (folder / "config/datasets.tsv").open("a") as table:
         table.write("photographs\tPhotographs\timages\t\tgenerated:photographs\t6\t0\t0\t6\t\t\n")
     return folder

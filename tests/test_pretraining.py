@@ -32,6 +32,7 @@ from ssltransfer.pretraining.recipe import (
 )
 from ssltransfer.results.tensor_file import save_tensors
 from ssltransfer.results.tensor_header import encode_metadata, read_provenance
+from ssltransfer.settings import job_recipe
 from ssltransfer.training_state import Run
 
 ROOT = Path(__file__).parent.parent
@@ -285,6 +286,44 @@ def test_every_method_trains_and_repeats(method, images, labels, tmp_path):
     assert not torch.equal(state["conv1.weight"], initial["conv1.weight"])
 
 
+@pytest.mark.parametrize("method", HEADS)
+def test_every_method_trains_in_bfloat16(method, images, labels, tmp_path, monkeypatch):
+    """Near the float32 run; losses and views are not rounded, and defaults are in no params."""
+    types, build = set(), recipes.build_method
+
+    def watched(*arguments):
+        built = build(*arguments)
+        built.register_forward_hook(lambda _, inputs, loss: types.add(("views and loss", inputs[0].dtype, loss.dtype)))
+        built.backbone.conv1.register_forward_hook(lambda *found: types.add(("map", found[-1].dtype)))
+        return built
+
+    monkeypatch.setattr(recipes, "build_method", watched)
+    chosen = recipe(method, precision="bfloat16")
+    state, losses = train(images, labels, tmp_path, chosen)
+    assert types == {("views and loss", torch.float32, torch.float32), ("map", torch.bfloat16)}
+    assert all(tensor.dtype != torch.bfloat16 for tensor in state.values())
+    monkeypatch.undo()
+    _, exact = train(images, labels, tmp_path / "exact", recipe(method))
+    assert losses[0] == pytest.approx(exact[0], rel=0.05) and losses != exact
+
+
+def test_the_precision_at_its_default_is_in_no_params():
+    written = {"method": "simclr", **RECIPE, "head": HEADS["simclr"]}
+    assert job_recipe(written | {"precision": "float32"}) == written
+    assert job_recipe(written | {"precision": "bfloat16"})["precision"] == "bfloat16"
+    assert "precision" not in recipe().resume_settings
+
+
+@pytest.mark.parametrize("loss", ["nt_xent", "barlow_twins", "vicreg_terms"])
+def test_losses_of_lower_precision_are_those_of_the_embeddings(loss, embeddings):
+    a, b = (z.bfloat16() for z in embeddings)
+    settings = () if loss == "vicreg_terms" else (0.1,)
+    with torch.autocast("cpu", torch.bfloat16):
+        found = getattr(methods, loss)(a, b, *settings)
+    expected = getattr(methods, loss)(a.float(), b.float(), *settings)
+    torch.testing.assert_close(found, expected, rtol=0, atol=0)
+
+
 def test_no_method_is_the_seeded_initialisation(tmp_path):
     state, losses = train(None, None, tmp_path, recipe("none"))
     expected = build_resnet(ARCH, 1).state_dict()
@@ -413,6 +452,7 @@ def test_script_writes_a_backbone_and_removes_the_state(images, labels, tmp_path
         input={"images": tmp_path / "images.npy", "index": tmp_path / "index.parquet"},
         output=SimpleNamespace(checkpoint=str(tmp_path / "model.safetensors")),
         log=[str(tmp_path / "log")],
+        resources=SimpleNamespace(save_seconds=60),
         params=SimpleNamespace(recipe_name="tiny", recipe=chosen, arch=ARCH, norm="none", version=1),
     )
     (tmp_path / "model.safetensors.part").mkdir()

@@ -235,6 +235,36 @@ def test_coverage_schedule_precision_and_device_memory_are_in_the_file(tmp_path)
     assert score_file.training_schedule("") == "full"
 
 
+@pytest.mark.parametrize(("trained", "own", "expected"), [(900, 40, 900), (40, 900, 900), (900, None, 900)])
+def test_the_memory_of_the_gpu_is_that_of_training_or_evaluation(tmp_path, trained, own, expected):
+    """Detections are evaluated on a CPU, the other networks with less memory than their training takes."""
+    cell = {"model": "m", "protocol": "p", "dataset": "d"}
+    details = {"training_cost": {"device": "cuda", "device_memory_mib": trained}}
+    usage = {"device": "cpu"} if own is None else {"device": "cuda", "device_memory_mib": own}
+    measurement = score_file.Measurement("normals", [VALUE], {}, {}, details, [])
+    score_file.write(tmp_path / "a.json", cell, measurement, {"precision": "tf32"}, {}, usage)
+    found = read_score(tmp_path / "a.json")
+    assert (found["device_memory_mib"], found["precision"]) == (expected, "tf32")
+
+
+@pytest.mark.parametrize(
+    ("settings", "device", "used", "expected"),
+    [
+        ({}, "cpu", "", "float32"),
+        ({"precision": "bfloat16"}, "cpu", "", "bfloat16"),
+        ({"precision": "tf32"}, "cpu", "", "float32"),  # no CPU has it
+        ({"precision": "tf32"}, "cuda", "", "tf32"),
+        ({"precision": "tf32"}, "cpu", "tf32", "tf32"),  # features of a GPU, classified on a CPU
+        ({"of": "linear-bfloat16"}, "cpu", "bfloat16", "bfloat16"),
+    ],
+)
+def test_the_precision_is_the_one_that_was_computed_in(tmp_path, settings, device, used, expected):
+    cell = {"model": "m", "protocol": "p", "dataset": "d"}
+    measurement = score_file.Measurement("linear", [VALUE], {}, {}, {}, [], precision=used)
+    score_file.write(tmp_path / "a.json", cell, measurement, settings, {}, {"device": device})
+    assert read_score(tmp_path / "a.json")["precision"] == expected
+
+
 NEW = {
     "schema": 2,
     "coverage": COVERAGE,

@@ -3,6 +3,7 @@
 import multiprocessing
 import os
 import pickle
+import re
 import signal
 import time
 from pathlib import Path
@@ -11,15 +12,18 @@ from types import SimpleNamespace
 import numpy as np
 import pytest
 import torch
+from source_imports import SCRIPTS
 from torch import nn
 
 from ssltransfer import training, training_batches
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
 from ssltransfer.precision import computing_in
+from ssltransfer.settings import config_schema
 from ssltransfer.training import seed_step, train, train_members
 from ssltransfer.training_batches import batch_rows, iterate_batches
 from ssltransfer.training_state import Curve, DivergedError, FinishedRuns, Member, Run, resumable, run_key
+from workflow import REPOSITORY
 
 ROWS = np.arange(100, 123)
 CPU = torch.device("cpu")
@@ -136,6 +140,32 @@ def test_states_that_take_long_to_write_are_written_less_often(tmp_path, monkeyp
     assert writing * (states - 1) <= now[0] / 30
 
 
+@pytest.mark.parametrize(
+    ("megabytes", "save_seconds", "apart", "gigabytes"),
+    [
+        (1, 60, 60, 0.3),
+        (330, 60, 330, 18.2),  # a detector of the paper's size, five hours on a GPU
+        (330, 600, 600, 10.3),
+        (330, 20, 110, 54.5),
+        (7500, 60, 900, 150),  # 40 members of a grid of ResNet-50
+    ],
+)
+def test_large_states_are_written_less_often(tmp_path, monkeypatch, megabytes, save_seconds, apart, gigabytes):
+    """The first one follows after a minute, so that its size and time are known before a SLURM job ends."""
+    now, saved = [0.0], []
+
+    def step(number):
+        now[0] += 2
+
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training.State, "save", lambda self: saved.append(now[0]))
+    monkeypatch.setattr(training.State, "size", lambda self: megabytes * 1e6)
+    run(tmp_path, steps=9000, before_step=step, save_seconds=save_seconds)
+    assert saved[0] == pytest.approx(min(save_seconds, 60), abs=2)
+    assert np.diff(saved) == pytest.approx(apart, abs=2)
+    assert len(saved) * megabytes / 1000 == pytest.approx(gigabytes, rel=0.05)
+
+
 @pytest.mark.filterwarnings("ignore:This process:DeprecationWarning")  # fork beside threads
 def test_a_killed_process_resumes_from_its_last_state(tmp_path):
     """SIGKILL leaves no time for anything: what was saved before must be whole."""
@@ -216,10 +246,38 @@ def test_a_state_that_takes_long_to_write_is_begun_earlier(tmp_path, monkeypatch
     monkeypatch.setattr(training.time, "time", lambda: now[0])
     monkeypatch.setattr(training.State, "save", slow)
     monkeypatch.setenv("SLURM_JOB_END_TIME", "500")
-    # States take 50 s; the job ends at 500 s, so the last one begins after 340 s.
-    with pytest.raises(InputError, match="asked to end at step 25 of 100"):
+    # States take 50 s and steps 10; the job ends at 500 s, so the last state begins after 330 s.
+    with pytest.raises(InputError, match="asked to end at step 24 of 100"):
         run(tmp_path, steps=100, before_step=step, save_seconds=5)
-    assert written == [1, 14, 25]
+    assert written == [1, 14, 24]
+
+
+def test_a_step_that_would_end_too_late_is_not_begun(tmp_path, monkeypatch):
+    """On a CPU a step of a whole grid of networks takes many minutes; here 200 s, and the job ends at 1000 s."""
+
+    def step(number):
+        now[0] += 200
+
+    now = [0.0]
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(training.time, "time", lambda: now[0])
+    monkeypatch.setenv("SLURM_JOB_END_TIME", "1000")
+    with pytest.raises(InputError, match="asked to end at step 4 of 10"):
+        run(tmp_path, before_step=step)
+
+
+def test_every_training_saves_as_often_as_the_suite_says(tmp_path):
+    rules = "".join(path.read_text() for path in (REPOSITORY / "workflow/rules").glob("*.smk"))
+    scripts = [path for path in SCRIPTS.glob("*.py") if "resumable(" in path.read_text()]
+    trainings = [path for path in scripts if path.stem != "evaluate_attention"]  # which saves finished groups of masks
+    assert len(trainings) == 6
+    for path in trainings:
+        assert "save_seconds=snakemake.resources" in path.read_text() or "save_seconds=save_seconds" in path.read_text()
+        body = rules.partition(f"rule {path.stem}:")[2].partition("script:")[0]
+        assert 'save_seconds=SUITE.config["save_seconds"]' in body
+    with resumable(tmp_path / "output", "key", "here", save_seconds=7) as run:
+        assert run.save_seconds == 7
+    assert config_schema()["properties"]["save_seconds"]["default"] == Run.save_seconds
 
 
 def test_the_state_of_another_run_is_left_alone(tmp_path, caplog):
@@ -422,6 +480,26 @@ def test_members_train_as_if_alone_and_one_that_diverges_stops(tmp_path):
     for number, rate in enumerate((0.1, 0.01)):
         (alone,), (weight,) = regressions(tmp_path / str(rate), (rate,))
         assert alone == curves[number] and torch.equal(weight, weights[number])
+
+
+@pytest.mark.parametrize(("rates", "loss"), [((0.1, 0.01, 0.001), r"\d"), ((1e30, 1e30, 1e30), "nan|inf")])
+def test_a_step_of_many_networks_says_its_losses_before_it_ends(tmp_path, monkeypatch, caplog, rates, loss):
+    """A network takes 22 seconds, as a batch of 64 images with a ResNet-50 on one core."""
+    now, lines = [0.0], []
+    backward = torch.Tensor.backward
+
+    def slowly(value):
+        now[0] += 22
+        backward(value)
+
+    caplog.set_level("INFO")
+    monkeypatch.setattr(training.time, "monotonic", lambda: now[0])
+    monkeypatch.setattr(torch.Tensor, "backward", slowly)
+    regressions(tmp_path, rates, save_seconds=600)
+    lines = [record.getMessage() for record in caplog.records if record.getMessage().startswith("step")]
+    assert re.fullmatch(r"step 1 of 12, network 1 of 3: loss \d+\.\d+", lines[0])
+    assert re.match(r"step 1 of 12, network 2 of 3", lines[1])
+    assert any(re.search(f"network 1 of 3: loss ({loss})", line) for line in lines[2:5])
 
 
 @pytest.mark.parametrize("stop", [2, 9])

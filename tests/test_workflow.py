@@ -102,6 +102,10 @@ def test_second_run_plans_nothing(finished):
     assert not planned(finished)
 
 
+def test_how_often_states_are_saved_plans_nothing(finished):
+    assert not planned(finished, "--config", "save_seconds=7")
+
+
 def test_touching_files_plans_nothing(copy):
     code = [REPOSITORY / "Snakefile", REPOSITORY / "workflow/Snakefile", *REPOSITORY.glob("scripts/**/*.py")]
     for path in [*copy.glob("config/*"), *code]:

@@ -9,6 +9,7 @@ import platform
 import resource
 import sys
 import textwrap
+import threading
 import time
 import traceback
 import uuid
@@ -31,6 +32,11 @@ GPU_UNUSED = "the GPU is not used: "
 LOG_INTERVAL = 30.0
 """Seconds between two lines of progress in a log."""
 
+MEMORY_INTERVAL = 2.0
+"""Seconds between two looks at the memory of a job that has several processes."""
+MEMORY_EFFORT = 0.005
+"""Largest part of a core that these looks may take: a process of many gigabytes takes a tenth of a second."""
+
 #: Errors of the machine, reported without traceback.
 MACHINE_ERRORS = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM}
 
@@ -52,7 +58,8 @@ def job(log_file: str) -> Iterator[None]:
             filemode="w",
             encoding="utf-8",
         )
-        yield
+        with _watching_memory():
+            yield
         log.info("cost %s", json.dumps(cost.report()))
     except KeyboardInterrupt:
         log.error("interrupted")
@@ -105,7 +112,11 @@ class JobUsage:
         self._start = time.perf_counter()
 
     def report(self) -> dict:
-        """Return wall seconds, peak memory of the process and of the GPU in MiB, the machine, and the device used."""
+        """Return wall seconds, peak memory of the job and of the GPU in MiB, the machine, and the device used.
+
+        The memory of the job is that of its process, or where it was seen to be more, that of all its processes (see
+        `_tree_memory`).
+        """
         return {
             "seconds": round(time.perf_counter() - self._start, 3),
             "peak_memory_mib": _peak_memory_mib(),
@@ -116,9 +127,63 @@ class JobUsage:
 
 
 def _peak_memory_mib() -> int:
-    """Peak memory of this process; macOS counts it in bytes, other systems in KiB."""
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return round(peak / (2**20 if sys.platform == "darwin" else 2**10))
+    """Peak memory of this job.
+
+    Of this process Linux says it itself: getrusage gives that of the program which started it, if that was larger.
+    """
+    peak = _process_memory("self", "status", "VmHWM")
+    if not peak:  # macOS counts in bytes, other systems in KiB
+        peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * (1 if sys.platform == "darwin" else 2**10)
+    return round(max([peak, *_SEEN]) / 2**20)
+
+
+_SEEN: list[int] = []
+"""Largest memory of all processes of this job that was seen so far, in bytes; empty if it had a single one."""
+
+
+@contextlib.contextmanager
+def _watching_memory() -> Iterator[None]:
+    """Look at the memory of all processes of this job from time to time."""
+    ended = threading.Event()
+
+    def watch() -> None:
+        pause = MEMORY_INTERVAL
+        while not ended.wait(pause):
+            start = time.thread_time()
+            if memory := _tree_memory():
+                _SEEN[:] = [max([memory, *_SEEN])]
+            pause = max(MEMORY_INTERVAL, (time.thread_time() - start) / MEMORY_EFFORT)
+
+    threading.Thread(target=watch, daemon=True).start()
+    try:
+        yield
+    finally:
+        ended.set()
+
+
+def _tree_memory() -> int:
+    """Bytes of this process and those that it started, a page that they share counted once.
+
+    0 where it started none, or where there is no ``/proc/PID/smaps_rollup`` (other systems than Linux).
+    """
+    started = _descendants("self")
+    return sum(_process_memory(process, "smaps_rollup", "Pss") for process in ["self", *started]) if started else 0
+
+
+def _descendants(process: str) -> list[str]:
+    children: list[str] = []
+    with contextlib.suppress(OSError):  # of a process that has just ended
+        for path in Path(f"/proc/{process}/task").glob("*/children"):
+            children += path.read_text().split()
+    return children + [further for child in children for further in _descendants(child)]
+
+
+def _process_memory(process: str, file: str, key: str) -> int:
+    """Bytes that a file in /proc names; 0 where it or the process is not there."""
+    with contextlib.suppress(OSError):
+        lines = Path(f"/proc/{process}/{file}").read_text().splitlines()
+        return next((int(line.split()[1]) << 10 for line in lines if line.startswith(f"{key}:")), 0)
+    return 0
 
 
 def _device_memory() -> dict[str, int]:

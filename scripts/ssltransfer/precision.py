@@ -24,18 +24,16 @@ def computing_in(precision: str, device: torch.device) -> Iterator[None]:
     device : torch.device
         The device of the network.
     """
-    if precision == "bfloat16":
-        training_on_cpu = device.type == "cpu" and torch.is_grad_enabled()
-        with torch.autocast(device.type, torch.bfloat16), _NarrowMaps() if training_on_cpu else nullcontext():
-            yield
-        return
-    if precision != "tf32":
-        yield
-        return
-    if device.type != "cuda":
+    on_cpu = device.type == "cpu"
+    if precision == "tf32" and on_cpu:
         _say_once("precision tf32 needs a GPU; computing in float32")
-    with tf32_allowed(True):
-        yield
+    with nullcontext() if on_cpu else tf32_allowed(precision == "tf32"):  # whatever a user's network has set
+        if precision != "bfloat16":
+            yield
+            return
+        narrow = _NarrowMaps() if on_cpu and torch.is_grad_enabled() else nullcontext()
+        with torch.autocast(device.type, torch.bfloat16), narrow:
+            yield
 
 
 class _NarrowMaps(TorchFunctionMode):
@@ -67,31 +65,35 @@ def _widened(value: Any) -> Any:
 
 @contextmanager
 def tf32_allowed(allowed: bool) -> Iterator[None]:
-    """Allow tensor cores to round the factors of products and convolutions or not; what a caller has set comes back.
+    """Allow tensor cores to round the factors of products and convolutions or not.
+
+    What was set before comes back at the end, for processors as well, whatever is set meanwhile.
 
     torch has two interfaces for this. Setting the older one sets the newer one as well, but reading it is an error
     once a program has used the newer one.
     """
-    matmul: Any = torch.backends.cuda.matmul
     cudnn: Any = torch.backends.cudnn  # whose parts torch does not declare
-    parts = (matmul, cudnn.conv, cudnn.rnn)
+    mkldnn: Any = torch.backends.mkldnn
+    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
     precisions = [part.fp32_precision for part in parts]
-    flags = [_flag(matmul), _flag(cudnn)]
-    matmul.allow_tf32 = cudnn.allow_tf32 = allowed
+    products, convolutions = _older(torch.get_float32_matmul_precision), _older(lambda: cudnn.allow_tf32)
+    torch.set_float32_matmul_precision("high" if allowed else "highest")
+    cudnn.allow_tf32 = allowed
     try:
         yield
     finally:
-        for owner, flag in zip((matmul, cudnn), flags, strict=True):
-            if flag is not None:
-                owner.allow_tf32 = flag
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+        if convolutions is not None:
+            cudnn.allow_tf32 = convolutions
         for part, precision in zip(parts, precisions, strict=True):
             part.fp32_precision = precision
 
 
-def _flag(owner: Any) -> bool | None:
-    """Return the older flag; None where only the newer interface may be read."""
+def _older(read: Callable[[], Any]) -> Any:
+    """Read a value of the older interface; None where only the newer one may be read."""
     try:
-        return owner.allow_tf32
+        return read()
     except RuntimeError:
         return None
 

@@ -22,10 +22,15 @@ from ssltransfer.precision import computing_in
 from ssltransfer.training_state import Curve, DivergedError, Member, Run, State
 
 LOG_SECONDS = 10.0
+FIRST_SECONDS = 60.0
+"""The first state is written after this time at the latest: it tells how long and how large the others are."""
 QUICK_SECONDS = 2.0
 """A state that takes longer to write is written less often, so that writing takes a thirtieth of the time at most."""
+SMALL_BYTES = 60_000_000
+"""A larger state is written less often, so that a megabyte is written a second at most, up to `LARGEST` times."""
+LARGEST = 15.0
 END_SECONDS = 60.0
-"""Time left to a job at the end of its SLURM job, beside that of writing its state."""
+"""Time left to a job at the end of its SLURM job, beside that of a step and of writing its state."""
 
 
 def train(
@@ -115,11 +120,12 @@ def train_members(
     peaks = [
         [group.setdefault("initial_lr", group["lr"]) for group in member.optimiser.param_groups] for member in members
     ]
-    saved = logged = time.monotonic()
-    interval_seconds, writing = run.save_seconds, 0.0
+    saved = logged = shown = began = time.monotonic()
+    often = min(run.save_seconds, FIRST_SECONDS)
+    interval_seconds, writing = often, 0.0
     with _asked_to_end() as asked:
         for batch in run.progress(batches(state.step), steps - state.step):
-            for number in state.training:
+            for number in (training := state.training):
                 _, loss, optimiser = members[number]
                 for group, peak in zip(optimiser.param_groups, peaks[number], strict=True):
                     group["lr"] = peak * rate(state.step)
@@ -131,6 +137,10 @@ def train_members(
                 optimiser.step()
                 optimiser.zero_grad()  # here, so that only one member holds gradients
                 state.totals[number] += value.detach()
+                # A step of many networks can take minutes; that of the last one is followed by the line of the step.
+                if number != training[-1] and time.monotonic() - shown > LOG_SECONDS:
+                    state.log_member(number, value.item(), steps)
+                    shown = time.monotonic()
             state.advance(steps)
             if not state.training:
                 break
@@ -138,19 +148,21 @@ def train_members(
             now = time.monotonic()
             if now - logged > LOG_SECONDS or state.step == steps:
                 state.log(steps)
-                logged = now
-            ending = state.step < steps and asked(writing)
+                logged = shown = now
+            ending = state.step < steps and asked(now - began + 2 * writing)
             if ending or now - saved > interval_seconds:
                 state.save()
                 saved = time.monotonic()
                 writing = saved - now
-                interval_seconds = run.save_seconds * max(1.0, writing / QUICK_SECONDS)
+                rarer = max(writing / QUICK_SECONDS, min(state.size() / SMALL_BYTES, LARGEST))
+                interval_seconds = max(run.save_seconds, often * rarer)
             if not state.training:
                 break
             if ending:
                 raise InputError(
                     f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
                 )
+            began = time.monotonic()
     return [state.diverged[number] or Curve(interval, state.losses[number]) for number in range(len(members))]
 
 
@@ -163,7 +175,7 @@ def seed_step(seed: int, step: int) -> torch.Generator:
 def _asked_to_end() -> Iterator[Callable[[float], bool]]:
     """Yield a function that says whether the job has to end: after a signal, or shortly before its SLURM job does.
 
-    Its argument are the seconds that writing a state takes. Twice as many and `END_SECONDS` are left.
+    Its argument are the seconds that a further step and writing its state may take. These and `END_SECONDS` are left.
     """
     end = float(os.environ.get("SLURM_JOB_END_TIME", "inf")) - END_SECONDS
     asked = threading.Event()
@@ -171,7 +183,7 @@ def _asked_to_end() -> Iterator[Callable[[float], bool]]:
     caught = (signal.SIGTERM, signal.SIGINT) if in_main else ()
     previous = [signal.signal(number, lambda *_: asked.set()) for number in caught]
     try:
-        yield lambda writing: asked.is_set() or time.time() > end - 2 * writing
+        yield lambda needed: asked.is_set() or time.time() > end - needed
     finally:
         for number, handler in zip(caught, previous, strict=True):
             signal.signal(number, handler)

@@ -43,7 +43,8 @@ class Run:
     progress : callable
         Wraps (batches, number of batches).
     save_seconds : float
-        Time between two saved states, unless they take long to write (see `training.QUICK_SECONDS`).
+        Least time between two saved states, which is longer where they are large or take long to write (see
+        `training.train_members`); key ``save_seconds`` of a suite.
     """
 
     resume_dir: Path
@@ -56,7 +57,13 @@ class Run:
 
 @contextmanager
 def resumable(
-    output: str | Path, key: str, config_path: str, *, label: str = "steps", workers: int = 0
+    output: str | Path,
+    key: str,
+    config_path: str,
+    *,
+    label: str = "steps",
+    workers: int = 0,
+    save_seconds: float = Run.save_seconds,
 ) -> Iterator[Run]:
     """Yield the run of a job, which holds its resume folder until the block ends (see `part_folder`).
 
@@ -66,13 +73,13 @@ def resumable(
     ----------
     output : str or Path
         The job's main output. The resume folder is ``{output}.part``.
-    key, config_path, workers
+    key, config_path, workers, save_seconds
         See `Run` and `run_key`.
     label : str
         Name of the progress bar.
     """
     with part_folder(output) as part:
-        yield Run(part.path, key, config_path, workers, lambda batches, total: progress(batches, label, total))
+        yield Run(part.path, key, config_path, workers, lambda made, total: progress(made, label, total), save_seconds)
 
 
 def run_key(params: Any, *inputs: Any) -> str:
@@ -173,6 +180,16 @@ class State:
         if recent:
             ends = f"{min(recent):.4f}" + (f" to {max(recent):.4f}" if len(self.members) > 1 else "")
             log.info("step %d of %d: loss %s", self.step, steps, ends)
+
+    def log_member(self, number: int, loss: float, steps: int) -> None:
+        """Log the loss of one of several members within a step that takes long."""
+        log.info(
+            "step %d of %d, network %d of %d: loss %.4f", self.step + 1, steps, number + 1, len(self.members), loss
+        )
+
+    def size(self) -> int:
+        """Bytes of the saved state; 0 if there is none."""
+        return self.path.stat().st_size if self.path.exists() else 0
 
     def _recent(self, number: int) -> float:
         losses = self.losses[number]

@@ -22,6 +22,7 @@ rule train_detector:
     threads: training_threads
     resources:
         gpu=GPU_HERE,
+        save_seconds=SUITE.config["save_seconds"],
         data_root=SUITE.config["data_root"],
         # A ResNet-50 detector trains for hours; stopped by the limit, the next attempt goes on.
         mem_mb=megabytes(16000),

@@ -21,6 +21,7 @@ rule evaluate_finetune:
     threads: training_threads
     resources:
         gpu=GPU_HERE,
+        save_seconds=SUITE.config["save_seconds"],
         data_root=SUITE.config["data_root"],
         # 41 runs of a ResNet-50 take hours; stopped by the limit, the next attempt goes on.
         mem_mb=megabytes(24000),

@@ -20,6 +20,7 @@ rule invert_features:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
+        save_seconds=SUITE.config["save_seconds"],
         # Stops with its state saved shortly before the time is over; the next attempt goes on from there.
         mem_mb=megabytes(8000),
         runtime=minutes(60, hours=hours_of("score"), resumes=True),

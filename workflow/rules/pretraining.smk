@@ -18,6 +18,7 @@ rule pretrain_model:
         "../../envs/torch.yaml"
     resources:
         gpu=GPU_HERE,
+        save_seconds=SUITE.config["save_seconds"],
         # Stops with its state saved shortly before the time is over; the next attempt goes on from there.
         mem_mb=megabytes(6000, per_mb=1 / 4),
         runtime=minutes(60, hours=hours_to_pretrain, resumes=True),

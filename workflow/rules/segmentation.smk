@@ -43,6 +43,7 @@ rule train_segmentation:
     threads: training_threads
     resources:
         gpu=GPU_HERE,
+        save_seconds=SUITE.config["save_seconds"],
         data_root=SUITE.config["data_root"],
         # Stopped by the limit, the next attempt goes on from the saved state.
         mem_mb=megabytes(24000),

@@ -11,6 +11,7 @@ from ssltransfer.datasets.images import image_size, open_image
 from ssltransfer.datasets.index import Index, MissingError, concatenate, split_reference
 from ssltransfer.datasets.layout import missing
 from ssltransfer.errors import InputError
+from ssltransfer.jobs import progress
 
 IGNORE = 255
 """Label of a pixel that neither trains nor counts; the value of unlabelled pixels in masks whose 0 is a class."""
@@ -113,7 +114,7 @@ def index_pairs(
     sizes, labels, warnings = [], {}, []
     for split, pairs in parts.items():
         labels[split] = []
-        for image, mask in pairs:
+        for image, mask in progress(pairs, f"masks, {split}"):
             found = read_mask(root, mask, len(classes), unlabelled)
             if not (root / image).is_file():
                 raise missing(root / image)

@@ -155,7 +155,8 @@ def _measure_knn(
     ((norm, given),) = features.items()
     count, similarity = stored_neighbours(settings.neighbours), SIMILARITY[settings.vote]
     found = find_neighbours(given.values, index, name, count, similarity, arrays)
-    return measure_knn(found, {"checkpoint": given.checkpoint, "norm": norm}, index, name, metric, settings)[0]
+    about = {"checkpoint": given.checkpoint, "norm": norm, "precision": given.precision}
+    return measure_knn(found, about, index, name, metric, settings)[0]
 
 
 def finetune(

@@ -7,6 +7,7 @@ import numpy as np
 
 from ssltransfer.errors import InputError
 from ssltransfer.files import read_json
+from ssltransfer.results.score_file import computed_precision
 from ssltransfer.row_file import ArrayFile
 
 
@@ -20,10 +21,13 @@ class Features:
         A memory map; row i belongs to row i of the index.
     checkpoint : dict
         Source and hash of the checkpoint they were computed with.
+    precision : str
+        In which the network computed.
     """
 
     values: np.ndarray
     checkpoint: dict
+    precision: str = "float32"
 
 
 def read_features(paths: list[str], rows: int) -> dict[str, Features]:
@@ -44,7 +48,8 @@ def read_features(paths: list[str], rows: int) -> dict[str, Features]:
     read = {}
     for path in paths:
         provenance = read_json(Path(path).with_suffix(".json"))
-        read[provenance["norm"]] = Features(load_features(path, rows), provenance["checkpoint"])
+        precision = computed_precision(provenance.get("precision", "float32"), provenance.get("device"))
+        read[provenance["norm"]] = Features(load_features(path, rows), provenance["checkpoint"], precision)
     return read
 
 

@@ -22,6 +22,7 @@ from ssltransfer.errors import InputError, first_line
 from ssltransfer.models.backbone import Backbone
 from ssltransfer.models.readout import parse_pool
 from ssltransfer.models.user_code import code_file, code_hash
+from ssltransfer.precision import tf32_allowed
 from ssltransfer.results.tensor_header import read_provenance
 
 log = logging.getLogger(__name__)
@@ -77,10 +78,12 @@ def make_network(name: str) -> nn.Module:
     if (folder := str(path.parent.resolve())) not in sys.path:
         sys.path.append(folder)
     try:
-        # Not imported: Python would take a compiled file of the same size and second as the code.
-        exec(compile(path.read_bytes(), str(path), "exec"), code.__dict__)
-        make = getattr(code, function, None)
-        network = make() if callable(make) else None
+        # A script may ask torch for less precision, which is the settings' to choose.
+        with tf32_allowed(False):
+            # Not imported: Python would take a compiled file of the same size and second as the code.
+            exec(compile(path.read_bytes(), str(path), "exec"), code.__dict__)
+            make = getattr(code, function, None)
+            network = make() if callable(make) else None
     except (Exception, SystemExit) as error:  # a script reads its arguments, and ends, where it is not imported
         raise _failed(where, error) from error
     if make is None:

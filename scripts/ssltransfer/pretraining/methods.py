@@ -10,13 +10,32 @@ batch share one pass, hence one set of batch-norm statistics, as in SimCLR.
 
 import copy
 import math
+from collections.abc import Callable
+from functools import wraps
 from itertools import pairwise
+from typing import Concatenate, ParamSpec, TypeVar
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
 from ssltransfer.models.backbone import Backbone
+
+Settings = ParamSpec("Settings")
+Loss = TypeVar("Loss")
+
+
+def in_float32(
+    loss: Callable[Concatenate[Tensor, Tensor, Settings], Loss],
+) -> Callable[Concatenate[Tensor, Tensor, Settings], Loss]:
+    """Compute a loss of two embeddings in float32, whatever precision the network computes in."""
+
+    @wraps(loss)
+    def computed(a: Tensor, b: Tensor, /, *settings: Settings.args, **named: Settings.kwargs) -> Loss:
+        with torch.autocast(a.device.type, enabled=False):
+            return loss(a.float(), b.float(), *settings, **named)
+
+    return computed
 
 
 def mlp(*widths: int) -> nn.Sequential:
@@ -67,6 +86,7 @@ class SimCLR(Method):
         return nt_xent(*self.projector(self.backbone(views)).chunk(2), self.temperature)
 
 
+@in_float32
 def nt_xent(a: Tensor, b: Tensor, temperature: float) -> Tensor:
     """Normalised temperature-scaled cross-entropy of embeddings (n, d) of two views (SimCLR, equation 1)."""
     z = functional.normalize(torch.cat([a, b]))
@@ -90,7 +110,7 @@ class BYOL(Method):
         prediction = self.predictor(self.projector(self.backbone(views)))
         with torch.no_grad():
             target = self.target(views).roll(len(labels), dims=0)
-        return 2 - 2 * functional.cosine_similarity(prediction, target).mean()
+        return 2 - 2 * functional.cosine_similarity(prediction.float(), target.float()).mean()
 
     def after_step(self, progress: float) -> None:
         """Move the target towards the online network (section 3.2)."""
@@ -118,6 +138,7 @@ class BarlowTwins(Method):
         return barlow_twins(*self.projector(self.backbone(views)).chunk(2), self.redundancy)
 
 
+@in_float32
 def barlow_twins(a: Tensor, b: Tensor, redundancy: float) -> Tensor:
     """Loss of embeddings (n, d) of two views (Barlow Twins, equations 1 and 2)."""
     a, b = (functional.batch_norm(z, None, None, training=True) for z in (a, b))
@@ -153,6 +174,7 @@ class VICReg(Method):
         return sum(weight * term for weight, term in zip(self.weights, terms, strict=True))
 
 
+@in_float32
 def vicreg_terms(a: Tensor, b: Tensor) -> tuple[Tensor, Tensor, Tensor]:
     """Invariance, variance and covariance of embeddings (n, d) of two views (VICReg, equations 1 to 5).
 
@@ -191,7 +213,9 @@ class SwAV(Method):
 
 def prototype_scores(backbone: nn.Module, projector: nn.Module, prototypes: nn.Linear, views: Tensor) -> Tensor:
     """Cosines (n, k) of the embeddings of n views and the k prototypes."""
-    return functional.normalize(projector(backbone(views))) @ functional.normalize(prototypes.weight).T
+    embeddings = functional.normalize(projector(backbone(views)).float())
+    with torch.autocast(embeddings.device.type, enabled=False):
+        return embeddings @ functional.normalize(prototypes.weight).T
 
 
 def sinkhorn(scores: Tensor, epsilon: float, iterations: int = 3) -> Tensor:

@@ -56,6 +56,7 @@ class Recipe:
     warmup: float
     weight_decay: float
     augmentation: Augmentation
+    precision: str
     head: dict
 
     @property
@@ -149,21 +150,23 @@ def pretrain(
     device = choose_device()
     method.train().to(device, memory_format=torch.channels_last)
 
-    def loss(batch: np.ndarray, step: int) -> Tensor:
-        views = torch.from_numpy(images[batch]).to(device).repeat(method.views, 1, 1, 1)
-        views = normalise(augment(views, recipe.augmentation, seed_step(recipe.seed, step)), norm)
-        return method(views, torch.from_numpy(labels[batch]).to(device))
+    def examples(first: int) -> Iterator[tuple[Tensor, Tensor]]:
+        """Yield views and labels, made outside of the loss so that no pixel is rounded to the precision."""
+        for step, batch in enumerate(batches(rows, recipe, first), first):
+            views = torch.from_numpy(images[batch]).to(device).repeat(method.views, 1, 1, 1)
+            views = normalise(augment(views, recipe.augmentation, seed_step(recipe.seed, step)), norm)
+            yield views, torch.from_numpy(labels[batch]).to(device)
 
     curve = train(
         method,
-        loss,
-        lambda first: batches(rows, recipe, first),
+        lambda example, step: method(*example),
+        examples,
         build_optimiser(method, recipe),
         lambda step: schedule((step + 0.5) / steps, recipe.warmup),
         steps,
         replace(run, key=fingerprint(data, recipe, run.key)),
         interval=steps_per_epoch,
-        precision="float32",
+        precision=recipe.precision,
         after_step=lambda step: method.after_step(step / steps),
     )
     return {name: tensor.cpu() for name, tensor in method.backbone.tensors().items()}, curve.losses

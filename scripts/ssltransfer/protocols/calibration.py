@@ -320,5 +320,6 @@ def measure_calibration(predictions: Predictions, score: dict, settings: Calibra
         },
         warnings=warnings,
         coverage=score.get("coverage"),
+        precision=score.get("precision") or score.get("settings", {}).get("precision", "float32"),
         outcomes=calibration_outcomes(predictions, settings.seed, score["kind"]),
     )

@@ -186,10 +186,11 @@ def measure_fewshot(
     smallest = min(shots) + settings.queries  # images of a class that takes part in any of the shots
     norms = {setting: norm for setting, (norm, _) in selected.items()}
     only = set(norms.values())
+    first = next(iter(features.values()))
     return Measurement(
         kind="fewshot",
         values=[percent("accuracy", r.accuracy, setting) for setting, (_, r) in selected.items()],
-        checkpoint=next(iter(features.values())).checkpoint,
+        checkpoint=first.checkpoint,
         preprocessing=describe_input(
             settings.transform, settings.normalisation, features, norms if len(only) > 1 else only.pop()
         ),
@@ -202,6 +203,7 @@ def measure_fewshot(
             }
         },
         coverage=coverage(index, SPLITS, np.bincount(labels, minlength=len(index.classes)) >= smallest),
+        precision=first.precision,
         outcomes=[
             episode_outcome(dataset, len(index), settings, setting, result.queries, result.correct)
             for setting, (_, result) in selected.items()

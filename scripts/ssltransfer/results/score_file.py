@@ -41,6 +41,8 @@ class Measurement:
         Images and classes that were used, of those promised (see `datasets.coverage.coverage`); None if unknown.
     schedule : str, dict or None
         Of a protocol that trains: `FULL`, or what was shortened (see `training_schedule`). None for others.
+    precision : str
+        Of the network that the features or predictions come from; empty where it is that of the settings block.
     outcomes : list of Outcome
         What each test unit contributes to each value.
     """
@@ -54,12 +56,18 @@ class Measurement:
     more: dict = field(default_factory=dict)
     coverage: dict | None = None
     schedule: str | dict | None = None
+    precision: str = ""
     outcomes: list[Outcome] = field(default_factory=list)
 
 
 def training_schedule(shortened: str) -> str | dict:
     """Return the entry `schedule` of a protocol that trains; `shortened` is empty where nothing was."""
     return {"shortened": shortened} if shortened else FULL
+
+
+def computed_precision(precision: str, device: str | None) -> str:
+    """Return the precision in which a network computed: what the settings say, but a CPU has no tf32."""
+    return "float32" if (precision, device) == ("tf32", "cpu") else precision
 
 
 def write(
@@ -90,6 +98,9 @@ def write(
     """
     for warning in measurement.warnings:
         log.warning("%s", warning)
+    trained = measurement.details.get("training_cost", {})
+    memory = [cost["device_memory_mib"] for cost in (trained, usage) if "device_memory_mib" in cost]
+    device = trained.get("device", usage.get("device"))
     values, outcomes = with_intervals(measurement)
     entries = {
         "schema": SCHEMA_VERSION,
@@ -103,8 +114,8 @@ def write(
         "details": measurement.details,
         "warnings": measurement.warnings,
         "versions": versions,
-        "precision": settings.get("precision", "float32"),
-        "device_memory_mib": usage.get("device_memory_mib"),
+        "precision": measurement.precision or computed_precision(settings.get("precision", "float32"), device),
+        "device_memory_mib": max(memory, default=None),
         "run": RUN,
         "cost": usage,
     }

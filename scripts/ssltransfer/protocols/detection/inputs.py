@@ -13,6 +13,7 @@ from PIL import Image
 from torch import Tensor
 
 from ssltransfer.datasets.images import image_size, read_image
+from ssltransfer.jobs import progress
 from ssltransfer.protocols.detection.objects import Annotations
 from ssltransfer.protocols.detection.settings import Sides
 
@@ -25,7 +26,8 @@ HEADER_THREADS, DECODING_THREADS = 8, 2
 def image_sizes(root: Path, references: Sequence[str]) -> np.ndarray:
     """Read the (width, height) of images from their headers: int (n, 2). InputError if one cannot be read."""
     with ThreadPoolExecutor(HEADER_THREADS) as pool:
-        return np.array(list(pool.map(partial(image_size, root), references)), dtype=np.int64).reshape(-1, 2)
+        sizes = progress(pool.map(partial(image_size, root), references), "sizes of images", len(references))
+        return np.array(list(sizes), dtype=np.int64).reshape(-1, 2)
 
 
 def scaled_size(width: int, height: int, short: int, longest: int) -> tuple[int, int]:

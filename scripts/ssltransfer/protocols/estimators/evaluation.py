@@ -110,6 +110,7 @@ def measure_estimators(
         },
         warnings=index.warnings + warnings,
         coverage=coverage(index, PARTS),
+        precision=features.precision,
         outcomes=estimator_outcomes(values_found),
     )
 

@@ -16,6 +16,7 @@ from torch.nn import functional
 from ssltransfer.files import atomic_write
 from ssltransfer.models.norm_table import mean_and_std
 from ssltransfer.models.resnet import ResNet
+from ssltransfer.precision import computing_in
 from ssltransfer.protocols.inversion.deep_image_prior import DeepImagePrior
 from ssltransfer.protocols.inversion.settings import InversionSettings
 from ssltransfer.row_file import load_arrays
@@ -142,7 +143,7 @@ def _invert_batch(
     run: Run,
 ) -> tuple[np.ndarray, list[float]]:
     """Train the networks of some images; return their images and the sum of their losses over each interval."""
-    with torch.no_grad():
+    with torch.no_grad(), computing_in(settings.precision, originals.device):
         target = _feature_map(backbone, (originals.permute(0, 3, 1, 2) / 255 - pixels.mean) / pixels.std)
 
     def loss(_: None, step: int) -> Tensor:
@@ -159,7 +160,7 @@ def _invert_batch(
         settings.steps,
         run,
         interval=_interval(settings.steps),
-        precision="float32",
+        precision=settings.precision,
     )
     with torch.no_grad():
         return pixels.image(prior()).float().cpu().numpy(), curve.losses

@@ -42,6 +42,8 @@ class InversionSettings:
         Iterations of Adam.
     learning_rate : float
     network : Network
+    precision : str
+        See `precision.computing_in`.
     seed : int
         Seed of weights and noise.
     """
@@ -50,6 +52,7 @@ class InversionSettings:
     steps: int
     learning_rate: float
     network: Network
+    precision: str
     seed: int
 
 

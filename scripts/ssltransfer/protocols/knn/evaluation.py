@@ -38,7 +38,8 @@ def measure_knn(
     found : dict of Neighbours
         See `neighbour_file.find_neighbours`; at least as many as the settings ask for, or all there are.
     about : dict
-        ``checkpoint`` and ``norm`` of the features, and maybe the ``file`` of the neighbours below results/neighbours.
+        ``checkpoint``, ``norm`` and maybe ``precision`` of the features, and maybe the ``file`` of the neighbours below
+        results/neighbours.
     index : Index
     dataset : str
         Id of the dataset, for messages.
@@ -107,6 +108,7 @@ def measure_knn(
         warnings=index.warnings + knn_warnings(test, settings, len(parts["test"].pool)),
         more={"selected": {"neighbours": best, "validation": validation[best]}} if reported == {best: ""} else {},
         coverage=coverage(index, SPLITS if whole else ("test",)),
+        precision=about.get("precision") or about["checkpoint"].get("precision", "float32"),
         outcomes=outcomes,
     )
     return measurement, predictions

@@ -149,6 +149,7 @@ def measure_label_efficiency(
         + ([f"not converged in some fits: {', '.join(missed)}"] if missed else [])
         + [f"of {settings.of}: {warning}" for warning in many_shot["warnings"] if warning not in index.warnings],
         coverage=coverage(index),
+        precision=features.precision,
         outcomes=outcomes,
     )
 

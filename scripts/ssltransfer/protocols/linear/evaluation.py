@@ -209,6 +209,7 @@ def measure_linear(
             "curve": {name: found.curve for name, found in results.items()},
         },
         coverage=coverage(index),
+        precision=features[norm].precision,
         outcomes=classification_outcomes(metric, predictions),
     )
     return measurement, predictions
