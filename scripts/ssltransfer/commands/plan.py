@@ -156,8 +156,8 @@ def _cost_lines(costs: Sequence[Cost]) -> list[str]:
     enough = "" if size < free else ", which is not enough: another --directory, or --config keep_images=false"
     return [
         *lines,
-        f"About {_hours(core)} on one core without a GPU; with one, {_hours(gpu)} of GPU time and {_hours(rest)} on one core. "
-        f"Disk: {size / 1e9:.1f} GB, {free / 1e9:.0f} GB are free{enough}.",
+        f"About {_hours(core)} on one core without a GPU; with one, {_hours(gpu)} of GPU time and {_hours(rest)} on "
+        f"one core. Disk: {size / 1e9:.1f} GB, {free / 1e9:.0f} GB are free{enough}.",
         f"Core hours follow from times measured on {MACHINE}, GPU hours from counted operations at an assumed "
         f"{GPU_RATE / 1e12:g} TFLOP/s (resources/unit-costs.csv); downloads are not counted.",
     ]
