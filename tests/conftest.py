@@ -22,6 +22,9 @@ SAMPLES = Path(os.environ.get("SSLTRANSFER_SAMPLES", REPOSITORY.parent / "shared
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 
+LONGEST = ("test_hostile", "test_pretend_cuda", "test_segmentation_workflow", "test_slurm")
+
+
 def pytest_addoption(parser):
     parser.addoption("--record-versions", action="store_true", help="record the hashes of the code with its versions")
     parser.addoption("--foreign", action="store_true", help="install TensorFlow and haiku, and let them write files")
@@ -31,7 +34,11 @@ def pytest_addoption(parser):
 
 
 def pytest_collection_modifyitems(items):
-    """Mark every test that waits for the finished toy run as slow, and every one that computes on a GPU as `gpu`."""
+    """Mark every test that waits for the finished toy run as slow, and every one that computes on a GPU as `gpu`.
+
+    The longest files come first, so that of several processes none is left alone with one of them at the end.
+    """
+    items.sort(key=lambda item: item.path.stem not in LONGEST)
     for item in items:
         if "finished" in item.fixturenames:
             item.add_marker(pytest.mark.slow)
@@ -50,7 +57,8 @@ class SharedRunScheduling(LoadFileScheduling):
 
 
 def pytest_xdist_make_scheduler(config, log):
-    """Let `-n 2 --dist loadfile` make the toy run once."""
+    """Let `-n 2 --dist loadfile` make the toy run once, and take the files in their order."""
+    config.option.loadscopereorder = False
     return SharedRunScheduling(config, log) if config.getvalue("dist") == "loadfile" else None
 
 

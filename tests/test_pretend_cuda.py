@@ -16,6 +16,7 @@ from PIL import Image
 from ssltransfer import device
 from ssltransfer.checkpoints.imagenet_head import imagenet_top1
 from ssltransfer.models.resnet import build_resnet
+from ssltransfer.precision import computing_in
 from ssltransfer.protocols.inversion.image_similarity import LpipsDistance
 from workflow import succeed, workspace
 
@@ -69,6 +70,22 @@ def test_tensors_say_where_they_are(gpu):
         assert {state["exp_avg"].device.type for state in optimiser.state.values()} == {"cuda"}
     network.cpu()
     assert {value.device.type for value in network.state_dict().values()} == {"cpu"}
+
+
+def test_gradients_of_narrow_maps_are_not_unset_memory_there(gpu):
+    """As they would be in bfloat16 on a CPU, which computes for the pretended GPU."""
+    torch.manual_seed(0)
+    convolution, images = torch.nn.Conv2d(32, 32, 3, 2, 1).to("cuda"), torch.randn(32, 32, 1, 1).to("cuda")
+    gradients = {}
+    for _ in range(5):
+        junk = [torch.full((10**power,), torch.nan) for power in range(3, 7)]
+        del junk
+        for precision in ("float32", "bfloat16"):
+            with computing_in(precision, torch.device("cuda")):
+                output = convolution(images)
+            output.float().square().sum().backward()
+            gradients[precision], convolution.weight.grad = convolution.weight.grad.cpu(), None
+        assert (gradients["bfloat16"] - gradients["float32"]).norm() < 0.02 * gradients["float32"].norm()
 
 
 def test_the_accuracy_of_a_published_classifier_is_the_same_there(gpu, tmp_path):

@@ -401,6 +401,26 @@ def test_gradients_in_bfloat16_are_those_of_float32_where_a_map_is_narrower_than
         assert (near - exact).norm() < 0.02 * exact.norm()
 
 
+def test_weights_that_the_last_step_spoils_are_noticed(tmp_path):
+    """The loss of the step is finite, and there is no further one."""
+    module = nn.Linear(1, 1, bias=False)
+    steps = []
+
+    def loss(batch, step):
+        steps.append(step)
+        value = module.weight.square().sum()
+        return value + (0 * value).sqrt() if len(steps) == 3 else value
+
+    optimiser = torch.optim.SGD(module.parameters(), lr=0.1)
+    circumstances = Run(tmp_path, "key", "config: protocols.test")
+    with pytest.raises(DivergedError, match="weights are not finite after step 3; write a learning_rate below 0.1"):
+        train(
+            module, loss, lambda first: range(3), optimiser, lambda step: 1.0, 3, circumstances,
+            interval=10, precision="float32",
+        )  # fmt: skip
+    assert len(steps) == 3
+
+
 def test_narrow_maps_of_frozen_kernels_stay_in_bfloat16():
     """So that features, whose gradients nobody takes, are those of earlier releases."""
     torch.manual_seed(0)

@@ -161,6 +161,8 @@ def next_release(tmp_path):
         copy = shutil.copytree if (REPOSITORY / name).is_dir() else shutil.copy
         repository.mkdir(exist_ok=True)
         copy(REPOSITORY / name, repository / name)
+    (repository / "resources").mkdir()
+    shutil.copy(REPOSITORY / "resources/unit-costs.csv", repository / "resources")
     later = {"type": "integer", "default": 3, "since": "9.9"}
     suites, recipes = (repository / f"workflow/schemas/{name}.schema.yaml" for name in ("config", "pretraining"))
     schema = yaml.safe_load(suites.read_text())

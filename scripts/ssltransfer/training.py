@@ -58,7 +58,7 @@ def train(
     Raises
     ------
     DivergedError
-        If the loss stops being finite.
+        If the loss stops being finite, or the weights are not finite at the end.
     InputError
         As `train_members`.
     """
@@ -163,6 +163,7 @@ def train_members(
                     f"{run.config_path}: asked to end at step {state.step} of {steps}; run again to go on from there"
                 )
             began = time.monotonic()
+    state.check_weights()
     return [state.diverged[number] or Curve(interval, state.losses[number]) for number in range(len(members))]
 
 

@@ -166,12 +166,19 @@ class State:
         for number in self.training:
             if math.isfinite(value := self.totals[number].item()):
                 continue
-            peak = max(group["initial_lr"] for group in self.members[number].optimiser.param_groups)
             first = len(self.losses[number]) * self.interval + 1
-            self.diverged[number] = DivergedError(
-                f"{self.config_path}: the loss is {value} between steps {first} and {self.step}; "
-                f"write a learning_rate below {peak}"
-            )
+            self._take_out(number, f"the loss is {value} between steps {first} and {self.step}")
+
+    def check_weights(self) -> None:
+        """Take out members with weights that are not finite; after the last step no further loss shows them."""
+        for number in self.training:
+            groups = self.members[number].optimiser.param_groups
+            if not all(torch.isfinite(weight).all() for group in groups for weight in group["params"]):
+                self._take_out(number, f"weights are not finite after step {self.step}")
+
+    def _take_out(self, number: int, found: str) -> None:
+        peak = max(group["initial_lr"] for group in self.members[number].optimiser.param_groups)
+        self.diverged[number] = DivergedError(f"{self.config_path}: {found}; write a learning_rate below {peak}")
 
     def log(self, steps: int) -> None:
         """Log the mean losses since the last recorded ones, and take out members of which one was not finite."""

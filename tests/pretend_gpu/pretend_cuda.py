@@ -6,7 +6,7 @@ happens inside of a call is not looked at. Between devices tensors are copied, a
 """
 
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from functools import wraps
 
 import torch
@@ -146,8 +146,23 @@ def pretend_cuda() -> Iterator[PretendCuda]:
         return made
 
     class CpuAutocast(autocast):
+        """Autocast of the CPU, with what `computing_in` adds there because its gradients may be unset memory."""
+
         def __init__(self, device_type, *args, **kwargs):
             super().__init__("cpu", *args, **kwargs)
+            self.narrow = nullcontext()
+
+        def __enter__(self):
+            super().__enter__()
+            if self._enabled and torch.is_grad_enabled():
+                from ssltransfer.precision import _NarrowMaps
+
+                self.narrow = _NarrowMaps()
+            self.narrow.__enter__()
+
+        def __exit__(self, *error):
+            self.narrow.__exit__(*error)
+            return super().__exit__(*error)
 
     replaced = {
         (torch.accelerator, "is_available"): lambda: False,  # asked by loaders for pinned memory
