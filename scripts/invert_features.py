@@ -25,12 +25,8 @@ with job(snakemake.log[0]):
     checkpoint = read_provenance(snakemake.input.checkpoint)
     backbone = freeze(load_backbone(snakemake.input.checkpoint, params.arch, size=images.shape[1]), device)
     batch_size = choose_batch_size(settings, device)
-    key, place, save_seconds = (
-        run_key(params, checkpoint),
-        config_path(snakemake.wildcards),
-        snakemake.resources.save_seconds,
-    )
-    with resumable(output.images, key, place, save_seconds=save_seconds) as run:
+    key, place = run_key(params, checkpoint), config_path(snakemake.wildcards)
+    with resumable(output.images, key, place, save_seconds=snakemake.resources.save_seconds) as run:
         found, curve = invert(backbone, images, names, params.norm, settings, device, run, batch_size)
         curve.save(output.curve)
         provenance = describe_training(checkpoint, params, ("torch", "numpy"), usage)
