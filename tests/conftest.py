@@ -44,8 +44,6 @@ def pytest_collection_modifyitems(items):
             item.add_marker(pytest.mark.slow)
         if "any_gpu" in item.fixturenames:
             item.add_marker(pytest.mark.gpu)
-            # Where the GPU is a pretended one.
-            item.add_marker(pytest.mark.filterwarnings("ignore:'pin_memory' argument is set:UserWarning"))
 
 
 class SharedRunScheduling(LoadFileScheduling):
@@ -75,10 +73,11 @@ def any_gpu(monkeypatch):
     """The GPU of this machine, as jobs use it, or else a pretended one (tests/pretend_gpu)."""
     import torch
 
-    from ssltransfer.device import choose_device
+    from ssltransfer.device import choose_device, has_gpu
 
-    if torch.cuda.is_available():
-        yield choose_device()
+    # torch reads CUDA_VISIBLE_DEVICES when it first asks for GPUs, so `choose_device` goes first.
+    if has_gpu() and (device := choose_device()).type == "cuda":
+        yield device
         return
     monkeypatch.syspath_prepend(Path(__file__).parent / "pretend_gpu")
     from pretend_cuda import pretend_cuda

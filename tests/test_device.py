@@ -1,5 +1,6 @@
 """The choice of a device, where there is no GPU, one, and one that torch cannot use."""
 
+import errno
 import logging
 import os
 import platform
@@ -61,16 +62,18 @@ def test_a_gpu_is_there_if_a_program_or_a_driver_says_so(monkeypatch, tmp_path):
         ("echo 'Failed to initialize NVML: Driver/library version mismatch'; exit 18", "version mismatch"),
         ("echo 'No devices were found'", "No devices were found"),
         ("exit 9", "exit code 9"),
-        ("exec sleep 60", "does not answer within 1 seconds"),
+        ("exec sleep 600", "does not answer within 1 seconds"),
     ],
 )
-def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, tmp_path, driver, script, reason, caplog):
-    monkeypatch.setattr(device, "DRIVER_SECONDS", 1)
+@pytest.mark.parametrize("available", [False, True])  # torch may well compute
+def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, tmp_path, driver, script, reason, available, caplog):
+    if "sleep" in script:
+        monkeypatch.setattr(device, "DRIVER_SECONDS", 1)
     put_program(monkeypatch, tmp_path, script)
     assert not device.has_gpu()
     assert reason in device.driver_problem()
-    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    device.choose_device(torch.get_num_threads())
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    assert device.choose_device(torch.get_num_threads()) == torch.device("cpu")
     assert reason in caplog.text
     caplog.clear()
     assert device.choose_arrays() is NUMPY
@@ -78,6 +81,8 @@ def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, tmp_path, driver, 
 
     # One that was granted is not replaced by the processor.
     monkeypatch.setenv("SLURM_JOB_GPUS", "0")
+    assert device.has_gpu() and device.list_gpus() == ["0"]
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     for choose in (device.choose_device, device.choose_arrays):
         with pytest.raises(InputError, match="^SLURM_JOB_GPUS=0 "):
             choose()
@@ -204,6 +209,28 @@ def test_each_job_takes_a_gpu_of_its_own(start_job):
     jobs[1].kill()
     jobs[1].wait()
     assert taken(start_job()) == [gpus[1]]
+
+
+def test_a_job_takes_the_gpu_with_fewest_jobs(start_job):
+    jobs = []
+    for _ in range(6):
+        jobs.append((job := start_job(), *taken(job)))
+    assert [gpu for _, gpu in jobs] == 2 * ["GPU-a", "GPU-b", "GPU-c"]
+    for job, _ in jobs[:3] + jobs[4:]:
+        job.kill()
+        job.wait()
+    # The second job of the first GPU is left.
+    assert sorted(taken(*(start_job() for _ in range(2)))) == ["GPU-b", "GPU-c"]
+
+
+def test_a_folder_without_locks_is_one_line(monkeypatch, tmp_path):
+    def refuse(*_):
+        raise OSError(errno.ENOLCK, "No locks available")
+
+    monkeypatch.setattr(gpu_slots.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpu_slots.fcntl, "flock", refuse)
+    with pytest.raises(InputError, match=f"^{tmp_path}.*cannot be locked.*No locks available.*TMPDIR"):
+        gpu_slots.take_slot({"0": "GPU-a", "1": "GPU-b"})
 
 
 def test_the_gpu_of_a_killed_job_is_free_although_a_process_that_it_forked_lives_on(start_job):

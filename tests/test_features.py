@@ -130,6 +130,26 @@ for precision in ("float32", "bfloat16"):
     subprocess.run([sys.executable, "-c", program], check=True)
 
 
+@pytest.mark.parametrize("ask", ["torch.backends", "torch.backends.cudnn", "torch.backends.cudnn.conv"])
+def test_float32_is_float32_whatever_is_asked_for_by_the_newer_interface(ask):
+    program = f"""
+import torch
+from ssltransfer.precision import computing_in
+cudnn = torch.backends.cudnn
+parts = torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn
+torch.backends.cuda.matmul.allow_tf32 = cudnn.allow_tf32 = False  # as `choose_device`
+{ask}.fp32_precision = "tf32"
+before = [part.fp32_precision for part in parts]
+assert "tf32" in before
+for precision, inside in (("float32", "ieee"), ("bfloat16", "ieee"), ("tf32", "tf32")):
+    with computing_in(precision, torch.device("cuda")):
+        assert [part.fp32_precision for part in parts] == 3 * [inside]
+        torch.backends.fp32_precision = "bf16"
+    assert [part.fp32_precision for part in parts] == before
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
+
+
 @pytest.mark.parametrize("arch", [ARCH, "resnet-1x2x1x1-w8", f"{ARCH}-same", f"{ARCH}-samepool"])
 @pytest.mark.parametrize("faster", [fuse_conv_bn, optimise_for_inference])
 def test_faster_forms_compute_the_same(faster, arch):

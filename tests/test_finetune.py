@@ -286,11 +286,11 @@ def test_bfloat16_learns_from_images_whose_last_maps_are_one_pixel(tmp_path):
 def test_a_gpu_learns_alike(precision, tmp_path, any_gpu):
     rows, block = np.arange(40), SMALL | {"precision": precision}
     here, there = (
-        finetuning(tmp_path / device.type, block, device=device).refit(Trial("centre", 0.01, 0.0, 1.0), rows, rows)
+        # Larger steps would enlarge rounding, which differs, to percents of a loss.
+        finetuning(tmp_path / device.type, block, device=device).refit(Trial("centre", 0.001, 0.0, 1.0), rows, rows)
         for device in (CPU, any_gpu)
     )
-    # In bfloat16 the kernels of both round differently.
-    assert np.mean(there.losses) == pytest.approx(np.mean(here.losses), rel=1e-3 if precision == "float32" else 0.1)
+    assert there.losses == pytest.approx(here.losses, rel=1e-3 if precision == "float32" else 0.1)
     assert np.isfinite(there.logits).all()
 
 

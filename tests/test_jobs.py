@@ -61,7 +61,7 @@ def load(pages):
     block[::4096] = bytes(1 for _ in block[::4096])
     time.sleep(3)
 
-jobs.MEMORY_INTERVAL = 0.05
+jobs.MEMORY_INTERVAL, jobs.MEMORY_EFFORT = 0.05, 1
 with jobs.job("job.log"):
     alone = jobs.JobUsage().report()["peak_memory_mib"]
     pages = bytearray(OWN << 20)

@@ -204,9 +204,11 @@ def test_a_missing_file_is_named(code):
         build_backbone("python:nets.py:make")
 
 
+@pytest.mark.parametrize(
+    "ask", ["torch.set_float32_matmul_precision('medium')", "torch.backends.fp32_precision = 'bf16'"]
+)
 @pytest.mark.parametrize("when", ["read", "called"])
-def test_code_does_not_choose_the_precision_of_float32(code, when):
-    ask = "torch.set_float32_matmul_precision('medium')"
+def test_code_does_not_choose_the_precision_of_float32(code, when, ask):
     arch = code(f"import torch\ndef make():\n    {ask}\n    return torch.nn.Conv2d(3, 6, 4, stride=4)\n")
     if when == "read":
         arch = code(f"import torch\n{ask}\ndef make(): return torch.nn.Conv2d(3, 6, 4, stride=4)\n")

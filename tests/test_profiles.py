@@ -48,17 +48,18 @@ def function_of(file, name, **names):
 ONE_DAY = 1440
 
 
-def request(rule, key, linear_memory=lambda wildcards: (0, 16_000), hours=0.0, most=ONE_DAY):
+def request(rule, key, linear_memory=lambda wildcards: (0, 16_000), hours=0.0, most=ONE_DAY, memory=10**6, warn=None):
     """The function that gives a resource of a rule, with this estimate of hours; a derived rule may have its own."""
     kind = {"mem_mb": "megabytes", "runtime": "minutes"}[key]
-    suite = SimpleNamespace(config={"max_runtime": most})
+    suite = SimpleNamespace(config={"max_runtime": most, "max_memory": memory})
     names = {
-        kind: function_of("common.smk", kind, math=math, SUITE=suite, asks_gpu=lambda rule: False),
+        kind: function_of("common.smk", kind, math=math, SUITE=suite, asks_gpu=lambda rule: False, warn_of_limit=warn),
         "validation_draws": lambda wildcards: 1,
         "linear_memory": linear_memory,
         "label_efficiency_memory": linear_memory,
         "hours_of": lambda part: lambda wildcards, gpu: hours,
         "hours_of_features": lambda wildcards, gpu: hours,
+        "hours_of_neighbours": lambda wildcards, gpu: hours,
         "hours_to_pretrain": lambda wildcards, gpu: hours,
     }
     asked = eval(re.search(rf"\b{key}=({kind}\(.*)\)?,\n", RULES[rule])[1], names)
@@ -179,13 +180,41 @@ def script_of(rule):
 @pytest.mark.parametrize("rule", sorted(name for name in JOBS if "hours=" in RULES[name]))
 def test_time_is_three_times_the_estimate_up_to_the_limit_of_the_partition(rule):
     assert request(rule, "runtime", hours=5.01)(None, 0.01, 1) == math.ceil(3 * 5.01 * 60)
+    warnings = []
     for hours, most in ((50, ONE_DAY), (50, 300), (0, 12)):
-        assert {request(rule, "runtime", hours=hours, most=most)(None, 0.01, n) for n in (1, 2)} == {most}
+        asked = request(rule, "runtime", hours=hours, most=most, warn=lambda *words: warnings.append(words))
+        assert {asked(None, 0.01, n) for n in (1, 2)} == {most}
+    # Those that would be stopped, and begin anew.
+    assert warnings == ([] if rule in RESUMING else 4 * [(rule, 60 * 50)])
+
+
+def test_a_job_that_cannot_end_in_time_is_named_once():
+    said = []
+    names = {
+        "workflow": SimpleNamespace(non_local_exec=True, is_main_process=True),
+        "WARNED": set(),
+        "logger": SimpleNamespace(warning=said.append),
+        "SUITE": SimpleNamespace(config={"max_runtime": ONE_DAY}),
+    }
+    warn = function_of("common.smk", "warn_of_limit", **names)
+    for _ in range(2):
+        warn("evaluate_linear", 60 * 54)
+    assert (
+        len(said) == 1 and "evaluate_linear: a job is estimated to take 54 hours, more than max_runtime (24)" in said[0]
+    )
+    names["workflow"].non_local_exec = False
+    warn("extract_features", 60 * 54)
+    assert len(said) == 1
+
+
+def test_no_job_asks_for_more_memory_than_a_node_has():
+    asked = request("evaluate_finetune", "mem_mb", memory=64_000)
+    assert [asked(None, 0.01, attempt) for attempt in (1, 2, 3, 15)] == [24_000, 48_000, 64_000, 64_000]
 
 
 def test_every_job_that_computes_with_a_network_has_an_estimate_of_its_time():
     networks = {name for name in JOBS if "gpu=GPU_HERE" in RULES[name]}
-    fixed = {"verify_checkpoint", "evaluate_inversion", "find_neighbours", "compare_representations"}
+    fixed = {"verify_checkpoint", "evaluate_inversion", "compare_representations"}
     assert networks - fixed == {name for name in JOBS if "hours=" in RULES[name]}
 
 

@@ -30,15 +30,20 @@ HIDDEN = ("", "-1", "NoDevFiles")
 SLURM_GRANTS = ("SLURM_JOB_GPUS", "SLURM_STEP_GPUS")
 GRANTS = ("CUDA_VISIBLE_DEVICES", *SLURM_GRANTS)
 """Environment variables that name the GPUs which a process was given."""
-DRIVER_SECONDS = 30
+DRIVER_SECONDS = 60
+"""On a machine of many GPUs without persistence mode, the driver takes tens of seconds for its first answer."""
 M_TRIM_THRESHOLD, M_MMAP_MAX = -1, -4
 """Parameters of mallopt (malloc.h)."""
 
 
 def has_gpu() -> bool:
-    """Whether this machine has a GPU that jobs may use, asked without torch; CUDA_VISIBLE_DEVICES= forbids it."""
+    """Whether this machine has a GPU that jobs may use, asked without torch; CUDA_VISIBLE_DEVICES= forbids it.
+
+    One that was granted is believed to be there, whatever the driver's program says.
+    """
     driver = shutil.which("nvidia-smi") is not None or DRIVER.exists()
-    return driver and os.environ.get("CUDA_VISIBLE_DEVICES") not in HIDDEN and not driver_problem()
+    allowed = os.environ.get("CUDA_VISIBLE_DEVICES") not in HIDDEN
+    return driver and allowed and (bool(granted_gpu()) or not driver_problem())
 
 
 def list_gpus() -> list[str]:
@@ -128,7 +133,8 @@ def choose_device(threads: int = 1) -> "torch.device":
 
     grant = granted_gpu()
     take_gpu()
-    if torch.cuda.is_available():
+    # Snakemake counts no GPU where the driver does not answer, and would start as many jobs on it as there are cores.
+    if torch.cuda.is_available() and (grant or not driver_problem() or torch.cuda.is_initialized()):
         try:
             torch.ones(1, device="cuda").add(1).item()
         except RuntimeError as error:
@@ -185,7 +191,7 @@ def choose_arrays() -> "Arrays":
     """Return torch's arrays on the GPU if there is one, otherwise numpy's."""
     from ssltransfer.array_backend import NUMPY, Arrays
 
-    if not has_gpu() and not granted_gpu():  # spares the import of torch
+    if not granted_gpu() and not has_gpu():  # spares the import of torch
         if problem := driver_problem():
             log.warning("%s%s", GPU_UNUSED, problem)
         return NUMPY

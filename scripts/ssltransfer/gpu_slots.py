@@ -50,7 +50,7 @@ def slots_folder() -> Path:
 
 
 def take_slot(gpus: Mapping[str, str]) -> str:
-    """Take a free slot of a GPU until this process ends: the first of any GPU, else the second of any, and so on.
+    """Take a slot of the GPU with the fewest taken ones, of several the first, until this process ends.
 
     Parameters
     ----------
@@ -65,17 +65,50 @@ def take_slot(gpus: Mapping[str, str]) -> str:
     Raises
     ------
     InputError
-        If there is no safe folder for the locks.
+        If there is no safe folder for the locks, or its file system has none.
     """
     folder = slots_folder()
+    turn = _lock(folder / "turn", wait=True)  # one process looks at a time
+    try:
+        slots = {gpu: _find_slot(folder, lock.replace("/", "_")) for gpu, lock in gpus.items()}
+        chosen = min(slots, key=lambda gpu: slots[gpu][0])
+        _held.append(slots.pop(chosen)[1])
+        for _, descriptor in slots.values():
+            os.close(descriptor)
+    finally:
+        os.close(turn)
+    return chosen
+
+
+def _find_slot(folder: Path, name: str) -> tuple[int, int]:
+    """Return how many slots of a GPU are taken, and the descriptor of a free one, locked for this process."""
+    taken, free = 0, []
     for number in count(1):
-        for gpu, lock in gpus.items():
-            descriptor = os.open(folder / f"{lock.replace('/', '_')}.{number}", os.O_RDWR | os.O_CREAT, 0o600)
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                os.close(descriptor)
-                continue
-            _held.append(descriptor)
-            return gpu
-    raise AssertionError("unreachable")
+        path = folder / f"{name}.{number}"
+        last = not path.exists()
+        if (descriptor := _lock(path)) >= 0:
+            free.append(descriptor)
+        else:
+            taken += 1
+        if last and free:
+            break
+    for descriptor in free[1:]:
+        os.close(descriptor)
+    return taken, free[0]
+
+
+def _lock(path: Path, wait: bool = False) -> int:
+    """Lock a file, and return its descriptor; -1 if another process has it, unless this one is to wait for it."""
+    descriptor = os.open(path, os.O_RDWR | os.O_CREAT, 0o600)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+    except BlockingIOError:
+        os.close(descriptor)
+        return -1
+    except OSError as error:
+        os.close(descriptor)
+        raise InputError(
+            f"{path}: cannot be locked, to take one of several GPUs ({error.strerror}); set TMPDIR to a folder of a "
+            "local disk"
+        ) from None
+    return descriptor

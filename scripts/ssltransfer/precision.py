@@ -69,16 +69,20 @@ def tf32_allowed(allowed: bool) -> Iterator[None]:
 
     What was set before comes back at the end, for processors as well, whatever is set meanwhile.
 
-    torch has two interfaces for this. Setting the older one sets the newer one as well, but reading it is an error
-    once a program has used the newer one.
+    torch has two interfaces for this. Setting the older one leaves the parts of the newer one to what a program has set
+    for all of them; reading it is an error once a program has used the newer one.
     """
     cudnn: Any = torch.backends.cudnn  # whose parts torch does not declare
     mkldnn: Any = torch.backends.mkldnn
-    parts: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
+    wholes: tuple[Any, ...] = (torch.backends, cudnn, mkldnn)
+    on_gpus: tuple[Any, ...] = (torch.backends.cuda.matmul, cudnn.conv, cudnn.rnn)
+    parts = (*wholes, *on_gpus, mkldnn.matmul, mkldnn.conv, mkldnn.rnn)
     precisions = [part.fp32_precision for part in parts]
     products, convolutions = _older(torch.get_float32_matmul_precision), _older(lambda: cudnn.allow_tf32)
     torch.set_float32_matmul_precision("high" if allowed else "highest")
     cudnn.allow_tf32 = allowed
+    for part in on_gpus:
+        part.fp32_precision = "tf32" if allowed else "ieee"
     try:
         yield
     finally:

@@ -24,8 +24,8 @@ from ssltransfer.training_state import Curve, DivergedError, Member, Run, State
 LOG_SECONDS = 10.0
 FIRST_SECONDS = 60.0
 """The first state is written after this time at the latest: it tells how long and how large the others are."""
-QUICK_SECONDS = 2.0
-"""A state that takes longer to write is written less often, so that writing takes a thirtieth of the time at most."""
+SHARE = 1 / 30
+"""Writing states takes this part of the time at most."""
 SMALL_BYTES = 60_000_000
 """A larger state is written less often, so that a megabyte is written a second at most, up to `LARGEST` times."""
 LARGEST = 15.0
@@ -154,8 +154,8 @@ def train_members(
                 state.save()
                 saved = time.monotonic()
                 writing = saved - now
-                rarer = max(writing / QUICK_SECONDS, min(state.size() / SMALL_BYTES, LARGEST))
-                interval_seconds = max(run.save_seconds, often * rarer)
+                rarer = min(state.size() / SMALL_BYTES, LARGEST)
+                interval_seconds = max(run.save_seconds, often * rarer, writing / SHARE) if often > 0 else 0.0
             if not state.training:
                 break
             if ending:

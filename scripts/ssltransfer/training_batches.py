@@ -115,7 +115,6 @@ def iterate_batches(
         batch_sampler=places,
         num_workers=workers,
         collate_fn=collate,
-        pin_memory=device.type == "cuda",
         worker_init_fn=_ignore_signals,
         timeout=LOADER_SECONDS if workers else 0,
     )
@@ -178,9 +177,13 @@ def _tensor_bytes(batch: Any) -> int:
 
 
 def to_device(batch: Any, device: torch.device) -> Any:
-    """Move all tensors of a batch (nested lists, tuples and dicts) to a device."""
+    """Move all tensors of a batch (nested lists, tuples and dicts) from the CPU to a device.
+
+    Before a copy of memory that is not pinned, a GPU would end its work. The loader's own thread that pins memory would
+    report the end of loading processes that are stopped.
+    """
     if isinstance(batch, Tensor):
-        return batch.to(device, non_blocking=True)
+        return (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)
     if isinstance(batch, dict):
         return {key: to_device(value, device) for key, value in batch.items()}
     if isinstance(batch, list | tuple):

@@ -44,7 +44,7 @@ class Run:
         Wraps (batches, number of batches).
     save_seconds : float
         Least time between two saved states, which is longer where they are large or take long to write (see
-        `training.train_members`); key ``save_seconds`` of a suite.
+        `training.train_members`); key ``save_seconds`` of a suite. At 0, a state is saved after each step.
     """
 
     resume_dir: Path

@@ -5,6 +5,7 @@ generators for them. It is checked at each call of torch's public functions, by 
 happens inside of a call is not looked at. Between devices tensors are copied, as they are by CUDA.
 """
 
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from functools import wraps
@@ -165,7 +166,6 @@ def pretend_cuda() -> Iterator[PretendCuda]:
             return super().__exit__(*error)
 
     replaced = {
-        (torch.accelerator, "is_available"): lambda: False,  # asked by loaders for pinned memory
         (torch.cuda, "is_available"): lambda: True,
         (torch.cuda, "is_initialized"): lambda: True,
         (torch.cuda, "device_count"): lambda: 1,
@@ -197,3 +197,5 @@ def pretend_cuda() -> Iterator[PretendCuda]:
     finally:
         for (owner, name), value in before.items():
             setattr(owner, name, value)
+        if kept := sys.modules.get("ssltransfer.models.input_norm"):
+            kept.pixel_mean_and_std.cache_clear()  # tensors of this mode

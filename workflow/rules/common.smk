@@ -16,12 +16,12 @@ from snakemake.settings.types import DeploymentMethod, SharedFSUsage
 
 from ssltransfer.checkpoints.sources import local_files
 from ssltransfer.config.config_files import naming_config_files
-from ssltransfer.config.costs import feature_hours, job_hours, pretraining_hours
+from ssltransfer.config.costs import feature_hours, job_hours, neighbour_hours, pretraining_hours
 from ssltransfer.config.load import load_suite
 from ssltransfer.config.suite import Cell
 from ssltransfer.config.table_file import read_table
 from ssltransfer.datasets import ORIGINAL, READ_KINDS, TRANSFORM, parse_dataset_source
-from ssltransfer.device import driver_problem, list_gpus
+from ssltransfer.device import driver_problem, granted_gpu, list_gpus
 from ssltransfer.errors import InputError
 from ssltransfer.files import package_data
 from ssltransfer.interrupts import QuietStop
@@ -84,7 +84,7 @@ GPU_JOBS = workflow.global_resources["gpu"].value if GPUS and LOCAL else 0
 # Of the jobs that could start at a moment, features and what is cheap on them go before trainings of hours. A training whose
 # inputs are there earlier still starts earlier: an input that features are waited for would plan finished trainings anew.
 FIRST = 5
-if LOCAL and driver_problem():
+if LOCAL and driver_problem() and not granted_gpu():
     logger.warning(f"The GPU is not used, jobs run on the processor: {driver_problem()}")
 
 # Whether jobs can have detectron2: from an environment of their own, or installed beside Snakemake.
@@ -207,6 +207,7 @@ def without_failed():
 def megabytes(base, per_mb=0, limits=None):
     """The memory of a job: `base`, and `per_mb` for each megabyte of its input; up to three times as much after failures.
 
+    It is at most `max_memory`.
     `limits` is a function of wildcards that returns what it needs at least and at most.
     """
 
@@ -214,7 +215,7 @@ def megabytes(base, per_mb=0, limits=None):
         needed = base + int(per_mb * input.size_mb) if per_mb else base
         lowest, highest = limits(wildcards) if limits else (0, needed)
         # A long training is submitted more often than that, because its time was over and not its memory.
-        return min(attempt, 3) * max(lowest, min(needed, highest))
+        return min(min(attempt, 3) * max(lowest, min(needed, highest)), SUITE.config["max_memory"])
 
     return amount
 
@@ -230,10 +231,27 @@ def minutes(base, per_mb=0, repeats=lambda wildcards: 1, hours=None, resumes=Fal
     def amount(wildcards, input, attempt, rulename):
         needed = repeats(wildcards) * (base + int(per_mb * input.size_mb) if per_mb else base)
         if hours:
-            needed = max(needed, math.ceil(3 * 60 * hours(wildcards, asks_gpu(rulename))))
+            estimate = 60 * hours(wildcards, asks_gpu(rulename))
+            needed = max(needed, math.ceil(3 * estimate))
+            if estimate > SUITE.config["max_runtime"] and not resumes:
+                warn_of_limit(rulename, estimate)
         return min(needed if resumes else attempt * needed, SUITE.config["max_runtime"])
 
     return amount
+
+
+WARNED = set()
+
+
+def warn_of_limit(rulename, estimate):
+    """Say once, where jobs are submitted, that one of a rule will be stopped before its end; `estimate` is in minutes."""
+    if workflow.non_local_exec and workflow.is_main_process and rulename not in WARNED:
+        WARNED.add(rulename)
+        logger.warning(
+            f"{rulename}: a job is estimated to take {estimate / 60:.0f} hours, more than max_runtime "
+            f"({SUITE.config['max_runtime'] / 60:.0f}), and cannot go on after it was stopped: raise max_runtime "
+            "(docs/clusters.md)"
+        )
 
 
 def asks_gpu(rulename):

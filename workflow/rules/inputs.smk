@@ -180,6 +180,10 @@ def feature_params(wildcards):
     return params
 
 
+def hours_of_neighbours(wildcards, gpu):
+    return neighbour_hours(SUITE, wildcards.model, wildcards.dataset, gpu)
+
+
 def hours_of_features(wildcards, gpu):
     return feature_hours(SUITE, wildcards.model, wildcards.dataset, wildcards.transform, gpu)
 

@@ -183,6 +183,11 @@ def feature_hours(suite: Suite, model: str, dataset: str, transform: str, gpu: b
     return _hours([Work("features", _count(suite, dataset) * relative)], units, gpu)
 
 
+def neighbour_hours(suite: Suite, model: str, dataset: str, gpu: bool) -> float:
+    """Hours that finding the nearest neighbours of the images of a dataset is estimated to take."""
+    return _hours([_neighbours(suite, model, dataset)], read_unit_costs(), gpu)
+
+
 def pretraining_hours(suite: Suite, model: str, gpu: bool) -> float:
     """Hours that pretraining a model is estimated to take."""
     units = read_unit_costs()
@@ -221,7 +226,7 @@ def _jobs(suite: Suite, cell: Cell, units: dict[str, UnitCost]) -> Iterator[tupl
     yield ("score", cell), list(_score(suite, cell, settings, kind, arch, units))
     if kind == "estimators":
         images = _count(suite, cell.dataset, ("test",)) or _count(suite, cell.dataset)
-        pairs = _pairs_to_compare(suite, cell) * images * _relative_width(suite, cell) ** 2
+        pairs = _pairs_to_compare(suite, cell) * images * _relative_width(suite, cell.model) ** 2
         yield ("similarity", cell.protocol, cell.dataset), [Work("similarity", pairs)]
 
 
@@ -237,18 +242,16 @@ def _score(
 ) -> Iterator[Work]:
     """Yield the work of a protocol itself."""
     row = suite.datasets[cell.dataset]
-    train, test = _count(suite, cell.dataset, ("train", "val")), _count(suite, cell.dataset, ("test",))
+    train = _count(suite, cell.dataset, ("train", "val"))
     norms = len(suite.norms(cell.protocol, cell.model))
-    width = _relative_width(suite, cell)
+    width = _relative_width(suite, cell.model)
     if kind == "linear":
         path = train / SAMPLES * width * _relative_path(row["classes"], settings)
         if train * (row["classes"] or CLASSES) > LARGE_PRODUCT:
             path *= IN_BLOCKS
         yield Work("linear", norms * settings["validation_draws"] * path)
     elif kind == "knn":
-        validation = _count(suite, cell.dataset, ("val",)) or train / 5
-        pairs = train * test + validation * (train - validation) if test else train**2
-        yield Work("knn", width * pairs / 1e6, test or train)
+        yield _neighbours(suite, cell.model, cell.dataset)
     elif kind == "finetune":
         grid, schedule = settings["grid"].values(), settings["schedule"]
         # The refit is one more run. Tests are a small part; the images of a step are decoded once for all runs.
@@ -273,6 +276,14 @@ def _score(
         yield from _test(suite, cell, settings, kind, arch, units)
     elif kind not in FREE:
         raise ValueError(f"kind {kind!r} has no costs")
+
+
+def _neighbours(suite: Suite, model: str, dataset: str) -> Work:
+    """Work of the distances between the images of a dataset."""
+    train, test = _count(suite, dataset, ("train", "val")), _count(suite, dataset, ("test",))
+    validation = _count(suite, dataset, ("val",)) or train / 5
+    pairs = train * test + validation * (train - validation) if test else train**2
+    return Work("knn", _relative_width(suite, model) * pairs / 1e6, test or train)
 
 
 def _training(
@@ -349,7 +360,7 @@ def _relative_path(classes: int | None, linear: dict) -> float:
 def _features(suite: Suite, cell: Cell, arch: str, units: dict[str, UnitCost]) -> Iterator[tuple[tuple, list[Work]]]:
     dataset, transform = suite.image_dataset(cell.dataset), suite.settings(cell.protocol, cell.model)["transform"]
     count, side = _count(suite, dataset), side_of(transform)
-    kept = _relative_width(suite, cell)
+    kept = _relative_width(suite, cell.model)
     missing = [path for path in suite.feature_files(cell) if not Path(path).exists()]
     if arch == GIVEN:
         yield from ((("features", path), [Work("features", 0, count * kept)]) for path in missing)
@@ -380,9 +391,9 @@ def _pretraining(suite: Suite, recipe: dict, arch: str, units: dict[str, UnitCos
     return Work("pretraining", views * _relative(units["pretraining"], arch, side_of(recipe["transform"])))
 
 
-def _relative_width(suite: Suite, cell: Cell) -> float:
+def _relative_width(suite: Suite, model: str) -> float:
     """Elements of a model's feature, relative to those that were measured; 1 where only jobs know."""
-    return (row_width(suite.models[cell.model]) or WIDTH) / WIDTH
+    return (row_width(suite.models[model]) or WIDTH) / WIDTH
 
 
 def _relative(unit: UnitCost, arch: str, side: int) -> float:

@@ -1,5 +1,7 @@
 """Input normalisations: mean and standard deviation of each channel, by which pixel / 255 is normalised."""
 
+from functools import lru_cache
+
 import torch
 from torch import Tensor
 
@@ -15,5 +17,16 @@ def normalise(images: Tensor, norm: str) -> Tensor:
     norm : str
         See `norm_table.mean_and_std`.
     """
-    mean, std = (torch.tensor(v, device=images.device) * 255 for v in mean_and_std(norm))
+    mean, std = pixel_mean_and_std(norm, images.device)
     return ((images - mean) / std).permute(0, 3, 1, 2)
+
+
+@lru_cache
+def pixel_mean_and_std(norm: str, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return mean and standard deviation of the channels of pixels from 0 to 255, (3,) each, on a device.
+
+    They are kept, because a GPU waits for its work so far before each copy of such a tensor.
+    """
+    with torch.inference_mode(False):  # they serve trainings, too
+        mean, std = (torch.tensor(v, device=device) * 255 for v in mean_and_std(norm))
+    return mean, std

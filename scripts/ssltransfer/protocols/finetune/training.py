@@ -265,6 +265,8 @@ class Finetuning:
 
     def _free_after_step(self) -> int:
         """Bytes of memory beside what one training step takes, which is tried out."""
+        if self.device.type == "cuda":
+            torch.cuda.reset_peak_memory_stats(self.device)
         network = self._start()
         images = torch.zeros(
             self.settings.schedule.batch_size, self.side, self.side, 3, dtype=torch.uint8, device=self.device
