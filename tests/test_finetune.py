@@ -284,13 +284,14 @@ def test_bfloat16_learns_from_images_whose_last_maps_are_one_pixel(tmp_path):
 
 @pytest.mark.parametrize("precision", ["float32", "bfloat16"])
 def test_a_gpu_learns_alike(precision, tmp_path, any_gpu):
-    rows, block = np.arange(40), SMALL | {"precision": precision}
+    """The case is one in which rounding stays small: maps of four pixels, large batches and small steps."""
+    schedule = {"steps": 6, "batch_size": 20}
+    rows, block = np.arange(40), SMALL | {"precision": precision, "transform": "resize64", "schedule": schedule}
     here, there = (
-        # Larger steps would enlarge rounding, which differs, to percents of a loss.
-        finetuning(tmp_path / device.type, block, device=device).refit(Trial("centre", 0.001, 0.0, 1.0), rows, rows)
+        finetuning(tmp_path / device.type, block, device=device).refit(Trial("centre", 1e-4, 0.0, 1.0), rows, rows)
         for device in (CPU, any_gpu)
     )
-    assert there.losses == pytest.approx(here.losses, rel=1e-3 if precision == "float32" else 0.1)
+    assert there.losses == pytest.approx(here.losses, rel=3e-4 if precision == "float32" else 0.02)
     assert np.isfinite(there.logits).all()
 
 
