@@ -170,6 +170,10 @@ PROTOCOLS = {
     },
     "gpu-attention": {"kind": "attention", "size": 32, "mask": 8, "stride": 8},
 }  # fmt: skip
+# A vision transformer of timm, and where its way through the library is another than a ResNet's.
+VIT = "timm:vit_tiny_patch16_224(depth=2,embed_dim=48,num_heads=3)"
+VIT_TASKS = ("linear-float32", "finetune-bfloat16", "normals-bfloat16", "segmentation-bfloat16", "detection-bfloat16")
+VIT_TASKS = (*(f"gpu-{task}" for task in VIT_TASKS), "gpu-attention")
 # A job of every kind on one model.
 SUITE = {
     "suite": "device",
@@ -186,7 +190,7 @@ SUITE = {
 
 
 def prepare(folder):
-    """A working directory with this suite, for a model and one to compare it with, which is pretrained in bfloat16."""
+    """A working directory with this suite, for a model, a transformer, and a model that is pretrained in bfloat16."""
     workspace(folder)
     toy = yaml.safe_load((folder / "config/config.yaml").read_text())
     (folder / "config/config.yaml").write_text(
@@ -196,7 +200,8 @@ def prepare(folder):
     models = "\n".join([head, *(row for row in rows if not row.startswith("toy-supervised"))])
     models = models.replace("toy,toy-v1", "device").replace("measured:", "measured:gpu-linear-float32/")
     models = models.replace("pretrain:toy-random", "pretrain:toy-bfloat16")
-    (folder / "config/models.tsv").write_text(models + "\n")
+    vit = f"vit\tViT\tnone\t{VIT}\tpretrain:toy-random\t\t\timagenet\t\tdevice\tMIT\t"
+    (folder / "config/models.tsv").write_text(f"{models}\n{vit}\n")
     with (folder / "config/pretraining.yaml").open("a") as recipes:
         recipes.write("\ntoy-bfloat16:\n  <<: *toy\n  method: byol\n  precision: bfloat16\n")
         recipes.write("  head: {hidden: 32, output: 16, momentum: 0.9}\n")
@@ -222,6 +227,7 @@ def test_every_protocol_runs_on_a_gpu(tmp_path, monkeypatch):
     succeed(
         folder,
         *scores,
+        *(f"results/scores/{task}/vit/{SUITE['tasks'][task][0]}.json" for task in VIT_TASKS),
         *(f"results/similarity/digits/gpu-estimators-{name}.device.json" for name in ("float32", "bfloat16")),
         "--keep-going",
     )
