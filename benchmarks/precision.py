@@ -123,14 +123,14 @@ def measure_demo():
         speeds(name)
     table_of_costs()
     rows = read_table(Path("config/models.tsv"), short_rows=True)
-    architectures = {row["model"]: row["arch"] for row in rows if row["source"].startswith("pretrain:")}
+    models = {row["model"]: (row["arch"], row.get("pool", "")) for row in rows if row["source"].startswith("pretrain:")}
     for dataset in ("digits", "textures"):
         root = options.results / "datasets" / dataset
         index = read_index(root / "index.parquet")
-        for model, arch in architectures.items():
+        for model, (arch, pool) in models.items():
             checkpoint = options.results / "checkpoints" / f"{model}.safetensors"
             if checkpoint.exists():
-                costs(model, load_backbone(checkpoint, arch, size=32), dataset, "resize32", root, index)
+                costs(model, load_backbone(checkpoint, arch, pool, 32), dataset, "resize32", root, index)
         costs("random ResNet-50", build_backbone("resnet50", seed=0), dataset, "resize64", root, index)
 
 

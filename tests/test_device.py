@@ -73,6 +73,7 @@ def test_a_driver_that_does_not_answer_is_no_gpu(monkeypatch, tmp_path, driver, 
     assert not device.has_gpu()
     assert reason in device.driver_problem()
     monkeypatch.setattr(torch.cuda, "is_available", lambda: available)
+    monkeypatch.setattr(torch.cuda, "is_initialized", lambda: False)  # whatever other tests did
     assert device.choose_device(torch.get_num_threads()) == torch.device("cpu")
     assert reason in caplog.text
     caplog.clear()
@@ -221,6 +222,15 @@ def test_a_job_takes_the_gpu_with_fewest_jobs(start_job):
         job.wait()
     # The second job of the first GPU is left.
     assert sorted(taken(*(start_job() for _ in range(2)))) == ["GPU-b", "GPU-c"]
+
+
+def test_jobs_one_after_another_share_the_slots(monkeypatch, tmp_path):
+    monkeypatch.setattr(gpu_slots.tempfile, "tempdir", str(tmp_path))
+    monkeypatch.setattr(gpu_slots, "_held", [])
+    for _ in range(20):
+        assert gpu_slots.take_slot({"0": "GPU-a", "1": "GPU-b"}) == "0"
+        os.close(gpu_slots._held.pop())
+    assert sorted(path.name for path in gpu_slots.slots_folder().iterdir()) == ["GPU-a.1", "GPU-b.1", "turn"]
 
 
 def test_a_folder_without_locks_is_one_line(monkeypatch, tmp_path):

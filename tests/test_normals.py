@@ -596,7 +596,7 @@ def test_an_interrupted_run_ends_as_if_nothing_had_happened(tmp_path, scenes, ca
 
 
 def test_a_gpu_learns_and_predicts_alike(tmp_path, scenes, any_gpu):
-    changes = {"network": {"channels": 8, "dropout": 0.0}}  # both draw other numbers
+    changes = {"network": {"channels": 8, "dropout": 0.0}}  # whose numbers differ between devices
     (here, losses), (there, others) = (train(scenes, tmp_path / d.type, changes, device=d) for d in (CPU, any_gpu))
     assert others == pytest.approx(losses, rel=0.02)
     found, expected = (

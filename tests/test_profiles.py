@@ -1,5 +1,6 @@
 """What rules ask for is a number for inputs of any size, and the profiles add what belongs to a cluster."""
 
+import contextlib
 import math
 import re
 from pathlib import Path
@@ -48,12 +49,17 @@ def function_of(file, name, **names):
 ONE_DAY = 1440
 
 
-def request(rule, key, linear_memory=lambda wildcards: (0, 16_000), hours=0.0, most=ONE_DAY, memory=10**6, warn=None):
+def request(
+    rule, key, linear_memory=lambda wildcards: (0, 16_000), hours=0.0, most=ONE_DAY, memory=10**6, warn=None,
+    gpu=False, shared=True,
+):  # fmt: skip
     """The function that gives a resource of a rule, with this estimate of hours; a derived rule may have its own."""
     kind = {"mem_mb": "megabytes", "runtime": "minutes"}[key]
     suite = SimpleNamespace(config={"max_runtime": most, "max_memory": memory})
     names = {
-        kind: function_of("common.smk", kind, math=math, SUITE=suite, asks_gpu=lambda rule: False, warn_of_limit=warn),
+        kind: function_of(
+            "common.smk", kind, math=math, SUITE=suite, SHARED=shared, asks_gpu=lambda rule: gpu, warn_of_limit=warn
+        ),
         "validation_draws": lambda wildcards: 1,
         "linear_memory": linear_memory,
         "label_efficiency_memory": linear_memory,
@@ -188,10 +194,40 @@ def test_time_is_three_times_the_estimate_up_to_the_limit_of_the_partition(rule)
     assert warnings == ([] if rule in RESUMING else 4 * [(rule, 60 * 50)])
 
 
+@pytest.mark.parametrize(
+    ("rule", "gpu", "shared", "warned"),
+    [
+        ("evaluate_linear", False, True, True),
+        ("evaluate_linear", True, True, False),  # whose time there was not measured
+        ("evaluate_finetune", False, True, False),
+        ("evaluate_finetune", False, False, True),  # the state is lost with the node
+    ],
+)
+def test_a_job_that_cannot_end_in_time_is_known_before_its_input_exists(rule, gpu, shared, warned):
+    class Missing:
+        """Size of an input that does not exist."""
+
+        def __rmul__(self, factor):
+            raise FileNotFoundError
+
+    warnings = []
+    asked = request(rule, "runtime", hours=50, gpu=gpu, shared=shared, warn=lambda *words: warnings.append(words))
+    with contextlib.suppress(FileNotFoundError):
+        asked(None, Missing(), 1)
+    assert warnings == ([(rule, 3000)] if warned else [])
+
+
+def test_trainings_ask_for_more_time_where_their_states_are_lost():
+    asked = request("evaluate_finetune", "runtime", hours=1, shared=False)
+    assert [asked(None, 0.01, attempt) for attempt in (1, 2, 3)] == [180, 360, 540]
+
+
 def test_a_job_that_cannot_end_in_time_is_named_once():
     said = []
     names = {
-        "workflow": SimpleNamespace(non_local_exec=True, is_main_process=True),
+        "workflow": SimpleNamespace(
+            non_local_exec=False, is_main_process=True, dryrun=True, resource_settings=SimpleNamespace(nodes=100)
+        ),
         "WARNED": set(),
         "logger": SimpleNamespace(warning=said.append),
         "SUITE": SimpleNamespace(config={"max_runtime": ONE_DAY}),
@@ -199,12 +235,14 @@ def test_a_job_that_cannot_end_in_time_is_named_once():
     warn = function_of("common.smk", "warn_of_limit", **names)
     for _ in range(2):
         warn("evaluate_linear", 60 * 54)
-    assert (
-        len(said) == 1 and "evaluate_linear: a job is estimated to take 54 hours, more than max_runtime (24)" in said[0]
-    )
-    names["workflow"].non_local_exec = False
+    assert len(said) == 1
+    assert "evaluate_linear: a job is estimated to take 3240 minutes on a core, more than max_runtime (1440)" in said[0]
+    names["workflow"].resource_settings.nodes = None  # a dry run of a run on this machine
     warn("extract_features", 60 * 54)
     assert len(said) == 1
+    names["workflow"].non_local_exec = True
+    warn("extract_features", 60 * 54)
+    assert len(said) == 2
 
 
 def test_no_job_asks_for_more_memory_than_a_node_has():

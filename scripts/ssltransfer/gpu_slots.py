@@ -82,19 +82,18 @@ def take_slot(gpus: Mapping[str, str]) -> str:
 
 def _find_slot(folder: Path, name: str) -> tuple[int, int]:
     """Return how many slots of a GPU are taken, and the descriptor of a free one, locked for this process."""
-    taken, free = 0, []
+    taken, free = 0, -1
     for number in count(1):
         path = folder / f"{name}.{number}"
-        last = not path.exists()
-        if (descriptor := _lock(path)) >= 0:
-            free.append(descriptor)
-        else:
-            taken += 1
-        if last and free:
+        if free >= 0 and not path.exists():  # only a GPU without a free slot gets another one
             break
-    for descriptor in free[1:]:
-        os.close(descriptor)
-    return taken, free[0]
+        if (descriptor := _lock(path)) < 0:
+            taken += 1
+        elif free < 0:
+            free = descriptor
+        else:
+            os.close(descriptor)
+    return taken, free
 
 
 def _lock(path: Path, wait: bool = False) -> int:

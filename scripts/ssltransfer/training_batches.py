@@ -179,8 +179,8 @@ def _tensor_bytes(batch: Any) -> int:
 def to_device(batch: Any, device: torch.device) -> Any:
     """Move all tensors of a batch (nested lists, tuples and dicts) from the CPU to a device.
 
-    Before a copy of memory that is not pinned, a GPU would end its work. The loader's own thread that pins memory would
-    report the end of loading processes that are stopped.
+    A copy from memory that is not pinned waits until the GPU has done all its work so far. The loader's own thread for
+    pinning would report the end of loading processes that are stopped.
     """
     if isinstance(batch, Tensor):
         return (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)

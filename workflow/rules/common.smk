@@ -225,17 +225,20 @@ def minutes(base, per_mb=0, repeats=lambda wildcards: 1, hours=None, resumes=Fal
 
     `repeats` is a function of wildcards that says how often the job does the same work; `hours`, one of wildcards and
     whether there is a GPU that estimates its work, of which it gets three times as much. A job that `resumes` its work
-    asks for the same time at each attempt, others for more.
+    asks for the same time at each attempt, where it finds its state again; others ask for more.
     """
 
     def amount(wildcards, input, attempt, rulename):
+        gpu, most = asks_gpu(rulename), SUITE.config["max_runtime"]
+        estimate = 60 * hours(wildcards, gpu) if hours else 0
+        # Without a shared file system, states of trainings are lost with the node.
+        goes_on = resumes and SHARED
+        if estimate > most and not goes_on and not gpu:
+            warn_of_limit(rulename, estimate)
+        # After the warning, because Snakemake asks again later where an input does not exist yet.
         needed = repeats(wildcards) * (base + int(per_mb * input.size_mb) if per_mb else base)
-        if hours:
-            estimate = 60 * hours(wildcards, asks_gpu(rulename))
-            needed = max(needed, math.ceil(3 * estimate))
-            if estimate > SUITE.config["max_runtime"] and not resumes:
-                warn_of_limit(rulename, estimate)
-        return min(needed if resumes else attempt * needed, SUITE.config["max_runtime"])
+        needed = max(needed, math.ceil(3 * estimate))
+        return min(needed if goes_on else attempt * needed, most)
 
     return amount
 
@@ -244,20 +247,21 @@ WARNED = set()
 
 
 def warn_of_limit(rulename, estimate):
-    """Say once, where jobs are submitted, that one of a rule will be stopped before its end; `estimate` is in minutes."""
-    if workflow.non_local_exec and workflow.is_main_process and rulename not in WARNED:
+    """Say once, where jobs are or would be submitted, that one of a rule will not end in time; `estimate` is in minutes."""
+    submits = workflow.non_local_exec or (workflow.dryrun and workflow.resource_settings.nodes)
+    if submits and workflow.is_main_process and rulename not in WARNED:
         WARNED.add(rulename)
         logger.warning(
-            f"{rulename}: a job is estimated to take {estimate / 60:.0f} hours, more than max_runtime "
-            f"({SUITE.config['max_runtime'] / 60:.0f}), and cannot go on after it was stopped: raise max_runtime "
-            "(docs/clusters.md)"
+            f"{rulename}: a job is estimated to take {estimate:.0f} minutes on a core, more than max_runtime "
+            f"({SUITE.config['max_runtime']}), and would begin anew after it was stopped: ask for a GPU, or raise "
+            "max_runtime (docs/clusters.md)"
         )
 
 
 def asks_gpu(rulename):
     """Whether jobs get a GPU of this machine, or one that the profile asks a cluster for."""
     asked = workflow.get_rule(rulename).resources
-    return "gres" in asked or bool(asked["gpu"].value)
+    return any(name in asked for name in ("gres", "nvidia_gpu")) or bool(asked["gpu"].value)
 
 
 def hours_of(part):

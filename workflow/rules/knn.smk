@@ -24,7 +24,7 @@ rule find_neighbours:
     resources:
         gpu=GPU_HERE,
         mem_mb=megabytes(4000),
-        runtime=minutes(30, hours=hours_of_neighbours),
+        runtime=minutes(30, per_mb=1 / 40, hours=hours_of_neighbours),
     params:
         version=version("neighbours"),
     script:

@@ -25,7 +25,7 @@ def normalise(images: Tensor, norm: str) -> Tensor:
 def pixel_mean_and_std(norm: str, device: torch.device) -> tuple[Tensor, Tensor]:
     """Return mean and standard deviation of the channels of pixels from 0 to 255, (3,) each, on a device.
 
-    They are kept, because a GPU waits for its work so far before each copy of such a tensor.
+    They are kept, because copying such a tensor to a GPU waits until the GPU has done all its work so far.
     """
     with torch.inference_mode(False):  # they serve trainings, too
         mean, std = (torch.tensor(v, device=device) * 255 for v in mean_and_std(norm))
