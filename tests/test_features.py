@@ -183,13 +183,9 @@ def test_batch_size_does_not_matter(tmp_path, images, batch_size):
     np.testing.assert_allclose(np.load(tmp_path / "a.npy"), np.load(tmp_path / "b.npy"), rtol=1e-4, atol=1e-5)
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="no GPU on this machine")
-def test_gpu_equals_cpu(tmp_path, images):
-    from ssltransfer.device import choose_device
-
+def test_gpu_equals_cpu(tmp_path, images, any_gpu):
     extract_features(backbone(), images, "imagenet", tmp_path / "cpu.npy", CPU)
-    extract_features(backbone(), images, "imagenet", tmp_path / "gpu.npy", choose_device())
+    extract_features(backbone(), images, "imagenet", tmp_path / "gpu.npy", any_gpu)
     np.testing.assert_allclose(np.load(tmp_path / "gpu.npy"), np.load(tmp_path / "cpu.npy"), rtol=1e-3, atol=1e-4)
 
 

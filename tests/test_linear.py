@@ -16,7 +16,6 @@ from ssltransfer import device
 from ssltransfer.array_backend import NUMPY, Arrays
 from ssltransfer.datasets.index import Index
 from ssltransfer.datasets.splits import Split
-from ssltransfer.device import choose_arrays
 from ssltransfer.errors import InputError
 from ssltransfer.models.feature_file import Features
 from ssltransfer.protocols.input_norms import BIASED
@@ -571,17 +570,12 @@ def test_torch_agrees_with_numpy(features, labels, classes):
     assert torch_fits[0].weights.dtype == np.float64
 
 
-@pytest.mark.gpu
-@pytest.mark.skipif(not torch.cuda.is_available(), reason="this machine has no GPU")
 @pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
 @pytest.mark.parametrize("share", [0.25, 0.0], ids=["resident", "streamed"])
-def test_gpu_agrees_with_cpu(features, labels, classes, share, monkeypatch):
+def test_gpu_agrees_with_cpu(features, labels, classes, share, monkeypatch, any_gpu):
     monkeypatch.setattr(design_matrix, "RESIDENT_SHARE", share)
-    on_gpu = choose_arrays()
-    assert on_gpu.device.type == "cuda"
-    agree(
-        logistic.fit_path(features, labels, PATH, classes, on_gpu), logistic.fit_path(features, labels, PATH, classes)
-    )
+    on_gpu = logistic.fit_path(features, labels, PATH, classes, Arrays(torch, any_gpu))
+    agree(on_gpu, logistic.fit_path(features, labels, PATH, classes))
 
 
 @pytest.mark.parametrize(("features", "labels", "classes"), PROBLEMS)
