@@ -261,7 +261,9 @@ def warn_of_limit(rulename, estimate):
 def asks_gpu(rulename):
     """Whether jobs get a GPU of this machine, or one that the profile asks a cluster for."""
     asked = workflow.get_rule(rulename).resources
-    return any(name in asked for name in ("gres", "nvidia_gpu")) or bool(asked["gpu"].value)
+    if "gres" in asked or "nvidia_gpu" in asked:
+        return True
+    return "gpu" in asked and bool(asked["gpu"].value)
 
 
 def hours_of(part):
