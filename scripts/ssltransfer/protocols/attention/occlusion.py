@@ -17,6 +17,7 @@ from torch import Tensor
 from torch.nn import functional
 
 from ssltransfer.models.backbone import Backbone
+from ssltransfer.models.input_norm import pixel_mean_and_std
 from ssltransfer.models.norm_table import mean_and_std
 from ssltransfer.models.resnet import Bottleneck, ResNet
 from ssltransfer.protocols.attention.mask_grid import MaskGrid
@@ -106,7 +107,7 @@ class Occluder:
             raise ValueError(f"image has shape {image.shape}, expected a side of {grid.bordered_size} pixels")
         self.backbone, self.grid, self.pooled = backbone, grid, feature == "pooled"
         device = next(backbone.parameters()).device
-        mean, std = (255 * torch.tensor(v, device=device).view(1, 3, 1, 1) for v in mean_and_std(norm))
+        mean, std = (v.view(1, 3, 1, 1) for v in pixel_mean_and_std(norm, device))
         self.offset = grid.margin if view == "crop" else 0
         self.size = input_side(grid, view)
         seen = torch.from_numpy(np.array(image)).to(device)[None].permute(0, 3, 1, 2)
