@@ -229,7 +229,7 @@ def minutes(base, per_mb=0, repeats=lambda wildcards: 1, hours=None, resumes=Fal
     """
 
     def amount(wildcards, input, attempt, rulename):
-        gpu, most = asks_gpu(rulename), SUITE.config["max_runtime"]
+        most, gpu = SUITE.config["max_runtime"], hours is not None and asks_gpu(rulename)
         estimate = 60 * hours(wildcards, gpu) if hours else 0
         # Without a shared file system, states of trainings are lost with the node.
         goes_on = resumes and SHARED
@@ -261,9 +261,7 @@ def warn_of_limit(rulename, estimate):
 def asks_gpu(rulename):
     """Whether jobs get a GPU of this machine, or one that the profile asks a cluster for."""
     asked = workflow.get_rule(rulename).resources
-    if "gres" in asked or "nvidia_gpu" in asked:
-        return True
-    return "gpu" in asked and bool(asked["gpu"].value)
+    return "gres" in asked or "nvidia_gpu" in asked or bool(asked["gpu"].value)
 
 
 def hours_of(part):
