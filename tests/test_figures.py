@@ -1,6 +1,7 @@
 from dataclasses import replace
 from itertools import pairwise
 
+import matplotlib as mpl
 import numpy as np
 import pandas as pd
 import pytest
@@ -10,7 +11,15 @@ from ssltransfer.analysis.pairs import COLUMNS, SuitePairs, read_better
 from ssltransfer.analysis.published import LABELS, published_models, published_scores
 from ssltransfer.analysis.scale import to_analysis_scale
 from ssltransfer.analysis.suite_results import suite_results
-from ssltransfer.report.drawing import FigureContext, model_styles, panel_title, save_figure
+from ssltransfer.report.drawing import (
+    STYLE,
+    FigureContext,
+    label_axes,
+    model_styles,
+    panel_grid,
+    panel_title,
+    save_figure,
+)
 from ssltransfer.report.figures import WITH_INTERVALS, interval_cells, suite_figures
 from ssltransfer.report.interactive_scatter import scatter_data
 from ssltransfer.report.intervals import interval_note
@@ -175,6 +184,21 @@ def calibration_suite(conventions):
     ]
     names = {"digits": "Digits", "textures": "Textures", "shapes": "Shapes"}
     return suite_results(pd.concat([scores(), tidy(rows)]), MODELS, names, {}, conventions)
+
+
+@pytest.mark.parametrize(("panels", "models"), [(1, 3), (2, 9), (7, 14)])
+def test_shared_labels_stay_within_the_figure(panels, models):
+    with mpl.rc_context(STYLE):
+        figure, _ = panel_grid(panels, 1.65, models)
+        long = "Mean per-class accuracy (percent, logit scale)"
+        label_axes(figure, f"{long} of a classifier with a description that does not end", long)
+        figure.draw_without_rendering()
+        for label in (figure._supxlabel, figure._supylabel):
+            found = label.get_window_extent()
+            assert found.x0 >= 0 and found.y0 >= 0 and found.x1 <= figure.bbox.x1 and found.y1 <= figure.bbox.y1
+            assert label.get_text().replace("\n", " ").startswith(long)
+        # The label of one line of panels needs a second one.
+        assert ("\n" in figure._supylabel.get_text()) == (panels < 7)
 
 
 def test_measured_calibration_is_drawn_as_the_mean_over_data_sets():

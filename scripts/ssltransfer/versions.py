@@ -77,7 +77,7 @@ COMPONENTS = {
     "detection-network": Component(1, "train_detector.py"),
     "detection": Component(1, "evaluate_detection.py"),
     "summary": Component(8, "make_tables.py"),
-    "figures": Component(12, "plot_figures.py"),
+    "figures": Component(13, "plot_figures.py"),
     "report": Component(7, "write_report.py"),
 }
 

@@ -53,6 +53,7 @@ STYLE = {
     "font.size": 8,
     "axes.titlesize": 8,
     "axes.labelsize": 8,
+    "figure.labelsize": 8,
     "axes.spines.top": False,
     "axes.spines.right": False,
     "axes.linewidth": 0.6,
@@ -68,6 +69,10 @@ STYLE = {
 }
 
 
+POINTS = 72
+"""Points of an inch."""
+LABEL_MARGIN = 6
+"""Points that the lines of a label are shorter than the side of their figure."""
 TITLE_WIDTH = 122
 """Points that a line of a title may be wide, so that it does not reach that of the next panel of `panel_grid`."""
 
@@ -220,13 +225,25 @@ class FigureContext:
 
 def panel_title(*lines: str) -> str:
     """Join the lines of the title of a panel of `panel_grid`, without empty ones, and break those that are too wide."""
-    kept: list[str] = []
-    for line in filter(None, "\n".join(lines).split("\n")):
-        first, *words = line.split(" ")
-        kept.append(first)
-        for word in words:
-            longer = f"{kept[-1]} {word}"
-            kept[-1:] = [longer] if _text_width(longer, "axes.titlesize") <= TITLE_WIDTH else [kept[-1].rstrip(), word]
+    return "\n".join(_broken(line, TITLE_WIDTH, "axes.titlesize") for line in "\n".join(lines).split("\n") if line)
+
+
+def label_axes(figure: Figure, x: str = "", y: str = "") -> None:
+    """Label the x or y axes that all panels share, in as many lines as the sides of the figure need."""
+    width, height = POINTS * figure.get_size_inches() - LABEL_MARGIN
+    if x:
+        figure.supxlabel(_broken(x, width, "figure.labelsize"))
+    if y:
+        figure.supylabel(_broken(y, height, "figure.labelsize"))
+
+
+def _broken(line: str, width: float, size: str) -> str:
+    """Break a line between words so that no part is wider than `width` in points; `size` is a key of `STYLE`."""
+    first, *words = line.split(" ")
+    kept = [first]
+    for word in words:
+        longer = f"{kept[-1]} {word}"
+        kept[-1:] = [longer] if _text_width(longer, size) <= width else [kept[-1].rstrip(), word]
     return "\n".join(filter(None, kept))
 
 

@@ -5,7 +5,17 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from ssltransfer.report.drawing import BLUE, GREEN, ORANGE, PURPLE, STYLE, VERMILLION, FigureContext, panel_grid
+from ssltransfer.report.drawing import (
+    BLUE,
+    GREEN,
+    ORANGE,
+    PURPLE,
+    STYLE,
+    VERMILLION,
+    FigureContext,
+    label_axes,
+    panel_grid,
+)
 from ssltransfer.report.scatter_figures import limit_y, panel_axis, panel_scores
 
 COLORS = [BLUE, VERMILLION, GREEN, PURPLE, ORANGE]
@@ -42,7 +52,7 @@ def epoch_figure(context: FigureContext) -> Figure | None:
             limit_y(ax, y[shown], low[shown], high[shown])
             ax.set_title(context.labels.panel(panel))
             ax.set_ylabel(panel_axis(panel))
-        figure.supxlabel("Epoch of the training run", fontsize=8)
+        label_axes(figure, x="Epoch of the training run")
         handles = [Line2D([], [], label=name, markersize=4, **_style(i)) for i, name in enumerate(runs)]
         figure.legend(handles=handles, loc="outside right center")
     return figure

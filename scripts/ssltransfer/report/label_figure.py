@@ -6,7 +6,7 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
 from ssltransfer.analysis.label_curves import LINEAR, NEAREST
-from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid
+from ssltransfer.report.drawing import STYLE, FigureContext, label_axes, panel_grid
 from ssltransfer.results.metric_info import METRICS
 
 LINES = {LINEAR: "-", NEAREST: ":"}
@@ -48,6 +48,6 @@ def label_figure(context: FigureContext, curves: pd.DataFrame) -> Figure:
             ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
             ax.set_title(context.labels.dataset(dataset) + (f" [{protocol}]" if several else ""))
             ax.set_ylabel(f"{METRICS[metric].label} (%)")
-        figure.supxlabel("Labelled images", fontsize=8)
+        label_axes(figure, x="Labelled images")
         context.legend(figure, shown, shown)
     return figure

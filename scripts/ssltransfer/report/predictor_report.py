@@ -20,7 +20,7 @@ from ssltransfer.analysis.predictors import (
     predictor_table,
 )
 from ssltransfer.analysis.suite_results import SuiteResults
-from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, panel_grid, panel_title
+from ssltransfer.report.drawing import BLUE, ORANGE, STYLE, FigureContext, label_axes, panel_grid, panel_title
 from ssltransfer.report.labels import Labels, joined
 from ssltransfer.report.marks import unsigned_note
 from ssltransfer.report.scatter_figures import PanelScores, draw_panels, limit_y, mark_cut, mean_scores, regression
@@ -258,7 +258,7 @@ def predictor_figure(context: FigureContext) -> Figure | None:
         labels = [predictor_label(name, results, context.labels) for name in reversed(names)]
         axes[0].set_yticks(range(len(names)), labels)
         axes[0].set_ylim(-0.6, len(names) - 0.4)
-        figure.supxlabel("Kendall's τ between predictor and score", fontsize=8)
+        label_axes(figure, x="Kendall's τ between predictor and score")
     return figure
 
 
@@ -367,6 +367,6 @@ def _scatter(context: FigureContext, task: Task) -> Figure | None:
             tau = tau if row["n"] >= INTERVAL_MODELS else f"n = {row['n']}, too few models for τ"
             better = " ↓" if predictor.better < 0 else ""
             ax.set_title(panel_title(f"{predictor_label(predictor.name, results, context.labels)}{better}", tau))
-        figure.supylabel(context.labels.task(task), fontsize=8)
+        label_axes(figure, y=context.labels.task(task))
         context.legend(figure, shown)
     return figure

@@ -14,7 +14,7 @@ from ssltransfer.analysis.correlation import INTERVAL_MODELS, average_row, corre
 from ssltransfer.analysis.scale import is_logit
 from ssltransfer.analysis.suite_results import SuiteResults
 from ssltransfer.analysis.tasks import Panel
-from ssltransfer.report.drawing import STYLE, FigureContext, panel_grid, panel_title
+from ssltransfer.report.drawing import STYLE, FigureContext, label_axes, panel_grid, panel_title
 from ssltransfer.report.labels import joined, setting_label, suite_labels
 from ssltransfer.report.table import number
 from ssltransfer.results.metric_info import KINDS, METRICS
@@ -73,7 +73,7 @@ def draw_panels(
             part = f"({len(tasks)} of {len(panel.tasks)} tasks)" if len(tasks) < len(panel.tasks) else ""
             ax.set_title(panel_title(context.labels.panel(panel), part, text, ranks))
             ax.set_ylabel(panel_axis(panel))
-        figure.supxlabel(label, fontsize=8)
+        label_axes(figure, x=label)
         context.legend(figure, shown)
     return figure
 
@@ -182,8 +182,7 @@ def scatter_figure(context: FigureContext, kinds: tuple[str, ...]) -> Figure | N
             ranks = context.ranks(x, y, METRICS[task.metric].better)
             row = task_row(results.correlations, task)
             ax.set_title(panel_title(title, coefficients(row, context.drawable), ranks))
-        figure.supxlabel(results.source_label, fontsize=8)
-        figure.supylabel(_score_axis_label(tasks, raw), fontsize=8)
+        label_axes(figure, results.source_label, _score_axis_label(tasks, raw))
         context.legend(figure, shown)
     return figure
 
